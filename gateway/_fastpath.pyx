@@ -1,0 +1,13 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
+"""Compiled kernels of the hot path: what grows with bytes or with table size, and nothing else.
+
+This file is the table of contents; each topic is a fragment below. Kernels are `nogil` functions over
+(pointer, length) that hold no Python object and never raise; the small classes around them convert and own
+memory. The documented, typed face of this module is _fastpath.pyi. Protocol decisions do not live here.
+"""
+
+include "fastpath/bytes.pxi"     # Span and the byte-level helpers: the one place for pointer arithmetic
+include "fastpath/cidr.pxi"      # CidrSet: the radix tree behind relay_hosts and relay_from
+include "fastpath/framing.pxi"   # CommandFramer, DataFramer: bytes of a connection -> lines and bodies
+include "fastpath/report.pxi"    # scan_report: is a message a bounce or a feedback report, and what does it say
+include "fastpath/counters.pxi"  # CounterPage: counters, gauges and histograms in shared memory

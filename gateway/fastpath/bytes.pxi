@@ -1,0 +1,1 @@
+# Span and byte-level helpers shared by the kernels.

@@ -1,0 +1,1 @@
+# SMTP line and end-of-data framing.

@@ -1,0 +1,1 @@
+# Report scanner.
