@@ -1,0 +1,231 @@
+"""What a policy declares, as plain values: listeners, listener domains, queues, egress paths, logs.
+
+Everything here is frozen, picklable and free of Lua and I/O, so that the process that reads the policy can hand
+it to the others. How such values are read out of Lua tables (and what is accepted) is gateway/policy's business.
+Durations are seconds. Names of fields are KumoMTA's parameter names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from gateway._fastpath import CidrSet
+
+
+class LineEndings(Enum):
+    """`invalid_line_endings`: what happens to a body with a lone CR or LF."""
+
+    DENY = "Deny"
+    ALLOW = "Allow"
+    FIX = "Fix"
+
+
+class BatchHandling(Enum):
+    """`batch_handling`: which recipients of a transaction travel together."""
+
+    TOGETHER = "Together"  # the default: everything with the same destination
+    BY_DOMAIN = "BatchByDomain"
+    BIFURCATE = "BifurcateAlways"
+
+
+class Disposition(Enum):
+    """`log_oob`/`log_arf`: what to do with a report (docs/policy.md has the table)."""
+
+    IGNORE = "Ignore"
+    LOG = "Log"  # spelled `true` in a policy: log, then relay only where relaying is allowed
+    LOG_THEN_RELAY = "LogThenRelay"
+    LOG_THEN_DROP = "LogThenDrop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerDomain:
+    """What `get_listener_domain` grants for one domain: the result of `kumo.make_listener_domain`."""
+
+    relay_to: bool = False
+    relay_from: CidrSet = CidrSet()
+    log_oob: Disposition = Disposition.IGNORE
+    log_arf: Disposition = Disposition.IGNORE
+
+    @property
+    def takes_reports(self) -> bool:
+        """True where mail is accepted for the sake of being logged as a report."""
+        return self.log_oob is not Disposition.IGNORE or self.log_arf is not Disposition.IGNORE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceHeaders:
+    """`trace_headers`: which trace headers are added to accepted mail."""
+
+    received_header: bool = True
+    supplemental_header: bool = True
+    header_name: str = "X-KumoRef"
+    include_meta_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySource:
+    """Where a PEM text comes from: a file's path, or the text itself."""
+
+    path: str | None = None
+    key_data: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerParams:
+    """The effective parameters of one connection: a listener's, after its `peer` and `via` blocks."""
+
+    hostname: str
+    banner: str = "relay-gateway"
+    relay_hosts: CidrSet = CidrSet(("127.0.0.1", "::1"))
+    max_message_size: int = 20 * 1024 * 1024
+    max_recipients_per_message: int = 1024
+    max_messages_per_connection: int = 10_000
+    client_timeout: float = 60.0
+    data_processing_timeout: float = 300.0
+    line_length_hard_limit: int = 998
+    invalid_line_endings: LineEndings = LineEndings.DENY
+    trace_headers: TraceHeaders = TraceHeaders()
+    batch_handling: BatchHandling = BatchHandling.TOGETHER
+    tls_certificate: KeySource | None = None
+    tls_private_key: KeySource | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """One `kumo.start_esmtp_listener` call.
+
+    `overrides` are the parameters as given (after validation, only the keys that were set); `peer` and `via` map
+    CIDR texts to blocks of the same shape. gateway/policy/listener.py works out a connection's ListenerParams.
+    """
+
+    listen: str  # "IP:PORT" or "[IPv6]:PORT", as bound; port 0 picks a free one
+    max_connections: int = 32_768
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    peer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    via: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpListener:
+    """One `kumo.start_http_listener` call."""
+
+    listen: str = "127.0.0.1:8000"
+    trusted_hosts: CidrSet = CidrSet(("127.0.0.1", "::1"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSettings:
+    """One entry of `per_record`: where and whether records of a type are written."""
+
+    enable: bool = True
+    suffix: str = ""
+    log_dir: str | None = None
+    template: str | None = None
+    segment_header: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalLogs:
+    """One `kumo.configure_local_logs` call: an independent logger."""
+
+    log_dir: str
+    max_file_size: int = 1_000_000_000  # uncompressed bytes per segment
+    max_segment_duration: float | None = None
+    back_pressure: int = 128_000  # records waiting to be written
+    compression_level: int = 0  # 0 = zstd's default
+    meta: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    per_record: Mapping[str, RecordSettings] = field(default_factory=dict)
+    filter_event: str | None = None
+    min_free_space: str | int = "10%"
+    min_free_inodes: str | int = "10%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """One `kumo.define_spool` call. Accepted; nothing is spooled yet."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One entry of `mx_list`: a member of the fleet. `port` None means the egress path's `smtp_port`."""
+
+    name: str  # as records show it
+    address: str  # host name or IP address to connect to
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpFleet:
+    """`protocol = { smtp = { mx_list = {…} } }`: a balanced pool of MTAs."""
+
+    mx_list: tuple[Host, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Maildir:
+    """`protocol = { maildir_path = '…' }`."""
+
+    path: str
+    dir_mode: int | None = None
+    file_mode: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfig:
+    """The result of `kumo.make_queue_config`. `protocol` None is a queue without a destination: 451 4.3.5."""
+
+    protocol: SmtpFleet | Maildir | None = None
+    egress_pool: str | None = None
+    provider_name: str | None = None
+    refresh_interval: float = 60.0
+
+
+class UpstreamTls(Enum):
+    """`enable_tls` of an egress path: whether STARTTLS is used towards the fleet."""
+
+    OPPORTUNISTIC = "Opportunistic"
+    OPPORTUNISTIC_INSECURE = "OpportunisticInsecure"
+    REQUIRED = "Required"
+    REQUIRED_INSECURE = "RequiredInsecure"
+    DISABLED = "Disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressPath:
+    """The result of `kumo.make_egress_path`: how to talk to a member of the fleet."""
+
+    connection_limit: int = 32  # per member and worker
+    max_deliveries_per_connection: int = 1024
+    max_recipients_per_batch: int = 100
+    smtp_port: int = 25
+    ehlo_domain: str | None = None
+    enable_tls: UpstreamTls = UpstreamTls.OPPORTUNISTIC
+    enable_pipelining: bool = True
+    connect_timeout: float = 60.0
+    banner_timeout: float = 60.0
+    ehlo_timeout: float = 300.0
+    starttls_timeout: float = 5.0
+    mail_from_timeout: float = 300.0
+    rcpt_to_timeout: float = 300.0
+    data_timeout: float = 300.0
+    data_dot_timeout: float = 300.0
+    idle_timeout: float = 5.0
+    prohibited_hosts: CidrSet = CidrSet()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """Everything a policy declared at its top level and in `init`."""
+
+    listeners: tuple[Listener, ...] = ()
+    http_listeners: tuple[HttpListener, ...] = ()
+    local_logs: tuple[LocalLogs, ...] = ()
+    spools: tuple[Spool, ...] = ()
