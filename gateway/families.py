@@ -1,0 +1,160 @@
+"""What a metric family is: a name, closed labels, words in a CounterPage, and how those become samples.
+
+Which families exist is gateway/metrics.py's business. No clocks, no sockets, and no text formatting: the
+exposition is prometheus-client's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from gateway._fastpath import PAGE_HEADER_WORDS, CounterPage, HistogramSlot
+
+_WORD_SIZE = 8
+
+
+class State(IntEnum):
+    """What the process that owns a page is doing (CounterPage.state)."""
+
+    STARTING = 0
+    READY = 1
+    DRAINING = 2
+
+
+class Layout:
+    """The families of a page, one after the other. All processes share one layout, made at import."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.families: list[Family] = []
+        self._words = 0
+
+    def add(self, family: Family, words: int) -> int:
+        """Append a family; returns its first slot."""
+        first, self._words = self._words, self._words + words
+        self.families.append(family)
+        return first
+
+    @property
+    def page_size(self) -> int:
+        """Octets of a page, header included; whole cache lines, so that two pages never share one."""
+        octets = (PAGE_HEADER_WORDS + self._words) * _WORD_SIZE
+        return -(-octets // 128) * 128
+
+
+class Family:
+    """One metric family, with a fixed number of words for each combination of its label values."""
+
+    def __init__(self, layout: Layout, name: str, help_text: str, words_per_series: int, /, **labels: Sequence[str]):
+        self.name = layout.prefix + name
+        self.help = help_text
+        self.labels = tuple(labels)
+        combinations = list(itertools.product(*labels.values()))
+        first = layout.add(self, len(combinations) * words_per_series)
+        self.slots = {values: first + i * words_per_series for i, values in enumerate(combinations)}
+
+    def _find(self, values: tuple[str, ...]) -> int:
+        if values not in self.slots:
+            raise KeyError(f"{self.name}{{{', '.join(self.labels)}}} has no series {values}")
+        return self.slots[values]
+
+    def collect(self, pages: Sequence[CounterPage]) -> Metric:
+        """The family's samples over all pages."""
+        raise NotImplementedError
+
+    def forget(self, page: CounterPage) -> None:
+        """Clear what ends with the process that owned the page; counts do not."""
+
+
+class Summed(Family):
+    """One word per series, summed over all pages."""
+
+    sample_family: type[CounterMetricFamily] | type[GaugeMetricFamily]
+
+    def __init__(self, layout: Layout, name: str, help_text: str, /, **labels: Sequence[str]) -> None:
+        super().__init__(layout, name, help_text, 1, **labels)
+
+    def slot(self, *values: str) -> int:
+        """The slot for CounterPage.add (and set, for gauges); one value per label, in order of declaration."""
+        return self._find(values)
+
+    def collect(self, pages: Sequence[CounterPage]) -> Metric:
+        family = self.sample_family(self.name, self.help, labels=self.labels)
+        for values, slot in self.slots.items():
+            family.add_metric(values, sum(page.get(slot) for page in pages))
+        return family
+
+
+class Counter(Summed):
+    """Only ever goes up; what ended processes counted stays."""
+
+    sample_family = CounterMetricFamily
+
+
+class Gauge(Summed):
+    """Goes up and down; a process that ended counts no more."""
+
+    sample_family = GaugeMetricFamily
+
+    def forget(self, page: CounterPage) -> None:
+        for slot in self.slots.values():
+            page.set(slot, 0)
+
+
+class WorkerGauge(Family):
+    """A fractional gauge of each worker alive, labelled with its slot number."""
+
+    def __init__(self, layout: Layout, name: str, help_text: str, /) -> None:
+        super().__init__(layout, name, help_text, 1)
+        self.labels = ("worker",)
+
+    def slot(self) -> int:
+        """The slot for CounterPage.set_float."""
+        return self.slots[()]
+
+    def collect(self, pages: Sequence[CounterPage]) -> Metric:
+        return self.labelled({page.worker: page.get_float(self.slot()) for page in newest_workers(pages)})
+
+    def labelled(self, values: Mapping[int, float]) -> Metric:
+        """The family with a value per worker, for what is known without the worker's help."""
+        family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
+        for worker, value in values.items():
+            family.add_metric((str(worker),), value)
+        return family
+
+    def forget(self, page: CounterPage) -> None:
+        page.set(self.slot(), 0)
+
+
+class Histogram(Family):
+    """A distribution over ascending upper bounds, given in the family's base unit."""
+
+    def __init__(
+        self, layout: Layout, name: str, help_text: str, bounds: Sequence[float], /, **labels: Sequence[str]
+    ) -> None:
+        super().__init__(layout, name, help_text, len(bounds) + 2, **labels)  # see HistogramSlot
+        self.bounds = tuple(bounds)
+
+    def slot(self, *values: str) -> HistogramSlot:
+        """The slot for CounterPage.observe."""
+        return HistogramSlot(self._find(values), self.bounds)
+
+    def collect(self, pages: Sequence[CounterPage]) -> Metric:
+        family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
+        names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
+        for values, first in self.slots.items():
+            counts = [sum(page.get(first + i) for page in pages) for i in range(len(names))]
+            total = sum(page.get_float(first + len(names)) for page in pages)
+            family.add_metric(values, list(zip(names, itertools.accumulate(counts), strict=True)), total)
+        return family
+
+
+def newest_workers(pages: Sequence[CounterPage]) -> list[CounterPage]:
+    """The page of each worker slot's youngest living process, by slot: while an old generation drains, the new one
+    speaks for the slot."""
+    alive = sorted((page for page in pages if page.pid and page.worker >= 0), key=lambda page: page.generation)
+    return sorted({page.worker: page for page in alive}.values(), key=lambda page: page.worker)
