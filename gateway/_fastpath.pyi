@@ -2,10 +2,128 @@
 
 from collections.abc import Sequence
 from mmap import mmap
+from typing import Final, Self, final
 
 # --- cidr.pxi ---------------------------------------------------------------------------------------------
 
 # --- framing.pxi ------------------------------------------------------------------------------------------
+
+EHLO: Final = 0
+HELO: Final = 1
+MAIL: Final = 2
+RCPT: Final = 3
+DATA: Final = 4
+RSET: Final = 5
+NOOP: Final = 6
+VRFY: Final = 7
+EXPN: Final = 8
+HELP: Final = 9
+QUIT: Final = 10
+STARTTLS: Final = 11
+AUTH: Final = 12
+XCLIENT: Final = 13
+BDAT: Final = 14
+UNKNOWN: Final = 15
+LINE_TOO_LONG: Final = 16
+VERB_NAMES: Final[tuple[str, ...]]  # by number, UNKNOWN and LINE_TOO_LONG included
+
+@final
+class Framer:
+    """The bytes that arrive on one SMTP connection, cut into command lines and message contents.
+
+    Lines end in CRLF and a content in CRLF.CRLF, nothing else (RFC 5321 §2.3.8, §4.1.1.4); bytes may be fed in
+    any portions. Bytes that were fed wait until they are asked for; while they wait, further ones are copied
+    to them, so a paused session should stop reading.
+    """
+
+    def __new__(cls, max_command_line: int) -> Self:
+        """max_command_line: octets of the longest command line, its CRLF included (RFC 5321 §4.5.3.1.4)."""
+    def feed(self, data: bytes) -> None:
+        """Appends what was received. Keeps a reference; copies only if something is still waiting."""
+    def next_command(self) -> tuple[int, bytes] | None:
+        """(verb, argument) of the next command line, or None if more bytes are needed.
+
+        The verb is one of the numbers above, known by the line's first word, in any case; the argument is what
+        follows, without blanks (SP, HTAB) around it. A line with another first word is UNKNOWN and the argument
+        is all of it. A line that is longer than allowed is discarded as it arrives, in bounded memory, and is
+        LINE_TOO_LONG with argument b"" once its CRLF was seen. A lone CR or LF is like any other octet.
+        Raises RuntimeError between start_body() and the end of that body.
+        """
+    def next_line(self, max_line: int = 12288) -> tuple[int, bytes] | None:
+        """The next line as it is: (UNKNOWN, line without CRLF), (LINE_TOO_LONG, b"") or None, as next_command().
+
+        For the client's side of an AUTH exchange. max_line: octets, CRLF included (RFC 4954 §4: 12288).
+        """
+    def start_body(self, max_size: int, max_line: int) -> None:
+        """What comes next is a message content: call it when 354 is answered, then next_body().
+
+        max_size: octets of the unstuffed content (RFC 1870); max_line: octets of a line without CRLF and stuffed
+        dot (RFC 5321 §4.5.3.1.6: 998).
+        """
+    def next_body(self) -> Body | None:
+        """The content, once its CRLF.CRLF has arrived, or None if more bytes are needed; what follows it stays.
+
+        Takes in all that was fed so far. Raises RuntimeError without start_body().
+        """
+    def take_rest(self) -> bytes:
+        """Removes and returns all that waits: what a client sent in clear behind STARTTLS (RFC 3207 §6)."""
+    @property
+    def body_size(self) -> int:
+        """Octets received of the current body, or of the last one, dots and terminator included."""
+    @property
+    def buffered(self) -> int:
+        """Octets fed and not consumed yet."""
+
+@final
+class Body:
+    """One message content, made by Framer.next_body()."""
+
+    @property
+    def chunks(self) -> list[bytes]:
+        """The content as received, dot-stuffed, without the last line (the dot). Empty if it is too_big."""
+    @property
+    def size(self) -> int:
+        """Octets of the unstuffed content, its CRLFs included (RFC 1870 §3); also if it is too_big."""
+    @property
+    def too_big(self) -> bool:
+        """It is larger than max_size; its chunks were dropped while it arrived."""
+    @property
+    def long_line(self) -> bool:
+        """A line is longer than max_line. A line ends at an LF here, for CRLF-less senders' sake."""
+    @property
+    def bare_cr(self) -> bool: ...
+    @property
+    def bare_lf(self) -> bool: ...
+    @property
+    def has_8bit(self) -> bool: ...
+    @property
+    def has_nul(self) -> bool: ...
+    @property
+    def stuffed(self) -> bool:
+        """A line starts with a dot that is no content: unstuff() would change something."""
+    @property
+    def unsafe(self) -> bool:
+        """Some server might see an end of data in it where there is none: it has a lone CR or LF, a NUL, or a line
+        that begins with a single dot. Send it on only through repair_line_endings()."""
+
+def unstuff(content: bytes) -> bytes:
+    """The content without the first dot of every line that starts with one (RFC 5321 §4.5.2)."""
+
+def stuff(content: bytes) -> bytes:
+    """The content with a dot before every line that starts with one (RFC 5321 §4.5.2), ending in CRLF.
+
+    CRLF is added if it is missing; an empty content stays empty. Of lone CRs and LFs it takes no notice: see
+    repair_line_endings().
+    """
+
+def repair_line_endings(stuffed: bytes, fix: bool) -> bytes:
+    """A dot-stuffed content that no server, however lenient, can read as two messages.
+
+    fix: every lone CR or LF becomes CRLF; otherwise they stay as they are. Every dot that starts a line, also
+    after a lone CR or LF, is doubled; after CRLF the one that was there for that purpose counts. NULs between a
+    line's start and a dot are dropped. A content without lone CRs and LFs and such NULs keeps its meaning and,
+    if it was properly stuffed, its bytes.
+    """
 
 # --- report.pxi -------------------------------------------------------------------------------------------
 

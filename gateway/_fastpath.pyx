@@ -8,6 +8,6 @@ memory. The documented, typed face of this module is _fastpath.pyi. Protocol dec
 
 include "fastpath/bytes.pxi"     # Span and the byte-level helpers: the one place for pointer arithmetic
 include "fastpath/cidr.pxi"      # CidrSet: the radix tree behind relay_hosts and relay_from
-include "fastpath/framing.pxi"   # CommandFramer, DataFramer: bytes of a connection -> lines and bodies
+include "fastpath/framing.pxi"   # Framer, Body: bytes of a connection -> lines and bodies
 include "fastpath/report.pxi"    # scan_report: is a message a bounce or a feedback report, and what does it say
 include "fastpath/counters.pxi"  # CounterPage: counters, gauges and histograms in shared memory

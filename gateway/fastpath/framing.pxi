@@ -1,1 +1,489 @@
-# SMTP line and end-of-data framing.
+# SMTP framing, server side: the bytes of a connection -> command lines and message contents, and the dots and
+# line endings of contents. What a command means, and what is done about an odd content, is the session's.
+#
+# RFC 5321 §2.3.8: lines end in CRLF and nothing else does. §4.1.1.4, §4.5.2: CRLF.CRLF ends the data, §4.5.3.1: limits.
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+VERB_NAMES = (
+    "EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT",
+    "STARTTLS", "AUTH", "XCLIENT", "BDAT", "UNKNOWN", "LINE_TOO_LONG",
+)
+(
+    EHLO, HELO, MAIL, RCPT, DATA, RSET, NOOP, VRFY, EXPN, HELP, QUIT,
+    STARTTLS, AUTH, XCLIENT, BDAT, UNKNOWN, LINE_TOO_LONG,
+) = range(17)
+
+cdef enum:
+    UNKNOWN_VERB = 15  # also the number of verbs that are known
+    OVERLONG_LINE = 16
+    LONGEST_VERB = 8   # STARTTLS: a folded verb fits a 64-bit word
+
+cdef uint64_t[UNKNOWN_VERB] FOLDED_VERBS
+
+
+cdef inline uint64_t fold_word(const uint8_t *p, Py_ssize_t n) noexcept nogil:
+    """Up to eight octets as one number, letters in lower case.
+
+    Only letters become letters by setting 0x20, so a word folds to a verb's number only if it is that verb.
+    """
+    cdef uint64_t folded = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        folded = folded << 8 | p[i] | 0x20
+    return folded
+
+
+cdef fold_verbs():
+    cdef int verb
+    cdef bytes name
+    for verb in range(UNKNOWN_VERB):
+        name = VERB_NAMES[verb].encode()
+        FOLDED_VERBS[verb] = fold_word(octets_of(name), len(name))
+
+
+fold_verbs()
+
+
+cdef inline int verb_of(const uint8_t *p, Py_ssize_t n) noexcept nogil:
+    """The verb that the whole word p[:n] is, in any case."""
+    if n > LONGEST_VERB:
+        return UNKNOWN_VERB
+    cdef uint64_t folded = fold_word(p, n)
+    cdef int verb
+    for verb in range(UNKNOWN_VERB):
+        if FOLDED_VERBS[verb] == folded:
+            return verb
+    return UNKNOWN_VERB
+
+
+cdef inline bint is_blank(uint8_t octet) noexcept nogil:
+    return octet == SP or octet == HTAB
+
+
+cdef inline Py_ssize_t find_crlf(const uint8_t *p, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """The index of the first CRLF in p[at:end], or -1."""
+    cdef Py_ssize_t lf = index_of(p, at + 1, end, LF)
+    while lf >= 0 and p[lf - 1] != CR:
+        lf = index_of(p, lf + 1, end, LF)
+    return lf - 1 if lf >= 0 else -1
+
+
+# --- bodies -----------------------------------------------------------------------------------------------
+
+cdef enum Marks:  # what was seen in a content
+    EIGHT_BIT = 0x80
+    HAS_NUL = 0x01
+    BARE_CR = 0x02
+    BARE_LF = 0x04
+    DOT_AFTER_LF = 0x08
+    LONG_LINE = 0x10
+    LOOSE_DOT = 0x20  # a line that starts with one dot and goes on: RFC 5321 §4.5.2 says the dot is dropped
+
+cdef enum:
+    CRLF_DOT = 0x0D0A2E
+    BLOCK = 4096           # surveyed at a time: large against the cost of a call, small against the L1 cache
+    SMALL_CHUNKS = 4096    # neighbours that together are no longer than this are joined
+
+cdef uint64_t END_OF_DATA = 0x0D0A2E0D0AULL
+cdef uint64_t FIVE_OCTETS = 0xFFFFFFFFFFULL
+
+cdef struct BodyScan:
+    uint64_t tail        # the last octets seen, the latest lowest; before the first one, the CRLF of "DATA"
+    Py_ssize_t octets    # seen, terminator included
+    Py_ssize_t dots      # that start a line and are no content, the terminator's included
+    Py_ssize_t column    # octets of the line under way, without its stuffed dot
+    Py_ssize_t max_line  # octets, line ending included
+    uint8_t marks
+    bint ended
+
+
+cdef uint8_t survey(const uint8_t *p, Py_ssize_t n, uint8_t previous) noexcept nogil:
+    """The marks of p[:n] that one look at each octet and its predecessor gives; `previous` came before p[0].
+
+    The loop has no branches and works on octets only, so that compilers turn it into vector code.
+    """
+    cdef uint8_t eight = p[0], nul = p[0] == NUL
+    cdef uint8_t bare_cr = previous == CR and p[0] != LF
+    cdef uint8_t bare_lf = previous != CR and p[0] == LF
+    cdef uint8_t dot = previous == LF and p[0] == DOT
+    cdef uint8_t after_cr, is_lf
+    cdef Py_ssize_t i
+    for i in range(1, n):
+        eight |= p[i]
+        nul |= <uint8_t>(p[i] == NUL)
+        after_cr = <uint8_t>(p[i - 1] == CR)
+        is_lf = <uint8_t>(p[i] == LF)
+        bare_cr |= after_cr & ~is_lf
+        bare_lf |= is_lf & ~after_cr
+        dot |= <uint8_t>(p[i - 1] == LF) & <uint8_t>(p[i] == DOT)
+    return (
+        (eight & EIGHT_BIT) | (HAS_NUL if nul else 0) | (BARE_CR if bare_cr else 0)
+        | (BARE_LF if bare_lf else 0) | (DOT_AFTER_LF if dot else 0)
+    )
+
+
+cdef Py_ssize_t next_dot_line(const uint8_t *p, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """The first index in p[at:end] of a dot right after a CRLF, or -1. The CRLF may lie before `at`."""
+    cdef Py_ssize_t lf = index_of(p, max(at - 1, 1), end - 1, LF)
+    while lf >= 0 and not (p[lf + 1] == DOT and p[lf - 1] == CR):
+        lf = index_of(p, lf + 1, end - 1, LF)
+    return lf + 1 if lf >= 0 else -1
+
+
+cdef Py_ssize_t scan_seam(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexcept nogil:
+    """Looks for what began before p[0] and ends in it; the length of p[:n] up to such an end of data, or 0."""
+    cdef uint64_t tail = scan.tail
+    cdef Py_ssize_t i
+    for i in range(min(n, 4)):
+        tail = tail << 8 | p[i]
+        if i < 2 and (tail & 0xFFFFFF) == CRLF_DOT:  # from the third octet on scan_dots sees it
+            scan.dots += 1
+        if (tail & FIVE_OCTETS) == END_OF_DATA:
+            return i + 1
+        if (tail >> 8 & 0xFFFFFF) == CRLF_DOT and p[i] != DOT and p[i] != CR:
+            scan.marks |= LOOSE_DOT
+    for i in range(max(4, n - 4), n):
+        tail = tail << 8 | p[i]
+    scan.tail = tail
+    return 0
+
+
+cdef Py_ssize_t scan_dots(
+    BodyScan *scan, const uint8_t *p, Py_ssize_t at, Py_ssize_t end, Py_ssize_t n
+) noexcept nogil:
+    """Counts the dots in p[at:end] that start a line; the length of p[:n] up to an end of data, or 0."""
+    cdef Py_ssize_t dot = next_dot_line(p, at, end)
+    while dot >= 0:
+        scan.dots += 1
+        if dot + 1 < n and p[dot + 1] != DOT:
+            if dot + 2 < n and p[dot + 1] == CR and p[dot + 2] == LF:
+                return dot + 3
+            if p[dot + 1] != CR:  # a lone CR has its own mark
+                scan.marks |= LOOSE_DOT
+        dot = next_dot_line(p, dot + 1, end)
+    return 0
+
+
+cdef void scan_lines(BodyScan *scan, const uint8_t *p, Py_ssize_t n, uint8_t previous) noexcept nogil:
+    """Measures lines without visiting each: a stretch of max_line octets that has an LF hides no longer line."""
+    cdef Py_ssize_t start = -scan.column
+    cdef Py_ssize_t lf
+    if previous == LF and p[0] == DOT:
+        start += 1
+    while n - start > scan.max_line:
+        lf = last_index_of(p, max(start, 0), start + scan.max_line, LF)
+        if lf < 0:
+            scan.marks |= LONG_LINE
+            return
+        start = lf + 2 if p[lf + 1] == DOT else lf + 1
+    lf = last_index_of(p, max(start, 0), n, LF)
+    if lf >= 0:
+        start = lf + 2 if lf + 1 < n and p[lf + 1] == DOT else lf + 1
+    scan.column = n - start
+
+
+cdef Py_ssize_t scan_body(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexcept nogil:
+    """Takes the next n > 0 octets of a body; the number of them up to the end of data, or n if it is not there."""
+    cdef uint8_t first = scan.tail & 0xFF
+    cdef uint8_t previous = first
+    cdef uint8_t marks
+    cdef Py_ssize_t at = 0, length
+    cdef Py_ssize_t end = scan_seam(scan, p, n)
+    cdef Py_ssize_t stop = end or n
+    while at < stop:
+        length = min(stop - at, BLOCK)
+        marks = survey(p + at, length, previous)
+        if marks & DOT_AFTER_LF and not end:
+            end = scan_dots(scan, p, at, at + length, n)
+            if end:  # what follows is no part of this body
+                stop = end
+                length = end - at
+                marks = survey(p + at, length, previous)
+        scan.marks |= marks
+        at += length
+        previous = p[at - 1]
+    if not scan.marks & LONG_LINE:
+        scan_lines(scan, p, stop, first)
+    scan.octets += stop
+    scan.ended = end > 0
+    return stop
+
+
+@cython.final
+@cython.freelist(16)
+@cython.auto_pickle(False)
+cdef class Body:
+    cdef readonly list chunks
+    cdef readonly Py_ssize_t size
+    cdef readonly bint too_big, long_line, bare_cr, bare_lf, has_8bit, has_nul, stuffed, unsafe
+
+    cdef int add(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1:
+        """Keeps data[at:end], by reference if that is all of it."""
+        cdef bytes chunk = data if at == 0 and end == len(data) else data[at:end]
+        cdef Py_ssize_t before = len(self.chunks) - 1
+        cdef bytes last
+        if before >= 0:
+            last = self.chunks[before]
+            if len(last) + len(chunk) <= SMALL_CHUNKS:  # else a body sent octet by octet costs 50 times its size
+                self.chunks[before] = last + chunk
+                return 0
+        self.chunks.append(chunk)
+        return 0
+
+    cdef int drop_end(self, Py_ssize_t octets) except -1:
+        """Forgets the last octets: the part of the terminator that arrived before its end did."""
+        cdef bytes last
+        while octets > 0:
+            last = self.chunks.pop()
+            if len(last) > octets:
+                self.chunks.append(last[:len(last) - octets])
+            octets -= len(last)
+        return 0
+
+    cdef void judge(self, const BodyScan *scan) noexcept:
+        self.long_line = scan.marks & LONG_LINE != 0
+        self.bare_cr = scan.marks & BARE_CR != 0
+        self.bare_lf = scan.marks & BARE_LF != 0
+        self.has_8bit = scan.marks & EIGHT_BIT != 0
+        self.has_nul = scan.marks & HAS_NUL != 0
+        self.stuffed = scan.dots > 1
+        self.unsafe = scan.marks & (BARE_CR | BARE_LF | HAS_NUL | LOOSE_DOT) != 0
+
+
+# --- the connection ---------------------------------------------------------------------------------------
+
+cdef enum LineStatus:
+    INCOMPLETE, COMPLETE, OVERLONG
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Framer:
+    cdef bytes data                  # what was fed and is not consumed starts at data[at]
+    cdef Py_ssize_t at
+    cdef Py_ssize_t max_command_line
+    cdef bint discarding             # inside a line already known to be over-long
+    cdef Body body                   # the one being received, if any
+    cdef Py_ssize_t max_size
+    cdef BodyScan scan
+
+    def __cinit__(self, Py_ssize_t max_command_line):
+        self.data = b""
+        self.max_command_line = max_command_line
+
+    def feed(self, bytes data not None):
+        if self.at == len(self.data):
+            self.data = data
+        else:
+            self.data = self.data[self.at:] + data
+        self.at = 0
+
+    def next_command(self):
+        cdef Py_ssize_t start, end, word
+        cdef LineStatus status = self.take_line(self.max_command_line, &start, &end)
+        if status == INCOMPLETE:
+            return None
+        if status == OVERLONG:
+            return (LINE_TOO_LONG, b"")
+        cdef const uint8_t *p = octets_of(self.data)
+        word = start
+        while word < end and not is_blank(p[word]):
+            word += 1
+        cdef int verb = verb_of(p + start, word - start)
+        if verb != UNKNOWN_VERB:
+            start = word
+            while start < end and is_blank(p[start]):
+                start += 1
+            while end > start and is_blank(p[end - 1]):
+                end -= 1
+        return (verb, self.data[start:end])
+
+    def next_line(self, Py_ssize_t max_line=12288):
+        cdef Py_ssize_t start, end
+        cdef LineStatus status = self.take_line(max_line, &start, &end)
+        if status == INCOMPLETE:
+            return None
+        if status == OVERLONG:
+            return (LINE_TOO_LONG, b"")
+        return (UNKNOWN, self.data[start:end])
+
+    cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE:
+        """Consumes the next line, data[start:end] and its CRLF; what can only become over-long is not kept."""
+        if self.body is not None:
+            raise RuntimeError("a body is being received")
+        cdef const uint8_t *p = octets_of(self.data)
+        cdef Py_ssize_t n = len(self.data)
+        cdef bint overlong
+        start[0] = self.at
+        end[0] = find_crlf(p, self.at, n)
+        if end[0] >= 0:
+            self.at = end[0] + 2
+            overlong = self.discarding or self.at - start[0] > max_line
+            self.discarding = False
+            return OVERLONG if overlong else COMPLETE
+        if n - self.at >= max_line or (self.discarding and n > self.at):
+            self.discarding = True
+            self.at = n - 1 if p[n - 1] == CR else n
+        if self.at:  # lets go of the received buffer, so that idle connections hold no memory
+            self.data = self.data[self.at:]
+            self.at = 0
+        return INCOMPLETE
+
+    def start_body(self, Py_ssize_t max_size, Py_ssize_t max_line):
+        self.body = Body.__new__(Body)
+        self.body.chunks = []
+        self.max_size = max_size
+        self.scan = BodyScan(tail=0x0D0A, octets=0, dots=0, column=0, max_line=max_line + 2, marks=0, ended=False)
+
+    def next_body(self):
+        cdef Body body = self.body
+        if body is None:
+            raise RuntimeError("no body is being received")
+        cdef Py_ssize_t n = len(self.data) - self.at
+        if n == 0:
+            return None
+        cdef Py_ssize_t taken = scan_body(&self.scan, octets_of(self.data) + self.at, n)
+        cdef Py_ssize_t size = self.scan.octets - self.scan.dots - 1  # at most one CR of a terminator is in it
+        cdef Py_ssize_t kept = taken
+        if self.scan.ended:
+            size -= 1
+            kept -= 3
+        if size > self.max_size:
+            body.too_big = True
+            body.chunks = []
+        elif kept > 0:
+            body.add(self.data, self.at, self.at + kept)
+        else:
+            body.drop_end(-kept)
+        self.at += taken
+        if self.at == len(self.data):
+            self.data = b""
+            self.at = 0
+        if not self.scan.ended:
+            return None
+        body.size = size
+        body.judge(&self.scan)
+        self.body = None
+        return body
+
+    @property
+    def body_size(self):
+        return self.scan.octets
+
+    @property
+    def buffered(self):
+        return len(self.data) - self.at
+
+    def take_rest(self):
+        rest = self.data[self.at:]
+        self.data = b""
+        self.at = 0
+        self.discarding = False
+        return rest
+
+
+# --- dots and line endings --------------------------------------------------------------------------------
+
+cdef Py_ssize_t count_dot_lines(const uint8_t *p, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t dots = 1 if n and p[0] == DOT else 0
+    cdef Py_ssize_t dot = next_dot_line(p, 0, n)
+    while dot >= 0:
+        dots += 1
+        dot = next_dot_line(p, dot + 1, n)
+    return dots
+
+
+cdef uint8_t *copy_dot_lines(uint8_t *out, const uint8_t *p, Py_ssize_t n, bint doubled) noexcept nogil:
+    """Copies p[:n] with every dot that starts a line doubled, or dropped; the end of the copy."""
+    cdef Py_ssize_t dot = 0 if p[0] == DOT else next_dot_line(p, 0, n)
+    cdef Py_ssize_t at = 0, upto
+    while dot >= 0:
+        upto = dot + 1 if doubled else dot
+        memcpy(out, p + at, upto - at)
+        out += upto - at
+        at = dot if doubled else dot + 1
+        dot = next_dot_line(p, dot + 1, n)
+    memcpy(out, p + at, n - at)
+    return out + n - at
+
+
+def unstuff(bytes content not None):
+    cdef const uint8_t *p = octets_of(content)
+    cdef Py_ssize_t dots = count_dot_lines(p, len(content))
+    if dots == 0:
+        return content
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, len(content) - dots)
+    copy_dot_lines(<uint8_t *>octets_of(result), p, len(content), False)
+    return result
+
+
+def stuff(bytes content not None):
+    cdef const uint8_t *p = octets_of(content)
+    cdef Py_ssize_t n = len(content)
+    cdef Py_ssize_t dots = count_dot_lines(p, n)
+    cdef bint open_ended = n > 0 and not (n > 1 and p[n - 2] == CR and p[n - 1] == LF)
+    if dots == 0 and not open_ended:
+        return content
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, n + dots + (2 if open_ended else 0))
+    cdef uint8_t *end = copy_dot_lines(<uint8_t *>octets_of(result), p, n, True)
+    if open_ended:
+        memcpy(end, b"\r\n", 2)
+    return result
+
+
+cdef inline Py_ssize_t put(uint8_t *out, Py_ssize_t at, uint8_t octet) noexcept nogil:
+    if out is not NULL:
+        out[at] = octet
+    return at + 1
+
+
+cdef Py_ssize_t repair(uint8_t *out, const uint8_t *p, Py_ssize_t n, bint fix) noexcept nogil:
+    """The repaired form of p[:n] into out, or only its length if out is NULL.
+
+    The argument. Whatever a server takes for the end of data, it is a line, by its own idea of lines, that holds
+    one dot: a break, a dot, a break, where a break is CR, LF or any run of them, maybe with NULs among or
+    around them for a server that drops NULs, or a NUL for one that ends its strings there.
+    The output has no such line: after every CR and LF, lone or not, and at the start, a dot is always followed
+    by a second one, and no NUL stands between the break and the dots. So the only line of one dot in the stream
+    is the terminator that the sender of this content puts behind it.
+    To get there the dots as received are undone first, by the only rule that the client can have meant (RFC 5321
+    §4.5.2: a dot after CRLF goes), which takes the lone dot out of CRLF.LF, CRLF.CR and CRLF.CRCRLF; then every
+    dot behind a break is doubled, which guards LF.LF, LF.CRLF, CR.CR and the like. Behind a lone CR or LF that
+    may leave a strict server with one dot more than the author wrote, the price of a harmless message.
+    NULs before a dot at the start of a line are dropped: neither place for the second dot, before them or
+    after, is right for both kinds of server.
+    """
+    cdef Py_ssize_t i = 0, size = 0, past_nuls
+    cdef bint at_break = True, at_crlf = True
+    while i < n:
+        if at_break:
+            if at_crlf and p[i] == DOT:
+                i += 1
+            past_nuls = i
+            while past_nuls < n and p[past_nuls] == NUL:
+                past_nuls += 1
+            if past_nuls < n and p[past_nuls] == DOT:
+                i = past_nuls
+                size = put(out, size, DOT)
+            at_break = at_crlf = False
+        elif p[i] == CR or p[i] == LF:
+            at_break = True
+            at_crlf = p[i] == CR and i + 1 < n and p[i + 1] == LF
+            if at_crlf or fix:
+                size = put(out, put(out, size, CR), LF)
+            else:
+                size = put(out, size, p[i])
+            i += 2 if at_crlf else 1
+        else:
+            size = put(out, size, p[i])
+            i += 1
+    return size
+
+
+def repair_line_endings(bytes stuffed not None, bint fix):
+    cdef const uint8_t *p = octets_of(stuffed)
+    cdef Py_ssize_t n = len(stuffed)
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, repair(NULL, p, n, fix))
+    repair(<uint8_t *>octets_of(result), p, n, fix)
+    return result

@@ -1,0 +1,88 @@
+"""Slow, obvious oracles for the compiled kernels: one octet or one regular expression at a time, nothing clever.
+
+Nothing here is shared with gateway/; a kernel and its oracle agree because both follow the RFC.
+"""
+
+import re
+from dataclasses import dataclass
+
+# --- framing: RFC 5321 §2.3.8, §4.1.1.4, §4.5.2 ------------------------------------------------------------
+
+VERBS = [
+    "EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT",
+    "STARTTLS", "AUTH", "XCLIENT", "BDAT",
+]  # fmt: skip
+
+
+def commands(stream: bytes, max_line: int) -> tuple[list[tuple[str, bytes]], bytes]:
+    """All commands of a stream as (verb name, argument), and the unfinished rest."""
+    found = []
+    line = b""
+    for octet in stream:
+        line += bytes([octet])
+        if line.endswith(b"\r\n"):
+            found.append(_command(line[:-2]) if len(line) <= max_line else ("LINE_TOO_LONG", b""))
+            line = b""
+    return found, line
+
+
+def _command(line: bytes) -> tuple[str, bytes]:
+    word = re.match(rb"[^ \t]*", line).group()
+    name = word.decode("latin-1").upper()
+    if word.isascii() and name in VERBS:
+        return name, line[len(word) :].strip(b" \t")
+    return "UNKNOWN", line
+
+
+@dataclass
+class Content:
+    stuffed: bytes  # as received, without the terminator's own line
+    rest: bytes
+
+    @property
+    def size(self) -> int:
+        return len(unstuff(self.stuffed))
+
+    @property
+    def bare_cr(self) -> bool:
+        return re.search(rb"\r(?!\n)", self.stuffed) is not None
+
+    @property
+    def bare_lf(self) -> bool:
+        return re.search(rb"(?<!\r)\n", self.stuffed) is not None
+
+    @property
+    def loose_dot(self) -> bool:
+        return re.search(rb"(?:\A|\r\n)\.(?!\.)", self.stuffed) is not None
+
+    def has_line_longer_than(self, limit: int) -> bool:
+        """A line ends at an LF; its ending counts as two octets at most, a dot that starts it does not count."""
+        lines = [line.removeprefix(b".") for line in self.stuffed.split(b"\n")[:-1]]
+        return any(len(line) + 1 > limit + 2 for line in lines)
+
+
+def content(stream: bytes) -> Content | None:
+    """The content at the start of a stream that follows the DATA command, or None if it does not end."""
+    seen = b"\r\n"  # the end of the DATA command line
+    for octet in stream:
+        seen += bytes([octet])
+        if seen.endswith(b"\r\n.\r\n"):
+            return Content(seen[2:-3], stream[len(seen) - 2 :])
+    return None
+
+
+def unstuff(stuffed: bytes) -> bytes:
+    return re.sub(rb"(\A|\r\n)\.", rb"\1", stuffed)
+
+
+def stuff(plain: bytes) -> bytes:
+    if plain and not plain.endswith(b"\r\n"):
+        plain += b"\r\n"
+    return re.sub(rb"(\A|\r\n)\.", rb"\1..", plain)
+
+
+def repair_line_endings(stuffed: bytes, fix: bool) -> bytes:
+    plain = unstuff(stuffed)
+    if fix:
+        plain = re.sub(rb"\r\n|\r|\n", b"\r\n", plain)
+    return re.sub(rb"(\A|(?<=[\r\n]))\0*\.", b"..", plain)
