@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from mmap import mmap
-from typing import Final, Self, final
+from typing import Final, Literal, Self, final
 
 # --- cidr.pxi ---------------------------------------------------------------------------------------------
 
@@ -126,6 +126,52 @@ def repair_line_endings(stuffed: bytes, fix: bool) -> bytes:
     """
 
 # --- report.pxi -------------------------------------------------------------------------------------------
+
+UNREADABLE_REASONS: tuple[str, ...]
+"""Why a message that claims to be a report is not one, the closed list:
+
+`no_boundary`: the multipart/report has no boundary parameter; `no_parts`: nothing is delimited by it;
+`no_report_part`: no part of the kind that its report-type names; `no_recipient`: no recipient group with an
+address and an Action or Status; `no_feedback_type`: the feedback part lacks its Feedback-Type.
+"""
+
+@final
+class Report:
+    """What a message reports, or why that cannot be read. Values are text as in the message, unfolded; octets that
+    are not UTF-8 are lone surrogates (`surrogateescape`). Field names are in lower case."""
+
+    kind: Literal["dsn", "arf", "unreadable"]
+    reason: str | None
+    """One of UNREADABLE_REASONS when `kind` is "unreadable"."""
+    mixed: bool
+    """A multipart/mixed message that counts as a DSN because of its null reverse-path."""
+    truncated: bool
+    """There were more than 10,000 recipient groups or 50,000 fields; what is missing was not read."""
+    per_message: dict[str, str] | None
+    """Of a DSN: the per-message fields (RFC 3464 §2.2); of repeated fields the first."""
+    per_recipient: list[dict[str, str]] | None
+    """Of a DSN: the recipient groups (RFC 3464 §2.3), at least one of them usable."""
+    feedback: dict[str, list[str]] | None
+    """Of a feedback report: its fields (RFC 5965 §3), all values of each."""
+    original: tuple[int, int] | None
+    """Where the original message, or its header section, begins and ends in the scanned octets, still encoded."""
+
+    def original_fields(self, message: bytes | bytearray | memoryview) -> list[tuple[str, str]]:
+        """(name, value) of the original's header section, at most 1,000 of them; `message` is what was scanned.
+
+        Names are spelt as in the original. base64 and quoted-printable parts are decoded. Raises ValueError if
+        the original lies beyond the end of `message`.
+        """
+
+def scan_report(
+    message: bytes | bytearray | memoryview, *, dot_stuffed: bool = False, null_sender: bool = False
+) -> Report | None:
+    """Whether a raw message is a DSN (RFC 3464, 6533) or a feedback report (RFC 5965), and its fields.
+
+    None: it does not claim to be one; a message that is not multipart/… costs no more than its header section.
+    `dot_stuffed`: lines are as they were in DATA (RFC 5321 §4.5.2). `null_sender`: the reverse-path is `<>`, so a
+    multipart/mixed message with a delivery-status part counts. Time is linear in the size of the message.
+    """
 
 # --- counters.pxi -----------------------------------------------------------------------------------------
 PAGE_HEADER_WORDS: int

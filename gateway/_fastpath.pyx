@@ -9,5 +9,8 @@ memory. The documented, typed face of this module is _fastpath.pyi. Protocol dec
 include "fastpath/bytes.pxi"     # Span and the byte-level helpers: the one place for pointer arithmetic
 include "fastpath/cidr.pxi"      # CidrSet: the radix tree behind relay_hosts and relay_from
 include "fastpath/framing.pxi"   # Framer, Body: bytes of a connection -> lines and bodies
+include "fastpath/mime.pxi"      # lines, header fields, delimiter lines and encodings of a MIME message
+include "fastpath/content_type.pxi"   # Content-Type and its parameters
+include "fastpath/report_fields.pxi"  # the fields of reports as text, and which recipient they belong to
 include "fastpath/report.pxi"    # scan_report: is a message a bounce or a feedback report, and what does it say
 include "fastpath/counters.pxi"  # CounterPage: counters, gauges and histograms in shared memory

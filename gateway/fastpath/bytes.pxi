@@ -3,7 +3,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy, strlen
 
 cdef extern from "<string.h>" nogil:
     void *memrchr(const void *, int, size_t)  # GNU; Cython's libc.string does not declare it
@@ -37,3 +37,31 @@ cdef inline Py_ssize_t last_index_of(
         return -1
     cdef const uint8_t *found = <const uint8_t *>memrchr(p + at, octet, end - at)
     return -1 if found is NULL else found - p
+
+
+cdef struct Span:  # octets of a buffer that somebody else owns
+    const uint8_t* p
+    size_t n
+
+
+cdef inline bint is_blank(uint8_t octet) noexcept nogil:
+    return octet == SP or octet == HTAB
+
+
+cdef inline bint equals_folded(Span s, Span lower) noexcept nogil:
+    """Whether s is `lower`, which has no upper-case letters, without regard to ASCII case."""
+    cdef size_t i
+    cdef uint8_t c
+    if s.n != lower.n:
+        return False
+    for i in range(s.n):
+        c = s.p[i]
+        if c'A' <= c <= c'Z':
+            c += 32
+        if c != lower.p[i]:
+            return False
+    return True
+
+
+cdef inline Span literal(const char* text) noexcept nogil:
+    return Span(<const uint8_t*>text, strlen(text))

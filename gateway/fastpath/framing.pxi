@@ -57,10 +57,6 @@ cdef inline int verb_of(const uint8_t *p, Py_ssize_t n) noexcept nogil:
     return UNKNOWN_VERB
 
 
-cdef inline bint is_blank(uint8_t octet) noexcept nogil:
-    return octet == SP or octet == HTAB
-
-
 cdef inline Py_ssize_t find_crlf(const uint8_t *p, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
     """The index of the first CRLF in p[at:end], or -1."""
     cdef Py_ssize_t lf = index_of(p, at + 1, end, LF)

@@ -1,0 +1,210 @@
+# Reading MIME text in place: physical lines, header fields (RFC 5322 §2.2), Content-Type and its parameters
+# (RFC 2045 §5.1, RFC 2231), delimiter lines (RFC 2046 §5.1.1), base64 and quoted-printable (RFC 2045 §6).
+# Tolerant where mailers are sloppy and the meaning is plain. What a report is, report.pxi knows, not this file.
+#
+# A line ends in CRLF or LF; a bare CR is data (RFC 5322 §2.3). Every function takes time linear in its input.
+
+from libc.stdint cimport int8_t
+from libc.string cimport memset
+
+cdef enum FieldEvent:
+    FIELD
+    EMPTY_LINE
+    END_OF_FIELDS
+
+cdef enum Delimiter:
+    NO_DELIMITER
+    NEXT_PART
+    CLOSE
+
+cdef enum Encoding:
+    IDENTITY
+    BASE64
+    QUOTED_PRINTABLE
+
+cdef struct LineReader:
+    const uint8_t* p
+    const uint8_t* end
+    bint stuffed           # a dot that begins a line behind CRLF is not content (RFC 5321 §4.5.2)
+    bint after_crlf
+
+cdef struct Field:
+    Span name
+    Span value             # everything behind the colon, with the continuation lines
+    bint folded
+
+
+# --- lines and fields ---
+
+cdef inline LineReader line_reader(const uint8_t* p, const uint8_t* end, bint stuffed) noexcept nogil:
+    cdef LineReader reader
+    reader.p = p
+    reader.end = end
+    reader.stuffed = stuffed
+    reader.after_crlf = True
+    return reader
+
+
+cdef inline bint line_next(LineReader* r, Span* line) noexcept nogil:
+    """The next physical line without its line end; False at the end."""
+    cdef const uint8_t* p = r.p
+    cdef const uint8_t* stop
+    if p == r.end:
+        return False
+    stop = <const uint8_t*>memchr(p, c'\n', r.end - p)
+    if r.stuffed and r.after_crlf and p[0] == c'.':
+        p += 1
+    if stop == NULL:
+        stop = r.p = r.end
+    else:
+        r.p = stop + 1
+        r.after_crlf = stop > p and (stop - 1)[0] == c'\r'
+        stop -= r.after_crlf
+    line.p = p
+    line.n = stop - p
+    return True
+
+
+cdef inline Span trimmed(Span s) noexcept nogil:
+    while s.n and is_blank(s.p[0]):
+        s.p += 1
+        s.n -= 1
+    while s.n and is_blank(s.p[s.n - 1]):
+        s.n -= 1
+    return s
+
+
+cdef bint field_split(Span line, Field* field) noexcept nogil:
+    # RFC 5322 §2.2: a name is printable ASCII without colon; §4.5: older mail has blanks in front of the colon.
+    cdef size_t i = 0
+    while i < line.n and c'!' <= line.p[i] <= c'~' and line.p[i] != c':':
+        i += 1
+    field.name.p = line.p
+    field.name.n = i
+    while i < line.n and is_blank(line.p[i]):
+        i += 1
+    if field.name.n == 0 or i == line.n or line.p[i] != c':':
+        return False
+    field.value.p = line.p + i + 1
+    field.value.n = line.n - i - 1
+    return True
+
+
+cdef FieldEvent field_next(LineReader* r, uint8_t initial, Field* field) noexcept nogil:
+    """The next field, or the empty line that ends a block. With `initial` (a lower-case letter) lines that begin
+    with another character are passed over unread. What is neither field nor continuation is skipped."""
+    cdef Span line
+    while line_next(r, &line):
+        if line.n == 0:
+            return EMPTY_LINE
+        if (initial and (line.p[0] | 0x20) != initial) or not field_split(line, field):
+            continue
+        field.folded = False
+        while r.p < r.end and is_blank(r.p[0]):
+            line_next(r, &line)
+            field.folded = True
+            field.value.n = line.p + line.n - field.value.p
+        return FIELD
+    return END_OF_FIELDS
+
+
+# --- delimiter lines ---
+
+cdef Delimiter delimiter_end(const uint8_t* p, const uint8_t* end, const uint8_t** following) noexcept nogil:
+    # Behind the boundary: "--" if it closes, blanks, the line end (RFC 2046 §5.1.1, transport-padding).
+    cdef Delimiter kind = NEXT_PART
+    if end - p >= 2 and p[0] == c'-' and p[1] == c'-':
+        kind = CLOSE
+        p += 2
+    while p < end and is_blank(p[0]):
+        p += 1
+    if end - p >= 2 and p[0] == c'\r' and p[1] == c'\n':
+        p += 1
+    if p < end and p[0] != c'\n':
+        return NO_DELIMITER
+    following[0] = p + (p < end)
+    return kind
+
+
+cdef Delimiter delimiter_next(const uint8_t** position, const uint8_t* end, Span delimiter,
+                              const uint8_t** before) noexcept nogil:
+    """From `position`, the start of a line, to the next line that begins with `delimiter` ("--" and the boundary).
+    Sets `position` behind that line and `before` to where the content in front of it ends."""
+    cdef const uint8_t* start = position[0]
+    cdef const uint8_t* p = start
+    cdef Delimiter kind
+    while p < end:
+        if p[0] == c'-' and <size_t>(end - p) >= delimiter.n and memcmp(p, delimiter.p, delimiter.n) == 0:
+            kind = delimiter_end(p + delimiter.n, end, position)
+            if kind != NO_DELIMITER:
+                if p > start:  # the line end belongs to the delimiter
+                    p -= 1
+                if p > start and (p - 1)[0] == c'\r':
+                    p -= 1
+                before[0] = p
+                return kind
+        p = <const uint8_t*>memchr(p, c'\n', end - p)
+        if p == NULL:
+            break
+        p += 1
+    before[0] = position[0] = end
+    return NO_DELIMITER
+
+
+# --- transfer encodings ---
+
+cdef int8_t[256] base64_values
+
+
+cdef void fill_base64_values() noexcept:
+    cdef const char* alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    cdef int value
+    memset(base64_values, -1, sizeof(base64_values))
+    for value in range(64):
+        base64_values[<uint8_t>alphabet[value]] = value
+
+
+fill_base64_values()
+
+
+cdef size_t base64_decode(Span text, uint8_t* out) noexcept nogil:
+    # RFC 2045 §6.8: other characters are passed over; padding ends the data. `out` has room for text.n octets.
+    cdef uint32_t bits = 0
+    cdef int pending = 0
+    cdef size_t used = 0
+    cdef size_t i
+    for i in range(text.n):
+        if text.p[i] == c'=' and (pending == 4 or pending == 2):
+            break
+        if base64_values[text.p[i]] < 0:
+            continue
+        bits = (bits << 6) | <uint32_t>base64_values[text.p[i]]
+        pending += 6
+        if pending >= 8:
+            pending -= 8
+            out[used] = <uint8_t>(bits >> pending)
+            used += 1
+    return used
+
+
+cdef size_t quoted_printable_decode(Span text, bint stuffed, uint8_t* out) noexcept nogil:
+    # RFC 2045 §6.7; a stray "=" stands for itself. `out` has room for text.n + 1 octets.
+    cdef LineReader reader = line_reader(text.p, text.p + text.n, stuffed)
+    cdef Span line
+    cdef bint soft
+    cdef size_t used = 0
+    cdef int octet
+    while line_next(&reader, &line):
+        while line.n and is_blank(line.p[line.n - 1]):
+            line.n -= 1
+        soft = line.n > 0 and line.p[line.n - 1] == c'='
+        line.n -= soft
+        while line.n:
+            octet = hex_pair(Span(line.p + 1, line.n - 1)) if line.p[0] == c'=' else -1
+            out[used] = octet if octet >= 0 else line.p[0]
+            used += 1
+            advance(&line, 3 if octet >= 0 else 1)
+        if not soft:
+            out[used] = c'\n'
+            used += 1
+    return used

@@ -1,0 +1,150 @@
+# The fields of reports as Python objects: names and values as text, and the groups of a status part (RFC 3464 §2).
+# What the values mean is for gateway/reports.
+
+from cpython.unicode cimport PyUnicode_AsUTF8, PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
+
+cdef enum:
+    MAX_KNOWN_NAME = 32
+
+cdef enum:                      # the fields that make a recipient group, as bits
+    MARK_RECIPIENT = 1
+    MARK_ORIGINAL_RECIPIENT = 2
+    MARK_ACTION = 4
+    MARK_STATUS = 8
+
+
+cdef tuple KNOWN_NAMES = (
+    # RFC 3464 §2.2, 2.3 and what mailers add to it
+    "original-envelope-id", "reporting-mta", "dsn-gateway", "received-from-mta", "arrival-date",
+    "original-recipient", "final-recipient", "action", "status", "remote-mta", "diagnostic-code",
+    "last-attempt-date", "final-log-id", "will-retry-until", "x-postfix-queue-id", "x-postfix-sender",
+    "x-actual-recipient", "x-display-name", "x-supplementary-info",
+    # RFC 5965 §3
+    "feedback-type", "user-agent", "version", "original-mail-from", "original-rcpt-to", "received-date",
+    "source-ip", "incidents", "authentication-results", "reported-domain", "reported-uri", "removal-recipient",
+)
+cdef Span[64] KNOWN_SPANS
+cdef int[MAX_KNOWN_NAME + 2] KNOWN_FROM   # where the names of each length begin
+
+
+cdef tuple index_known_names(tuple names):
+    cdef int i
+    names = tuple(sorted(names, key=len))
+    for i in range(len(names)):
+        KNOWN_SPANS[i] = literal(PyUnicode_AsUTF8(names[i]))
+    for i in range(MAX_KNOWN_NAME + 2):
+        KNOWN_FROM[i] = sum([len(name) < i for name in names])
+    return names
+
+
+KNOWN_NAMES = index_known_names(KNOWN_NAMES)
+cdef str FINAL_RECIPIENT = "final-recipient"
+cdef str ORIGINAL_RECIPIENT = "original-recipient"
+cdef str ACTION = "action"
+cdef str STATUS = "status"
+
+
+cdef str field_name(Span name):
+    cdef int i
+    if name.n <= MAX_KNOWN_NAME:
+        for i in range(KNOWN_FROM[name.n], KNOWN_FROM[name.n + 1]):
+            if equals_folded(name, KNOWN_SPANS[i]):
+                return <str>KNOWN_NAMES[i]
+    return PyUnicode_DecodeASCII(<const char*>name.p, name.n, NULL).lower()
+
+
+cdef inline str text_of(Span s):
+    # Octets that are not UTF-8 become lone surrogates, so nothing is lost.
+    return PyUnicode_DecodeUTF8(<const char*>s.p, s.n, b"surrogateescape")
+
+
+cdef str field_text(Field* field):
+    """The value unfolded: each line stripped of blanks, empty ones dropped, the rest joined with one blank."""
+    cdef bytes scratch
+    cdef uint8_t* out
+    cdef size_t used = 0
+    cdef Span line
+    cdef LineReader reader
+    if not field.folded:
+        return text_of(trimmed(field.value))
+    scratch = PyBytes_FromStringAndSize(NULL, field.value.n + 1)
+    out = <uint8_t*>PyBytes_AS_STRING(scratch)
+    reader = line_reader(field.value.p, field.value.p + field.value.n, False)
+    while line_next(&reader, &line):
+        line = trimmed(line)
+        if line.n:
+            if used:
+                out[used] = c' '
+                used += 1
+            memcpy(out + used, line.p, line.n)
+            used += line.n
+    return text_of(Span(out, used))
+
+
+cdef inline int mark_of(str name) noexcept:
+    if name is FINAL_RECIPIENT:
+        return MARK_RECIPIENT
+    if name is ORIGINAL_RECIPIENT:
+        return MARK_ORIGINAL_RECIPIENT
+    if name is ACTION:
+        return MARK_ACTION
+    return MARK_STATUS if name is STATUS else 0
+
+
+@cython.final
+cdef class StatusGroups:
+    """Sorts the fields of a status part into per-message and per-recipient ones.
+
+    Blocks end at empty lines. Where mailers leave those out, the per-message fields are the ones in front of the
+    first of the four marks, and a repeated mark begins a new group.
+    """
+    cdef dict per_message
+    cdef list per_recipient
+    cdef dict fields            # of the block or group that is being read
+    cdef dict leading           # of the first block: what was in front of the first mark
+    cdef int seen               # marks in `fields`
+    cdef bint first_block
+    cdef bint split             # the block has given a group already
+
+    def __cinit__(self):
+        self.per_message = {}
+        self.per_recipient = []
+        self.fields = {}
+        self.first_block = True
+
+    cdef int add(self, str name, str value) except -1:
+        cdef int mark = mark_of(name)
+        if mark:
+            if self.seen & mark and self.seen != MARK_STATUS:
+                self.per_recipient.append(self.fields)
+                self.fields = {}
+                self.seen = 0
+                self.split = True
+            elif self.seen == 0 and self.first_block and not self.split:
+                self.leading = self.fields
+                self.fields = {}
+            self.seen |= mark
+        self.fields.setdefault(name, value)
+        return 0
+
+    cdef int end_block(self) except -1:
+        if not self.fields:
+            return 0
+        if self.split or self.seen & ~MARK_STATUS:
+            self.per_recipient.append(self.fields)
+            if self.leading is not None:
+                self.per_message = self.leading
+        elif self.first_block:
+            self.per_message = self.fields if self.leading is None else self.leading | self.fields
+        self.fields = {}
+        self.leading = None
+        self.seen = 0
+        self.first_block = self.split = False
+        return 0
+
+
+cdef bint is_usable(dict group):
+    """Whether a recipient group says who and what."""
+    if not (group.get(FINAL_RECIPIENT) or group.get(ORIGINAL_RECIPIENT)):
+        return False
+    return bool(group.get(ACTION) or group.get(STATUS))
