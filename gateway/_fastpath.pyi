@@ -6,6 +6,27 @@ from typing import Final, Literal, Self, final
 
 # --- cidr.pxi ---------------------------------------------------------------------------------------------
 
+# --- dots.pxi ---------------------------------------------------------------------------------------------
+
+def unstuff(content: bytes) -> bytes:
+    """The content without the first dot of every line that starts with one (RFC 5321 §4.5.2)."""
+
+def stuff(content: bytes) -> bytes:
+    """The content with a dot before every line that starts with one (RFC 5321 §4.5.2), ending in CRLF.
+
+    CRLF is added if it is missing; an empty content stays empty. Of lone CRs and LFs it takes no notice: see
+    repair_line_endings().
+    """
+
+def repair_line_endings(stuffed: bytes, fix: bool) -> bytes:
+    """A dot-stuffed content that no server, however lenient, can read as two messages.
+
+    fix: every lone CR or LF becomes CRLF; otherwise they stay as they are. Every dot that starts a line, also
+    after a lone CR or LF, is doubled; after CRLF the one that was there for that purpose counts. NULs between a
+    line's start and a dot are dropped. A content without lone CRs and LFs and such NULs keeps its meaning and,
+    if it was properly stuffed, its bytes.
+    """
+
 # --- framing.pxi ------------------------------------------------------------------------------------------
 
 EHLO: Final = 0
@@ -105,25 +126,6 @@ class Body:
     def unsafe(self) -> bool:
         """Some server might see an end of data in it where there is none: it has a lone CR or LF, a NUL, or a line
         that begins with a single dot. Send it on only through repair_line_endings()."""
-
-def unstuff(content: bytes) -> bytes:
-    """The content without the first dot of every line that starts with one (RFC 5321 §4.5.2)."""
-
-def stuff(content: bytes) -> bytes:
-    """The content with a dot before every line that starts with one (RFC 5321 §4.5.2), ending in CRLF.
-
-    CRLF is added if it is missing; an empty content stays empty. Of lone CRs and LFs it takes no notice: see
-    repair_line_endings().
-    """
-
-def repair_line_endings(stuffed: bytes, fix: bool) -> bytes:
-    """A dot-stuffed content that no server, however lenient, can read as two messages.
-
-    fix: every lone CR or LF becomes CRLF; otherwise they stay as they are. Every dot that starts a line, also
-    after a lone CR or LF, is doubled; after CRLF the one that was there for that purpose counts. NULs between a
-    line's start and a dot are dropped. A content without lone CRs and LFs and such NULs keeps its meaning and,
-    if it was properly stuffed, its bytes.
-    """
 
 # --- report.pxi -------------------------------------------------------------------------------------------
 

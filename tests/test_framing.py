@@ -204,6 +204,20 @@ def test_no_body_without_its_end_of_data(stream, cuts):
             assert body_of(portions)[0] is None
 
 
+@given(CONTENTS, st.integers(4070, 4100), st.sampled_from([b"d" * 7, b"d\r\n", b"\r\n."]), CUTS)
+def test_body_is_that_of_the_oracle_also_far_into_a_long_one(content, distance, filler, cuts):
+    stream = (filler * distance)[:distance] + content + b"\r\n.\r\nQUIT\r\n\xff\0"
+    expected = reference.content(stream)
+    for portions in ([stream], cuts_of(stream, [distance + cut % 20 for cut in cuts])):
+        body, framer = body_of(portions, max_line=MAX_LINE)
+        assert b"".join(body.chunks) == expected.stuffed
+        assert framer.take_rest() == expected.rest
+        assert (body.size, body.bare_cr, body.bare_lf) == (expected.size, expected.bare_cr, expected.bare_lf)
+        assert body.has_8bit is (not expected.stuffed.isascii())
+        assert body.has_nul is (b"\0" in expected.stuffed)
+        assert body.long_line is expected.has_line_longer_than(MAX_LINE)
+
+
 def test_dot_directly_after_354_is_an_empty_body():
     for portions in splits(b".\r\n", [1, 2]):
         body, framer = body_of(portions)

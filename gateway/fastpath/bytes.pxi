@@ -1,7 +1,7 @@
 # Span and byte-level helpers shared by the kernels.
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, strlen
 
@@ -19,6 +19,13 @@ cdef enum:
 
 cdef inline const uint8_t *octets_of(bytes data) noexcept:
     return <const uint8_t *>PyBytes_AS_STRING(data)
+
+
+cdef inline bytes part_of(bytes data, Py_ssize_t at, Py_ssize_t end):
+    """data[at:end]; data itself if that is all of it. Cheaper than Python's slicing, which makes objects."""
+    if at == 0 and end == PyBytes_GET_SIZE(data):
+        return data
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + at, end - at)
 
 
 cdef inline Py_ssize_t index_of(const uint8_t *p, Py_ssize_t at, Py_ssize_t end, uint8_t octet) noexcept nogil:

@@ -1,7 +1,7 @@
-# SMTP framing, server side: the bytes of a connection -> command lines and message contents, and the dots and
-# line endings of contents. What a command means, and what is done about an odd content, is the session's.
+# SMTP framing, server side: the bytes of a connection -> command lines and message contents. What a command
+# means, and what is done about an odd content, is the session's.
 #
-# RFC 5321 §2.3.8: lines end in CRLF and nothing else does. §4.1.1.4, §4.5.2: CRLF.CRLF ends the data, §4.5.3.1: limits.
+# RFC 5321 §2.3.8: CRLF ends a line and nothing else does; §4.1.1.4: CRLF.CRLF ends the data; §4.5.3.1: limits.
 
 # --- commands ---------------------------------------------------------------------------------------------
 
@@ -99,32 +99,24 @@ cdef uint8_t survey(const uint8_t *p, Py_ssize_t n, uint8_t previous) noexcept n
 
     The loop has no branches and works on octets only, so that compilers turn it into vector code.
     """
-    cdef uint8_t eight = p[0], nul = p[0] == NUL
+    cdef uint8_t united = p[0], lowest = p[0]
     cdef uint8_t bare_cr = previous == CR and p[0] != LF
     cdef uint8_t bare_lf = previous != CR and p[0] == LF
     cdef uint8_t dot = previous == LF and p[0] == DOT
     cdef uint8_t after_cr, is_lf
     cdef Py_ssize_t i
     for i in range(1, n):
-        eight |= p[i]
-        nul |= <uint8_t>(p[i] == NUL)
+        united |= p[i]
+        lowest = min(lowest, p[i])
         after_cr = <uint8_t>(p[i - 1] == CR)
         is_lf = <uint8_t>(p[i] == LF)
         bare_cr |= after_cr & ~is_lf
         bare_lf |= is_lf & ~after_cr
         dot |= <uint8_t>(p[i - 1] == LF) & <uint8_t>(p[i] == DOT)
     return (
-        (eight & EIGHT_BIT) | (HAS_NUL if nul else 0) | (BARE_CR if bare_cr else 0)
+        (united & EIGHT_BIT) | (HAS_NUL if lowest == NUL else 0) | (BARE_CR if bare_cr else 0)
         | (BARE_LF if bare_lf else 0) | (DOT_AFTER_LF if dot else 0)
     )
-
-
-cdef Py_ssize_t next_dot_line(const uint8_t *p, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """The first index in p[at:end] of a dot right after a CRLF, or -1. The CRLF may lie before `at`."""
-    cdef Py_ssize_t lf = index_of(p, max(at - 1, 1), end - 1, LF)
-    while lf >= 0 and not (p[lf + 1] == DOT and p[lf - 1] == CR):
-        lf = index_of(p, lf + 1, end - 1, LF)
-    return lf + 1 if lf >= 0 else -1
 
 
 cdef Py_ssize_t scan_seam(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexcept nogil:
@@ -192,10 +184,10 @@ cdef Py_ssize_t scan_body(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexce
         marks = survey(p + at, length, previous)
         if marks & DOT_AFTER_LF and not end:
             end = scan_dots(scan, p, at, at + length, n)
-            if end:  # what follows is no part of this body
+            if end:
                 stop = end
-                length = end - at
-                marks = survey(p + at, length, previous)
+                if end < at + length:  # what follows is no part of this body
+                    marks = survey(p + at, end - at, previous)
         scan.marks |= marks
         at += length
         previous = p[at - 1]
@@ -214,9 +206,12 @@ cdef class Body:
     cdef readonly Py_ssize_t size
     cdef readonly bint too_big, long_line, bare_cr, bare_lf, has_8bit, has_nul, stuffed, unsafe
 
+    def __cinit__(self):
+        self.chunks = []
+
     cdef int add(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1:
         """Keeps data[at:end], by reference if that is all of it."""
-        cdef bytes chunk = data if at == 0 and end == len(data) else data[at:end]
+        cdef bytes chunk = part_of(data, at, end)
         cdef Py_ssize_t before = len(self.chunks) - 1
         cdef bytes last
         if before >= 0:
@@ -233,7 +228,7 @@ cdef class Body:
         while octets > 0:
             last = self.chunks.pop()
             if len(last) > octets:
-                self.chunks.append(last[:len(last) - octets])
+                self.chunks.append(part_of(last, 0, len(last) - octets))
             octets -= len(last)
         return 0
 
@@ -272,7 +267,7 @@ cdef class Framer:
         if self.at == len(self.data):
             self.data = data
         else:
-            self.data = self.data[self.at:] + data
+            self.data = part_of(self.data, self.at, len(self.data)) + data
         self.at = 0
 
     def next_command(self):
@@ -293,7 +288,7 @@ cdef class Framer:
                 start += 1
             while end > start and is_blank(p[end - 1]):
                 end -= 1
-        return (verb, self.data[start:end])
+        return (verb, part_of(self.data, start, end))
 
     def next_line(self, Py_ssize_t max_line=12288):
         cdef Py_ssize_t start, end
@@ -302,7 +297,7 @@ cdef class Framer:
             return None
         if status == OVERLONG:
             return (LINE_TOO_LONG, b"")
-        return (UNKNOWN, self.data[start:end])
+        return (UNKNOWN, part_of(self.data, start, end))
 
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE:
         """Consumes the next line, data[start:end] and its CRLF; what can only become over-long is not kept."""
@@ -322,13 +317,12 @@ cdef class Framer:
             self.discarding = True
             self.at = n - 1 if p[n - 1] == CR else n
         if self.at:  # lets go of the received buffer, so that idle connections hold no memory
-            self.data = self.data[self.at:]
+            self.data = part_of(self.data, self.at, len(self.data))
             self.at = 0
         return INCOMPLETE
 
     def start_body(self, Py_ssize_t max_size, Py_ssize_t max_line):
         self.body = Body.__new__(Body)
-        self.body.chunks = []
         self.max_size = max_size
         self.scan = BodyScan(tail=0x0D0A, octets=0, dots=0, column=0, max_line=max_line + 2, marks=0, ended=False)
 
@@ -372,114 +366,8 @@ cdef class Framer:
         return len(self.data) - self.at
 
     def take_rest(self):
-        rest = self.data[self.at:]
+        cdef bytes rest = part_of(self.data, self.at, len(self.data))
         self.data = b""
         self.at = 0
         self.discarding = False
         return rest
-
-
-# --- dots and line endings --------------------------------------------------------------------------------
-
-cdef Py_ssize_t count_dot_lines(const uint8_t *p, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t dots = 1 if n and p[0] == DOT else 0
-    cdef Py_ssize_t dot = next_dot_line(p, 0, n)
-    while dot >= 0:
-        dots += 1
-        dot = next_dot_line(p, dot + 1, n)
-    return dots
-
-
-cdef uint8_t *copy_dot_lines(uint8_t *out, const uint8_t *p, Py_ssize_t n, bint doubled) noexcept nogil:
-    """Copies p[:n] with every dot that starts a line doubled, or dropped; the end of the copy."""
-    cdef Py_ssize_t dot = 0 if p[0] == DOT else next_dot_line(p, 0, n)
-    cdef Py_ssize_t at = 0, upto
-    while dot >= 0:
-        upto = dot + 1 if doubled else dot
-        memcpy(out, p + at, upto - at)
-        out += upto - at
-        at = dot if doubled else dot + 1
-        dot = next_dot_line(p, dot + 1, n)
-    memcpy(out, p + at, n - at)
-    return out + n - at
-
-
-def unstuff(bytes content not None):
-    cdef const uint8_t *p = octets_of(content)
-    cdef Py_ssize_t dots = count_dot_lines(p, len(content))
-    if dots == 0:
-        return content
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, len(content) - dots)
-    copy_dot_lines(<uint8_t *>octets_of(result), p, len(content), False)
-    return result
-
-
-def stuff(bytes content not None):
-    cdef const uint8_t *p = octets_of(content)
-    cdef Py_ssize_t n = len(content)
-    cdef Py_ssize_t dots = count_dot_lines(p, n)
-    cdef bint open_ended = n > 0 and not (n > 1 and p[n - 2] == CR and p[n - 1] == LF)
-    if dots == 0 and not open_ended:
-        return content
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, n + dots + (2 if open_ended else 0))
-    cdef uint8_t *end = copy_dot_lines(<uint8_t *>octets_of(result), p, n, True)
-    if open_ended:
-        memcpy(end, b"\r\n", 2)
-    return result
-
-
-cdef inline Py_ssize_t put(uint8_t *out, Py_ssize_t at, uint8_t octet) noexcept nogil:
-    if out is not NULL:
-        out[at] = octet
-    return at + 1
-
-
-cdef Py_ssize_t repair(uint8_t *out, const uint8_t *p, Py_ssize_t n, bint fix) noexcept nogil:
-    """The repaired form of p[:n] into out, or only its length if out is NULL.
-
-    The argument. Whatever a server takes for the end of data, it is a line, by its own idea of lines, that holds
-    one dot: a break, a dot, a break, where a break is CR, LF or any run of them, maybe with NULs among or
-    around them for a server that drops NULs, or a NUL for one that ends its strings there.
-    The output has no such line: after every CR and LF, lone or not, and at the start, a dot is always followed
-    by a second one, and no NUL stands between the break and the dots. So the only line of one dot in the stream
-    is the terminator that the sender of this content puts behind it.
-    To get there the dots as received are undone first, by the only rule that the client can have meant (RFC 5321
-    §4.5.2: a dot after CRLF goes), which takes the lone dot out of CRLF.LF, CRLF.CR and CRLF.CRCRLF; then every
-    dot behind a break is doubled, which guards LF.LF, LF.CRLF, CR.CR and the like. Behind a lone CR or LF that
-    may leave a strict server with one dot more than the author wrote, the price of a harmless message.
-    NULs before a dot at the start of a line are dropped: neither place for the second dot, before them or
-    after, is right for both kinds of server.
-    """
-    cdef Py_ssize_t i = 0, size = 0, past_nuls
-    cdef bint at_break = True, at_crlf = True
-    while i < n:
-        if at_break:
-            if at_crlf and p[i] == DOT:
-                i += 1
-            past_nuls = i
-            while past_nuls < n and p[past_nuls] == NUL:
-                past_nuls += 1
-            if past_nuls < n and p[past_nuls] == DOT:
-                i = past_nuls
-                size = put(out, size, DOT)
-            at_break = at_crlf = False
-        elif p[i] == CR or p[i] == LF:
-            at_break = True
-            at_crlf = p[i] == CR and i + 1 < n and p[i + 1] == LF
-            if at_crlf or fix:
-                size = put(out, put(out, size, CR), LF)
-            else:
-                size = put(out, size, p[i])
-            i += 2 if at_crlf else 1
-        else:
-            size = put(out, size, p[i])
-            i += 1
-    return size
-
-
-def repair_line_endings(bytes stuffed not None, bint fix):
-    cdef const uint8_t *p = octets_of(stuffed)
-    cdef Py_ssize_t n = len(stuffed)
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, repair(NULL, p, n, fix))
-    repair(<uint8_t *>octets_of(result), p, n, fix)
-    return result
