@@ -120,3 +120,98 @@ def split_enhanced(code: int, line: str) -> tuple[str, str]:
             return first, rest
         return "", rest  # a class that contradicts the code would mislead the client (RFC 2034 §4)
     return "", line
+
+
+def greeting(hostname: str, banner: str) -> Reply:
+    """The 220 that opens a session. RFC 5321 §4.2: the host name comes first, and no enhanced code."""
+    return Reply(220, "", f"{hostname} {banner}".rstrip())
+
+
+def ehlo(hostname: str, client: str, extensions: list[str]) -> Reply:
+    """The reply to EHLO (RFC 5321 §4.1.1.1), one extension a line."""
+    return Reply(250, "", "\n".join([f"{hostname} Hello {client}", *extensions]))
+
+
+def helo(hostname: str, client: str) -> Reply:
+    """The reply to HELO."""
+    return Reply(250, "", f"{hostname} Hello {client}")
+
+
+def parameter_unknown(keyword: str) -> Reply:
+    """RFC 5321 §4.1.1.11: a MAIL or RCPT parameter that was not offered."""
+    return Reply(555, "5.5.4", f"Parameter {keyword[:32]} is not supported", Reason.PARAMETER_UNKNOWN)
+
+
+def relay_denied(peer: str) -> Reply:
+    """peer: "IP:PORT" as the policy's `received_from` shows it."""
+    return Reply(550, "5.7.1", f"relaying not permitted for {peer}", Reason.RELAY_DENIED)
+
+
+def accepted(ids: str, refused: int = 0, total: int = 0) -> Reply:
+    """The 250 after the final dot. refused: how many of `total` recipients the fleet refused for good."""
+    text = f"OK ids={ids}"
+    if refused:
+        text += f" ({refused} of {total} recipients refused)"
+    return Reply(250, "2.0.0", text)
+
+
+def closing(hostname: str, what: str, reason: Reason, enhanced: str = "4.3.2") -> Reply:
+    """A 421, which ends the connection. RFC 5321 §3.8: the host name comes first."""
+    return Reply(421, enhanced, f"{hostname} {what}", reason)
+
+
+MAIL_OK = Reply(250, "2.1.0", "Sender OK")
+RCPT_OK = Reply(250, "2.1.5", "Recipient OK")
+START_BODY = Reply(354, "", "Send the message; end with CRLF.CRLF")
+RESET_OK = Reply(250, "2.0.0", "Reset")
+NOOP_OK = Reply(250, "2.0.0", "OK")
+CANNOT_VERIFY = Reply(252, "2.1.5", "Cannot verify; send the message and see")  # RFC 5321 §3.5.3
+HELP = Reply(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT STARTTLS AUTH")
+BYE = Reply(221, "2.0.0", "Bye")
+START_TLS = Reply(220, "2.0.0", "Ready to start TLS")
+AUTH_CONTINUE = Reply(334, "", "")
+AUTH_OK = Reply(235, "2.7.0", "Authenticated")
+
+UNKNOWN_COMMAND = Reply(500, "5.5.1", "Command not recognised", Reason.UNKNOWN_COMMAND)
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented", Reason.UNKNOWN_COMMAND)
+LINE_TOO_LONG = Reply(500, "5.5.2", "Line too long", Reason.LINE_TOO_LONG)
+SYNTAX = Reply(501, "5.5.4", "Syntax error in command or arguments", Reason.SYNTAX)
+EHLO_SYNTAX = Reply(501, "5.5.4", "A domain name or address literal is needed", Reason.SYNTAX)
+NO_ARGUMENT = Reply(501, "5.5.4", "This command takes no argument", Reason.SYNTAX)
+SENDER_SYNTAX = Reply(501, "5.1.7", "Bad sender's mailbox address syntax", Reason.SENDER_SYNTAX)
+RECIPIENT_SYNTAX = Reply(501, "5.1.3", "Invalid recipient address syntax", Reason.RECIPIENT_SYNTAX)
+PARAMETER_SYNTAX = Reply(501, "5.5.4", "Malformed parameter", Reason.PARAMETER_SYNTAX)
+SMTPUTF8_REQUIRED = Reply(553, "5.6.7", "A non-ASCII address needs SMTPUTF8", Reason.SMTPUTF8_REQUIRED)
+BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands", Reason.BAD_SEQUENCE)
+EHLO_FIRST = Reply(503, "5.5.1", "Send EHLO or HELO first", Reason.BAD_SEQUENCE)
+NESTED_MAIL = Reply(503, "5.5.1", "MAIL was already given; send RSET first", Reason.BAD_SEQUENCE)
+MAIL_FIRST = Reply(503, "5.5.1", "Send MAIL first", Reason.BAD_SEQUENCE)
+RCPT_FIRST = Reply(503, "5.5.1", "Send RCPT first", Reason.BAD_SEQUENCE)
+NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients", Reason.NO_RECIPIENTS)
+TLS_ACTIVE = Reply(503, "5.5.1", "TLS is already active", Reason.BAD_SEQUENCE)
+TLS_UNAVAILABLE = Reply(454, "4.7.0", "TLS is not available due to a local problem", Reason.TLS_UNAVAILABLE)
+TLS_PIPELINED = Reply(
+    503, "5.5.1", "STARTTLS must be the last command sent in clear", Reason.TLS_PIPELINED, closes=True
+)
+AUTH_AGAIN = Reply(503, "5.5.1", "Already authenticated", Reason.BAD_SEQUENCE)
+AUTH_MECHANISM = Reply(504, "5.5.4", "Only AUTH PLAIN is supported", Reason.AUTH_MECHANISM)
+AUTH_REQUIRES_TLS = Reply(538, "5.7.11", "AUTH PLAIN requires an encrypted channel", Reason.AUTH_REQUIRES_TLS)
+AUTH_CANCELLED = Reply(501, "5.7.0", "AUTH cancelled", Reason.AUTH_CANCELLED)
+AUTH_SYNTAX = Reply(501, "5.5.2", "Malformed AUTH response", Reason.AUTH_SYNTAX)
+AUTH_TOO_LONG = Reply(500, "5.5.6", "AUTH line too long", Reason.LINE_TOO_LONG)
+AUTH_FAILED = Reply(535, "5.7.8", "Authentication credentials invalid", Reason.AUTH_FAILED)
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients", Reason.TOO_MANY_RECIPIENTS)
+MIXED_RECIPIENTS = Reply(
+    452, "4.5.3", "This recipient is handled differently; send it in its own transaction", Reason.MIXED_RECIPIENTS
+)
+MESSAGE_TOO_BIG = Reply(552, "5.3.4", "message too big", Reason.MESSAGE_TOO_BIG)
+LINE_ENDINGS = Reply(552, "5.6.0", "message data must use CRLF for line endings", Reason.LINE_ENDINGS)
+BODY_LINE_TOO_LONG = Reply(500, "5.2.3", "message has a line that is too long", Reason.BODY_LINE_TOO_LONG)
+MAIL_LOOP = Reply(554, "5.4.6", "Too many hops: this message is in a loop", Reason.MAIL_LOOP)
+NOT_A_REPORT = Reply(
+    550, "5.7.1", "relaying not permitted: this is no report that is accepted here", Reason.NOT_A_REPORT
+)
+NO_DESTINATION = Reply(451, "4.3.5", "No destination is configured for this message", Reason.NO_DESTINATION)
+POLICY_FAILED = Reply(451, "4.3.0", "Local problem; try again later", Reason.POLICY_ERROR)
+INTERNAL = Reply(451, "4.3.0", "Local problem; try again later", Reason.INTERNAL_ERROR)
+STORAGE = Reply(451, "4.3.0", "Local problem; try again later", Reason.STORAGE)

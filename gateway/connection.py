@@ -1,0 +1,265 @@
+"""One client's TCP connection: bytes between the socket and the session, time-outs, the TLS upgrade, closing.
+
+No SMTP and no policy: those are the session's and the reception's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from gateway import metrics, tls
+from gateway._fastpath import CounterPage
+from gateway.config import ListenerParams
+from gateway.endpoints import Endpoints
+from gateway.reception import Reception
+from gateway.services import Services
+from gateway.smtp import replies
+from gateway.smtp.replies import Reason, Reply
+
+log = logging.getLogger(__name__)
+
+MAX_BUFFERED = 256 * 1024  # octets a client may have sent ahead of the reply it waits for
+LINGER = 2.0  # seconds a client gets to read the last reply before its unread data resets the connection
+
+_OPENED = metrics.CONNECTIONS_OPENED.slot()
+_OPEN = metrics.CONNECTIONS_OPEN.slot()
+_TLS_OK = metrics.TLS_HANDSHAKES.slot("ok")
+_TLS_FAILED = metrics.TLS_HANDSHAKES.slot("failed")
+_REFUSED_SLOTS = {
+    reason: metrics.CONNECTIONS_REFUSED.slot(reason)
+    for reason in (Reason.TOO_MANY_CONNECTIONS, Reason.SHUTTING_DOWN, Reason.STORAGE)
+}
+_CONNECT_REJECTIONS = {reason: metrics.REJECTIONS.slot("connect", reason) for reason in _REFUSED_SLOTS}
+
+
+class Host(Protocol):
+    """What a connection needs from its worker."""
+
+    services: Services
+    contexts: tls.ServerContexts
+    loop: asyncio.AbstractEventLoop
+
+    def params_for(self, endpoints: Endpoints) -> ListenerParams:
+        """The listener's parameters for a connection between these endpoints."""
+
+    def admission(self, params: ListenerParams) -> Reply | None:
+        """None where a new connection is welcome, else the reply that turns it away."""
+
+    def opened(self, connection: Connection) -> None:
+        """The connection counts from now on."""
+
+    def lost(self, connection: Connection) -> None:
+        """It counts no more."""
+
+    @property
+    def draining(self) -> bool:
+        """True once sessions are to end as soon as they are idle."""
+
+
+class Connection(asyncio.Protocol):
+    """The protocol object of one connection. `host` is its listener in its worker."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._loop = host.loop
+        self._page: CounterPage = host.services.page
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
+        self._reception: Reception | None = None
+        self._timeout = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_read = 0.0
+        self._params: ListenerParams | None = None
+        self._tls_task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._eof = False
+        self._reading_paused = False
+        self._writing_paused = False
+
+    # -- called by the event loop -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._page.add(_OPENED)
+        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if not peer or not local:  # gone before it was accepted
+            self._transport.abort()
+            return
+        endpoints = Endpoints(peer, local)
+        params = self._params = self._host.params_for(endpoints)
+        refusal = self._host.admission(params)
+        if refusal is not None:
+            self._turn_away(refusal)
+            return
+        self._page.add(_OPEN)
+        self._host.opened(self)
+        self._timeout = params.client_timeout
+        self._last_read = self._loop.time()
+        self._timer = self._loop.call_later(self._timeout, self._check_idle)
+        self._reception = Reception(self._host.services, params, endpoints, self._advance)
+        self._reception.start()
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        reception = self._reception
+        if reception is None or self._closing:
+            return
+        self._last_read = self._loop.time()
+        reception.session.receive_data(data)
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """A client may close its side while it waits for the last reply."""
+        self._eof = True
+        reception = self._reception
+        waits = reception is not None and reception.session.awaiting is not None and not self._closing
+        return waits and reception is not None and not reception.session.tls
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._tls_task is not None:
+            self._tls_task.cancel()
+        if self._reception is not None:
+            self._page.add(_OPEN, -1)
+            self._host.lost(self)
+            self._reception = None
+
+    def pause_writing(self) -> None:
+        """The client does not read its replies: stop reading its commands."""
+        self._writing_paused = True
+        self._pause_or_resume()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._pause_or_resume()
+
+    # -- called by the worker -----------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Ends the session with 421 as soon as no transaction is under way."""
+        reception = self._reception
+        if reception is not None and not self._closing and reception.session.idle:
+            self._end("shutting down", Reason.SHUTTING_DOWN)
+
+    def abort(self) -> None:
+        """Drops the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- the session's progress ---------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        reception = self._reception
+        if reception is None or self._closing:
+            return
+        tls_requested = reception.advance()
+        self._flush()
+        if tls_requested is not None:
+            self._transport.pause_reading()  # what comes next is the handshake's
+            self._tls_task = self._loop.create_task(self._start_tls(reception))
+        elif not self._closing:
+            if self._host.draining:
+                self.drain()
+            elif self._eof and reception.session.awaiting is None:
+                self._close()
+            self._pause_or_resume()
+
+    def _flush(self) -> None:
+        assert self._reception is not None
+        session = self._reception.session
+        data = session.data_to_send()
+        if data:
+            self._transport.write(data)
+        if session.closed:
+            self._close(linger=not session.quit)
+
+    def _pause_or_resume(self) -> None:
+        if self._closing or self._reception is None or self._tls_task is not None:
+            return
+        session = self._reception.session
+        logs = self._host.services.logs
+        pause = logs.full or self._writing_paused or (session.awaiting is not None and session.buffered > MAX_BUFFERED)
+        if pause != self._reading_paused:
+            self._reading_paused = pause
+            if pause:
+                self._transport.pause_reading()
+                if logs.full:
+                    logs.when_room(self._pause_or_resume)
+            else:
+                self._transport.resume_reading()
+
+    async def _start_tls(self, reception: Reception) -> None:
+        assert self._params is not None
+        try:
+            context = self._host.contexts.context(self._params)
+            transport = await self._loop.start_tls(
+                self._transport, self, context, server_side=True, ssl_handshake_timeout=self._timeout
+            )
+        except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
+            # RFC 3207 §4.1: after a failed handshake neither side can know what the other saw, so there is no way back
+            self._page.add(_TLS_FAILED)
+            log.info("TLS handshake failed: %s", type(error).__name__)
+            self._closing = True
+            self._transport.abort()
+            return
+        finally:
+            self._tls_task = None
+        if transport is None or self._reception is None:
+            return
+        self._page.add(_TLS_OK)
+        self._transport = cast(asyncio.Transport, transport)
+        self._last_read = self._loop.time()
+        reception.tls_started(*tls.shown_names(transport.get_extra_info("cipher")))
+        self._advance()
+
+    # -- time and ends ------------------------------------------------------------------------------------------------
+
+    def _check_idle(self) -> None:
+        """One timer per connection, re-armed once per time-out rather than once per command."""
+        reception = self._reception
+        if reception is None or self._closing:
+            return
+        now = self._loop.time()
+        if reception.session.awaiting is not None:
+            self._last_read = now  # it is us who are being waited for
+        due = self._last_read + self._timeout
+        if now >= due:
+            self._end("idle too long", Reason.IDLE_TIMEOUT, "4.4.2")
+        else:
+            self._timer = self._loop.call_at(due, self._check_idle)
+
+    def _end(self, what: str, reason: Reason, enhanced: str = "4.3.2") -> None:
+        assert self._reception is not None
+        self._reception.end(what, reason, enhanced)
+        self._flush()
+
+    def _turn_away(self, refusal: Reply) -> None:
+        assert refusal.reason is not None
+        self._page.add(_REFUSED_SLOTS[refusal.reason])
+        self._page.add(_CONNECT_REJECTIONS[refusal.reason])
+        self._transport.write(refusal.wire)
+        self._close()
+
+    def _close(self, *, linger: bool = True) -> None:
+        """Ends the connection. linger: let the last reply arrive although the client may still be sending."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if not linger or self._eof or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._timer = self._loop.call_later(LINGER, self._transport.close)
+
+
+def factory(host: Host) -> Callable[[], Connection]:
+    """The protocol factory of one listener."""
+    return lambda: Connection(host)

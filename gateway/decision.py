@@ -1,0 +1,86 @@
+"""The decision: may this recipient be accepted, and what becomes of the message once its content is known.
+
+Pure functions over listener domains; asking the policy for them is the caller's business. The tables are those of
+docs/policy.md. Relaying is denied unless something grants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from gateway.config import Disposition, ListenerDomain
+
+Lookup = Callable[[str], ListenerDomain | None]
+
+
+class Decision(NamedTuple):
+    """What one recipient was accepted for at RCPT."""
+
+    relay: bool
+    log_oob: Disposition
+    log_arf: Disposition
+
+    @property
+    def takes_reports(self) -> bool:
+        """True where the content has to be looked at for a report."""
+        return self.log_oob is not Disposition.IGNORE or self.log_arf is not Disposition.IGNORE
+
+    @property
+    def recipient_class(self) -> tuple[bool, bool, bool]:
+        """Recipients of one transaction must agree in this, so that one reply after the data is true for all of them.
+
+        A relayed recipient can take any content. One that was accepted for reports only can take just the kinds it
+        logs; with another such recipient that logs other kinds, some content would be right for one and wrong for
+        the other.
+        """
+        if self.relay:
+            return True, True, True
+        return False, self.log_oob is not Disposition.IGNORE, self.log_arf is not Disposition.IGNORE
+
+
+RELAY = Decision(True, Disposition.IGNORE, Disposition.IGNORE)
+
+
+class ReportKind(Enum):
+    """What a message's content is, where it is a report."""
+
+    OOB = "oob"  # an out-of-band bounce, RFC 3464
+    ARF = "arf"  # a feedback report, RFC 5965
+
+
+class Fate(NamedTuple):
+    """What happens to a message for one recipient after the data."""
+
+    relay: bool
+    log: ReportKind | None
+
+
+def decide(relay_host: bool, peer: bytes, sender_domain: str, recipient_domain: str, lookup: Lookup) -> Decision | None:
+    """The decision at RCPT; None refuses the recipient.
+
+    relay_host: whether the peer is one of the listener's relay_hosts. peer: its packed address. The domains are
+    normalised, "" for the null reverse-path and <Postmaster>. The sender's domain is only looked up where it matters.
+    """
+    recipient = lookup(recipient_domain)
+    relay = relay_host or (recipient is not None and recipient.relay_to)
+    if not relay:
+        sender = lookup(sender_domain)
+        relay = sender is not None and peer in sender.relay_from
+    if recipient is not None and recipient.takes_reports:
+        return Decision(relay, recipient.log_oob, recipient.log_arf)
+    return RELAY if relay else None
+
+
+def fate(decision: Decision, kinds: frozenset[ReportKind]) -> Fate | None:
+    """What happens to a message whose content is a report of one of `kinds` (or of none); None refuses it.
+
+    ARF is tested before OOB. `true` logs and relays only where relaying is granted anyway, LogThenRelay always
+    relays, LogThenDrop never does.
+    """
+    for kind, disposition in ((ReportKind.ARF, decision.log_arf), (ReportKind.OOB, decision.log_oob)):
+        if kind in kinds and disposition is not Disposition.IGNORE:
+            relay = disposition is Disposition.LOG_THEN_RELAY or (disposition is Disposition.LOG and decision.relay)
+            return Fate(relay, kind)
+    return Fate(True, None) if decision.relay else None

@@ -1,0 +1,23 @@
+"""What a worker lends to each of its sessions, in one value; no behaviour of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway._fastpath import CounterPage
+from gateway.logs.writer import LogWriter
+from gateway.policy.engine import Policy
+from gateway.relay.relay import Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """now_ns: nanoseconds since 1970. monotonic: seconds on the event loop's clock, for deadlines."""
+
+    policy: Policy
+    relay: Relay
+    logs: LogWriter
+    page: CounterPage
+    now_ns: Callable[[], int]
+    monotonic: Callable[[], float]

@@ -1,0 +1,165 @@
+"""The arguments of SMTP commands (RFC 5321 §4.1.1, §4.1.2): bytes in, values or a refusing reply out.
+
+What real clients get wrong without being ambiguous is served: blanks after the colon, missing angle brackets.
+No state and no order of commands here; that is session.py's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from gateway.smtp import replies
+from gateway.smtp.address import NULL_SENDER, POSTMASTER, AddressError, EnvelopeAddress, normalise_domain, parse_mailbox
+from gateway.smtp.replies import Reply
+
+# The path and what follows it. Quoted strings may hold ">" and blanks (RFC 5321 §4.1.2, Quoted-string).
+_BRACKETED = re.compile(rb'[ \t]*<((?:[^<>"\x00-\x1f]|"(?:[^"\\\x00-\x1f]|\\.)*")*)>(?:[ \t]+(.*))?\Z')
+_BARE = re.compile(rb'[ \t]*((?:[^<>"\s]|"(?:[^"\\\x00-\x1f]|\\.)*")+)(?:[ \t]+(.*))?\Z')
+# RFC 5321 §4.1.2: esmtp-keyword ["=" esmtp-value]; UTF-8 values are RFC 6531 §3.3's
+_PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\xff]+))?\Z")
+_EHLO_NAME = re.compile(r"[A-Za-z0-9\u0080-\U0010ffff._\-]+\Z")
+_EHLO_LITERAL = re.compile(r"\[[A-Za-z0-9.:\-]+\]\Z")
+
+
+class Refused(Exception):
+    """The command is refused with this reply; carries nothing else."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+class MailCommand:
+    """MAIL: the reverse-path and its parameters.
+
+    size: octets the client announces (RFC 1870), 0 if it does not. eight_bit: BODY=8BITMIME. smtputf8: RFC 6531.
+    """
+
+    __slots__ = ("eight_bit", "sender", "size", "smtputf8")
+
+    def __init__(self, sender: EnvelopeAddress) -> None:
+        self.sender = sender
+        self.size = 0
+        self.eight_bit = False
+        self.smtputf8 = False
+
+
+def parse_mail(argument: bytes, *, auth_offered: bool = False) -> MailCommand:
+    """Reads `FROM:<reverse-path> [parameters]`.
+
+    auth_offered: whether AUTH= is a known parameter (RFC 4954 §5). Raises Refused.
+    """
+    path, parameters = _split_path(argument, b"FROM:", replies.SENDER_SYNTAX)
+    command = MailCommand(NULL_SENDER)
+    if parameters:
+        _read_mail_parameters(command, parameters, auth_offered)
+    if path:
+        command.sender = _mailbox(path, command.smtputf8, replies.SENDER_SYNTAX)
+        if command.sender is POSTMASTER:  # only a forward-path may lack its domain (RFC 5321 §4.1.1.2)
+            raise Refused(replies.SENDER_SYNTAX)
+    return command
+
+
+def parse_rcpt(argument: bytes, *, smtputf8: bool) -> EnvelopeAddress:
+    """Reads `TO:<forward-path>`. There are no parameters to accept (DSN is not offered). Raises Refused."""
+    path, parameters = _split_path(argument, b"TO:", replies.RECIPIENT_SYNTAX)
+    if parameters:
+        for keyword, _ in _parameters(parameters):
+            raise Refused(replies.parameter_unknown(keyword))
+    if not path:
+        raise Refused(replies.RECIPIENT_SYNTAX)
+    return _mailbox(path, smtputf8, replies.RECIPIENT_SYNTAX)
+
+
+def parse_ehlo(argument: bytes) -> str:
+    """Reads the name in EHLO or HELO, normalised where it is a domain or literal.
+
+    RFC 5321 §4.1.4 forbids to refuse a client over a name that does not verify; names that no grammar allows but that
+    real hosts use (underscores, a trailing dot) are taken as they are. Raises Refused.
+    """
+    try:
+        name = argument.decode()
+    except UnicodeDecodeError:
+        raise Refused(replies.EHLO_SYNTAX) from None
+    if len(argument) > 255 or not (_EHLO_NAME.match(name) or _EHLO_LITERAL.match(name)):
+        raise Refused(replies.EHLO_SYNTAX)
+    try:
+        return normalise_domain(name)
+    except AddressError:
+        if not name.isascii() or name.startswith("["):
+            raise Refused(replies.EHLO_SYNTAX) from None
+        return name
+
+
+def decode_plain(response: bytes) -> tuple[str, str, str]:
+    """(authorization identity, authentication identity, password) out of a PLAIN response (RFC 4616 §2).
+
+    response: base64 as sent; "=" is the empty response (RFC 4954 §4). The authorization identity defaults to the
+    authentication identity. Raises Refused; nothing of the response is in the exception.
+    """
+    try:
+        decoded = b"" if response == b"=" else base64.b64decode(response, validate=True)
+        authorization, authentication, password = decoded.decode().split("\0")
+    except (binascii.Error, ValueError):
+        raise Refused(replies.AUTH_SYNTAX) from None
+    if not authentication or not password:
+        raise Refused(replies.AUTH_SYNTAX)
+    return authorization or authentication, authentication, password
+
+
+def _split_path(argument: bytes, keyword: bytes, syntax: Reply) -> tuple[bytes, bytes]:
+    if argument[: len(keyword)].upper() != keyword:
+        raise Refused(replies.SYNTAX)
+    rest = argument[len(keyword) :]
+    match = _BRACKETED.match(rest) or _BARE.match(rest)
+    if match is None:
+        raise Refused(syntax)
+    path, parameters = match.groups()
+    return path.strip(b" \t"), parameters or b""
+
+
+def _mailbox(path: bytes, smtputf8: bool, syntax: Reply) -> EnvelopeAddress:
+    try:
+        text = path.decode()
+    except UnicodeDecodeError:
+        raise Refused(syntax) from None
+    if not smtputf8 and not text.isascii():
+        raise Refused(replies.SMTPUTF8_REQUIRED)  # RFC 6531 §3.5
+    try:
+        return parse_mailbox(text)
+    except AddressError:
+        raise Refused(syntax) from None
+
+
+def _parameters(text: bytes) -> list[tuple[str, bytes | None]]:
+    found = []
+    for word in text.split():
+        match = _PARAMETER.match(word)
+        if match is None:
+            raise Refused(replies.PARAMETER_SYNTAX)
+        found.append((match[1].decode().upper(), match[2]))
+    return found
+
+
+def _read_mail_parameters(command: MailCommand, text: bytes, auth_offered: bool) -> None:
+    seen = set()
+    for keyword, value in _parameters(text):
+        if keyword in seen:  # RFC 5321 §4.1.1.11: no keyword twice
+            raise Refused(replies.PARAMETER_SYNTAX)
+        seen.add(keyword)
+        if keyword == "SIZE":
+            if value is None or len(value) > 20 or not value.isdigit():  # RFC 1870 §3
+                raise Refused(replies.PARAMETER_SYNTAX)
+            command.size = int(value)
+        elif keyword == "BODY":
+            if value is None or value.upper() not in (b"7BIT", b"8BITMIME"):  # RFC 6152 §2
+                raise Refused(replies.PARAMETER_SYNTAX)
+            command.eight_bit = value.upper() == b"8BITMIME"
+        elif keyword == "SMTPUTF8":
+            if value is not None:  # RFC 6531 §3.4
+                raise Refused(replies.PARAMETER_SYNTAX)
+            command.smtputf8 = True
+        elif not (keyword == "AUTH" and auth_offered and value is not None):  # RFC 4954 §5: read, and not trusted
+            raise Refused(replies.parameter_unknown(keyword))

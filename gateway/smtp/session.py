@@ -1,0 +1,490 @@
+"""The server's side of an SMTP session, without I/O: bytes in, events and reply bytes out.
+
+Rules of this file:
+- Everything about the *order* of commands is here, mostly in the table ALLOWED; arguments are commands.py's, texts
+  are replies.py's, bytes are the framer's.
+- What needs no outside knowledge is answered at once (EHLO's syntax, NOOP, RSET, limits…). Everything else is returned
+  as an event, and the session then stands still until it is answered with reply(): pipelined commands wait in the
+  framer and replies keep the order of their commands (RFC 2920 §3.2).
+- No policy, no sockets, no clock, no log.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+from gateway import _fastpath as fp
+from gateway.config import LineEndings, ListenerParams
+from gateway.smtp import replies
+from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt
+from gateway.smtp.replies import Reply
+
+MAX_AUTH_LINE = 12_288  # octets without CRLF, RFC 4954 §4
+NO_COMMAND = -1  # the "verb" of replies that answer no command: greeting, time-outs, shutdown
+END_OF_DATA = -2  # the "verb" of replies to the final dot
+
+
+class State(enum.IntEnum):
+    """Where the session stands; the rows of ALLOWED."""
+
+    CONNECTED = 0  # before EHLO or HELO
+    READY = 1
+    MAIL = 2  # reverse-path known, no recipient yet
+    RCPT = 3  # at least one recipient
+    BODY = 4  # after 354
+    AUTH = 5  # after 334
+    CLOSED = 6  # nothing more is read
+
+
+_ANYWHERE = {fp.EHLO, fp.HELO, fp.RSET, fp.NOOP, fp.VRFY, fp.HELP, fp.QUIT}
+
+# RFC 5321 §4.1.4: order of commands. A verb missing from a row is answered 503 5.5.1. BODY and AUTH read no commands.
+ALLOWED: dict[State, set[int]] = {
+    State.CONNECTED: _ANYWHERE,
+    State.READY: _ANYWHERE | {fp.MAIL, fp.STARTTLS, fp.AUTH},
+    State.MAIL: _ANYWHERE | {fp.RCPT},
+    State.RCPT: _ANYWHERE | {fp.RCPT, fp.DATA},
+}
+
+
+class EhloRequested:
+    """EHLO (or HELO): `extensions` is what would be offered; None for HELO."""
+
+    __slots__ = ("extensions", "name")
+
+    def __init__(self, name: str, extensions: list[str] | None) -> None:
+        self.name = name
+        self.extensions = extensions
+
+
+class AuthRequested:
+    """AUTH PLAIN with complete credentials. Its repr shows none of them."""
+
+    __slots__ = ("authentication", "authorization", "password")
+
+    def __init__(self, authorization: str, authentication: str, password: str) -> None:
+        self.authorization = authorization
+        self.authentication = authentication
+        self.password = password
+
+
+class TlsRequested:
+    """STARTTLS was answered with 220: send what is due, start TLS, then call tls_started()."""
+
+    __slots__ = ()
+
+
+class MailRequested:
+    """MAIL with an acceptable reverse-path and parameters."""
+
+    __slots__ = ("command",)
+
+    def __init__(self, command: MailCommand) -> None:
+        self.command = command
+
+
+class RcptRequested:
+    """RCPT within the recipient limit."""
+
+    __slots__ = ("recipient",)
+
+    def __init__(self, recipient: EnvelopeAddress) -> None:
+        self.recipient = recipient
+
+
+class MessageReceived:
+    """A complete message that broke no rule of the session. The transaction is over whatever the answer."""
+
+    __slots__ = ("body", "mail", "recipients")
+
+    def __init__(self, mail: MailCommand, recipients: list[EnvelopeAddress], body: fp.Body) -> None:
+        self.mail = mail
+        self.recipients = recipients
+        self.body = body
+
+
+Event = EhloRequested | AuthRequested | TlsRequested | MailRequested | RcptRequested | MessageReceived
+Observer = Callable[[int, Reply, bytes], None]
+
+
+class ServerSession:
+    """One session.
+
+    params: the listener's parameters for this connection. observer: called as observer(verb, reply, argument) for every
+    reply, before it is sent; verb is an index into VERB_NAMES, NO_COMMAND or END_OF_DATA, argument is the command's, never
+    with AUTH data. offer_auth: whether AUTH PLAIN is offered (under TLS). offer_tls: whether STARTTLS is.
+    """
+
+    __slots__ = (
+        "_argument",
+        "_awaiting",
+        "_framer",
+        "_max_line",
+        "_messages",
+        "_observer",
+        "_offer_auth",
+        "_offer_tls",
+        "_out",
+        "_params",
+        "_rcpt_refused",
+        "_verb",
+        "authenticated",
+        "ehlo_name",
+        "esmtp",
+        "mail",
+        "quit",
+        "recipients",
+        "state",
+        "tls",
+    )
+
+    def __init__(
+        self, params: ListenerParams, observer: Observer, *, offer_tls: bool = True, offer_auth: bool = False
+    ) -> None:
+        self._params = params
+        self._observer = observer
+        self._offer_tls = offer_tls
+        self._offer_auth = offer_auth
+        self._max_line = params.line_length_hard_limit
+        self._framer = fp.Framer(max(self._max_line, MAX_AUTH_LINE) + 2)
+        self._out: list[bytes] = []
+        self._awaiting: Event | None = None
+        self._verb = NO_COMMAND
+        self._argument = b""
+        self._messages = 0
+        self._rcpt_refused = False
+        self.state = State.CONNECTED
+        self.ehlo_name = ""
+        self.esmtp = False
+        self.tls = False
+        self.authenticated = False
+        self.quit = False  # the client took its leave
+        self.mail: MailCommand | None = None
+        self.recipients: list[EnvelopeAddress] = []
+
+    # -- the four calls that drive a session --------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        """Takes bytes from the client. Nothing happens before next_event()."""
+        self._framer.feed(data)
+
+    def next_event(self) -> Event | None:
+        """Works through what was received up to the next event.
+
+        None: more bytes are needed, or an event is still unanswered, or the session is closed.
+        """
+        while self._awaiting is None and self.state is not State.CLOSED:
+            if self.state is State.BODY:
+                event = self._read_body()
+            elif self.state is State.AUTH:
+                event = self._read_auth_line()
+            else:
+                event = self._read_command()
+            if event is not None:
+                if event is _INCOMPLETE:
+                    return None
+                self._awaiting = event
+                return event
+        return None
+
+    def reply(self, reply: Reply) -> None:
+        """Answers the event that next_event() returned last, and goes on.
+
+        A positive reply carries the event out (the sender is known, the recipient is added…).
+        """
+        event = self._awaiting
+        self._awaiting = None
+        self._say(reply)
+        if type(event) is RcptRequested:
+            if reply.code < 400:
+                self.recipients.append(event.recipient)
+                if self.state is State.MAIL:
+                    self.state = State.RCPT
+            else:
+                self._rcpt_refused = True
+        elif reply.code < 400:
+            self._carry_out(event)
+
+    def data_to_send(self) -> bytes:
+        """All replies since the last call, for one write."""
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return data
+
+    # -- what happens outside of commands -----------------------------------------------------------------------------
+
+    def greet(self, reply: Reply) -> None:
+        """Says the first reply of the connection: the greeting or a refusal."""
+        self._say(reply)
+
+    def close(self, reply: Reply) -> None:
+        """Ends the session with a last reply: time-outs, shutdown."""
+        self._verb = NO_COMMAND
+        self._argument = b""
+        self._awaiting = None
+        self._say(reply)
+        self.state = State.CLOSED
+
+    def tls_started(self) -> None:
+        """The handshake is done: everything learned before is dropped (RFC 3207 §4.2)."""
+        self._awaiting = None
+        self.tls = True
+        self.ehlo_name = ""
+        self.authenticated = False
+        self._reset(State.CONNECTED)
+
+    @property
+    def closed(self) -> bool:
+        """True once nothing more will be read."""
+        return self.state is State.CLOSED
+
+    @property
+    def awaiting(self) -> Event | None:
+        """The event that is still unanswered."""
+        return self._awaiting
+
+    @property
+    def idle(self) -> bool:
+        """True where a shutdown may end the session: no transaction is under way and nothing waits to be read."""
+        return self._awaiting is None and self.state in (State.CONNECTED, State.READY) and not self._framer.buffered
+
+    @property
+    def buffered(self) -> int:
+        """Octets received and not yet worked on."""
+        return self._framer.buffered
+
+    @property
+    def extensions(self) -> list[str]:
+        """What EHLO offers now."""
+        offered = [
+            "PIPELINING",
+            f"SIZE {self._params.max_message_size}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+        ]
+        if self._offer_tls and not self.tls:
+            offered.append("STARTTLS")
+        if self._offer_auth and self.tls:
+            offered.append("AUTH PLAIN")
+        return offered
+
+    # -- replies and state --------------------------------------------------------------------------------------------
+
+    def _say(self, reply: Reply) -> None:
+        self._observer(self._verb, reply, self._argument)
+        self._out.append(reply.wire)
+        if reply.closes:
+            self.state = State.CLOSED
+
+    def _reset(self, state: State) -> None:
+        self.state = state
+        self.mail = None
+        self.recipients = []
+        self._rcpt_refused = False
+
+    def _carry_out(self, event: Event | None) -> None:
+        if type(event) is MailRequested:
+            self.mail = event.command
+            self.state = State.MAIL
+        elif type(event) is EhloRequested:
+            self.ehlo_name = event.name
+            self.esmtp = event.extensions is not None
+            self._reset(State.READY)  # RFC 5321 §4.1.4: EHLO resets a transaction
+        elif type(event) is AuthRequested:
+            self.authenticated = True
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _read_command(self) -> Any:
+        command = self._framer.next_command()
+        if command is None:
+            return _INCOMPLETE
+        verb, argument = command
+        self._verb = verb
+        self._argument = argument
+        if verb not in ALLOWED[self.state]:
+            self._say(self._out_of_order(verb))
+            return None
+        if len(argument) + 5 > self._max_line and verb != fp.AUTH:  # 5: the verb and the blank behind it
+            self._say(replies.LINE_TOO_LONG)
+            return None
+        try:
+            return _HANDLERS[verb](self, argument)
+        except Refused as refusal:
+            if verb == fp.RCPT:
+                self._rcpt_refused = True
+            self._say(refusal.reply)
+            return None
+
+    def _out_of_order(self, verb: int) -> Reply:
+        if verb == fp.UNKNOWN:
+            self._argument = _loggable(self._argument)
+            return replies.UNKNOWN_COMMAND
+        if verb == fp.LINE_TOO_LONG:
+            return replies.LINE_TOO_LONG
+        if verb == fp.AUTH:
+            self._argument = b"***"
+        if verb in (fp.EXPN, fp.XCLIENT, fp.BDAT):
+            return replies.NOT_IMPLEMENTED
+        if self.state is State.CONNECTED:
+            return replies.EHLO_FIRST
+        if verb == fp.MAIL:
+            return replies.NESTED_MAIL
+        if verb == fp.DATA and self.state is State.MAIL:
+            return replies.NO_RECIPIENTS if self._rcpt_refused else replies.RCPT_FIRST  # RFC 5321 §4.1.1.4
+        if verb in (fp.RCPT, fp.DATA):
+            return replies.MAIL_FIRST
+        return replies.BAD_SEQUENCE
+
+    def _ehlo(self, argument: bytes) -> Event:
+        return EhloRequested(parse_ehlo(argument), self.extensions)
+
+    def _helo(self, argument: bytes) -> Event:
+        return EhloRequested(parse_ehlo(argument), None)
+
+    def _mail(self, argument: bytes) -> Event:
+        command = parse_mail(argument, auth_offered=self._offer_auth and self.tls)
+        if command.size > self._params.max_message_size:  # RFC 1870 §6.1: before the data
+            raise Refused(replies.MESSAGE_TOO_BIG)
+        if self._messages >= self._params.max_messages_per_connection:
+            what = "too many messages on this connection"
+            raise Refused(replies.closing(self._params.hostname, what, replies.Reason.MESSAGE_LIMIT, enhanced="4.5.3"))
+        return MailRequested(command)
+
+    def _rcpt(self, argument: bytes) -> Event:
+        assert self.mail is not None
+        recipient = parse_rcpt(argument, smtputf8=self.mail.smtputf8)
+        if len(self.recipients) >= self._params.max_recipients_per_message:
+            raise Refused(replies.TOO_MANY_RECIPIENTS)
+        return RcptRequested(recipient)
+
+    def _data(self, argument: bytes) -> None:
+        if argument:
+            raise Refused(replies.NO_ARGUMENT)
+        self._framer.start_body(self._params.max_message_size, self._max_line)
+        self.state = State.BODY
+        self._say(replies.START_BODY)
+
+    def _rset(self, argument: bytes) -> None:
+        if argument:
+            raise Refused(replies.NO_ARGUMENT)
+        if self.state is not State.CONNECTED:
+            self._reset(State.READY)
+        self._say(replies.RESET_OK)
+
+    def _noop(self, argument: bytes) -> None:
+        self._say(replies.NOOP_OK)  # RFC 5321 §4.1.1.9: an argument is ignored
+
+    def _vrfy(self, argument: bytes) -> None:
+        self._say(replies.CANNOT_VERIFY if argument else replies.SYNTAX)
+
+    def _help(self, argument: bytes) -> None:
+        self._say(replies.HELP)
+
+    def _quit(self, argument: bytes) -> None:
+        if argument:
+            raise Refused(replies.NO_ARGUMENT)
+        self._say(replies.BYE)
+        self.quit = True
+        self.state = State.CLOSED
+
+    def _starttls(self, argument: bytes) -> Event | None:
+        if argument:
+            raise Refused(replies.NO_ARGUMENT)
+        if self.tls:
+            raise Refused(replies.TLS_ACTIVE)
+        if not self._offer_tls:
+            raise Refused(replies.TLS_UNAVAILABLE)
+        if self._framer.buffered:  # in clear, yet meant to be read under TLS: command injection (RFC 3207 §6)
+            raise Refused(replies.TLS_PIPELINED)
+        self._say(replies.START_TLS)
+        return TlsRequested()
+
+    def _auth(self, argument: bytes) -> Event | None:
+        self._argument = b"***"  # no observer ever sees it
+        if self.authenticated:
+            raise Refused(replies.AUTH_AGAIN)
+        if not self._offer_auth:
+            raise Refused(replies.NOT_IMPLEMENTED)
+        mechanism, _, initial = argument.partition(b" ")
+        if mechanism.upper() != b"PLAIN":
+            raise Refused(replies.AUTH_MECHANISM if mechanism else replies.SYNTAX)
+        if not self.tls:
+            raise Refused(replies.AUTH_REQUIRES_TLS)
+        initial = initial.strip()
+        if not initial:
+            self.state = State.AUTH
+            self._say(replies.AUTH_CONTINUE)
+            return None
+        return AuthRequested(*decode_plain(initial))
+
+    def _read_auth_line(self) -> Any:
+        read = self._framer.next_line(MAX_AUTH_LINE + 2)
+        if read is None:
+            return _INCOMPLETE
+        verb, line = read
+        self.state = State.READY
+        try:
+            if verb == fp.LINE_TOO_LONG:
+                raise Refused(replies.AUTH_TOO_LONG)
+            if line == b"*":  # RFC 4954 §4
+                raise Refused(replies.AUTH_CANCELLED)
+            return AuthRequested(*decode_plain(line))
+        except Refused as refusal:
+            self._say(refusal.reply)
+            return None
+
+    def _read_body(self) -> Any:
+        body = self._framer.next_body()
+        if body is None:
+            return _INCOMPLETE
+        self._verb = END_OF_DATA
+        mail, recipients = self.mail, self.recipients
+        assert mail is not None
+        self._messages += 1
+        refusal = self._body_refusal(body)
+        if refusal is not None:
+            self._say(refusal)
+            if self.state is not State.CLOSED:
+                self._reset(State.READY)
+            return None
+        self._reset(State.READY)  # whatever the answer, this transaction is over (RFC 5321 §3.3)
+        return MessageReceived(mail, recipients, body)
+
+    def _body_refusal(self, body: fp.Body) -> Reply | None:
+        if body.too_big:
+            return replies.MESSAGE_TOO_BIG
+        if body.long_line:
+            return replies.BODY_LINE_TOO_LONG
+        if (body.bare_cr or body.bare_lf) and self._params.invalid_line_endings is LineEndings.DENY:
+            return replies.LINE_ENDINGS
+        return None
+
+
+def _loggable(line: bytes) -> bytes:
+    """What may be logged of a line that is no command: it may be a password that a confused client sent."""
+    word = line.split(b" ", 1)[0]
+    return word if word.isalpha() and word.isupper() and len(word) <= 12 else b"(%d octets)" % len(line)
+
+
+_INCOMPLETE: Any = object()  # more bytes are needed
+
+_HANDLERS: dict[int, Callable[[ServerSession, bytes], Event | None]] = {
+    fp.EHLO: ServerSession._ehlo,
+    fp.HELO: ServerSession._helo,
+    fp.MAIL: ServerSession._mail,
+    fp.RCPT: ServerSession._rcpt,
+    fp.DATA: ServerSession._data,
+    fp.RSET: ServerSession._rset,
+    fp.NOOP: ServerSession._noop,
+    fp.VRFY: ServerSession._vrfy,
+    fp.HELP: ServerSession._help,
+    fp.QUIT: ServerSession._quit,
+    fp.STARTTLS: ServerSession._starttls,
+    fp.AUTH: ServerSession._auth,
+}

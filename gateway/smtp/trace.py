@@ -1,0 +1,77 @@
+"""Trace information (RFC 5321 §4.4): the Received header, the supplemental header, and counting hops.
+
+Header text only; when it is added, and whether, is the transaction's business.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import b2a_base64
+from collections.abc import Mapping, Sequence
+from email.utils import formatdate
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+MAX_HOPS = 100  # RFC 5321 §6.3: a large threshold, at least 100 Received headers
+PRODUCT = "relay-gateway"
+_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_FOLD = 75  # octets of base64 on a line
+_MARKER = {"_@_": "\\_/"}  # tells a supplemental header from anybody else's X- header
+
+
+def received_from(client: str, peer: str, hostname: str, local: str, protocol: str, tls: str) -> str:
+    """The part of a Received header that is the same for all messages of a session.
+
+    client: the name in EHLO/HELO, "" if there is none. peer, local: IP addresses. protocol: RFC 3848's "with" keyword.
+    tls: "VERSION:CIPHER" or "".
+    """
+    tls_comment = f" ({tls}) " if tls else ""
+    return (
+        f"Received: from {client or 'unspecified'} ({peer})\r\n"
+        f"  by {hostname} ({PRODUCT} {local}) \r\n"
+        f"  with {protocol}{tls_comment} id "
+    )
+
+
+def received(start: str, message_id: str, recipient: str, unix_time: int) -> bytes:
+    """A whole Received header. start: received_from()'s; recipient: the first one."""
+    return f"{start}{message_id} for <{recipient}>;\r\n  {rfc5322_date(unix_time)}\r\n".encode()
+
+
+def with_protocol(*, esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool) -> str:
+    """The "with" keyword of RFC 3848 and RFC 6531 §4.3."""
+    if smtputf8:
+        return f"UTF8SMTP{'S' if tls else ''}{'A' if authenticated else ''}"
+    if not esmtp:
+        return "SMTP"
+    return f"ESMTP{'S' if tls else ''}{'A' if authenticated else ''}"
+
+
+def supplemental(name: str, recipients: Sequence[str], meta: Mapping[str, Any], include: Sequence[str]) -> bytes:
+    """The header (X-KumoRef by default) that lets a later report be traced back to this message.
+
+    include: names of metadata to carry along; missing ones are left out.
+    """
+    content: dict[str, Any] = {**_MARKER, "recipient": recipients[0] if len(recipients) == 1 else list(recipients)}
+    for key in include:
+        if key in meta:
+            content[key] = meta[key]
+    encoded = b2a_base64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), newline=False)
+    if len(encoded) > _FOLD:
+        encoded = b"\r\n\t".join(encoded[i : i + _FOLD] for i in range(0, len(encoded), _FOLD))
+    return name.encode() + b": " + encoded + b"\r\n"
+
+
+def hops(head: bytes) -> int:
+    """How many Received headers there are. head: the message from its start; what follows the header is ignored."""
+    end = head.find(b"\r\n\r\n")
+    return len(_RECEIVED.findall(head, 0, end if end >= 0 else len(head)))
+
+
+@lru_cache(maxsize=4)
+def rfc5322_date(unix_time: int) -> str:
+    """RFC 5322 §3.3, in UTC: "Tue, 4 Aug 2026 12:41:30 +0000"."""
+    day, _, rest = formatdate(unix_time).partition(", ")
+    return f"{day}, {rest.lstrip('0')[:-5]}+0000"
