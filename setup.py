@@ -1,4 +1,7 @@
-"""Builds the one compiled module, gateway/_fastpath; everything else about the package is in pyproject.toml."""
+"""Builds the compiled modules: the gateway's gateway/_fastpath and the bench suite's own, which shares nothing with it.
+
+Everything else about the packages is in pyproject.toml.
+"""
 
 from glob import glob
 
@@ -9,12 +12,23 @@ FLAGS = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field
 
 setup(
     ext_modules=cythonize(
-        Extension(
-            "gateway._fastpath",
-            ["gateway/_fastpath.pyx"],
-            depends=glob("gateway/fastpath/*.pxi"),
-            extra_compile_args=FLAGS,
-        ),
+        [
+            Extension(
+                "gateway._fastpath",
+                ["gateway/_fastpath.pyx"],
+                depends=glob("gateway/fastpath/*.pxi"),
+                extra_compile_args=FLAGS,
+            ),
+            *(
+                Extension(
+                    f"relay_gateway_bench.{name}",
+                    [f"bench/{name}.pyx"],
+                    depends=glob("bench/wire/*.pxi"),
+                    extra_compile_args=[*FLAGS, "-D_GNU_SOURCE", "-Wno-unused-function"],
+                )
+                for name in ("_load", "_sink")
+            ),
+        ],
         compiler_directives={"language_level": 3},
     )
 )

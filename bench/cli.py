@@ -1,0 +1,147 @@
+"""The command line: `bench load`, `bench sink`. Arguments in, exit code out; the work is done elsewhere."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .load import Plan, Target, TargetError, prepared, show_progress
+from .mix import SENDER, Mix, MixError, load_mix, parse_size, plain_mix
+from .sink import listen, parse_refusals, serve
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands of `relay-gateway bench`."""
+    commands = parser.add_subparsers(dest="bench_command", required=True, metavar="COMMAND")
+    _add_load(commands.add_parser("load", help="send load to an SMTP server and say how it did", description=_LOAD))
+    _add_sink(commands.add_parser("sink", help="an SMTP server that takes, checks, and discards", description=_SINK))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the chosen subcommand; its exit code."""
+    try:
+        return int(arguments.bench_run(arguments))
+    except (TargetError, MixError, ValueError) as error:
+        print(f"bench {arguments.bench_command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+_LOAD = """\
+Send messages over SMTP and report rates, outcomes and latencies. Closed loop by default: each connection
+sends its next message when the last one was answered. With --rate, open loop: messages are due at fixed
+times whatever the server does, and latency counts from when a message was due. Always bounded, by
+--messages and --seconds."""
+
+_SINK = """\
+Accept every message and discard it, checking the marks that `bench load` puts in: counts are printed as
+JSON at the end, and whenever a line comes in on standard input."""
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", metavar="HOST:PORT", help="a loopback address, unless --target-is-mine")
+    add(
+        "--target-is-mine",
+        action="store_true",
+        help="the target is not on loopback, and load on it is authorised",
+    )
+    add("-n", "--messages", type=int, default=10_000, metavar="N", help="how many messages (%(default)s)")
+    add("--seconds", type=float, default=60, metavar="S", help="stop after so long (%(default)s)")
+    add("-c", "--connections", type=int, default=20, metavar="N", help="connections at a time (%(default)s)")
+    add("--rate", type=float, default=0, metavar="R", help="open loop: R messages per second")
+    add("--pipeline", action="store_true", help="MAIL, RCPT and DATA in one write (RFC 2920)")
+    add(
+        "--per-connection",
+        type=int,
+        default=0,
+        metavar="N",
+        help="messages per connection; 1: a new one each",
+    )
+    add("--size", type=parse_size, default=1024, metavar="SIZE", help="of each message, as in 10KiB (1KiB)")
+    add("--recipients", type=int, default=1, metavar="N", help="recipients of each message (%(default)s)")
+    add("--domains", type=int, default=1, metavar="N", help="spread recipients over d0.example … (one domain)")
+    add("--from", dest="sender", default=SENDER, metavar="ADDRESS", help="reverse-path (%(default)s)")
+    add("--to", default="", metavar="ADDRESS", help="the one recipient")
+    add("--mix", type=Path, metavar="FILE", help="sizes, domains and reports by weight, from a TOML file")
+    add("--tls", action="store_true", help="STARTTLS first (through Python's ssl: a slower source)")
+    add("--auth", metavar="USER:PASSWORD", help="AUTH PLAIN (the same path)")
+    add("--json", type=Path, metavar="FILE", help="write the result there as well; - is standard output")
+    add("-q", "--quiet", action="store_true", help="no progress")
+    parser.set_defaults(bench_run=_load)
+
+
+def _add_sink(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="where (%(default)s: any free port)")
+    add("--delay", type=float, default=0, metavar="S", help="wait so long before the reply to the final dot")
+    add(
+        "--refuse",
+        action="append",
+        default=[],
+        metavar="STAGE=CODE[/N]",
+        help="refuse each N-th MAIL, RCPT, DATA or DOT",
+    )
+    add("--drop", type=int, default=0, metavar="N", help="close without a reply after each N-th final dot")
+    add("--reset", type=int, default=0, metavar="N", help="the same with a TCP reset")
+    parser.set_defaults(bench_run=_sink)
+
+
+def _mix(arguments: argparse.Namespace) -> Mix:
+    if arguments.mix:
+        return load_mix(arguments.mix)
+    return plain_mix(
+        arguments.size,
+        recipients=arguments.recipients,
+        domains=arguments.domains,
+        sender=arguments.sender,
+        to=arguments.to,
+    )
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    target = Target.parse(arguments.target, mine=arguments.target_is_mine)
+    user, colon, password = (arguments.auth or "").partition(":")
+    plan = Plan(
+        messages=arguments.messages,
+        seconds=arguments.seconds,
+        connections=arguments.connections,
+        rate=arguments.rate,
+        pipelining=arguments.pipeline,
+        per_connection=arguments.per_connection,
+        tls=arguments.tls,
+        auth=(user, password) if colon else None,
+    )
+    progress = sys.stderr.isatty() and not arguments.quiet
+    with prepared(target, _mix(arguments), plan) as load:
+        load.connect()
+        result = load.run(show_progress if progress else None)
+    if progress:
+        print(file=sys.stderr)
+    text = json.dumps(result, indent=1)
+    if str(arguments.json) == "-":
+        print(text)
+        return 0 if result["acked"] else 1
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+    latency = result["latency_us"]
+    print(
+        f"{result['acked']:,} of {result['sent']:,} messages taken in {result['seconds']:.2f} s: "
+        f"{result['messages_per_second']:,.0f}/s; refused {result['refused']:,}, lost {result['lost']:,}, "
+        f"unknown {result['unknown']:,}, unfinished {result['unfinished']:,}\n"
+        f"latency µs: median {latency['p50']:,.0f}, 90 % {latency['p90']:,.0f}, 99 % {latency['p99']:,.0f}, "
+        f"99.9 % {latency['p99.9']:,.0f}, max {latency['max']:,.0f}; "
+        f"this source used {result['source_us_per_message']:.1f} µs of CPU per message"
+    )
+    if result["error"] and not result["acked"]:
+        print(f"last error: {result['error']}", file=sys.stderr)
+    return 0 if result["acked"] else 1
+
+
+def _sink(arguments: argparse.Namespace) -> int:
+    host, _, port = arguments.listen.rpartition(":")
+    refuse = parse_refusals(arguments.refuse)
+    listener = listen(host.strip("[]") or "127.0.0.1", int(port))
+    serve(listener, delay=arguments.delay, refuse=refuse, drop_every=arguments.drop, reset_every=arguments.reset)
+    return 0
