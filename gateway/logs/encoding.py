@@ -1,0 +1,109 @@
+"""From a record to the bytes of a segment: which metadata and headers a logger shows, JSON, templates. No I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import orjson
+
+from gateway.logs.records import Record
+
+
+class Selection:
+    """The `meta` and `headers` lists of a logger: names, or beginnings of names with a trailing `*`.
+
+    Names of metadata are compared exactly, names of headers without case.
+    """
+
+    __slots__ = ("_header_names", "_header_starts", "_meta_names", "_meta_starts", "wants_headers")
+
+    def __init__(self, meta: Sequence[str], headers: Sequence[str]) -> None:
+        self._meta_names, self._meta_starts = _patterns(meta)
+        self._header_names, self._header_starts = _patterns([name.lower() for name in headers])
+        self.wants_headers = bool(headers)
+
+    def meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The selected metadata; what is null is left out."""
+        names, starts = self._meta_names, self._meta_starts
+        if not (names or starts):
+            return {}
+        return {k: v for k, v in values.items() if v is not None and (k in names or k.startswith(starts))}
+
+    def headers(self, fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
+        """The selected header fields under the spelling met first; a repeated field becomes a list."""
+        names, starts = self._header_names, self._header_starts
+        spelling: dict[str, str] = {}
+        selected: dict[str, Any] = {}
+        for name, value in fields:
+            folded = name.lower()
+            if folded not in names and not folded.startswith(starts):
+                continue
+            if folded not in spelling:
+                spelling[folded] = name
+                selected[name] = value
+            elif isinstance(known := selected[spelling[folded]], list):
+                known.append(value)
+            else:
+                selected[spelling[folded]] = [known, value]
+        return selected
+
+
+def _patterns(patterns: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
+    exact = frozenset(pattern for pattern in patterns if not pattern.endswith("*"))
+    return exact, tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+
+
+def encode(record: Record) -> bytes:
+    """The record as one line of JSON, whatever policy and peers put into it."""
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # lone surrogates, integers beyond 64 bits, keys that are no strings
+        return orjson.dumps(_plain(record), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _plain(value: Any) -> Any:
+    """The value with everything that JSON cannot hold replaced by text, or null for what is not finite."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**64):
+        return value
+    return str(value)
+
+
+class Template:
+    """A `per_record` template (Jinja): the record's fields are its variables, and `log_record` is the record.
+
+    Raises jinja2.TemplateError where the text is no template.
+    """
+
+    __slots__ = ("_template",)
+
+    def __init__(self, text: str) -> None:
+        self._template = _ENVIRONMENT.from_string(text)
+
+    def render(self, line: bytes) -> bytes:
+        """What stands in the segment for the record in `line`, with a newline at its end.
+
+        Raises whatever the template raises.
+        """
+        record = orjson.loads(line)
+        text = self._template.render(record, log_record=record)
+        return (text if text.endswith("\n") else text + "\n").encode("utf-8", "replace")
+
+
+def _as_kumomta_prints(value: Any) -> Any:
+    return {None: "none", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else value
+
+
+_ENVIRONMENT = jinja2.Environment(autoescape=False, keep_trailing_newline=True, finalize=_as_kumomta_prints)

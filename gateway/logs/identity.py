@@ -1,0 +1,64 @@
+"""Names of things in records: message ids, session ids and the node's id. No clock: times come as arguments."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from functools import cache
+
+# Offset of RFC 9562 §5.1's epoch (1582-10-15) to 1970 in steps of 100 ns.
+_GREGORIAN = 0x01B21DD213814000
+_NODE_NAMESPACE = uuid.UUID("0d3b1f46-52b0-5a53-9a3c-6f2d2c1d9f0e")
+
+
+class _Sequence:
+    """The state behind message ids: RFC 9562 §5.1 with a random node (§6.10), so that no process needs another."""
+
+    __slots__ = ("last", "suffix")
+
+    def __init__(self) -> None:
+        self.reseed()
+
+    def reseed(self) -> None:
+        random = int.from_bytes(os.urandom(8), "big")
+        clock = random >> 48 & 0x3FFF | 0x8000  # 14 bits and the variant
+        node = random & 0xFFFFFFFFFFFF | 0x010000000000  # multicast bit: not a hardware address
+        self.suffix = f"{clock:04x}{node:012x}"
+        self.last = 0
+
+
+_sequence = _Sequence()
+os.register_at_fork(after_in_child=_sequence.reseed)
+
+
+def new_message_id(now_ns: int) -> str:
+    """A UUID version 1 as 32 hex digits: unique among all processes and machines, its time within 100 ns of `now_ns`.
+
+    now_ns: nanoseconds since 1970. Where the clock stands still or goes back, the ids still go forward.
+    """
+    ticks = now_ns // 100 + _GREGORIAN
+    if ticks <= _sequence.last:
+        ticks = _sequence.last + 1
+    _sequence.last = ticks
+    return f"{ticks & 0xFFFFFFFF:08x}{ticks >> 32 & 0xFFFF:04x}{ticks >> 48 | 0x1000:04x}{_sequence.suffix}"
+
+
+def new_session_id() -> str:
+    """A UUID version 4 for one connection."""
+    return str(uuid.uuid4())
+
+
+@cache
+def node_id() -> str:
+    """This machine's UUID: the same for all processes and after every restart, without a file of our own.
+
+    It is a hash of /etc/machine-id, which must not be published itself (machine-id(5)), and of the host name, which
+    tells apart containers made from one image.
+    """
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            machine = file.read().strip()
+    except (OSError, UnicodeDecodeError):
+        machine = ""
+    return str(uuid.uuid5(_NODE_NAMESPACE, f"{machine}/{socket.gethostname()}"))

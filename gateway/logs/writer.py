@@ -1,0 +1,306 @@
+"""LogWriter: takes records on the event loop, and compresses, writes and syncs them on a thread of its own.
+
+A stalled disk stalls that thread and nothing else. Nothing is dropped: what cannot be written waits and is tried
+again every second; at `back_pressure` waiting records `full` asks the sessions to pause. The event loop appends to a
+destination's `lines`, the thread removes from their front, and every other shared value has one writer. Each such
+operation is atomic by itself, so the two share no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+
+from gateway._fastpath import CounterPage
+from gateway.config import LocalLogs, RecordSettings
+from gateway.logs.destination import Destination
+from gateway.logs.disk import shortage
+from gateway.logs.encoding import Selection, encode
+from gateway.logs.records import RECORD_TYPES, LoggedMessage, Record
+from gateway.logs.segments import seal_abandoned
+from gateway.metrics import LOG_BACKLOG, LOG_FAILURES, LOG_LOST, LOG_RECORDS
+
+log = logging.getLogger("gateway.logs")
+
+BATCH_BYTES = 64 * 1024  # a batch is written as soon as it has this size …
+BATCH_SECONDS = 0.25  # … or its first record this age
+RETRY_SECONDS = 1.0
+DISK_CHECK_SECONDS = 5.0
+
+_RECORDS = {kind: LOG_RECORDS.slot(kind) for kind in RECORD_TYPES}
+_BACKLOG, _FAILURES, _LOST = LOG_BACKLOG.slot(), LOG_FAILURES.slot(), LOG_LOST.slot()
+
+
+class _Logger:
+    """One `configure_local_logs`: its destinations, and how many records wait in them all."""
+
+    def __init__(self, config: LocalLogs) -> None:
+        self.config = config
+        self.submitted = 0  # counted by the event loop
+        self.written = 0  # counted by the thread
+        self.routes: dict[str, Destination] = {}
+        unique: dict[tuple[str, str, str | None, str], Destination] = {}
+        anything = config.per_record.get("Any", RecordSettings())
+        for kind in RECORD_TYPES:
+            settings = config.per_record.get(kind, anything)
+            if settings.enable:
+                directory = settings.log_dir or config.log_dir
+                form = (directory, settings.suffix, settings.template, settings.segment_header)
+                self.routes[kind] = unique.setdefault(form, Destination(config, settings))
+        self.destinations = list(unique.values())
+
+    @property
+    def full(self) -> bool:
+        return self.submitted - self.written >= self.config.back_pressure
+
+    @property
+    def has_room(self) -> bool:
+        """Half empty: sessions that pause one record at a time would cost more than they log."""
+        return self.submitted - self.written <= self.config.back_pressure // 2
+
+
+class _Route(NamedTuple):
+    logger: _Logger
+    destination: Destination
+
+
+class LogWriter:
+    """The loggers of a policy, in one worker. All methods belong to the event loop's thread.
+
+    `full`: too much is waiting; sessions should read no more until `when_room` calls. `disk_problem`: a log directory
+    is short of space or inodes, or unusable; new connections should be refused.
+    """
+
+    def __init__(
+        self,
+        loggers: Sequence[LocalLogs],
+        page: CounterPage,
+        filter: Callable[[str, LoggedMessage], bool] | None = None,
+        *,
+        call_soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """filter: calls a `filter_event` handler. call_soon: runs a callback on the event loop, from any thread.
+
+        Creates the directories, and starts the thread. Raises jinja2.TemplateError for what is no template.
+        """
+        self.full = False
+        self.disk_problem: str | None = None
+        self._page = page
+        self._filter = filter
+        self._call_soon = call_soon
+        self._loggers = [_Logger(config) for config in loggers]
+        self._destinations = [destination for logger in self._loggers for destination in logger.destinations]
+        self._plan = {kind: _plan(kind, self._loggers) for kind in RECORD_TYPES}
+        self._room_wanted: list[Callable[[], None]] = []
+        self._durable_wanted: list[Callable[[bool], None]] = []
+        self._sure = True  # no write or sync failed since somebody was told
+        self._bytes = 0  # of the batch under way; only a hint, so a lost update is harmless
+        self._awake = False  # the thread knows that there is something to do
+        self._work, self._hurry = threading.Event(), threading.Event()
+        self._closing = False
+        self._check_disks()
+        self._next_check = time.monotonic() + DISK_CHECK_SECONDS
+        self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
+        self._thread.start()
+
+    def submit(self, record: Record, message: LoggedMessage | None = None) -> bool:
+        """Hands over a record, which must not be changed any more; returns whether any logger takes it.
+
+        message: what filters and the `headers` of loggers look at; None where there is none (Rejection).
+        """
+        kind, metadata = record["type"], record["meta"]
+        taken = False
+        for selection, routes in self._plan[kind]:
+            line = b""
+            for logger, destination in routes:
+                if message is not None and logger.config.filter_event is not None and not self._passes(logger, message):
+                    continue
+                if not line:
+                    record["meta"] = selection.meta(metadata)
+                    if message is not None and selection.wants_headers:
+                        record["headers"] = selection.headers(message.headers())
+                    line = encode(record)
+                destination.lines.append(line)
+                logger.submitted += 1
+                taken = True
+                if logger.full:
+                    self.full = True
+            self._bytes += len(line)
+        if taken:
+            self._page.add(_RECORDS[kind])
+            if self._bytes >= BATCH_BYTES:
+                self._hurry.set()
+            if not self._awake:
+                self._awake = True
+                self._work.set()
+        return taken
+
+    def durable(self, done: Callable[[bool], None]) -> None:
+        """Calls done(True) once everything submitted so far is on disk, whatever happens to the machine; done(False)
+        where that did not succeed. Many calls share one sync.
+        """
+        self._durable_wanted.append(done)
+        self._hurry.set()
+        self._awake = True
+        self._work.set()
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Calls back, once, when `full` is over."""
+        self._room_wanted.append(callback)
+        if not self.full:
+            self._call_soon(self._make_room)
+
+    def close(self, timeout: float) -> bool:
+        """Writes and completes everything and ends the thread; nothing may be submitted any more.
+
+        Returns False where records were lost, or the disk took longer than `timeout` seconds.
+        """
+        self._closing = True
+        self._hurry.set()
+        self._work.set()
+        self._thread.join(timeout)
+        lost = sum(destination.backlog for destination in self._destinations)
+        if lost:
+            self._page.add(_LOST, lost)
+            log.error("%d log records could not be written and are lost", lost)
+        return not lost and not self._thread.is_alive()
+
+    def _passes(self, logger: _Logger, message: LoggedMessage) -> bool:
+        assert logger.config.filter_event is not None
+        if self._filter is None:
+            return True
+        try:
+            return self._filter(logger.config.filter_event, message)
+        except Exception:  # a policy's error, which it has logged; a record too many is better than one too few
+            return True
+
+    def _make_room(self) -> None:
+        if self.full and not all(logger.has_room for logger in self._loggers):
+            return  # it filled up again meanwhile
+        self.full = False
+        callbacks, self._room_wanted = self._room_wanted, []
+        for callback in callbacks:
+            callback()
+
+    # --- the thread -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        for directory in {destination.directory for destination in self._destinations}:
+            try:
+                seal_abandoned(directory)
+            except OSError as error:
+                log.warning("cannot look for abandoned segments in %s: %s", directory, error.strerror)
+        while not self._closing:
+            self._work.wait(self._patience())
+            self._work.clear()
+            if self._awake:
+                self._hurry.wait(BATCH_SECONDS)
+                self._hurry.clear()
+            self._round()
+        for last_chance in (self._round, self._finish):
+            for destination in self._destinations:
+                destination.retry_at = None
+            last_chance()
+
+    def _finish(self) -> None:
+        for destination in self._destinations:
+            self._attempt(destination, destination.finish)
+
+    def _patience(self) -> float:
+        """Seconds until something is due although no record comes."""
+        due = [self._next_check, *(destination.expires for destination in self._destinations)]
+        due += [destination.retry_at for destination in self._destinations if destination.retry_at is not None]
+        return max(0.0, min(due) - time.monotonic())
+
+    def _round(self) -> None:
+        self._awake = False  # from here on a submission sets _work again …
+        self._bytes = 0
+        waiting = self._durable_wanted[:]  # … and whoever is in this list has submitted already
+        del self._durable_wanted[: len(waiting)]
+        ok = True
+        for logger in self._loggers:
+            for destination in logger.destinations:
+                ok &= self._attempt(destination, partial(self._write, logger, destination, bool(waiting)))
+        if waiting:
+            ok &= self._sure
+            self._sure = True
+            self._notify(partial(_answer, waiting, ok))
+        self._page.set(_BACKLOG, sum(destination.backlog for destination in self._destinations))
+        if self.full and all(logger.has_room for logger in self._loggers):
+            self._notify(self._make_room)
+        if time.monotonic() >= self._next_check:
+            self._check_disks()
+            self._next_check = time.monotonic() + DISK_CHECK_SECONDS
+
+    def _write(self, logger: _Logger, destination: Destination, sync: bool) -> None:
+        try:
+            destination.write(time.monotonic(), time.time_ns())
+        finally:
+            logger.written = sum(each.written for each in logger.destinations)
+        if sync:
+            destination.sync()
+
+    def _attempt(self, destination: Destination, action: Callable[[], None]) -> bool:
+        """Runs the action, unless the destination failed a moment ago; False where it did not succeed."""
+        now = time.monotonic()
+        if destination.retry_at is not None and now < destination.retry_at:
+            return False
+        try:
+            action()
+        except Exception as error:
+            if destination.retry_at is None:
+                log.error("cannot write log records to %s, trying again: %s", destination.directory, error)
+            destination.retry_at = now + RETRY_SECONDS
+            self._page.add(_FAILURES)
+            self._sure = False
+            return False
+        if destination.retry_at is not None:
+            log.warning("log records are written to %s again", destination.directory)
+            destination.retry_at = None
+        return True
+
+    def _notify(self, callback: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the event loop is closed, and nobody waits any more
+            self._call_soon(callback)
+
+    def _check_disks(self) -> None:
+        problem = next(filter(None, map(_problem, self._loggers)), None)
+        if problem is not None and self.disk_problem is None:
+            log.error("%s; new connections are refused", problem)
+        elif problem is None and self.disk_problem is not None:
+            log.warning("log directories have room again")
+        self.disk_problem = problem
+
+
+def _plan(kind: str, loggers: Sequence[_Logger]) -> list[tuple[Selection, list[_Route]]]:
+    """Who takes records of a type. Loggers that show the same metadata and headers share one encoding."""
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[_Route]] = {}
+    for logger in loggers:
+        if kind in logger.routes:
+            shown = logger.config.meta, logger.config.headers
+            groups.setdefault(shown, []).append(_Route(logger, logger.routes[kind]))
+    return [(Selection(meta, headers), routes) for (meta, headers), routes in groups.items()]
+
+
+def _answer(waiting: Sequence[Callable[[bool], None]], ok: bool) -> None:
+    for done in waiting:
+        done(ok)
+
+
+def _problem(logger: _Logger) -> str | None:
+    config = logger.config
+    for directory in sorted({destination.directory for destination in logger.destinations}):
+        try:
+            os.makedirs(directory, exist_ok=True)
+            problem = shortage(directory, config.min_free_space, config.min_free_inodes)
+        except OSError as error:
+            problem = f"{directory}: {error.strerror}"
+        if problem is not None:
+            return problem
+    return None
