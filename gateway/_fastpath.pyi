@@ -157,6 +157,8 @@ class Report:
     """Of a feedback report: its fields (RFC 5965 §3), all values of each."""
     original: tuple[int, int] | None
     """Where the original message, or its header section, begins and ends in the scanned octets, still encoded."""
+    dot_stuffed: bool
+    """As the scan was told."""
 
     def original_fields(self, message: bytes | bytearray | memoryview) -> list[tuple[str, str]]:
         """(name, value) of the original's header section, at most 1,000 of them; `message` is what was scanned.

@@ -180,12 +180,12 @@ cdef class Report:
     cdef readonly list per_recipient
     cdef readonly dict feedback
     cdef readonly tuple original
-    cdef bint stuffed
+    cdef readonly bint dot_stuffed
     cdef Encoding original_encoding
 
     cdef bint read_status(self, Part* part) except -1:
-        cdef bytes decoded = part_decoded(part, self.stuffed)
-        cdef LineReader reader = part_reader(part, decoded, self.stuffed)
+        cdef bytes decoded = part_decoded(part, self.dot_stuffed)
+        cdef LineReader reader = part_reader(part, decoded, self.dot_stuffed)
         cdef StatusGroups groups = StatusGroups()
         cdef FieldEvent event = FIELD
         cdef Field field
@@ -207,8 +207,8 @@ cdef class Report:
         return False
 
     cdef bint read_feedback(self, Part* part) except -1:
-        cdef bytes decoded = part_decoded(part, self.stuffed)
-        cdef LineReader reader = part_reader(part, decoded, self.stuffed)
+        cdef bytes decoded = part_decoded(part, self.dot_stuffed)
+        cdef LineReader reader = part_reader(part, decoded, self.dot_stuffed)
         cdef FieldEvent event = FIELD
         cdef Field field
         cdef int count = 0
@@ -234,7 +234,7 @@ cdef class Report:
             part.end = <const uint8_t*>view.buf + <Py_ssize_t>self.original[1]
             part.end = min(part.end, part.start + MAX_ORIGINAL_HEADER)
             part.encoding = self.original_encoding
-            return header_section(&part, self.stuffed)
+            return header_section(&part, self.dot_stuffed)
         finally:
             PyBuffer_Release(&view)
 
@@ -292,7 +292,7 @@ cdef Report scan(const uint8_t* message, size_t n, bint stuffed, bint null_sende
     if kind != MULTIPART_REPORT and not (kind == MULTIPART_MIXED and null_sender):
         return None
     report = Report.__new__(Report)
-    report.stuffed = stuffed
+    report.dot_stuffed = stuffed
     report.mixed = kind == MULTIPART_MIXED
     wanted = STATUS_WANTED if report.mixed else report_type_read(parameters)
     boundary[0] = boundary[1] = c'-'

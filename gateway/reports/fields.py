@@ -1,9 +1,13 @@
-"""Field values of reports and of the messages they are about, read tolerantly: bare addresses and `type; value` pairs.
+"""Field values of reports and of the messages they are about, read tolerantly: addresses, `type; value` pairs, text.
 
 Dates have their own module. Whether an address may be mailed to is not asked here.
 """
 
 import re
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+
+from gateway.smtp.address import AddressError, parse_address
 
 # Nobody's address is longer (RFC 5321 §4.5.3.1); the rest of a longer field is not looked at.
 MAX_ADDRESS_FIELD = 4096
@@ -11,9 +15,26 @@ MAX_ADDRESS_FIELD = 4096
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 # RFC 5322 §3.4: name-addr, with anything in front; §4.4: a source route, which is dropped.
 _NAME_ADDR = re.compile(rf'(?:{_QUOTED}|[^"<])*<\s*(?:@[^:<>]*:)?((?:{_QUOTED}|[^"<>])*)>', re.DOTALL)
-# What cannot end inside quotes: the first address of a list, or of a group behind its name.
+# The first address of a list, or of a group behind the group's name.
 _FIRST = re.compile(rf'(?:[^":;,]*:)?((?:{_QUOTED}|[^",;])*)', re.DOTALL)
 _BARE = re.compile(rf'(?:{_QUOTED}|[^\s"])+', re.DOTALL)
+_COMMENT_TOKENS = re.compile(rf"{_QUOTED}|\\.|[()]|[^()\"\\]+|.", re.DOTALL)
+_XTEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
+
+
+def clean(text: str) -> str:
+    """`text` fit for JSON in UTF-8: octets that were not UTF-8 (lone surrogates) become U+FFFD."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def decoded_words(text: str) -> str:
+    """RFC 2047: `text` with its encoded-words decoded, or as it is if they cannot be."""
+    if "=?" not in text:
+        return clean(text)
+    try:
+        return clean(str(make_header(decode_header(clean(text)))))
+    except (HeaderParseError, LookupError, ValueError):
+        return clean(text)
 
 
 def without_comments(text: str) -> str:
@@ -22,7 +43,7 @@ def without_comments(text: str) -> str:
         return text
     kept = []
     depth = 0
-    for token in re.findall(rf"{_QUOTED}|\\.|[()]|[^()\"\\]+|.", text, re.DOTALL):
+    for token in _COMMENT_TOKENS.findall(text):
         if token == "(":
             depth += 1
         elif token == ")" and depth:
@@ -46,15 +67,48 @@ def first_address(value: str) -> str | None:
     return address if "@" in address and _BARE.fullmatch(address) else None
 
 
+def normalised(address: str) -> str | None:
+    """An address as the envelope has it: no brackets, the domain in its one spelling. None if it is no address.
+
+    The null reverse-path is "".
+    """
+    try:
+        return parse_address(clean(address)).email
+    except AddressError:
+        return None
+
+
 def typed(value: str) -> tuple[str | None, str]:
     """RFC 3464 §2.1.2: `type; value` as (type in lower case or None, value), blanks round both dropped."""
     kind, semicolon, rest = value.partition(";")
-    if not semicolon:
+    kind = kind.strip().lower()
+    if not semicolon or " " in kind:  # of more than one word: a semicolon in a value without type
         return None, value.strip()
-    return kind.strip().lower(), rest.strip()
+    return kind, rest.strip()
 
 
 def recipient_address(value: str) -> str:
     """The address of a Final-Recipient or Original-Recipient without its type and brackets."""
     address = typed(value)[1]
     return address[1:-1].strip() if address.startswith("<") and address.endswith(">") else address
+
+
+def envelope_recipient(value: str) -> tuple[str, str, bool]:
+    """A Final-Recipient or Original-Recipient as (type, address, understood).
+
+    Addresses of type rfc822 and utf-8 (RFC 6533 §3: with `\\x{…}` escapes) are normalised, others kept as they are.
+    Without type, or where the address is none, the third value is False and the second the bare text.
+    """
+    kind = typed(value)[0]
+    address = recipient_address(value)
+    if kind not in ("rfc822", "utf-8", None):
+        return kind, clean(address), bool(kind)
+    if kind == "utf-8":
+        address = _XTEXT.sub(_unescape, address)
+    mailbox = normalised(address)
+    return kind or "unknown", mailbox or clean(address), kind is not None and bool(mailbox)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    point = int(match[1], 16)
+    return chr(point) if point < 0x110000 and not 0xD800 <= point < 0xE000 else match[0]

@@ -3,12 +3,24 @@
 Works on the header fields that `_fastpath.Report.original_fields` found.
 """
 
+import base64
+import json
 from collections.abc import Iterable
+from typing import Any
 
-from gateway._fastpath import Report
-from gateway.reports.fields import first_address, recipient_address
+from gateway._fastpath import Report, unstuff
+from gateway.reports.fields import clean, first_address, recipient_address
 
 Fields = list[tuple[str, str]]
+
+# kumo-compatible supplemental trace header: what marks its JSON object
+TRACE_MARK = ("_@_", "\\_/")
+MAX_TRACE = 65536  # characters of base64
+
+
+def quoted_fields(report: Report, message: bytes) -> Fields:
+    """The header fields of the original, fit for records (see `fields.clean`); `message` is what was scanned."""
+    return [(name, clean(value)) for name, value in report.original_fields(message)]
 
 
 def first_field(fields: Fields, name: str) -> str | None:
@@ -36,3 +48,45 @@ def original_recipient(report: Report, fields: Fields) -> str | None:
         if named and (group.get("action") or group.get("status")):
             return recipient_address(named)
     return None
+
+
+def return_path(fields: Fields) -> str | None:
+    """The reverse-path the original was sent with, which is where VERP puts the recipient; "" is the null one."""
+    value = first_field(fields, "return-path")
+    if value is None:
+        return None
+    return "" if value.replace(" ", "") == "<>" else first_address(value)
+
+
+def supplemental_trace(fields: Fields) -> dict[str, Any] | None:
+    """What the trace header of the original says about its recipients and metadata, without its mark; None if it has
+    none. Any `X-` header may carry it: base64 of a JSON object with the mark."""
+    for name, value in fields:
+        if name[:2] in ("X-", "x-") and len(value) <= MAX_TRACE and (trace := _trace(value)) is not None:
+            return trace
+    return None
+
+
+def _trace(value: str) -> dict[str, Any] | None:
+    try:
+        payload = json.loads(base64.b64decode("".join(value.split()), validate=True))
+    except ValueError:  # not base64, not UTF-8 or not JSON
+        return None
+    if not isinstance(payload, dict) or payload.pop(TRACE_MARK[0], None) != TRACE_MARK[1]:
+        return None
+    return payload
+
+
+def original_text(report: Report, message: bytes) -> str | list[int] | None:
+    """The original as the report quotes it, undecoded, with LF; the numbers of its octets where it is not UTF-8."""
+    if report.original is None:
+        return None
+    start, end = report.original
+    octets = message[start:end]
+    if report.dot_stuffed:
+        octets = unstuff(octets)
+    octets = octets.replace(b"\r\n", b"\n")
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return list(octets)

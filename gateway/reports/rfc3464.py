@@ -1,0 +1,219 @@
+"""Delivery status notifications (RFC 3464, RFC 6533): their fields as values, for Lua and for `OOB` records.
+
+One field that cannot be understood never loses the rest: its value is None, and its text stands beside it in a key
+of its own that ends in `_raw`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gateway._fastpath import Report, scan_report
+from gateway.reports.dates import parse_date, rfc3339
+from gateway.reports.fields import clean, decoded_words, envelope_recipient, typed
+from gateway.reports.original import Fields, original_text, return_path, supplemental_trace
+
+JSON = dict[str, Any]
+
+ACTIONS = ("failed", "delayed", "delivered", "relayed", "expanded")  # RFC 3464 §2.3.3
+_ACTION_OF_CLASS = {2: "delivered", 4: "delayed", 5: "failed"}  # RFC 3463 §3.1
+_STATUS = re.compile(r"#?([245])\.(\d{1,3})\.(\d{1,3})(?!\d)\s*(.*)", re.ASCII | re.DOTALL)
+_REPLY = re.compile(r"([2-5]\d\d)(?:[ \t-]\s*(.*))?", re.ASCII | re.DOTALL)
+NO_REPLY_CODE = 550  # what KumoMTA records where the report tells no SMTP reply
+
+
+class ReportError(ValueError):
+    """The message claims to be a report and is none; the text is one of `_fastpath.UNREADABLE_REASONS`."""
+
+
+# --- values of fields ---
+
+
+def named(value: str) -> JSON | None:
+    """`Reporting-MTA` and the like: type and name of an MTA; None without type or name."""
+    kind, name = typed(value)
+    return {"mta_type": clean(kind), "name": decoded_words(name)} if kind and name else None
+
+
+def diagnostic(value: str) -> JSON | None:
+    """`Diagnostic-Code`: type and text; None without type."""
+    kind, text = typed(value)
+    return {"diagnostic_type": clean(kind), "diagnostic": decoded_words(text)} if kind else None
+
+
+def action(value: str) -> str | None:
+    """`Action`: one of ACTIONS, in any case and with a comment behind it; None for anything else."""
+    word = value.replace("(", " ").lower().split()
+    return word[0] if word and word[0] in ACTIONS else None
+
+
+def status(value: str) -> JSON | None:
+    """`Status`: class, subject, detail and what stands behind them (RFC 3463)."""
+    match = _STATUS.match(value)
+    if match is None:
+        return None
+    kind, subject, detail = (int(part) for part in match.groups()[:3])
+    return {"class": kind, "subject": subject, "detail": detail, "comment": decoded_words(match[4]) or None}
+
+
+def recipient(value: str) -> JSON | None:
+    """`Final-Recipient`, `Original-Recipient`: type and address; None where they cannot be told."""
+    kind, address, understood = envelope_recipient(value)
+    return {"recipient_type": clean(kind), "recipient": address} if understood else None
+
+
+def date(value: str) -> str | None:
+    """A date as RFC 3339 in UTC."""
+    moment = parse_date(value)
+    return rfc3339(moment) if moment else None
+
+
+def smtp_response(value: str | None) -> tuple[int, str]:
+    """(code, text) of the SMTP reply that a `Diagnostic-Code` quotes; also out of `550-5.1.1 …` forms.
+
+    A text without type counts if it begins with a code. Otherwise the code is 550, and the text is "" where the type
+    is not smtp.
+    """
+    kind, text = typed(value or "")
+    match = _REPLY.fullmatch(text) if kind in ("smtp", None) else None
+    if match is None:
+        return NO_REPLY_CODE, clean(text) if kind == "smtp" else ""
+    return int(match[1]), clean(match[2] or "")
+
+
+# --- the shape for Lua ---
+
+Reader = Callable[[str], Any]
+
+PER_MESSAGE: dict[str, Reader] = {
+    "original-envelope-id": decoded_words,
+    "reporting-mta": named,
+    "dsn-gateway": named,
+    "received-from-mta": named,
+    "arrival-date": date,
+}
+PER_RECIPIENT: dict[str, Reader] = {
+    "final-recipient": recipient,
+    "action": action,
+    "status": status,
+    "original-recipient": recipient,
+    "remote-mta": named,
+    "diagnostic-code": diagnostic,
+    "last-attempt-date": date,
+    "final-log-id": decoded_words,
+    "will-retry-until": date,
+}
+
+
+def extension(value: str) -> str | list[int]:
+    """A field nobody knows: its text, or the numbers of its octets where they are not UTF-8."""
+    octets = value.encode("utf-8", "surrogateescape")
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return list(octets)
+    return decoded_words(value)
+
+
+def interpreted(fields: dict[str, str], readers: dict[str, Reader]) -> JSON:
+    """Every field of `readers` as a value, the others under `extensions`."""
+    result: JSON = {}
+    for name, read in readers.items():
+        key = name.replace("-", "_")
+        value = fields.get(name)
+        result[key] = read(value) if value else None
+        if value and result[key] is None:
+            result[f"{key}_raw"] = clean(value)
+    result["extensions"] = {name: [extension(value)] for name, value in fields.items() if name not in readers}
+    return result
+
+
+def parse(message: bytes) -> JSON | None:
+    """The report as `msg:parse_rfc3464()` returns it; None for a message that is no DSN.
+
+    Raises ReportError for one that claims to be a report and cannot be read.
+    """
+    report = scan_report(message)
+    if report is None or report.kind == "arf":
+        return None
+    if report.kind == "unreadable":
+        raise ReportError(report.reason)
+    return {
+        "per_message": interpreted(report.per_message or {}, PER_MESSAGE),
+        "per_recipient": [interpreted(group, PER_RECIPIENT) for group in report.per_recipient or ()],
+        "original_message": original_text(report, message),
+    }
+
+
+# --- out-of-band bounces for the log ---
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfBand:
+    """What an `OOB` record says of one recipient."""
+
+    recipient: str
+    """Original-Recipient, else Final-Recipient, as an envelope address where it is one."""
+    action: str
+    """"failed" or "delayed"; from the status where Action is no known word."""
+    code: int
+    content: str
+    enhanced_code: JSON | None
+    """Class, subject and detail of Status."""
+    reporting_mta: str
+    attempted_at: datetime | None
+    """Last-Attempt-Date in UTC."""
+    added: JSON
+    """Keys that KumoMTA's record does not have."""
+
+
+def out_of_band(report: Report, original: Fields) -> list[OutOfBand]:
+    """One entry for each recipient that failed or is delayed; `original`: `original.quoted_fields` of the report."""
+    fields = report.per_message or {}
+    mta = fields.get("reporting-mta", "")
+    shared: JSON = {}
+    if envelope_id := fields.get("original-envelope-id"):
+        shared["original_envelope_id"] = clean(envelope_id)
+    if (path := return_path(original)) is not None:
+        shared["original_return_path"] = clean(path)
+    if (trace := supplemental_trace(original)) is not None:
+        shared["supplemental_trace"] = trace
+    if report.mixed:
+        shared["multipart_mixed"] = True
+    name = clean(typed(mta)[1])
+    entries = (_entry(group, name, shared) for group in report.per_recipient or ())
+    return [entry for entry in entries if entry is not None]
+
+
+def _entry(group: dict[str, str], mta: str, shared: JSON) -> OutOfBand | None:
+    values = interpreted(group, PER_RECIPIENT)
+    grade = values["status"]
+    done = values["action"] or _ACTION_OF_CLASS.get(grade["class"] if grade else 5, "failed")
+    named_recipient = group.get("original-recipient") or group.get("final-recipient")
+    if done not in ("failed", "delayed") or not named_recipient:
+        return None
+    code, content = smtp_response(group.get("diagnostic-code"))
+    if code == NO_REPLY_CODE and done == "delayed" and not content:
+        code = 450  # nothing was refused for good
+    added = {"action": done} | shared
+    added |= {key: value for key, value in values.items() if key.endswith("_raw")}
+    quoted = values["diagnostic_code"]
+    if quoted and quoted["diagnostic_type"] != "smtp":
+        added["diagnostic_code"] = quoted
+    if values["remote_mta"]:
+        added["remote_mta"] = values["remote_mta"]["name"]
+    for key in ("final_log_id", "will_retry_until"):
+        if values[key]:
+            added[key] = values[key]
+    return OutOfBand(
+        recipient=envelope_recipient(named_recipient)[1],
+        action=done,
+        code=code,
+        content=content,
+        enhanced_code={part: grade[part] for part in ("class", "subject", "detail")} if grade else None,
+        reporting_mta=mta,
+        attempted_at=parse_date(group.get("last-attempt-date", "")),
+        added=added,
+    )
