@@ -1,0 +1,126 @@
+"""A supervisor over make-believe workers, run as a program by test_supervisor.py.
+
+    python fake_service.py POLICY.json ANNOUNCE WORKERS DRAIN_TIMEOUT [USER]
+
+The "policy" is JSON: {"listeners": [ADDRESS…], "http": […], "worker": BEHAVIOUR, "problems": [TEXT…]}. A worker greets
+each client with one line of JSON about itself, then answers each line with "echo", and keeps the connection until the
+client leaves. Behaviours: "serve"; "stubborn" (ignores SIGTERM); "stuck" (no heartbeat); "exit N" (before ready);
+"missing" (the policy's process dies).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway import diagnostics, plan
+from gateway.context import AdminContext, WorkerContext
+from gateway.loading import BadPolicy, LoadedPolicy
+from gateway.supervisor import Settings, Supervisor
+
+plan.HEARTBEAT_TIMEOUT, plan.ABORT_GRACE = 1.0, 0.5
+
+
+@dataclass(frozen=True)
+class FakeListener:
+    listen: str
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    listeners: tuple[FakeListener, ...]
+    http_listeners: tuple[FakeListener, ...]
+
+
+def load() -> LoadedPolicy | BadPolicy:
+    text = Path(sys.argv[1]).read_text()
+    policy = json.loads(text)
+    if "problems" in policy:
+        return BadPolicy(tuple(policy["problems"]))
+    if policy.get("worker") == "missing":
+        os._exit(3)
+    listeners = tuple(map(FakeListener, policy["listeners"]))
+    return LoadedPolicy(FakeConfig(listeners, tuple(map(FakeListener, policy.get("http", ())))), text)
+
+
+def run_worker(context: WorkerContext) -> int:
+    behaviour = json.loads(context.source).get("worker", "serve")
+    if behaviour.startswith("exit"):
+        return int(behaviour.split()[1])
+    return Worker(context, behaviour).run()
+
+
+class Worker:
+    def __init__(self, context: WorkerContext, behaviour: str) -> None:
+        self.context, self.behaviour = context, behaviour
+        self.selector = selectors.DefaultSelector()
+        self.draining = False
+        for _, listener in context.listeners:
+            listener.setblocking(False)
+            self.selector.register(listener, selectors.EVENT_READ, self.accept)
+        self.clients: list[socket.socket] = []
+
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if self.behaviour == "stubborn" else self.drain)
+        self.context.ready()
+        while not self.draining or self.clients:
+            if self.behaviour != "stuck":
+                self.context.page.heartbeat = time.monotonic()
+            for key, _ in self.selector.select(0.05):
+                key.data(key.fileobj)
+        return 0
+
+    def drain(self, *_: object) -> None:
+        self.draining = True
+        for _, listener in self.context.listeners:
+            self.selector.unregister(listener)
+            listener.close()
+
+    def accept(self, listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        self.clients.append(client)
+        about = {
+            "pid": os.getpid(),
+            "parent": os.getppid(),
+            "slot": self.context.slot,
+            "epoch": self.context.epoch,
+            "ids": [os.getresuid(), os.getresgid(), os.getgroups()],
+            "sockets": sum(os.readlink(f"/proc/self/fd/{fd}").startswith("socket:") for fd in fds()),
+        }
+        client.sendall(json.dumps(about).encode() + b"\n")
+        self.selector.register(client, selectors.EVENT_READ, self.answer)
+
+    def answer(self, client: socket.socket) -> None:
+        if client.recv(4096):
+            client.sendall(b"echo\n")
+        else:
+            self.selector.unregister(client)
+            self.clients.remove(client)
+            client.close()
+
+
+def fds() -> list[int]:
+    return [fd for fd in range(3, 256) if os.path.exists(f"/proc/self/fd/{fd}")]
+
+
+def run_admin(context: AdminContext) -> int:
+    context.ready()
+    while True:
+        context.page.heartbeat = time.monotonic()
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    diagnostics.configure("supervisor")
+    _, _, announce, workers, drain_timeout, *user = sys.argv
+    settings = Settings(
+        workers=int(workers), drain_timeout=float(drain_timeout), announce=announce, user=user[0] if user else None
+    )
+    sys.exit(Supervisor(settings, load, run_worker, run_admin).run())

@@ -1,0 +1,306 @@
+"""The supervisor's decisions, with a fake clock and no process."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from gateway.context import EX_CONFIG, EX_SOFTWARE
+from gateway.plan import (
+    ABORT_GRACE,
+    ADMIN,
+    BACKOFF_MOST,
+    HEARTBEAT_TIMEOUT,
+    READY_TIMEOUT,
+    TICK,
+    YOUNG,
+    Action,
+    Commit,
+    Death,
+    Exit,
+    Mute,
+    Process,
+    Send,
+    Service,
+    Spawn,
+    Stop,
+    Wait,
+    plan,
+)
+
+
+class Simulation:
+    """Carries out what plan says, the way the supervisor does, on processes that are only numbers."""
+
+    def __init__(self, workers: int = 2, *, admin: bool = False) -> None:
+        self.now, self.workers, self.admin = 1000.0, workers, admin
+        self.service = Service(kill_after=32.0)
+        self.service.begin(1, workers, admin=admin)
+        self.pids = 0
+        self.trail: list[Action] = []
+
+    def step(self, *, after: float = 0.0) -> list[Action]:
+        """What plan wants `after` seconds later; done."""
+        self.now += after
+        actions = plan(self.now, self.service)
+        for action in actions:
+            match action:
+                case Spawn(slot):
+                    self.pids += 1
+                    slot.muted = False
+                    new = Process(slot.number, self.service.generation, self.pids, self.now, self.now)
+                    self.service.processes.append(new)
+                case Mute(slot):
+                    slot.muted = True
+                case Send(process, number):
+                    self._send(process, number)
+                case Commit():
+                    self.service.commit()
+                case Stop(code, _):
+                    self.service.stop(self.now, code)
+        self.trail += actions
+        return [action for action in actions if not isinstance(action, Wait)]
+
+    def _send(self, process: Process, number: signal.Signals) -> None:
+        if number is signal.SIGTERM:
+            process.told = self.now
+        elif number is signal.SIGABRT:
+            process.aborted = self.now
+        else:
+            process.killed = True
+
+    def beat(self) -> None:
+        for process in self.service.processes:
+            process.heartbeat = self.now
+
+    def get_ready(self) -> None:
+        for process in self.service.processes:
+            process.ready = True
+
+    def running(self) -> Simulation:
+        self.step()
+        self.get_ready()
+        assert self.step() == [Commit()]
+        return self
+
+    def reload(self) -> None:
+        self.service.begin(self.service.generation + 1, self.workers, admin=self.admin)
+
+    def die(self, process: Process, code: int = -9) -> Death:
+        return self.service.bury(process, self.now, code, jitter=1.0)
+
+    def of(self, generation: int) -> list[Process]:
+        return [process for process in self.service.processes if process.generation == generation]
+
+
+def test_start_fills_every_slot_and_commits_when_all_are_ready():
+    service = Simulation(workers=2, admin=True)
+    assert {action.slot.number for action in service.step()} == {ADMIN, 0, 1}
+    assert service.step() == []
+    service.service.processes[0].ready = service.service.processes[1].ready = True
+    assert service.step() == []
+    service.get_ready()
+    assert service.step() == [Commit()]
+    assert service.step() == []
+
+
+def test_nothing_happens_before_the_first_policy():
+    assert plan(5.0, Service(kill_after=32.0)) == [Wait(TICK)]
+
+
+def test_a_first_death_is_answered_at_once():
+    service = Simulation().running()
+    slot = service.service.slots[1]
+    assert service.die(service.of(1)[1]) is Death.REPLACED
+    assert service.step() == [Spawn(slot)]
+
+
+def test_repeated_young_deaths_are_answered_with_doubling_delays_up_to_a_limit():
+    service = Simulation(workers=1).running()
+    delays = []
+    for _ in range(12):
+        service.die(service.of(1)[0])
+        delays.append(service.service.slots[0].retry_at - service.now)
+        if delays[-1]:
+            assert not any(isinstance(action, Spawn) for action in service.step(after=delays[-1] * 0.99))
+        assert any(isinstance(action, Spawn) for action in service.step(after=delays[-1]))
+    assert delays[:5] == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.8])
+    assert delays[-1] == BACKOFF_MOST
+
+
+def test_a_process_that_lived_long_ends_the_row_of_failures():
+    service = Simulation(workers=1).running()
+    for _ in range(5):
+        service.die(service.of(1)[0])
+        service.step(after=60.0)
+    service.beat()
+    service.step(after=YOUNG)
+    service.die(service.of(1)[0])
+    assert service.service.slots[0].failures == 0
+    assert isinstance(service.step()[0], Spawn)
+
+
+def test_a_slot_that_stays_empty_for_a_while_stops_listening_once():
+    service = Simulation().running()
+    slot = service.service.slots[0]
+    slot.failures = 5
+    service.die(service.of(1)[0])
+    assert service.step() == [Mute(slot)]
+    assert service.step() == []
+    assert service.step(after=2.0) == [Spawn(slot)]
+
+
+def test_waits_end_when_the_next_thing_is_due():
+    service = Simulation(workers=1).running()
+    assert service.trail[-1] == Wait(TICK)
+    service.service.slots[0].failures = 1
+    service.die(service.of(1)[0])
+    service.step()
+    assert service.trail[-1].seconds == pytest.approx(0.1)
+
+
+def test_exit_78_is_not_answered_with_another_try():
+    service = Simulation().running()
+    slot = service.service.slots[0]
+    assert service.die(service.of(1)[0], EX_CONFIG) is Death.GIVEN_UP
+    assert service.step(after=1.0) == [Mute(slot)]
+    service.beat()
+    assert service.step(after=10.0) == []
+
+
+def test_when_every_worker_gave_up_the_service_stops_with_78():
+    service = Simulation(admin=True).running()
+    for process in service.of(1)[1:]:
+        service.die(process, EX_CONFIG)
+    (stop,) = service.step()
+    assert stop.code == EX_CONFIG
+    service.step()
+    for process in service.of(1):
+        assert service.die(process, 0) is Death.EXPECTED
+    assert service.step() == [Exit(EX_CONFIG)]
+
+
+def test_death_of_every_worker_in_its_first_seconds_stops_a_new_service():
+    service = Simulation()
+    service.step()
+    first, second = service.of(1)
+    service.die(first)
+    assert isinstance(service.step(after=0.1)[0], Spawn)
+    service.die(second)
+    (stop,) = service.step()
+    assert stop.code == EX_SOFTWARE
+    assert "every worker died" in stop.why
+
+
+def test_the_same_deaths_do_not_stop_a_service_that_was_once_ready():
+    service = Simulation().running()
+    for process in service.of(1):
+        service.die(process)
+    assert all(isinstance(action, Spawn) for action in service.step())
+
+
+def test_a_new_generation_replaces_the_old_only_when_all_of_it_is_ready():
+    service = Simulation().running()
+    service.reload()
+    assert [type(action) for action in service.step()] == [Spawn, Spawn]
+    service.of(2)[0].ready = True
+    assert service.step() == []
+    service.of(2)[1].ready = True
+    assert service.step() == [Commit(), *(Send(process, signal.SIGTERM) for process in service.of(1))]
+    assert service.step() == []
+    assert service.service.draining
+    for process in service.of(1):
+        assert service.die(process, 0) is Death.EXPECTED
+    assert service.step() == []
+    assert not service.service.draining
+
+
+def test_a_death_before_readiness_gives_the_new_generation_up_and_keeps_the_old():
+    service = Simulation().running()
+    service.reload()
+    service.step()
+    failed, other = service.of(2)
+    assert service.die(failed, 1) is Death.ROLLED_BACK
+    service.service.roll_back(2, admin=False)
+    assert service.step() == [Send(other, signal.SIGTERM)]
+    assert service.die(other, 0) is Death.EXPECTED
+    assert service.step() == []
+    assert [process.told for process in service.of(1)] == [None, None]
+
+
+def test_an_old_worker_that_dies_during_a_reload_is_replaced_only_after_a_roll_back():
+    service = Simulation().running()
+    service.reload()
+    service.step()
+    assert service.die(service.of(1)[0]) is Death.OUTLIVED
+    assert service.step() == []
+    service.die(service.of(2)[0])
+    service.service.roll_back(2, admin=False)
+    assert Spawn(service.service.slots[0]) in service.step()
+
+
+def test_a_death_after_readiness_does_not_roll_back():
+    service = Simulation().running()
+    service.reload()
+    service.step()
+    service.get_ready()
+    service.step()
+    assert service.die(service.of(2)[0]) is Death.REPLACED
+
+
+def test_a_missed_heartbeat_is_answered_by_abort_then_kill():
+    service = Simulation(workers=1).running()
+    (worker,) = service.of(1)
+    assert service.step(after=HEARTBEAT_TIMEOUT - 0.1) == []
+    assert service.step(after=0.2) == [Send(worker, signal.SIGABRT)]
+    assert service.step(after=ABORT_GRACE - 0.1) == []
+    assert service.step(after=0.2) == [Send(worker, signal.SIGKILL)]
+    assert service.step(after=60.0) == []
+
+
+def test_a_pause_of_the_supervisor_itself_is_not_held_against_its_children():
+    service = Simulation(workers=1).running()
+    service.now += 3600.0
+    service.service.awake_since = service.now
+    assert service.step() == []
+    assert service.step(after=HEARTBEAT_TIMEOUT) == [Send(service.of(1)[0], signal.SIGABRT)]
+
+
+def test_a_process_that_never_gets_ready_is_aborted():
+    service = Simulation(workers=1)
+    service.step()
+    for _ in range(int(READY_TIMEOUT) - 1):
+        assert service.step(after=1.0) == []
+        service.beat()
+    assert service.step(after=1.0) == [Send(service.of(1)[0], signal.SIGABRT)]
+
+
+def test_stopping_drains_then_kills_at_the_deadline_then_exits_0():
+    service = Simulation().running()
+    polite, stubborn = service.of(1)
+    service.service.stop(service.now)
+    assert service.step() == [Send(polite, signal.SIGTERM), Send(stubborn, signal.SIGTERM)]
+    service.die(polite, 0)
+    assert service.step(after=20.0) == []
+    service.beat()
+    assert service.step(after=11.9) == []
+    assert service.step(after=0.2) == [Send(stubborn, signal.SIGKILL)]
+    service.die(stubborn, -9)
+    assert service.step() == [Exit(0)]
+
+
+def test_a_second_request_to_stop_kills_at_once():
+    service = Simulation(workers=1).running()
+    service.service.stop(service.now)
+    service.step()
+    service.service.stop(service.now)
+    assert service.step() == [Send(service.of(1)[0], signal.SIGKILL)]
+
+
+def test_nothing_is_started_while_stopping():
+    service = Simulation().running()
+    service.service.stop(service.now)
+    service.step()
+    service.die(service.of(1)[0])
+    assert service.step() == []
