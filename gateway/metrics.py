@@ -164,7 +164,7 @@ REPORT_SCAN_DURATION = Histogram(
 
 WORKER_RESTARTS = Counter(LAYOUT, "worker_restarts_total", "Workers that died and were replaced")
 POLICY_RELOADS = Counter(LAYOUT, "policy_reloads_total", "Reloads of the policy", result=("ok", "failed"))
-POLICY_EPOCH = Gauge(LAYOUT, "policy_epoch", "Number of the policy that new connections get; 1 at start")
+POLICY_EPOCH = Gauge(LAYOUT, "policy_epoch", "Number of the policy in force; 1 for the first")
 EVENT_LOOP_LAG = WorkerGauge(LAYOUT, "worker_event_loop_lag_seconds", "How late the worker's last timer was")
 HEARTBEAT_AGE = WorkerGauge(LAYOUT, "worker_heartbeat_age_seconds", "Since the worker's event loop last ran a timer")
 WORKER_MEMORY = WorkerGauge(LAYOUT, "worker_memory_bytes", "Resident memory of the worker")

@@ -31,7 +31,7 @@ from gateway.plan import ADMIN, Process, Service, Slot
 
 log = logging.getLogger(__name__)
 
-KILL_SLACK = 2.0  # seconds that a draining process gets beyond its own deadline
+KILL_SLACK = 12.0  # seconds that a draining process gets beyond its own deadline, to write its last log records
 ASLEEP = 5.0  # seconds; a longer pause of the supervisor says nothing about its children's heartbeats
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 

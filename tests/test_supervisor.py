@@ -21,6 +21,7 @@ import pytest
 
 from gateway import privileges
 from gateway.privileges import PrivilegeError
+from gateway.supervisor import KILL_SLACK
 
 HERE = Path(__file__).parent
 PATIENCE = 20.0  # seconds; how long anything may take on a busy machine
@@ -193,7 +194,7 @@ def refused(address: str) -> bool:
 
 
 def test_a_session_that_outlasts_the_drain_is_killed_with_its_worker(start):
-    service = start(workers=1, drain_timeout=-1.5, worker="stubborn")  # plus the supervisor's slack of 2 seconds
+    service = start(workers=1, drain_timeout=0.5 - KILL_SLACK, worker="stubborn")
     pid = service.connect().about["pid"]
     assert service.stop() == 0
     assert not alive(pid)
