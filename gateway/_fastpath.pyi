@@ -1,10 +1,51 @@
 # The typed, documented face of gateway/_fastpath.pyx. One section per fragment, in the same order.
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from mmap import mmap
 from typing import Final, Literal, Self, final
 
 # --- cidr.pxi ---------------------------------------------------------------------------------------------
+
+class CidrError(ValueError):
+    """Entries of a CIDR list that cannot be understood.
+
+    problems: one sentence for each such entry, in the order of the list. str() joins them with ", ".
+    """
+
+    problems: list[str]
+    def __init__(self, problems: list[str]) -> None: ...
+
+@final
+class CidrSet:
+    """An immutable set of IP addresses: the union of some prefixes, compiled for lookup.
+
+    An IPv4-mapped IPv6 address or prefix (::ffff:192.0.2.1, RFC 4291 §2.5.5.2) counts as the IPv4 one and as nothing
+    else, so ::/0 does not cover it. Sets are equal when they cover the same addresses, however that was written.
+    """
+
+    def __new__(cls, prefixes: Iterable[str] = ()) -> Self:
+        """prefixes: each an address, address/length without bits set behind the length, or "any" for all of IPv4 and
+        IPv6. IPv4 may leave out octets at the end: 192.168/16 is 192.168.0.0/16, and 10 alone the host 10.0.0.0.
+
+        Raises CidrError with every entry that is none of this, TypeError for what is not a string.
+        """
+    def __contains__(self, packed: bytes, /) -> bool:
+        """Whether the set covers an address of 4 or 16 octets in network order. Other lengths are in no set."""
+    def contains_text(self, address: str) -> bool:
+        """Whether the set covers an address given as text. Raises ValueError if it is not an address."""
+    def __iter__(self) -> Iterator[str]:
+        """The fewest prefixes that cover the same addresses, IPv4 first, each family in address order.
+
+        A single host comes without a length, and everything as "any".
+        """
+    def __len__(self) -> int:
+        """How many prefixes iteration gives."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[type[CidrSet], tuple[list[str]]]: ...
+    @property
+    def memory_bytes(self) -> int:
+        """Octets of memory that the compiled tables take."""
 
 # --- dots.pxi ---------------------------------------------------------------------------------------------
 

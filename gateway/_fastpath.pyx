@@ -8,6 +8,7 @@ memory. The documented, typed face of this module is _fastpath.pyi. Protocol dec
 
 include "fastpath/bytes.pxi"     # Span and the byte-level helpers: the one place for pointer arithmetic
 include "fastpath/cidr.pxi"      # CidrSet: the radix tree behind relay_hosts and relay_from
+include "fastpath/cidr_text.pxi"  # how prefixes are written, and what is wrong with one that is not
 include "fastpath/dots.pxi"      # stuff, unstuff, repair_line_endings: dots and line endings of a content
 include "fastpath/framing.pxi"   # Framer, Body: bytes of a connection -> lines and bodies
 include "fastpath/mime.pxi"      # lines, header fields, delimiter lines and encodings of a MIME message

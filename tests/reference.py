@@ -4,7 +4,9 @@ Nothing here is shared with gateway/; a kernel and its oracle agree because both
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 
 # --- framing: RFC 5321 §2.3.8, §4.1.1.4, §4.5.2 ------------------------------------------------------------
 
@@ -86,3 +88,35 @@ def repair_line_endings(stuffed: bytes, fix: bool) -> bytes:
     if fix:
         plain = re.sub(rb"\r\n|\r|\n", b"\r\n", plain)
     return re.sub(rb"(\A|(?<=[\r\n]))\0*\.", b"..", plain)
+
+
+# --- CIDR sets ---------------------------------------------------------------------------------------------
+
+Network = IPv4Network | IPv6Network
+
+
+def covers(prefixes: Sequence[Network], packed: bytes) -> bool:
+    """Whether one of the prefixes covers a packed address; an IPv4-mapped one counts as IPv4 and as nothing else."""
+    address = ip_address(packed)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in prefix for prefix in _in_own_family(prefixes))
+
+
+def merged(prefixes: Sequence[Network]) -> list[str]:
+    """The fewest prefixes that cover the same addresses, as text, IPv4 first; `any` if that is all there are."""
+    own = _in_own_family(prefixes)
+    ipv4 = collapse_addresses(prefix for prefix in own if isinstance(prefix, IPv4Network))
+    ipv6 = collapse_addresses(prefix for prefix in own if isinstance(prefix, IPv6Network))
+    texts = [str(prefix).removesuffix(f"/{prefix.max_prefixlen}") for prefix in (*ipv4, *ipv6)]
+    return ["any"] if texts == ["0.0.0.0/0", "::/0"] else texts
+
+
+def _in_own_family(prefixes: Sequence[Network]) -> list[Network]:
+    """The prefixes, those inside ::ffff:0:0/96 (RFC 4291 §2.5.5.2) turned into the IPv4 prefixes they stand for."""
+    return [
+        IPv4Network((prefix.network_address.ipv4_mapped, prefix.prefixlen - 96))
+        if isinstance(prefix, IPv6Network) and prefix.prefixlen >= 96 and prefix.network_address.ipv4_mapped
+        else prefix
+        for prefix in prefixes
+    ]

@@ -72,3 +72,13 @@ cdef inline bint equals_folded(Span s, Span lower) noexcept nogil:
 
 cdef inline Span literal(const char* text) noexcept nogil:
     return Span(<const uint8_t*>text, strlen(text))
+
+
+cdef inline uint32_t load_be32(const uint8_t *p) noexcept nogil:
+    """Four octets in network order as a number."""
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
+
+
+cdef inline uint64_t load_be64(const uint8_t *p) noexcept nogil:
+    """Eight octets in network order as a number."""
+    return (<uint64_t>load_be32(p) << 32) | load_be32(p + 4)
