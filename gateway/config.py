@@ -219,6 +219,7 @@ class EgressPath:
     data_dot_timeout: float = 300.0
     idle_timeout: float = 5.0
     prohibited_hosts: CidrSet = CidrSet()
+    refresh_interval: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,221 @@
+"""The `kumo` module: what each of its functions does when a policy calls it.
+
+Collects what the policy declares and which handlers it registers. While the policy is loading, mistakes are collected
+with their places and the call is survived, so that one run shows them all; later they are Lua errors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
+
+from gateway import __version__
+from gateway.config import HttpListener, Listener, LocalLogs, PolicyConfig, Spool
+from gateway.policy import events
+from gateway.policy.objects import Made
+from gateway.policy.options import BadOptions, did_you_mean
+from gateway.policy.problems import Problem, Rejected
+from gateway.policy.runtime import Fault, LuaFunction, LuaState, inward, is_function, kind_of
+from gateway.policy.schemas import SCHEMAS
+
+VERSION = f"relay-gateway {__version__}"
+
+MAKERS = ("make_listener_domain", "make_queue_config", "make_egress_path")
+DECLARATIONS = ("start_esmtp_listener", "start_http_listener", "configure_local_logs", "define_spool")
+LOG_LEVELS = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
+
+# Tuning of KumoMTA's own machinery: without it nothing about mail or records is different.
+WITHOUT_EFFECT = (
+    "set_smtpsrv_threads", "set_httpinject_threads", "set_qmaint_threads", "set_ready_qmaint_threads",
+    "set_readyq_threads", "set_spoolin_threads", "set_logging_threads", "set_max_spare_lua_contexts",
+    "set_max_lua_context_age", "set_max_lua_context_use_count", "set_lua_gc_on_put", "set_lruttl_cache_capacity",
+    "configure_accounting_db_path",
+)  # fmt: skip
+
+# Accepted with a warning: the policy works without it, but its author should know.
+WARNED = {
+    "set_config_monitor_globs": "files are not watched; send SIGHUP to reload the policy",
+    "set_diagnostic_log_filter": "the diagnostic log has no filter",
+    "configure_bounce_classifier": 'records say bounce_classification "Uncategorized"',
+}
+
+NOT_SUPPORTED = (
+    "apply_supplemental_trace_header", "bump_config_epoch", "configure_log_disposition_hook", "configure_log_hook",
+    "configure_redis_throttles", "eval_config_monitor_globs", "get_event_registrars", "get_memory_hard_limit",
+    "get_memory_low_thresh", "get_memory_soft_limit", "glob", "inject_message", "invoke_get_egress_path_config",
+    "json_encode", "json_encode_pretty", "json_load", "json_parse", "make_egress_pool", "make_egress_source",
+    "make_message", "make_throttle", "memoize", "read_dir", "set_memory_hard_limit", "set_memory_low_thresh",
+    "set_memory_soft_limit", "sleep", "spawn_task", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy",
+    "toml_encode", "toml_encode_pretty", "toml_load", "toml_parse", "traceback", "uncached_glob",
+)  # fmt: skip
+
+MISSING_MODULES = (
+    "aaa", "amqp", "api", "cidr", "counter_series", "crypto", "digest", "dkim", "dns", "domain_map", "encode",
+    "file_type", "fs", "http", "jsonl", "kafka", "mimepart", "mpsc", "nats", "regex", "regex_set_map", "secrets",
+    "serde", "shaping", "spf", "string", "time", "uuid", "xfer",
+)  # fmt: skip
+
+_lua_log = logging.getLogger("gateway.policy.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A registered event handler and where it was registered."""
+
+    function: LuaFunction
+    file: str
+    line: int
+
+
+class Api:
+    """The kumo module of one Lua state. Set `lua` before any Lua code runs.
+
+    loading: the policy's top level or init is running. event: the running event's name, None at the top level.
+    """
+
+    def __init__(self) -> None:
+        self.lua: LuaState
+        self.loading = True
+        self.event: str | None = None
+        self.validation_failed = False
+        self.handlers: dict[str, list[Handler]] = {}
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
+
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """For Host.functions: every function of the module by name."""
+        functions: dict[str, Callable[..., Any]] = {
+            "on": self._on,
+            "reject": self._reject,
+            "disconnect": self._disconnect,
+            "available_parallelism": lambda *_: os.cpu_count() or 1,
+            "validation_failed": self._validation_failed,
+        }
+        functions |= {name: partial(self._make, name) for name in MAKERS}
+        functions |= {name: partial(self._declare, name) for name in DECLARATIONS}
+        functions |= {f"log_{word}": partial(self._log, level) for word, level in LOG_LEVELS.items()}
+        functions |= {name: lambda *_: None for name in WITHOUT_EFFECT}
+        functions |= {name: partial(self._warn, name) for name in WARNED}
+        functions |= {name: partial(self._not_supported, name) for name in NOT_SUPPORTED}
+        return functions
+
+    def config(self) -> PolicyConfig:
+        """What was declared so far."""
+        listeners: list[Listener] = self._declared["start_esmtp_listener"]
+        http: list[HttpListener] = self._declared["start_http_listener"]
+        logs: list[LocalLogs] = self._declared["configure_local_logs"]
+        spools: list[Spool] = self._declared["define_spool"]
+        return PolicyConfig(
+            listeners=tuple(listeners), http_listeners=tuple(http), local_logs=tuple(logs), spools=tuple(spools)
+        )
+
+    def problem(self, message: str, hint: str = "") -> None:
+        """A mistake at the policy's current line: collected while loading, otherwise a Lua error."""
+        if not self.loading:
+            self._fail(message + (f"; {hint}" if hint else ""))
+        self.problems.append(Problem(*self.lua.where(), message, hint))
+
+    def _fail(self, message: str) -> NoReturn:
+        file, line = self.lua.where()
+        raise Fault(f"{file}:{line}: {message}")
+
+    # --- handlers -----------------------------------------------------------------------------------------
+
+    def _on(self, name: object = None, function: object = None, *_: object) -> None:
+        if not isinstance(name, str) or not is_function(function):
+            self._fail(f"kumo.on: expected a name and a function, got a {kind_of(name)} and a {kind_of(function)}")
+        event = inward(name)
+        if self.event is not None:
+            self._fail(
+                f"Attempting to register an event handler via `kumo.on('{event}', ...)` from within the event handler "
+                f"'{self.event}'. You must move your event handler registration so that it is setup directly when the "
+                "policy is loaded in order for it to consistently trigger and handle events."
+            )
+        if not events.is_supported(event):
+            self.problem(f"kumo.on: event '{event}' is not supported yet by relay-gateway")
+        registered = self.handlers.setdefault(event, [])
+        if registered and event not in events.MULTIPLE:
+            first = registered[0]
+            return self.problem(f"{event} event already has a handler defined at {first.file}:{first.line}")
+        if event not in events.SUPPORTED and (hint := did_you_mean(event, events.SUPPORTED)):
+            self.warnings.append(Problem(*self.lua.where(), f"kumo.on: event '{event}' is never triggered", hint))
+        registered.append(Handler(function, *self.lua.where()))
+        return None
+
+    # --- options ------------------------------------------------------------------------------------------
+
+    def _options(self, name: str, arguments: tuple[object, ...]) -> dict[str, Any] | None:
+        """The checked option table of a call; None if it is bad and the policy is still loading."""
+        table = self.lua.plain(arguments[0]) if arguments else None
+        try:
+            return SCHEMAS[name].read(table)
+        except BadOptions as bad:
+            if not self.loading:
+                self._fail(bad.deserialize_error(table))
+            for trouble in bad.troubles:
+                place = f"{trouble.path}: " if trouble.path else ""
+                self.problem(f"kumo.{name}: {place}{trouble.text}", trouble.hint)
+            return None
+
+    def _make(self, name: str, *arguments: object) -> Made:
+        options = self._options(name, arguments)
+        return Made(name, SCHEMAS[name], SCHEMAS[name].read({}) if options is None else options)
+
+    def _declare(self, name: str, *arguments: object) -> None:
+        if not self.loading:
+            self._fail(f"kumo.{name} must be called in the init event")
+        options = self._options(name, arguments)
+        if options is not None:
+            self._declared[name].append(SCHEMAS[name].built(options))
+
+    # --- verdicts -----------------------------------------------------------------------------------------
+
+    def _reject(self, *arguments: object) -> NoReturn:
+        if len(arguments) != 2:
+            self._fail(f"kumo.reject: expected a code and a text, got {len(arguments)} arguments")
+        code, text = self._verdict("reject", *arguments)
+        raise Rejected(code, text, closes=code == 421)  # RFC 5321 §3.8
+
+    def _disconnect(self, *arguments: object) -> NoReturn:
+        if not 2 <= len(arguments) <= 3:
+            self._fail(f"kumo.disconnect: expected a code, a text and a mode, got {len(arguments)} arguments")
+        code, text = self._verdict("disconnect", *arguments[:2])
+        mode = arguments[2] if len(arguments) == 3 else "ForceDisconnect"
+        match mode:
+            case "ForceDisconnect":
+                raise Rejected(code, text, closes=True)
+            case "FollowWith421":
+                raise Rejected(code, text, closes=True, follow_with_421=code != 421)
+            case "If421":
+                raise Rejected(code, text, closes=code == 421)
+        self._fail(f"expected one of 'If421', 'FollowWith421' or 'ForceDisconnect', but got {self.lua.text(mode)}")
+
+    def _verdict(self, function: str, code: object, text: object) -> tuple[int, str]:
+        number = int(code) if isinstance(code, float) and code.is_integer() else code
+        if isinstance(number, bool) or not isinstance(number, int) or not 200 <= number <= 599:
+            self._fail(f"kumo.{function}: expected a code from 200 to 599, got {self.lua.text(code)}")
+        if not isinstance(text, str):
+            self._fail(f"kumo.{function}: expected a text, got a {kind_of(text)}")
+        return number, inward(text).strip() or "refused"  # a reply must say something (RFC 5321 §4.2)
+
+    # --- the rest -----------------------------------------------------------------------------------------
+
+    def _log(self, level: int, *arguments: object) -> None:
+        if _lua_log.isEnabledFor(level):
+            file, line = self.lua.where()
+            _lua_log.log(level, "%s:%d: %s", file, line, " ".join(map(self.lua.text, arguments)))
+
+    def _warn(self, name: str, *_: object) -> None:
+        if self.loading:
+            self.warnings.append(Problem(*self.lua.where(), f"kumo.{name} has no effect", WARNED[name]))
+
+    def _not_supported(self, name: str, *_: object) -> None:
+        self.problem(f"kumo.{name} is not supported yet by relay-gateway")
+
+    def _validation_failed(self, *_: object) -> None:
+        self.validation_failed = True

@@ -1,0 +1,140 @@
+"""The cache of decisions: results of a handler under everything the handler looked at. No Lua, no policy.
+
+A result depends on the arguments *and* on the metadata values read on the way to it, so what is known about a handler
+is a decision tree: an inner node names the metadata key that the handler read next, its children are the values seen
+there, and the leaves are results. Two connections that differ in anything the handler read never share a result.
+The tree's nodes are kept in one bounded map, by their paths; losing any of them only means asking the handler again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Mapping
+from enum import Enum
+from typing import Any, Final, Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Missing(Enum):
+    """The type of MISSING, which is no cached value."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+
+
+def frozen(value: Any) -> Hashable:
+    """A hashable stand-in for a JSON value, equal only for values of the same type and content: true, 1, 1.0 and "1"
+    are four different ones."""
+    if value is None or value.__class__ is str:
+        return value
+    if isinstance(value, dict | list):
+        return "json", json.dumps(value)
+    return value.__class__, repr(value)
+
+
+class RecentlyUsed(Generic[V]):
+    """A bounded map that forgets what was not used lately.
+
+    LRU in two generations, so that a hit in the young one writes nothing: when the young generation is full it
+    becomes the old one, and what nobody asked for since the last turn is gone.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._half = max(1, capacity // 2)
+        self._young: dict[Hashable, V] = {}
+        self._old: dict[Hashable, V] = {}
+        self.evictions = 0
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, key: Hashable) -> V | Missing:
+        """The value, which thereby counts as used, or MISSING."""
+        value = self._young.get(key, MISSING)
+        if value is MISSING:
+            value = self._old.pop(key, MISSING)
+            if value is not MISSING:
+                self.put(key, value)
+        return value
+
+    def put(self, key: Hashable, value: V) -> None:
+        """Adds a value under a key that `get` does not find."""
+        if len(self._young) >= self._half:
+            self.evictions += len(self._old)
+            self._old, self._young = self._young, {}
+        self._young[key] = value
+
+
+class _Read:
+    """An inner node: the handler read metadata `key` next."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+
+class DecisionCache:
+    """Results of one handler. capacity: greatest number of tree nodes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._nodes: RecentlyUsed[Any] = RecentlyUsed(capacity)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    @property
+    def evictions(self) -> int:
+        """Nodes dropped for want of room, in total."""
+        return self._nodes.evictions
+
+    def lookup(self, arguments: Hashable, values: Mapping[str, Any]) -> Any:
+        """The result for a call with these arguments under this metadata, or MISSING."""
+        path = arguments
+        get = self._nodes.get
+        node = get(path)
+        while node.__class__ is _Read:
+            value = values.get(node.key)
+            path = path, value if value.__class__ is str else frozen(value)
+            node = get(path)
+        return node
+
+    def store(self, arguments: Hashable, reads: Iterable[tuple[str, Hashable]], result: Any) -> bool:
+        """Remembers a result and the (key, frozen value) pairs that were read on the way to it, in order.
+
+        False: this contradicts what the handler did before under the same circumstances, so that something else
+        must have influenced it, and none of its results can be relied on.
+        """
+        path = arguments
+        for key, value in reads:
+            node = self._nodes.get(path)
+            if node is MISSING:
+                self._nodes.put(path, _Read(key))
+            elif node.__class__ is not _Read or node.key != key:
+                return False
+            path = path, value
+        node = self._nodes.get(path)
+        if node is MISSING:
+            self._nodes.put(path, result)
+            return True
+        return node.__class__ is not _Read and bool(node == result)
+
+
+class Evaluation:
+    """What a running handler has looked at so far. stable: nothing but its arguments and `reads` influenced it."""
+
+    __slots__ = ("_connection", "reads", "stable")
+
+    def __init__(self, connection: object) -> None:
+        self._connection = connection
+        self.reads: dict[str, Hashable] = {}
+        self.stable = True
+
+    def read(self, connection: object, key: str, value: Any) -> None:
+        """The handler read a metadata value. One of another connection, kept from earlier, is nobody's argument."""
+        if connection is not self._connection:
+            self.stable = False
+        self.reads.setdefault(key, frozen(value))

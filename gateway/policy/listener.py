@@ -1,0 +1,106 @@
+"""Which parameters apply to a connection: a listener's own, then its `peer` and `via` blocks, the longest prefix first.
+
+KumoMTA's order: plain parameters, `meta` key by key, then the matching peer block in the same way, then the matching
+via block; what comes later wins. Results are kept per combination of blocks, of which a listener has few.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+from pytricia import PyTricia
+
+from gateway._fastpath import CidrSet
+from gateway.config import Listener, ListenerParams
+
+_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2: ::ffff:0:0/96
+_PARAMETERS = frozenset(field.name for field in fields(ListenerParams))
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A table of parameters with the blocks inside it."""
+
+    plain: Mapping[str, Any]
+    meta: Mapping[str, Any]
+    peer: _CidrMap | None
+    via: _CidrMap | None
+
+
+class _CidrMap:
+    """Blocks by CIDR; `find` gives that of the longest prefix that covers an address."""
+
+    def __init__(self, blocks: Mapping[str, Mapping[str, Any]]) -> None:
+        self._by_size = {4: PyTricia(32, socket.AF_INET), 16: PyTricia(128, socket.AF_INET6)}
+        for cidr, parameters in blocks.items():
+            block = _compiled(parameters)
+            for prefix in CidrSet((cidr,)):
+                for one in ("0.0.0.0/0", "::/0") if prefix == "any" else (prefix,):
+                    self._by_size[16 if ":" in one else 4][one] = block
+
+    def find(self, packed: bytes) -> _Block | None:
+        """packed: 4 or 16 octets in network order."""
+        found: _Block | None = self._by_size[len(packed)].get(packed)
+        return found
+
+
+def _compiled(parameters: Mapping[str, Any]) -> _Block:
+    return _Block(
+        plain={name: value for name, value in parameters.items() if name in _PARAMETERS and name != "meta"},
+        meta=parameters.get("meta", {}),
+        peer=_CidrMap(parameters["peer"]) if parameters.get("peer") else None,
+        via=_CidrMap(parameters["via"]) if parameters.get("via") else None,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _packed(address: str) -> bytes:
+    """An address in network order; one that is IPv4-mapped as the IPv4 address that it is."""
+    if ":" not in address:
+        return socket.inet_pton(socket.AF_INET, address)
+    packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])  # RFC 4007 §11: a zone id may follow
+    return packed[12:] if packed.startswith(_MAPPED) else packed
+
+
+class ParamsTable:
+    """The parameters of one listener's connections."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._root = _compiled({**listener.overrides, "peer": listener.peer, "via": listener.via})
+        self._known: dict[tuple[int, ...], ListenerParams] = {}
+
+    def params_for(self, peer: str, local: str) -> ListenerParams:
+        """peer, local: the connection's addresses as text, without ports."""
+        if self._root.peer is None and self._root.via is None:
+            chain = [self._root]
+        else:
+            chain = _matching(self._root, _packed(peer), _packed(local))
+        key = tuple(map(id, chain))
+        params = self._known.get(key)
+        if params is None:
+            params = self._known[key] = _merged(chain)
+        return params
+
+
+def _matching(block: _Block, peer: bytes, local: bytes) -> list[_Block]:
+    """The blocks that apply, in the order in which they are merged."""
+    chain = [block]
+    for blocks, address in ((block.peer, peer), (block.via, local)):
+        inner = None if blocks is None else blocks.find(address)
+        if inner is not None:
+            chain += _matching(inner, peer, local)
+    return chain
+
+
+def _merged(chain: list[_Block]) -> ListenerParams:
+    parameters: dict[str, Any] = {"hostname": os.uname().nodename or "localhost"}
+    meta: dict[str, Any] = {}
+    for block in chain:
+        parameters.update(block.plain)
+        meta.update(block.meta)
+    return ListenerParams(**parameters, meta=meta)

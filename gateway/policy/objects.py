@@ -1,0 +1,123 @@
+"""The objects that policies hold: conn_meta, addresses and what kumo.make_* returns; messages are message_methods.py's.
+
+Each is a Python object of which Lua sees the methods and fields listed here, and nothing else (runtime.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+from gateway._fastpath import CidrSet
+from gateway.config import Disposition
+from gateway.policy.conn_meta import IDENTITY_KEYS, ConnMeta
+from gateway.policy.decision_cache import Evaluation
+from gateway.policy.options import BadOptions, Schema, humantime, json_value
+from gateway.policy.runtime import Exposed, Fault, LuaState, inward, outward
+from gateway.smtp.address import AddressError, EnvelopeAddress, parse_address
+
+
+class Made:
+    """What a kumo.make_* function returned. maker: its name. options: as given, checked. value: the configuration."""
+
+    __slots__ = ("maker", "options", "value")
+
+    def __init__(self, maker: str, schema: Schema, options: dict[str, Any]) -> None:
+        self.maker = maker
+        self.options = options
+        self.value = schema.built(options)
+
+
+def lua_option(value: Any) -> Any:
+    """An option's value as Lua reads it back: what `make_*` would take for the same meaning."""
+    if value is Disposition.LOG:
+        return True
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, CidrSet | list | tuple):
+        return [lua_option(item) for item in value]
+    if isinstance(value, dict):
+        return {key: lua_option(item) for key, item in value.items()}
+    if isinstance(value, float):  # durations are the only options with fractions
+        return humantime(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def name_of(value: object, function: str) -> str:
+    """The name argument of a method. Raises Fault."""
+    if not isinstance(value, str):
+        raise Fault(f"{function}: expected a name, got {value!r}")
+    return inward(value)
+
+
+def address_of(value: object) -> EnvelopeAddress:
+    """An address argument: an address object or a text. Raises Fault."""
+    if isinstance(value, EnvelopeAddress):
+        return value
+    if isinstance(value, str):
+        try:
+            return parse_address(inward(value))
+        except AddressError as error:
+            raise Fault(f"'{inward(value)}' is not an address: {error}") from None
+    raise Fault(f"expected an address, got {value!r}")
+
+
+def plain_json(lua: LuaState, value: object, function: str) -> Any:
+    """A value to be kept as metadata. Raises Fault for what JSON cannot hold."""
+    try:
+        return json_value(lua.plain(value))
+    except BadOptions as bad:
+        raise Fault(f"{function}: {bad}") from None
+
+
+class Objects:
+    """Exposes the objects to one Lua state. evaluation: what a decision that may be cached has looked at; None while
+    no such handler runs."""
+
+    def __init__(self, lua: Callable[[], LuaState]) -> None:
+        self._lua = lua
+        self.evaluation: Evaluation | None = None
+
+    def exposed(self) -> dict[type, Exposed]:
+        """For Host.exposed."""
+        return {
+            ConnMeta: Exposed({"get_meta": self._get_meta, "set_meta": self._set_meta, "auth_info": self._auth_info}),
+            EnvelopeAddress: Exposed({}, _address_fields),
+            Made: Exposed({}, self._made_fields),
+        }
+
+    def unstable(self) -> None:
+        """Something without a stable answer was used."""
+        if self.evaluation is not None:
+            self.evaluation.stable = False
+
+    def _get_meta(self, connection: ConnMeta, name: object = None, *_: object) -> Any:
+        key = name_of(name, "get_meta")
+        value = connection.values.get(key)
+        if self.evaluation is not None:
+            self.evaluation.read(connection, key, value)
+        return value if value.__class__ is str and value.isascii() else self._lua().value(value)
+
+    def _set_meta(self, connection: ConnMeta, name: object = None, value: object = None, *_: object) -> None:
+        self.unstable()
+        connection.values[name_of(name, "set_meta")] = plain_json(self._lua(), value, "set_meta")
+
+    def _auth_info(self, connection: ConnMeta, *_: object) -> Any:
+        if self.evaluation is not None:
+            for key in ("received_from", *IDENTITY_KEYS):
+                self.evaluation.read(connection, key, connection.values.get(key))
+        return self._lua().value(connection.auth_info())
+
+    def _made_fields(self, made: Made) -> Mapping[str, Any]:
+        return {name: self._lua().value(lua_option(value)) for name, value in made.options.items()}
+
+
+def _address_fields(address: EnvelopeAddress) -> Mapping[str, Any]:
+    return {
+        "user": outward(address.user),
+        "domain": outward(address.domain),
+        "email": outward(address.email),
+    }

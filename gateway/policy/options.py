@@ -1,0 +1,368 @@
+"""Checked reading of option tables: readers for single values, Schema for tables of named options.
+
+Works on plain Python values (Lua tables arrive as dicts), so that a policy's running calls and the static look at
+its text share the same rules and words. Which options exist is schemas.py's business. Every mistake is worded
+twice: for people reading `relay-gateway check`, and in KumoMTA's words for policies that match on them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from gateway._fastpath import CidrError, CidrSet
+
+Reader = Callable[[object], Any]
+Table = dict[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One mistake. path: where in the table, "" for the table itself. serde: KumoMTA's words. hint: what to do."""
+
+    path: str
+    text: str
+    serde: str
+    hint: str = ""
+
+    def inside(self, label: str) -> Trouble:
+        """The same mistake seen from one table further out."""
+        joint = "" if not self.path or self.path.startswith("[") else "."
+        return Trouble(f"{label}{joint}{self.path}", self.text, self.serde, self.hint)
+
+
+class BadOptions(Exception):
+    """A table is not what its function takes. `troubles` has all mistakes, never empty."""
+
+    def __init__(self, troubles: Iterable[Trouble]) -> None:
+        self.troubles = tuple(troubles)
+        super().__init__("; ".join(f"{t.path}: {t.text}" if t.path else t.text for t in self.troubles))
+
+    def deserialize_error(self, table: object) -> str:
+        """KumoMTA's message for the first mistake."""
+        return f"deserialize error: {self.troubles[0].serde}, while processing {as_json(table)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Stands for a Lua value that no option takes: a function, a coroutine, an object."""
+
+    kind: str
+
+
+def as_json(value: object) -> str:
+    """Compact JSON as KumoMTA prints tables in its messages."""
+    return json.dumps(_sequences(value), separators=(",", ":"), ensure_ascii=False, default=lambda v: v.kind)
+
+
+def _sequences(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    items = {key: _sequences(item) for key, item in value.items()}
+    if items and list(items) == list(range(1, len(items) + 1)):
+        return list(items.values())
+    return {str(key): item for key, item in items.items()}
+
+
+def mismatch(expected: str, found: object) -> BadOptions:
+    """A value of the wrong type, or a right one with the wrong content."""
+    kind = "value" if isinstance(found, str) and " one of " in expected else "type"
+    serde = f"invalid {kind}: {_serde(found)}, expected {expected}"
+    return BadOptions([Trouble("", f"expected {expected}, found {_described(found)}", serde)])
+
+
+def refusal(text: str, hint: str = "") -> BadOptions:
+    """A mistake whose words are the same for everybody."""
+    return BadOptions([Trouble("", text, text, hint)])
+
+
+def _described(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return f'the string "{value}"'
+        case int() | float():
+            return f"the number {value}"
+        case dict():
+            return "a table"
+        case Opaque():
+            return f"a {value.kind}"
+    return "nil"
+
+
+def _serde(value: object) -> str:
+    match value:
+        case bool():
+            return f"boolean `{str(value).lower()}`"
+        case str():
+            return f"string {json.dumps(value, ensure_ascii=False)}"
+        case int():
+            return f"integer `{value}`"
+        case float():
+            return f"floating point `{value}`"
+        case dict():
+            return "sequence" if isinstance(_sequences(value), list) else "map"
+    return getattr(value, "kind", "unit value")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "did you mean 'x'?" for the nearest known word, or ""."""
+    near = difflib.get_close_matches(word, known, 1, 0.6)
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+# --- readers of single values -----------------------------------------------------------------------------
+
+
+def boolean(value: object) -> bool:
+    """true or false, nothing that looks like it."""
+    if not isinstance(value, bool):
+        raise mismatch("a boolean", value)
+    return value
+
+
+def string(value: object) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise mismatch("a string", value)
+    return value
+
+
+def header_name(value: object) -> str:
+    """The name of a header field (RFC 5322 §2.2)."""
+    if not (isinstance(value, str) and re.fullmatch(r"[!-9;-~]+", value)):
+        raise mismatch("the name of a header field", value)
+    return value
+
+
+def integer(minimum: int = 0, maximum: int = 2**63 - 1) -> Reader:
+    """A whole number; `1e6` counts as one."""
+
+    def read(value: object) -> int:
+        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+        if isinstance(whole, bool) or not isinstance(whole, int) or not minimum <= whole <= maximum:
+            bounds = f"of at least {minimum}" if maximum == 2**63 - 1 else f"from {minimum} to {maximum}"
+            raise mismatch(f"a whole number {bounds}", value)
+        return whole
+
+    return read
+
+
+_UNITS = {
+    "nsec": 1e-9, "ns": 1e-9, "usec": 1e-6, "us": 1e-6, "msec": 1e-3, "ms": 1e-3,
+    "seconds": 1.0, "second": 1.0, "secs": 1.0, "sec": 1.0, "s": 1.0,
+    "minutes": 60.0, "minute": 60.0, "mins": 60.0, "min": 60.0, "m": 60.0,
+    "hours": 3600.0, "hour": 3600.0, "hrs": 3600.0, "hr": 3600.0, "h": 3600.0,
+    "days": 86400.0, "day": 86400.0, "d": 86400.0, "weeks": 604800.0, "week": 604800.0, "w": 604800.0,
+}  # fmt: skip
+_DURATION = re.compile(r"\s*(?:\d+\s*[a-z]+\s*)+", re.ASCII)
+
+
+def duration(value: object) -> float:
+    """Seconds, from a number of seconds or a text such as "5 minutes" or "1h 30m"."""
+    expected = "a number of seconds or a duration such as '5 minutes'"
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    if isinstance(value, str) and _DURATION.fullmatch(value):
+        parts = re.findall(r"(\d+)\s*([a-z]+)", value)
+        if all(unit in _UNITS for _, unit in parts):
+            return sum(int(number) * _UNITS[unit] for number, unit in parts)
+    raise mismatch(expected, value)
+
+
+def humantime(seconds: float) -> str:
+    """A duration as KumoMTA writes it back: "1m", "1h 30m"."""
+    parts = []
+    for unit, size in (("day", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        number, seconds = divmod(seconds, size)
+        if number:
+            parts.append(f"{int(number)}{unit}" + ("s" if unit == "day" and number > 1 else ""))
+    if seconds:
+        parts.append(f"{round(seconds * 1000)}ms")
+    return " ".join(parts) or "0s"
+
+
+def one_of(kind: type[Enum]) -> Reader:
+    """A member of an enumeration by its value; case matters."""
+    names = [member.value for member in kind]
+
+    def read(value: object) -> Enum:
+        if not isinstance(value, str) or value not in names:
+            raise mismatch("one of " + ", ".join(f"'{name}'" for name in names), value)
+        return kind(value)
+
+    return read
+
+
+# --- readers of tables ------------------------------------------------------------------------------------
+
+
+def collected(parts: Iterable[tuple[str, Reader, object]]) -> list[Any]:
+    """Reads (label, reader, value) triples; raises BadOptions with the mistakes of all of them."""
+    results, troubles = [], []
+    for label, read, value in parts:
+        try:
+            results.append(read(value))
+        except BadOptions as bad:
+            troubles += [trouble.inside(label) for trouble in bad.troubles]
+    if troubles:
+        raise BadOptions(troubles)
+    return results
+
+
+def items_of(value: object, expected: str) -> list[object]:
+    """The items of a Lua sequence."""
+    if not isinstance(value, dict) or sorted(value, key=str) != sorted(range(1, len(value) + 1), key=str):
+        raise mismatch(expected, value)
+    return [value[index] for index in range(1, len(value) + 1)]
+
+
+def list_of(read: Reader, what: str) -> Reader:
+    """An array; the result is a tuple. what: names the items in messages, plural."""
+
+    def read_list(value: object) -> tuple[Any, ...]:
+        items = items_of(value, f"a list of {what}")
+        return tuple(collected((f"[{index}]", read, item) for index, item in enumerate(items, 1)))
+
+    return read_list
+
+
+def map_of(read: Reader, what: str) -> Reader:
+    """A table with string keys. what: names its entries in messages."""
+
+    def read_map(value: object) -> dict[str, Any]:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise mismatch(f"a table of {what}", value)
+        return dict(zip(value, collected((f"['{key}']", read, item) for key, item in value.items()), strict=True))
+
+    return read_map
+
+
+def cidrs(value: object) -> CidrSet:
+    """A list of CIDRs."""
+    texts = list_of(string, "CIDRs")(value)
+    try:
+        return CidrSet(texts)
+    except CidrError as error:
+        raise refusal(str(error)) from None
+
+
+def cidr_map(read: Reader) -> Reader:
+    """A table whose keys are CIDRs."""
+
+    def read_cidr_map(value: object) -> dict[str, Any]:
+        blocks: dict[str, Any] = map_of(read, "CIDRs and their parameters")(value)
+        try:
+            CidrSet(blocks)
+        except CidrError as error:
+            raise refusal(str(error)) from None
+        return blocks
+
+    return read_cidr_map
+
+
+def json_value(value: object) -> Any:
+    """Anything that JSON can hold; a sequence becomes a list."""
+    if isinstance(value, Opaque):
+        raise mismatch("a value that JSON can hold", value)
+    if not isinstance(value, dict):
+        return value
+    if value and all(isinstance(key, int) for key in value):
+        return [json_value(item) for item in items_of(value, "a sequence without gaps")]
+    return map_of(json_value, "values")(value)
+
+
+# --- tables of named options ------------------------------------------------------------------------------
+
+
+class Role(Enum):
+    """What an option does here."""
+
+    SUPPORTED = "supported"
+    ACCEPTED = "accepted"  # read and checked, without effect
+    REFUSED = "refused"  # an error unless its value asks for nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a Schema.
+
+    default: filled in when it is not None and the option is absent. harmless: the values of a REFUSED option that
+    change nothing. reason: why it is refused.
+    """
+
+    read: Reader
+    role: Role = Role.SUPPORTED
+    required: bool = False
+    default: Any = None
+    harmless: tuple[object, ...] = ()
+    reason: str = ""
+
+
+def accepted(read: Reader, default: object = None) -> Option:
+    """An option without effect that is harmless to accept."""
+    return Option(read, Role.ACCEPTED, default=default)
+
+
+def refused(reason: str, *harmless: object) -> Option:
+    """An option that would mislead if it were accepted without effect."""
+
+    def read(value: object) -> object:
+        if any(value is one or (type(value) is type(one) and value == one) for one in harmless):
+            return value
+        raise refusal("not supported yet by relay-gateway", reason)
+
+    return Option(read, Role.REFUSED, harmless=harmless, reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The options that a function's table takes, and what is made of them.
+
+    build: receives the supported options that were given or have defaults.
+    """
+
+    options: Mapping[str, Option]
+    build: Callable[[dict[str, Any]], Any] = field(default=dict)
+
+    def __call__(self, value: object) -> Any:
+        """Checks a table and builds its result. Raises BadOptions with everything that is wrong."""
+        return self.built(self.read(value))
+
+    def built(self, options: dict[str, Any]) -> Any:
+        """The result for options that `read` returned."""
+        return self.build({name: item for name, item in options.items() if self.options[name].role is Role.SUPPORTED})
+
+    def read(self, value: object) -> dict[str, Any]:
+        """The checked options by name, with defaults. Raises BadOptions."""
+        if not isinstance(value, dict):
+            raise mismatch("a table", value)
+        troubles = [self._unknown(key) for key in value if key not in self.options]
+        troubles += [
+            Trouble("", f"'{name}' is missing", f"missing field `{name}`")
+            for name, option in self.options.items()
+            if option.required and name not in value
+        ]
+        given = [name for name in self.options if name in value]
+        try:
+            values = collected((name, self.options[name].read, value[name]) for name in given)
+        except BadOptions as bad:
+            troubles += bad.troubles
+        if troubles:
+            raise BadOptions(troubles)
+        options = {name: option.default for name, option in self.options.items() if option.default is not None}
+        options.update(zip(given, values, strict=True))
+        return options
+
+    def _unknown(self, key: object) -> Trouble:
+        names = list(self.options)
+        quoted = [f"`{name}`" for name in names]
+        expected = " or ".join(quoted) if len(quoted) <= 2 else "one of " + ", ".join(quoted)
+        hint = did_you_mean(str(key), names) or "accepted: " + ", ".join(names)
+        return Trouble("", f"unknown option '{key}'", f"unknown field `{key}`, expected {expected}", hint)

@@ -1,0 +1,68 @@
+"""What can go wrong with a policy: problems found while reading it, and the two ways an event handler can end badly.
+
+Values and exceptions only; who logs, counts or answers them is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_LUA_POSITION = re.compile(r"(?P<file>[^\n]+?):(?P<line>\d+): (?P<message>.*)", re.S)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a policy file, where it is, and what would be accepted.
+
+    line: 1-based; 0 where only the file is known. hint: "" or what to write instead.
+    """
+
+    file: str
+    line: int
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+
+    @classmethod
+    def from_lua(cls, text: str, file: str) -> Problem:
+        """Reads the position out of a Lua error message; `file` stands in where it has none."""
+        match = _LUA_POSITION.match(text)
+        if match is None:
+            return cls(file, 0, text)
+        return cls(match["file"], int(match["line"]), match["message"])
+
+
+class PolicyProblems(Exception):
+    """A policy cannot be used. `problems` has everything that was found, in the order of finding."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[PolicyProblems], tuple[tuple[Problem, ...]]]:
+        return PolicyProblems, (self.problems,)
+
+
+class PolicyError(Exception):
+    """An event handler failed or returned something unusable. Logged and counted where it was raised; the text never
+    reaches a peer."""
+
+
+class Rejected(Exception):
+    """A handler called kumo.reject or kumo.disconnect.
+
+    code: 200–599. text: "\\n" separates lines. closes: the connection ends after the reply. follow_with_421: a 421
+    line of its own comes before the end.
+    """
+
+    def __init__(self, code: int, text: str, closes: bool, follow_with_421: bool = False) -> None:
+        super().__init__(f"{code} {text}")
+        self.code = code
+        self.text = text
+        self.closes = closes
+        self.follow_with_421 = follow_with_421

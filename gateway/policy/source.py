@@ -1,0 +1,47 @@
+"""PolicySource: the text of a policy and of every Lua file it loads, as one value.
+
+A worker that is started again later must run the policy that was checked, whatever the disk says by then. So the
+first one to read a file keeps its bytes here, and the value is handed to every other process.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PolicySource:
+    """A snapshot of Lua files. Picklable.
+
+    path: the main file's path as the operator wrote it. files: path → content, in the order of reading; None where
+    there was no such file, because `require` must go on not finding it.
+    """
+
+    __slots__ = ("files", "path")
+
+    def __init__(self, path: str, files: dict[str, bytes | None]) -> None:
+        self.path = path
+        self.files = files
+
+    @classmethod
+    def read(cls, path: str) -> PolicySource:
+        """Starts a snapshot from the disk. Raises OSError when the main file cannot be read."""
+        return cls(path, {path: Path(path).read_bytes()})
+
+    @property
+    def main(self) -> bytes:
+        """The main file's content."""
+        content = self.files[self.path]
+        assert content is not None
+        return content
+
+    def load(self, path: str) -> bytes | None:
+        """The content of a file that the policy asks for; None where there is none. The first answer stays."""
+        if path not in self.files:
+            try:
+                self.files[path] = Path(path).read_bytes()
+            except OSError:
+                self.files[path] = None
+        return self.files[path]
+
+    def __reduce__(self) -> tuple[type[PolicySource], tuple[str, dict[str, bytes | None]]]:
+        return PolicySource, (self.path, self.files)
