@@ -17,7 +17,6 @@ from gateway.config import ListenerParams
 from gateway.endpoints import Endpoints
 from gateway.reception import Reception
 from gateway.services import Services
-from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
 
 log = logging.getLogger(__name__)
