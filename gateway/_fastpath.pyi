@@ -168,6 +168,18 @@ class Body:
         """Some server might see an end of data in it where there is none: it has a lone CR or LF, a NUL, or a line
         that begins with a single dot. Send it on only through repair_line_endings()."""
 
+# --- path.pxi ---------------------------------------------------------------------------------------------
+
+def plain_from(argument: bytes) -> tuple[str, str, bytes] | None:
+    """(local part, normalised domain, what follows) of `FROM:<dot-string@domain> …` in plain ASCII.
+
+    None for every other form, right or wrong: null paths, quoted strings, literals, source routes, UTF-8, missing
+    brackets.
+    """
+
+def plain_to(argument: bytes) -> tuple[str, str, bytes] | None:
+    """The same for `TO:<dot-string@domain> …`."""
+
 # --- report.pxi -------------------------------------------------------------------------------------------
 
 UNREADABLE_REASONS: tuple[str, ...]

@@ -11,6 +11,7 @@ include "fastpath/cidr.pxi"      # CidrSet: the radix tree behind relay_hosts an
 include "fastpath/cidr_text.pxi"  # how prefixes are written, and what is wrong with one that is not
 include "fastpath/dots.pxi"      # stuff, unstuff, repair_line_endings: dots and line endings of a content
 include "fastpath/framing.pxi"   # Framer, Body: bytes of a connection -> lines and bodies
+include "fastpath/path.pxi"      # plain_from, plain_to: the usual arguments of MAIL and RCPT
 include "fastpath/mime.pxi"      # lines, header fields, delimiter lines and encodings of a MIME message
 include "fastpath/content_type.pxi"   # Content-Type and its parameters
 include "fastpath/report_fields.pxi"  # the fields of reports as text, and which recipient they belong to

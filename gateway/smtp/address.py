@@ -19,9 +19,6 @@ MAX_DOMAIN = 255  # octets, RFC 5321 §4.5.3.1.2. Local parts have no limit of t
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
 _DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*\Z")
 _QUOTED_STRING = re.compile(r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"\Z')
-_ASCII_ADDRESS = re.compile(
-    r"([a-z0-9!#$%&'*+/=?^_`{|}~\-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~\-]+)*)@([a-z0-9][a-z0-9.\-]*)\Z", re.I
-)
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9\-_]*[a-z0-9])?\Z")  # "_" is no letter-digit-hyphen, but real hosts have it
 _SOURCE_ROUTE = re.compile(r"@[^:,@\s]+(?:,@[^:,@\s]+)*:")  # RFC 5321 §4.1.2: A-d-l, accepted and dropped
 _GENERAL_LITERAL = re.compile(r"[A-Za-z0-9\-]*[A-Za-z0-9]:[!-Z^-~]+\Z")
@@ -97,14 +94,6 @@ def parse_mailbox(text: str) -> EnvelopeAddress:
 
     Raises AddressError. RFC 5321 §4.1.2.
     """
-    match = _ASCII_ADDRESS.match(text)
-    if match is not None:  # nearly every address there is
-        local_part, domain = match.groups()
-        return EnvelopeAddress(local_part, normalise_domain(domain))
-    return _parse_uncommon(text)
-
-
-def _parse_uncommon(text: str) -> EnvelopeAddress:
     route = _SOURCE_ROUTE.match(text)
     if route is not None:
         text = text[route.end() :]

@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 
+from gateway._fastpath import plain_from, plain_to
 from gateway.smtp import replies
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, AddressError, EnvelopeAddress, normalise_domain, parse_mailbox
 from gateway.smtp.replies import Reply
@@ -51,6 +52,12 @@ def parse_mail(argument: bytes, *, auth_offered: bool = False) -> MailCommand:
 
     auth_offered: whether AUTH= is a known parameter (RFC 4954 §5). Raises Refused.
     """
+    plain = plain_from(argument)
+    if plain is not None:  # nearly every MAIL there is
+        command = MailCommand(EnvelopeAddress(plain[0], plain[1]))
+        if plain[2]:
+            _read_mail_parameters(command, plain[2], auth_offered)
+        return command
     path, parameters = _split_path(argument, b"FROM:", replies.SENDER_SYNTAX)
     command = MailCommand(NULL_SENDER)
     if parameters:
@@ -64,6 +71,9 @@ def parse_mail(argument: bytes, *, auth_offered: bool = False) -> MailCommand:
 
 def parse_rcpt(argument: bytes, *, smtputf8: bool) -> EnvelopeAddress:
     """Reads `TO:<forward-path>`. There are no parameters to accept (DSN is not offered). Raises Refused."""
+    plain = plain_to(argument)
+    if plain is not None and not plain[2]:
+        return EnvelopeAddress(plain[0], plain[1])
     path, parameters = _split_path(argument, b"TO:", replies.RECIPIENT_SYNTAX)
     if parameters:
         for keyword, _ in _parameters(parameters):

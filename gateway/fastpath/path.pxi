@@ -1,0 +1,102 @@
+# The arguments of MAIL and RCPT in their common form: `FROM:<dot-string@domain> parameters`, all in ASCII.
+#
+# One pass over the octets instead of regular expressions. What is not of that form (quoted strings, literals, source
+# routes, UTF-8, sloppiness, errors) is None here and gateway/smtp/commands.py's business.
+
+from cpython.unicode cimport PyUnicode_DecodeASCII
+
+cdef enum:
+    MAX_LABEL_OCTETS = 63    # RFC 1035 §2.3.4
+    MAX_DOMAIN_OCTETS = 255  # RFC 5321 §4.5.3.1.2
+
+
+cdef struct PlainPath:  # indices into the argument
+    Py_ssize_t local_part
+    Py_ssize_t at_sign
+    Py_ssize_t closing
+
+
+cdef inline bint is_alphanumeric(uint8_t c) noexcept nogil:
+    return (c'a' <= c <= c'z') or (c'0' <= c <= c'9') or (c'A' <= c <= c'Z')
+
+
+cdef inline bint is_atext(uint8_t c) noexcept nogil:
+    # RFC 5322 §3.2.3; the printable octets without specials
+    return c > SP and c < 0x7F and memchr(b'()<>[]:;@\\,."', c, 13) is NULL
+
+
+cdef Py_ssize_t end_of_dot_string(const uint8_t *p, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """The index behind the Dot-string that begins at `at` (RFC 5321 §4.1.2), or -1."""
+    cdef bint atom = False
+    while at < end:
+        if is_alphanumeric(p[at]) or is_atext(p[at]):
+            atom = True
+        elif p[at] == DOT and atom:
+            atom = False
+        else:
+            break
+        at += 1
+    return at if atom else -1
+
+
+cdef Py_ssize_t end_of_domain(const uint8_t *p, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """The index behind the domain that begins at `at`, or -1. As normalise_domain() has it: "_" within a label."""
+    cdef Py_ssize_t start = at, label = at
+    while at < end:
+        if p[at] == DOT:
+            if at == label or at - label > MAX_LABEL_OCTETS or not is_alphanumeric(p[at - 1]):
+                return -1
+            label = at + 1
+        elif not is_alphanumeric(p[at]) and (at == label or (p[at] != c'-' and p[at] != c'_')):
+            break
+        at += 1
+    if at == label or at - label > MAX_LABEL_OCTETS or at - start > MAX_DOMAIN_OCTETS:
+        return -1
+    return at if is_alphanumeric(p[at - 1]) else -1
+
+
+cdef bint find_plain_path(const uint8_t *p, Py_ssize_t n, Span keyword, PlainPath *found) noexcept nogil:
+    cdef Py_ssize_t at = <Py_ssize_t>keyword.n
+    if n < at or not equals_folded(Span(p, keyword.n), keyword):
+        return False
+    while at < n and is_blank(p[at]):
+        at += 1
+    if at == n or p[at] != c'<':
+        return False
+    found.local_part = at + 1
+    found.at_sign = end_of_dot_string(p, at + 1, n)
+    if found.at_sign < 0 or found.at_sign == n or p[found.at_sign] != c'@':
+        return False
+    found.closing = end_of_domain(p, found.at_sign + 1, n)
+    if found.closing < 0 or found.closing == n or p[found.closing] != c'>':
+        return False
+    return found.closing + 1 == n or is_blank(p[found.closing + 1])
+
+
+cdef str lower_text(const uint8_t *p, Py_ssize_t n):
+    cdef uint8_t lower[MAX_DOMAIN_OCTETS]
+    cdef Py_ssize_t i
+    for i in range(n):
+        lower[i] = p[i] + 32 if c'A' <= p[i] <= c'Z' else p[i]
+    return PyUnicode_DecodeASCII(<const char *>lower, n, NULL)
+
+
+cdef tuple plain_path(bytes argument, Span keyword):
+    cdef const uint8_t *p = octets_of(argument)
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(argument)
+    cdef PlainPath found
+    if not find_plain_path(p, n, keyword, &found):
+        return None
+    cdef str local_part = PyUnicode_DecodeASCII(
+        <const char *>p + found.local_part, found.at_sign - found.local_part, NULL
+    )
+    cdef str domain = lower_text(p + found.at_sign + 1, found.closing - found.at_sign - 1)
+    return local_part, domain, part_of(argument, found.closing + 1, n)
+
+
+def plain_from(bytes argument not None):
+    return plain_path(argument, literal(b"from:"))
+
+
+def plain_to(bytes argument not None):
+    return plain_path(argument, literal(b"to:"))
