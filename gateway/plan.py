@@ -180,7 +180,9 @@ def plan(now: float, service: Service) -> list[Action]:
     """What is to be done now. The last action is Wait or Exit."""
     actions: list[Action] = [Send(*due) for due in _overdue(now, service)]
     if service.stopping_since is not None:
-        actions += [Send(process, signal.SIGTERM) for process in service.processes if process.told is None]
+        workers = [process for process in service.processes if process.slot != ADMIN]
+        last = workers or service.processes  # the admin process shows the end of the workers
+        actions += [Send(process, signal.SIGTERM) for process in last if process.told is None]
         if not service.processes:
             return [*actions, Exit(service.exit_code)]
     elif service.generation:

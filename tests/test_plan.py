@@ -290,6 +290,17 @@ def test_stopping_drains_then_kills_at_the_deadline_then_exits_0():
     assert service.step() == [Exit(0)]
 
 
+def test_the_admin_process_is_stopped_last():
+    service = Simulation(workers=1, admin=True).running()
+    admin, worker = service.of(1)
+    service.service.stop(service.now)
+    assert service.step() == [Send(worker, signal.SIGTERM)]
+    service.die(worker, 0)
+    assert service.step() == [Send(admin, signal.SIGTERM)]
+    service.die(admin, 0)
+    assert service.step() == [Exit(0)]
+
+
 def test_a_second_request_to_stop_kills_at_once():
     service = Simulation(workers=1).running()
     service.service.stop(service.now)

@@ -1,0 +1,68 @@
+"""The command line `relay-gateway`: finds the subcommand. Each one's arguments and work are in a module of its own.
+
+Only the chosen subcommand's module is imported, so that none pays for the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import sys
+from collections.abc import Sequence
+
+from gateway import __version__
+
+# name: (the module with add_arguments(parser) and run(args) -> exit code, what it is for)
+COMMANDS = {
+    "run": ("gateway.run", "run the service: supervisor, workers and the HTTP side"),
+    "check": ("gateway.policy.check", "load a policy without opening a socket and list every problem"),
+    "logs": ("gateway.logs.command", "print log records, and follow new ones with -f"),
+    "report": ("gateway.reports.command", "say what bounces and complaints in files report"),
+    "sink": ("gateway.sink", "an SMTP server that keeps or discards what it gets, to try things out"),
+    "bench": ("relay_gateway_bench.cli", "load and measure SMTP servers"),
+}
+
+EPILOG = """\
+A first policy, in Lua, is in deploy/quickstart.lua; docs/policy.md is the reference. Try:
+
+  relay-gateway check deploy/quickstart.lua           is the policy good?
+  relay-gateway run --policy deploy/quickstart.lua    run it, Ctrl-C stops
+  relay-gateway logs -f var/log                       watch what happens to each message
+  curl http://127.0.0.1:8025/metrics                  and the counters
+
+`relay-gateway COMMAND --help` explains each command.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; argv: the arguments after the program's name. Returns the exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(
+        prog="relay-gateway",
+        description="The SMTP front door of a sending fleet: decides by Lua policy, relays, logs and counts.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"relay-gateway {__version__} (Python {platform.python_version()})"
+    parser.add_argument("--version", action="version", version=version)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((argument for argument in argv if not argument.startswith("-")), None)
+    for name, (module, purpose) in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=purpose, description=purpose, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == chosen:
+            try:
+                implementation = importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if error.name is None or error.name.split(".")[0] == "gateway":
+                    raise
+                print(f"relay-gateway {name} needs {error.name}: install relay-gateway[bench]", file=sys.stderr)
+                return 1
+            implementation.add_arguments(subparser)
+    arguments = parser.parse_args(argv)
+    try:
+        return int(implementation.run(arguments))
+    except KeyboardInterrupt:
+        return 130  # what shells report for SIGINT

@@ -1,0 +1,178 @@
+"""The admin process over real sockets: who may read what, and what is said about the other processes."""
+
+from __future__ import annotations
+
+import gzip
+import mmap
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPResponse
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway import admin, child, metrics
+from gateway._fastpath import CidrSet, CounterPage
+from gateway.config import HttpListener
+from gateway.context import AdminContext
+from gateway.families import State
+
+
+class AdminProcess:
+    """A real admin process with pages of a supervisor, of itself and of two workers."""
+
+    def __init__(self, *trusted: tuple[str, ...]) -> None:
+        size = metrics.page_size()
+        memory = memoryview(mmap.mmap(-1, 4 * size))
+        self.pages = [CounterPage(memory[size * i : size * (i + 1)]) for i in range(4)]
+        for page, worker in zip(self.pages, (-1, -1, 0, 1), strict=True):
+            metrics.claim(page, worker=worker, generation=1, now=time.monotonic())
+            page.pid, page.state = os.getpid(), State.READY
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in trusted]
+        self.ports = [each.getsockname()[1] for each in sockets]
+        is_ready, ready = os.pipe()
+        context = AdminContext(
+            listeners=[(HttpListener(trusted_hosts=CidrSet(t)), s) for t, s in zip(trusted, sockets, strict=True)],
+            page=self.pages[1],
+            pages=self.pages,
+            ready=lambda: os.close(ready),
+        )
+        self.pid = child.start(lambda: admin.run(context), "admin")
+        for each in sockets:
+            each.close()
+        os.close(ready)
+        os.read(is_ready, 1)
+        os.close(is_ready)
+
+    def get(self, path: str, method: str = "GET", listener: int = 0, **headers: str) -> tuple[HTTPResponse, bytes]:
+        connection = HTTPConnection("127.0.0.1", self.ports[listener], timeout=20)
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        body = response.read()
+        connection.close()
+        return response, body
+
+    def status(self, path: str, **options: str) -> tuple[int, str]:
+        response, body = self.get(path, **options)
+        return response.status, body.decode().strip()
+
+    def stop(self) -> int:
+        os.kill(self.pid, signal.SIGTERM)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[AdminProcess]:
+    running = AdminProcess(("127.0.0.1",), ("192.0.2.0/24",))
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture(autouse=True)
+def all_is_well(request):
+    """Every test starts with living, ready processes."""
+    if "process" in request.fixturenames:
+        process = request.getfixturevalue("process")
+        for page in process.pages:
+            page.heartbeat, page.state, page.pid = time.monotonic(), State.READY, os.getpid()
+
+
+def test_metrics_are_the_sum_over_all_pages(process):
+    slot = metrics.COMMANDS.slot("NOOP", "2xx")
+    for page in process.pages:
+        page.set(slot, 3)
+    response, body = process.get("/metrics")
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+    assert samples["relay_gateway_commands_total", "2xx", "NOOP"] == 12
+    assert samples["relay_gateway_worker_memory_bytes", "0"] > 1_000_000
+
+
+def test_openmetrics_is_given_to_who_asks_for_it(process):
+    response, body = process.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert body.endswith(b"# EOF\n")
+    assert list(parse_openmetrics(body.decode()))
+
+
+def test_metrics_are_compressed_for_who_asks_for_it(process):
+    response, body = process.get("/metrics", **{"Accept-Encoding": "gzip"})
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(body).startswith(b"# HELP relay_gateway_")
+
+
+def test_metrics_are_refused_to_peers_outside_trusted_hosts_and_health_is_not(process):
+    response, body = process.get("/metrics", listener=1)
+    assert (response.status, body) == (403, b"127.0.0.1 is not in this listener's trusted_hosts\n")
+    assert process.get("/healthz", listener=1)[0].status == 200
+    assert process.get("/readyz", listener=1)[0].status == 200
+
+
+def test_only_get_and_head_are_answered(process):
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        response, _ = process.get("/metrics", method)
+        assert (response.status, response.headers["Allow"]) == (405, "GET,HEAD")
+    response, body = process.get("/metrics", "HEAD")
+    assert (response.status, body) == (200, b"")
+
+
+def test_an_unknown_path_is_404_and_no_answer_names_the_software_beneath(process):
+    response, _ = process.get("/api/admin/bump-config-epoch")
+    assert (response.status, response.headers["Server"]) == (404, "relay-gateway")
+
+
+def test_the_index_links_every_endpoint(process):
+    _, body = process.get("/")
+    for path in admin.ENDPOINTS:
+        assert f'href="{path}"'.encode() in body
+        assert process.get(path)[0].status == 200
+
+
+def test_healthy_and_ready_while_a_worker_is(process):
+    process.pages[2].state = State.STARTING
+    assert process.status("/healthz") == process.status("/readyz") == (200, "OK")
+    assert process.status("/api/check-liveness/v1") == (200, "OK")
+
+
+def test_not_ready_while_all_workers_start_or_drain(process):
+    process.pages[2].state = process.pages[3].state = State.STARTING
+    assert process.status("/readyz") == (503, "no worker is ready yet")
+    process.pages[2].state = process.pages[3].state = State.DRAINING
+    assert process.status("/readyz") == (503, "shutting down")
+    assert process.status("/api/check-liveness/v1") == (503, "shutting down")
+    assert process.status("/healthz") == (200, "OK")
+
+
+def test_not_healthy_without_a_worker_that_responds(process):
+    process.pages[2].heartbeat -= 60
+    assert process.status("/healthz") == (200, "OK")
+    process.pages[3].pid = 0
+    assert process.status("/healthz") == process.status("/readyz") == (503, "no worker responds")
+
+
+def test_not_healthy_when_the_supervisor_is_stuck(process):
+    process.pages[0].heartbeat -= 60
+    assert process.status("/healthz") == (503, "the supervisor does not respond")
+
+
+def test_the_memory_of_a_process_that_is_gone_is_nothing():
+    assert admin.resident_memory(2**22 + 1) == 0
+
+
+def test_its_own_heartbeat_goes_on_and_term_ends_it_with_an_open_connection():
+    process = AdminProcess(("127.0.0.1",))
+    process.pages[1].heartbeat = 0.0
+    with socket.create_connection(("127.0.0.1", process.ports[0])):
+        deadline = time.monotonic() + 20
+        while not process.pages[1].heartbeat:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert process.stop() == 0
