@@ -3,6 +3,8 @@
 Nothing here is shared with gateway/; a kernel and its oracle agree because both follow the RFC.
 """
 
+import email
+import email.message
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,3 +122,23 @@ def _in_own_family(prefixes: Sequence[Network]) -> list[Network]:
         else prefix
         for prefix in prefixes
     ]
+
+
+# --- reports: RFC 3464, RFC 5965; read by the standard library -----------------------------------------------
+
+
+def report_fields(message: bytes) -> tuple[list[list[tuple[str, str]]], list[tuple[str, str]]]:
+    """(blocks of the first delivery-status child, fields of the first feedback-report child) as stdlib reads them."""
+    blocks: list[list[tuple[str, str]]] = []
+    feedback: list[tuple[str, str]] = []
+    for part in email.message_from_bytes(message).get_payload():
+        children = part.get_payload()
+        if part.get_content_type() == "message/delivery-status" and not blocks:
+            blocks = [_fields(block) for block in children if block.items()]
+        elif part.get_content_type() == "message/feedback-report" and not feedback:
+            feedback = _fields(children[0])
+    return blocks, feedback
+
+
+def _fields(block: email.message.Message) -> list[tuple[str, str]]:
+    return [(name.lower(), " ".join(value.split())) for name, value in block.items()]

@@ -192,13 +192,15 @@ cdef class Report:
         cdef int count = 0
         while event != END_OF_FIELDS and not self.truncated:
             event = field_next(&reader, 0, &field)
-            if event == FIELD:
+            if event != FIELD:
+                groups.end_block()
+            elif count == MAX_FIELDS or len(groups.per_recipient) == MAX_RECIPIENT_GROUPS:
+                self.truncated = True
+            else:
                 groups.add(field_name(field.name), field_text(&field))
                 count += 1
-                self.truncated = count == MAX_FIELDS or len(groups.per_recipient) == MAX_RECIPIENT_GROUPS
-            else:
-                groups.end_block()
-        groups.end_block()
+        if count == MAX_FIELDS:
+            groups.end_block()
         self.per_message = groups.per_message
         self.per_recipient = groups.per_recipient
         for group in groups.per_recipient:
@@ -215,10 +217,11 @@ cdef class Report:
         self.feedback = {}
         while event != END_OF_FIELDS and not self.truncated:
             event = field_next(&reader, 0, &field)
-            if event == FIELD:
+            if count == MAX_FIELDS:
+                self.truncated = event == FIELD
+            elif event == FIELD:
                 self.feedback.setdefault(field_name(field.name), []).append(field_text(&field))
                 count += 1
-                self.truncated = count == MAX_FIELDS
         return bool(self.feedback.get("feedback-type", [""])[0])
 
     def original_fields(self, message):
@@ -268,6 +271,7 @@ cdef Report judge(Report report, Parts* parts, ReportType wanted):
         report.kind = "arf"
         return report
     report.feedback = None
+    report.truncated = False
     if status and report.read_status(&parts.status):
         report.kind = "dsn"
         return report
