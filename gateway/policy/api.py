@@ -17,7 +17,7 @@ from gateway import __version__
 from gateway.config import HttpListener, Listener, LocalLogs, PolicyConfig, Spool
 from gateway.policy import events
 from gateway.policy.objects import Made
-from gateway.policy.options import BadOptions, did_you_mean
+from gateway.policy.options import BadOptions
 from gateway.policy.problems import Problem, Rejected
 from gateway.policy.runtime import Fault, LuaFunction, LuaState, inward, is_function, kind_of
 from gateway.policy.schemas import SCHEMAS
@@ -36,7 +36,7 @@ WITHOUT_EFFECT = (
     "configure_accounting_db_path",
 )  # fmt: skip
 
-# Accepted with a warning: the policy works without it, but its author should know.
+# Without effect too, but `relay-gateway check` warns: what the author wanted does not happen.
 WARNED = {
     "set_config_monitor_globs": "files are not watched; send SIGHUP to reload the policy",
     "set_diagnostic_log_filter": "the diagnostic log has no filter",
@@ -57,6 +57,12 @@ MISSING_MODULES = (
     "aaa", "amqp", "api", "cidr", "counter_series", "crypto", "digest", "dkim", "dns", "domain_map", "encode",
     "file_type", "fs", "http", "jsonl", "kafka", "mimepart", "mpsc", "nats", "regex", "regex_set_map", "secrets",
     "serde", "shaping", "spf", "string", "time", "uuid", "xfer",
+)  # fmt: skip
+
+FUNCTION_NAMES = (
+    *("on", "reject", "disconnect", "available_parallelism", "validation_failed"),
+    *(f"log_{word}" for word in LOG_LEVELS),
+    *MAKERS, *DECLARATIONS, *WITHOUT_EFFECT, *WARNED,
 )  # fmt: skip
 
 _lua_log = logging.getLogger("gateway.policy.lua")
@@ -84,7 +90,7 @@ class Api:
         self.validation_failed = False
         self.handlers: dict[str, list[Handler]] = {}
         self.problems: list[Problem] = []
-        self.warnings: list[Problem] = []
+        self._protected = 0  # how many pcalls we are in
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
 
     def functions(self) -> dict[str, Callable[..., Any]]:
@@ -99,8 +105,7 @@ class Api:
         functions |= {name: partial(self._make, name) for name in MAKERS}
         functions |= {name: partial(self._declare, name) for name in DECLARATIONS}
         functions |= {f"log_{word}": partial(self._log, level) for word, level in LOG_LEVELS.items()}
-        functions |= {name: lambda *_: None for name in WITHOUT_EFFECT}
-        functions |= {name: partial(self._warn, name) for name in WARNED}
+        functions |= {name: lambda *_: None for name in (*WITHOUT_EFFECT, *WARNED)}
         functions |= {name: partial(self._not_supported, name) for name in NOT_SUPPORTED}
         return functions
 
@@ -114,9 +119,17 @@ class Api:
             listeners=tuple(listeners), http_listeners=tuple(http), local_logs=tuple(logs), spools=tuple(spools)
         )
 
+    def protect(self, levels: int) -> None:
+        """For Host.protected."""
+        self._protected += levels
+
+    @property
+    def _collecting(self) -> bool:
+        return self.loading and self._protected == 0
+
     def problem(self, message: str, hint: str = "") -> None:
         """A mistake at the policy's current line: collected while loading, otherwise a Lua error."""
-        if not self.loading:
+        if not self._collecting:
             self._fail(message + (f"; {hint}" if hint else ""))
         self.problems.append(Problem(*self.lua.where(), message, hint))
 
@@ -142,8 +155,6 @@ class Api:
         if registered and event not in events.MULTIPLE:
             first = registered[0]
             return self.problem(f"{event} event already has a handler defined at {first.file}:{first.line}")
-        if event not in events.SUPPORTED and (hint := did_you_mean(event, events.SUPPORTED)):
-            self.warnings.append(Problem(*self.lua.where(), f"kumo.on: event '{event}' is never triggered", hint))
         registered.append(Handler(function, *self.lua.where()))
         return None
 
@@ -155,11 +166,10 @@ class Api:
         try:
             return SCHEMAS[name].read(table)
         except BadOptions as bad:
-            if not self.loading:
+            if not self._collecting:
                 self._fail(bad.deserialize_error(table))
             for trouble in bad.troubles:
-                place = f"{trouble.path}: " if trouble.path else ""
-                self.problem(f"kumo.{name}: {place}{trouble.text}", trouble.hint)
+                self.problem(f"kumo.{name}: {trouble}", trouble.hint)
             return None
 
     def _make(self, name: str, *arguments: object) -> Made:
@@ -209,10 +219,6 @@ class Api:
         if _lua_log.isEnabledFor(level):
             file, line = self.lua.where()
             _lua_log.log(level, "%s:%d: %s", file, line, " ".join(map(self.lua.text, arguments)))
-
-    def _warn(self, name: str, *_: object) -> None:
-        if self.loading:
-            self.warnings.append(Problem(*self.lua.where(), f"kumo.{name} has no effect", WARNED[name]))
 
     def _not_supported(self, name: str, *_: object) -> None:
         self.problem(f"kumo.{name} is not supported yet by relay-gateway")

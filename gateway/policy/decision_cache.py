@@ -44,16 +44,16 @@ class RecentlyUsed(Generic[V]):
 
     def __init__(self, capacity: int) -> None:
         self._half = max(1, capacity // 2)
-        self._young: dict[Hashable, V] = {}
+        self.young: dict[Hashable, V] = {}  # may be looked into directly; what is not there may still be known to `get`
         self._old: dict[Hashable, V] = {}
         self.evictions = 0
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self._old)
 
     def get(self, key: Hashable) -> V | Missing:
         """The value, which thereby counts as used, or MISSING."""
-        value = self._young.get(key, MISSING)
+        value = self.young.get(key, MISSING)
         if value is MISSING:
             value = self._old.pop(key, MISSING)
             if value is not MISSING:
@@ -62,10 +62,10 @@ class RecentlyUsed(Generic[V]):
 
     def put(self, key: Hashable, value: V) -> None:
         """Adds a value under a key that `get` does not find."""
-        if len(self._young) >= self._half:
+        if len(self.young) >= self._half:
             self.evictions += len(self._old)
-            self._old, self._young = self._young, {}
-        self._young[key] = value
+            self._old, self.young = self.young, {}
+        self.young[key] = value
 
 
 class _Read:
@@ -94,13 +94,14 @@ class DecisionCache:
     def lookup(self, arguments: Hashable, values: Mapping[str, Any]) -> Any:
         """The result for a call with these arguments under this metadata, or MISSING."""
         path = arguments
-        get = self._nodes.get
-        node = get(path)
-        while node.__class__ is _Read:
+        while True:
+            node = self._nodes.young.get(path, MISSING)
+            if node is MISSING:
+                node = self._nodes.get(path)
+            if node.__class__ is not _Read:
+                return node
             value = values.get(node.key)
             path = path, value if value.__class__ is str else frozen(value)
-            node = get(path)
-        return node
 
     def store(self, arguments: Hashable, reads: Iterable[tuple[str, Hashable]], result: Any) -> bool:
         """Remembers a result and the (key, frozen value) pairs that were read on the way to it, in order.

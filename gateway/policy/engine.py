@@ -50,8 +50,8 @@ class Policy:
     """A policy in force; made by `load`.
 
     config: what it declares. source: with every Lua file it loaded. handles: the events it has handlers for; the
-    methods that ask for other events need not be called. warnings: what its author should know. answered_from: "cache"
-    or "lua", about the last `listener_domain`.
+    methods that ask for other events need not be called. answered_from: "cache" or "lua", about the last
+    `listener_domain`.
     """
 
     def __init__(
@@ -62,7 +62,6 @@ class Policy:
         self.epoch = epoch
         self.config = handlers.api.config()
         self.handles = frozenset(handlers.api.handlers)
-        self.warnings = tuple(handlers.api.warnings)
         self.answered_from = "lua"
         self._handlers = handlers
         self._page = page
@@ -92,6 +91,11 @@ class Policy:
         handlers = Handlers(source, page, clock)
         handlers.load(validating=validating)
         return cls(source, handlers, epoch=epoch, page=page, verify_every=verify_every, clock=clock)
+
+    def registered_at(self, event: str) -> tuple[str, int]:
+        """File and line of the first handler of an event that has one."""
+        handler = self._handlers.api.handlers[event][0]
+        return handler.file, handler.line
 
     # --- events of a session ------------------------------------------------------------------------------
     # Each may raise Rejected or PolicyError.

@@ -75,6 +75,7 @@ class Handlers:
             exposed={**self._objects.exposed(), **messages.exposed()},
             read=self._read,
             unstable=self._objects.unstable,
+            protected=self.api.protect,
         )
 
     def _read(self, path: str) -> bytes | None:

@@ -11,6 +11,7 @@ from gateway.message import Message
 from gateway.policy.objects import address_of, name_of, plain_json
 from gateway.policy.options import BadOptions, Option, Schema, boolean, list_of, mismatch, string
 from gateway.policy.runtime import Exposed, Fault, LuaState, inward, outward
+from gateway.reports import rfc3464, rfc5965
 from gateway.smtp.address import EnvelopeAddress
 
 WITHOUT_EFFECT = ("save", "shrink", "shrink_data", "set_force_sync")
@@ -145,6 +146,12 @@ class MessageMethods:
 
     def lua_set_data(self, message: Message, data: object) -> None:
         message.set_content(_text(data).encode("latin-1"))
+
+    def lua_parse_rfc3464(self, message: Message) -> Any:
+        return self._lua().value(rfc3464.parse(message.content()))
+
+    def lua_parse_rfc5965(self, message: Message) -> Any:
+        return self._lua().value(rfc5965.parse(message.content()))
 
     # --- header -------------------------------------------------------------------------------------------
 

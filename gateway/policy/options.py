@@ -23,17 +23,25 @@ Table = dict[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One mistake. path: where in the table, "" for the table itself. serde: KumoMTA's words. hint: what to do."""
+    """One mistake. text: for people. serde: KumoMTA's words. keys: where in the table. hint: what to do instead."""
 
-    path: str
     text: str
     serde: str
     hint: str = ""
+    keys: tuple[object, ...] = ()
 
-    def inside(self, label: str) -> Trouble:
+    def inside(self, key: object) -> Trouble:
         """The same mistake seen from one table further out."""
-        joint = "" if not self.path or self.path.startswith("[") else "."
-        return Trouble(f"{label}{joint}{self.path}", self.text, self.serde, self.hint)
+        return Trouble(self.text, self.serde, self.hint, (key, *self.keys))
+
+    def __str__(self) -> str:
+        path = ""
+        for key in self.keys:
+            if isinstance(key, str) and key.isidentifier():
+                path += f".{key}" if path else key
+            else:
+                path += f"[{key}]" if isinstance(key, int) else f"['{key}']"
+        return f"{path}: {self.text}" if path else self.text
 
 
 class BadOptions(Exception):
@@ -41,7 +49,7 @@ class BadOptions(Exception):
 
     def __init__(self, troubles: Iterable[Trouble]) -> None:
         self.troubles = tuple(troubles)
-        super().__init__("; ".join(f"{t.path}: {t.text}" if t.path else t.text for t in self.troubles))
+        super().__init__("; ".join(map(str, self.troubles)))
 
     def deserialize_error(self, table: object) -> str:
         """KumoMTA's message for the first mistake."""
@@ -53,6 +61,9 @@ class Opaque:
     """Stands for a Lua value that no option takes: a function, a coroutine, an object."""
 
     kind: str
+
+
+UNKNOWN = Opaque("value")  # in a table that is only looked at: a value that the policy computes; every reader passes it
 
 
 def as_json(value: object) -> str:
@@ -73,12 +84,12 @@ def mismatch(expected: str, found: object) -> BadOptions:
     """A value of the wrong type, or a right one with the wrong content."""
     kind = "value" if isinstance(found, str) and " one of " in expected else "type"
     serde = f"invalid {kind}: {_serde(found)}, expected {expected}"
-    return BadOptions([Trouble("", f"expected {expected}, found {_described(found)}", serde)])
+    return BadOptions([Trouble(f"expected {expected}, found {_described(found)}", serde)])
 
 
 def refusal(text: str, hint: str = "") -> BadOptions:
     """A mistake whose words are the same for everybody."""
-    return BadOptions([Trouble("", text, text, hint)])
+    return BadOptions([Trouble(text, text, hint)])
 
 
 def _described(value: object) -> str:
@@ -203,14 +214,14 @@ def one_of(kind: type[Enum]) -> Reader:
 # --- readers of tables ------------------------------------------------------------------------------------
 
 
-def collected(parts: Iterable[tuple[str, Reader, object]]) -> list[Any]:
-    """Reads (label, reader, value) triples; raises BadOptions with the mistakes of all of them."""
+def collected(parts: Iterable[tuple[object, Reader, object]]) -> list[Any]:
+    """Reads (key, reader, value) triples; raises BadOptions with the mistakes of all of them."""
     results, troubles = [], []
-    for label, read, value in parts:
+    for key, read, value in parts:
         try:
-            results.append(read(value))
+            results.append(value if value is UNKNOWN else read(value))
         except BadOptions as bad:
-            troubles += [trouble.inside(label) for trouble in bad.troubles]
+            troubles += [trouble.inside(key) for trouble in bad.troubles]
     if troubles:
         raise BadOptions(troubles)
     return results
@@ -228,7 +239,7 @@ def list_of(read: Reader, what: str) -> Reader:
 
     def read_list(value: object) -> tuple[Any, ...]:
         items = items_of(value, f"a list of {what}")
-        return tuple(collected((f"[{index}]", read, item) for index, item in enumerate(items, 1)))
+        return tuple(collected((index, read, item) for index, item in enumerate(items, 1)))
 
     return read_list
 
@@ -239,7 +250,7 @@ def map_of(read: Reader, what: str) -> Reader:
     def read_map(value: object) -> dict[str, Any]:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise mismatch(f"a table of {what}", value)
-        return dict(zip(value, collected((f"['{key}']", read, item) for key, item in value.items()), strict=True))
+        return dict(zip(value, collected((key, read, item) for key, item in value.items()), strict=True))
 
     return read_map
 
@@ -248,7 +259,14 @@ def cidrs(value: object) -> CidrSet:
     """A list of CIDRs."""
     texts = list_of(string, "CIDRs")(value)
     try:
-        return CidrSet(texts)
+        return CidrSet(text for text in texts if text is not UNKNOWN)
+    except CidrError as error:
+        raise refusal(str(error)) from None
+
+
+def _cidr(value: object) -> CidrSet:
+    try:
+        return CidrSet((string(value),))
     except CidrError as error:
         raise refusal(str(error)) from None
 
@@ -257,12 +275,10 @@ def cidr_map(read: Reader) -> Reader:
     """A table whose keys are CIDRs."""
 
     def read_cidr_map(value: object) -> dict[str, Any]:
-        blocks: dict[str, Any] = map_of(read, "CIDRs and their parameters")(value)
-        try:
-            CidrSet(blocks)
-        except CidrError as error:
-            raise refusal(str(error)) from None
-        return blocks
+        if not isinstance(value, dict):
+            raise mismatch("a table of CIDRs and their parameters", value)
+        collected((key, _cidr, key) for key in value)
+        return dict(zip(value, collected((key, read, item) for key, item in value.items()), strict=True))
 
     return read_cidr_map
 
@@ -343,9 +359,9 @@ class Schema:
         """The checked options by name, with defaults. Raises BadOptions."""
         if not isinstance(value, dict):
             raise mismatch("a table", value)
-        troubles = [self._unknown(key) for key in value if key not in self.options]
+        troubles = [self._unknown(key).inside(key) for key in value if key not in self.options]
         troubles += [
-            Trouble("", f"'{name}' is missing", f"missing field `{name}`")
+            Trouble(f"'{name}' is missing", f"missing field `{name}`")
             for name, option in self.options.items()
             if option.required and name not in value
         ]
@@ -365,4 +381,4 @@ class Schema:
         quoted = [f"`{name}`" for name in names]
         expected = " or ".join(quoted) if len(quoted) <= 2 else "one of " + ", ".join(quoted)
         hint = did_you_mean(str(key), names) or "accepted: " + ", ".join(names)
-        return Trouble("", f"unknown option '{key}'", f"unknown field `{key}`, expected {expected}", hint)
+        return Trouble("unknown option", f"unknown field `{key}`, expected {expected}", hint)

@@ -29,6 +29,20 @@ unstable(os, 'clock', 'date', 'execute', 'remove', 'rename', 'time', 'tmpname')
 unstable(math, 'random', 'randomseed')
 unstable(io, 'close', 'input', 'lines', 'open', 'output', 'popen', 'read', 'tmpfile', 'write')
 
+-- A mistake in options that a policy is prepared for (inside pcall) is an error at once; while a policy loads, others
+-- are collected.
+for _, name in ipairs { 'pcall', 'xpcall' } do
+  local original = _G[name]
+  local function leave(...)
+    host.protected(-1)
+    return ...
+  end
+  _G[name] = function(...)
+    host.protected(1)
+    return leave(original(...))
+  end
+end
+
 -- Lua files come from the policy's snapshot; only text is loaded, because bytecode can break the interpreter.
 local function loaded(path, ...)
   local text = host.read(path)

@@ -51,7 +51,7 @@ class Exposed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """What a LuaState offers to the policy. read: a Lua file's content, None if there is none. unstable: called when
-    something without a stable answer is used."""
+    something without a stable answer is used. protected: told of every pcall, +1 at its start and -1 at its end."""
 
     version: str
     package_path: str
@@ -60,6 +60,7 @@ class Host:
     exposed: Mapping[type, Exposed]
     read: Callable[[str], bytes | None]
     unstable: Callable[[], None]
+    protected: Callable[[int], None]
 
 
 def outward(text: str) -> str:
@@ -91,6 +92,7 @@ class LuaState:
             "missing_modules": " ".join(host.missing_modules),
             "read": lambda path: host.read(inward(path)),
             "unstable": host.unstable,
+            "protected": host.protected,
             "fields": lambda value: self._lua.table_from(self._fields(value)),
             "text": lambda value: outward(str(value)),
         }

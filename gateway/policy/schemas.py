@@ -39,6 +39,7 @@ from gateway.policy.options import (
     boolean,
     cidr_map,
     cidrs,
+    collected,
     duration,
     header_name,
     integer,
@@ -235,8 +236,7 @@ _RECORD_SETTINGS = Schema(
 def per_record(value: object) -> dict[str, RecordSettings]:
     """`per_record`: record type → settings."""
     settings: dict[str, RecordSettings] = map_of(_RECORD_SETTINGS, "record types and settings")(value)
-    for name in settings:
-        one_of(RecordType)(name)
+    collected((name, one_of(RecordType), name) for name in settings)
     return settings
 
 
