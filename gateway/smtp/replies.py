@@ -215,3 +215,18 @@ NO_DESTINATION = Reply(451, "4.3.5", "No destination is configured for this mess
 POLICY_FAILED = Reply(451, "4.3.0", "Local problem; try again later", Reason.POLICY_ERROR)
 INTERNAL = Reply(451, "4.3.0", "Local problem; try again later", Reason.INTERNAL_ERROR)
 STORAGE = Reply(451, "4.3.0", "Local problem; try again later", Reason.STORAGE)
+
+# What the relay says where no next hop has said anything that could be passed on. RFC 3463 §3.5.
+UPSTREAM_UNREACHABLE = Reply(451, "4.4.1", "The next hop cannot be reached", Reason.UPSTREAM_UNREACHABLE)
+UPSTREAM_TIMEOUT = Reply(451, "4.4.2", "The next hop did not answer in time", Reason.UPSTREAM_TIMEOUT)
+UPSTREAM_BUSY = Reply(451, "4.4.5", "All connections to the next hop are busy", Reason.UPSTREAM_TIMEOUT)
+UPSTREAM_LOST = Reply(451, "4.4.2", "The next hop closed the connection", Reason.UPSTREAM_LOST)
+UPSTREAM_PROTOCOL = Reply(451, "4.4.0", "The next hop gave no sensible answer", Reason.UPSTREAM_PROTOCOL)
+UPSTREAM_NOT_SENT = Reply(
+    451, "4.4.0", "Not sent: another recipient of the message was deferred", Reason.UPSTREAM_DEFERRED
+)
+UPSTREAM_TOO_BIG = Reply(552, "5.3.4", "message too big for the next hop", Reason.UPSTREAM_REFUSED)
+UPSTREAM_WITHOUT_SMTPUTF8 = Reply(553, "5.6.7", "The next hop does not offer SMTPUTF8", Reason.UPSTREAM_REFUSED)
+OUTCOME_UNKNOWN = Reply(  # RFC 1047
+    451, "4.4.2", "The next hop vanished before it confirmed the message", Reason.OUTCOME_UNKNOWN
+)

@@ -1,0 +1,425 @@
+"""The client's side of SMTP towards one upstream server, without I/O: bytes in, events and bytes out.
+
+Lives here: the order of commands (greeting, EHLO, STARTTLS, then one transaction after the other), what the server
+offers, and the rule that decides whether the content goes out: MAIL and DATA accepted, at least one recipient
+accepted, and none deferred, because a message must not reach some now and again all of them later. What the answers
+mean for each recipient is gateway/relay/outcome.py; sockets, clocks and TLS are gateway/relay/connection.py.
+RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3207 (STARTTLS), 6152 (8BITMIME), 6531 (SMTPUTF8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum, StrEnum, auto
+
+from gateway.config import EgressPath, UpstreamTls
+from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.response import Answer, MalformedReply, ReplyReader
+
+END_OF_DATA = b".\r\n"
+QUIT_TIMEOUT = 5.0  # seconds; nothing depends on the answer
+
+
+class State(Enum):
+    """What the session is waiting for."""
+
+    GREETING = auto()
+    EHLO = auto()
+    HELO = auto()
+    STARTTLS = auto()
+    HANDSHAKE = auto()  # of TLS, by the caller
+    READY = auto()  # for `begin`
+    ENVELOPE = auto()  # answers to MAIL, RCPT and DATA
+    CONTENT = auto()  # the answer to the final dot
+    RESET = auto()
+    QUIT = auto()
+    CLOSED = auto()  # nothing more to say; the connection has to be dropped, unsent bytes included
+
+
+class Stage(StrEnum):
+    """What the answer that is due is an answer to."""
+
+    GREETING = "greeting"
+    EHLO = "ehlo"  # or HELO
+    STARTTLS = "starttls"  # and the handshake
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    END_OF_DATA = "end_of_data"
+    RSET = "rset"
+    QUIT = "quit"
+    IDLE = "idle"  # none is due
+
+
+class Event(Enum):
+    """What `receive_data` has to tell."""
+
+    READY = auto()  # a transaction may begin
+    START_TLS = auto()  # the caller does the handshake now, then calls `tls_started`
+    CONCLUDED = auto()  # the transaction has all its answers; `state` says whether the session goes on
+    FAILED = auto()  # see `failure`; a transaction under way has not got its last answer
+    BYE = auto()  # QUIT was answered
+
+
+class Failure(StrEnum):
+    """Why a connection failed."""
+
+    RESOLVE = "resolve"
+    PROHIBITED = "prohibited"
+    CONNECT = "connect"
+    GREETING = "greeting"
+    TLS = "tls"
+    PROTOCOL = "protocol"
+    TIMEOUT = "timeout"
+    LOST = "lost"
+
+
+class Transaction:
+    """One mail transaction: what goes out, and the answers that came back, in order.
+
+    recipients: at least one. chunks: the content, dot-stuffed, ending with CRLF, without the final dot. size: octets
+    of the content before stuffing. answers: to MAIL, each RCPT, DATA and the final dot, as far as they were asked.
+    """
+
+    __slots__ = ("answers", "chunks", "content_sent", "eight_bit", "recipients", "sender", "size", "smtputf8")
+
+    def __init__(
+        self,
+        sender: EnvelopeAddress,
+        recipients: Sequence[EnvelopeAddress],
+        chunks: Sequence[bytes],
+        *,
+        size: int,
+        eight_bit: bool = False,
+        smtputf8: bool = False,
+    ) -> None:
+        self.sender = sender
+        self.recipients = recipients
+        self.chunks = chunks
+        self.size = size
+        self.eight_bit = eight_bit
+        self.smtputf8 = smtputf8
+        self.answers: list[Answer] = []
+        self.content_sent = False  # True from the moment the final dot may be on its way
+
+    @property
+    def content_may_follow(self) -> bool:
+        """True while no answer so far speaks against sending the content."""
+        codes = [code // 100 for code, _ in self.answers[1 : len(self.recipients) + 1]]
+        return self.answers[0][0] // 100 == 2 and 2 in codes and 4 not in codes
+
+
+class ClientSession:
+    """One connection's SMTP dialogue.
+
+    path: TLS, pipelining and timeouts wanted. hostname: for EHLO where the path names none.
+    """
+
+    __slots__ = (
+        "_commands",
+        "_output",
+        "_path",
+        "_pipelining",
+        "_reader",
+        "_timeouts",
+        "_tls_active",
+        "answered",
+        "detail",
+        "ehlo_domain",
+        "extensions",
+        "failed_at",
+        "failure",
+        "size_limit",
+        "state",
+        "transaction",
+    )
+
+    def __init__(self, path: EgressPath, hostname: str) -> None:
+        self.state = State.GREETING
+        self.ehlo_domain = path.ehlo_domain or hostname
+        self.extensions: dict[str, str] = {}  # keyword, in upper case → parameters
+        self.size_limit = 0  # octets the server takes at most; 0 when it named no limit
+        self.transaction: Transaction | None = None
+        self.failure: Failure | None = None
+        self.failed_at = Stage.IDLE  # what was due then
+        self.detail = ""  # of the failure, for the log only
+        self.answered: list[tuple[Stage, int]] = []  # codes outside transactions, for the caller to count and clear
+        self._path = path
+        self._timeouts = _timeouts(path)
+        self._reader = ReplyReader()
+        self._output: list[bytes] = []
+        self._commands: list[str] = []  # of the envelope, when they go out one by one
+        self._pipelining = False
+        self._tls_active = False
+
+    # --- the caller's side --------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> Event | None:
+        """What the server sent. Returns at most one event: none can follow another before the caller has acted."""
+        if self.state is State.CLOSED:
+            return None
+        self._reader.feed(data)
+        try:
+            while (answer := self._reader.next_answer()) is not None:
+                if self.state is not State.ENVELOPE and self.state is not State.CONTENT:
+                    self.answered.append((self.stage, answer[0]))
+                event = _REACTIONS[self.state](self, answer)
+                if (event is not None or self._output) and not self._reader.empty:
+                    return self._out_of_step(event)
+                if event is not None:
+                    return event
+        except MalformedReply as error:
+            return self.fail(Failure.PROTOCOL, str(error))
+        return None
+
+    def data_to_send(self) -> list[bytes]:
+        """Everything to write since the last call, as one gathered write. Content is passed through, not copied."""
+        output = self._output
+        if output:
+            self._output = []
+        return output
+
+    def begin(self, transaction: Transaction) -> None:
+        """Start a transaction; the state must be READY."""
+        if self.state is not State.READY:
+            raise RuntimeError(f"a transaction cannot begin while {self.state.name}")
+        self.transaction = transaction
+        self.state = State.ENVELOPE
+        commands = [f"MAIL FROM:<{transaction.sender.email}>{self._mail_parameters(transaction)}\r\n"]
+        commands += [f"RCPT TO:<{recipient.email}>\r\n" for recipient in transaction.recipients]
+        commands.append("DATA\r\n")
+        self._commands = commands
+        self._say("".join(commands) if self._pipelining else commands[0])
+
+    def quit(self) -> None:
+        """Take leave of a session that is READY; BYE follows."""
+        self.state = State.QUIT
+        self._say("QUIT\r\n")
+
+    def tls_started(self) -> None:
+        """The handshake that START_TLS asked for succeeded. What the server said before does not count any more."""
+        self._tls_active = True
+        self._hello()
+
+    def fail(self, failure: Failure, detail: str) -> Event:
+        """Give the session up: nothing more is sent, and a transaction under way stays without its last answer."""
+        self.failed_at = self.stage
+        self.state = State.CLOSED
+        self.failure = failure
+        self.detail = detail
+        self._output = []
+        return Event.FAILED
+
+    @property
+    def stage(self) -> Stage:
+        """What the server's next answer will be an answer to."""
+        if self.state is not State.ENVELOPE or self.transaction is None:
+            return _STAGES[self.state]
+        answered = len(self.transaction.answers)
+        if answered == 0:
+            return Stage.MAIL
+        return Stage.DATA if answered > len(self.transaction.recipients) else Stage.RCPT
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that the server has for its next answer; when none is due, how long to keep the connection."""
+        return self._timeouts[self.stage]
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def _say(self, commands: str) -> None:
+        self._output.append(commands.encode())
+
+    def _hello(self) -> None:
+        self.state = State.EHLO
+        self._say(f"EHLO {self.ehlo_domain}\r\n")
+
+    def _mail_parameters(self, transaction: Transaction) -> str:
+        parameters = ""
+        if "SIZE" in self.extensions:
+            parameters = f" SIZE={transaction.size}"
+        # Without 8BITMIME the content goes out as it is: every MTA of the last decades is 8-bit clean, and recoding
+        # would change signed content. Only the declaration has to be left out (RFC 6152 §3).
+        if transaction.eight_bit and "8BITMIME" in self.extensions:
+            parameters += " BODY=8BITMIME"
+        if transaction.smtputf8:
+            parameters += " SMTPUTF8"
+        return parameters
+
+    # --- answers, one method per state --------------------------------------------------------------------------------
+
+    def _on_greeting(self, answer: Answer) -> Event | None:
+        if answer[0] != 220:
+            return self.fail(Failure.GREETING, f"greeting: {_shown(answer)}")
+        self._hello()
+        return None
+
+    def _on_ehlo(self, answer: Answer) -> Event | None:
+        code, octets = answer
+        if code // 100 == 5:  # RFC 5321 §3.2: a server without extensions
+            self.state = State.HELO
+            self._say(f"HELO {self.ehlo_domain}\r\n")
+            return None
+        if code != 250:
+            return self.fail(Failure.GREETING, f"EHLO: {_shown(answer)}")
+        self.extensions = _extensions(octets)
+        self.size_limit = _size_limit(self.extensions)
+        return self._greeted()
+
+    def _on_helo(self, answer: Answer) -> Event | None:
+        if answer[0] != 250:
+            return self.fail(Failure.GREETING, f"HELO: {_shown(answer)}")
+        return self._greeted()
+
+    def _greeted(self) -> Event | None:
+        tls = self._path.enable_tls
+        if not self._tls_active and tls is not UpstreamTls.DISABLED:
+            if "STARTTLS" in self.extensions:
+                self.state = State.STARTTLS
+                self._say("STARTTLS\r\n")
+                return None
+            if tls in (UpstreamTls.REQUIRED, UpstreamTls.REQUIRED_INSECURE):
+                return self.fail(Failure.TLS, "STARTTLS is required and not offered")
+        self._pipelining = self._path.enable_pipelining and "PIPELINING" in self.extensions
+        self.state = State.READY
+        return Event.READY
+
+    def _on_starttls(self, answer: Answer) -> Event | None:
+        if answer[0] != 220:  # going on in clear would let anyone on the way switch TLS off
+            return self.fail(Failure.TLS, f"STARTTLS: {_shown(answer)}")
+        self.state = State.HANDSHAKE
+        return Event.START_TLS
+
+    def _on_envelope(self, answer: Answer) -> Event | None:
+        transaction = self.transaction
+        assert transaction is not None
+        asked_for_data = len(transaction.answers) == len(self._commands) - 1
+        if answer[0] == 421:  # RFC 5321 §3.8: the server leaves; this is no verdict on the message
+            return self.fail(Failure.LOST, _shown(answer))
+        if answer[0] // 100 == (2 if asked_for_data else 3):
+            return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
+        transaction.answers.append(answer)
+        if asked_for_data:
+            return self._on_data(transaction, answer)
+        return None if self._pipelining else self._next_command(transaction)
+
+    def _next_command(self, transaction: Transaction) -> Event | None:
+        """Without PIPELINING: what to say after an answer to MAIL or RCPT."""
+        asked = len(transaction.answers)
+        refused = asked == 1 and transaction.answers[0][0] // 100 != 2
+        if refused or (asked == len(self._commands) - 1 and not transaction.content_may_follow):
+            return self._conclude(State.RESET)
+        self._say(self._commands[asked])
+        return None
+
+    def _on_data(self, transaction: Transaction, answer: Answer) -> Event | None:
+        if answer[0] // 100 != 3:
+            return self._conclude(State.RESET)
+        if not transaction.content_may_follow:
+            # RFC 2920 §3.1 would have a lone dot sent here; closing cannot be mistaken for an empty message
+            return self._conclude(State.CLOSED)
+        if not self._reader.empty:
+            return self.fail(Failure.PROTOCOL, "an answer to the content before it was sent")
+        transaction.content_sent = True
+        self.state = State.CONTENT
+        self._output += transaction.chunks
+        self._output.append(END_OF_DATA)
+        return None
+
+    def _on_content(self, answer: Answer) -> Event | None:
+        assert self.transaction is not None
+        if answer[0] // 100 == 3:
+            return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
+        self.transaction.answers.append(answer)
+        if answer[0] // 100 == 2:
+            return self._conclude(State.READY)  # the next MAIL needs no RSET
+        return self._conclude(State.CLOSED if answer[0] == 421 else State.RESET)
+
+    def _conclude(self, state: State) -> Event:
+        self.state = state
+        if state is State.RESET:
+            self._say("RSET\r\n")
+        return Event.CONCLUDED
+
+    def _on_reset(self, answer: Answer) -> Event | None:
+        if answer[0] // 100 != 2:
+            return self.fail(Failure.PROTOCOL, f"RSET: {_shown(answer)}")
+        self.state = State.READY
+        return Event.READY
+
+    def _on_quit(self, answer: Answer) -> Event | None:
+        self.state = State.CLOSED
+        return Event.BYE
+
+    def _on_unsolicited(self, answer: Answer) -> Event | None:
+        failure = Failure.LOST if answer[0] == 421 else Failure.PROTOCOL
+        return self.fail(failure, f"unasked: {_shown(answer)}")
+
+    def _out_of_step(self, event: Event | None) -> Event:
+        """More arrived than was asked for, so the next answer could be taken for that to something else."""
+        if event is None or event is Event.READY or event is Event.START_TLS:
+            return self.fail(Failure.PROTOCOL, "an answer before its command")
+        self.state = State.CLOSED
+        self._output = []
+        return event
+
+
+_REACTIONS: dict[State, Callable[[ClientSession, Answer], Event | None]] = {
+    State.GREETING: ClientSession._on_greeting,
+    State.EHLO: ClientSession._on_ehlo,
+    State.HELO: ClientSession._on_helo,
+    State.STARTTLS: ClientSession._on_starttls,
+    State.HANDSHAKE: ClientSession._on_unsolicited,
+    State.READY: ClientSession._on_unsolicited,
+    State.ENVELOPE: ClientSession._on_envelope,
+    State.CONTENT: ClientSession._on_content,
+    State.RESET: ClientSession._on_reset,
+    State.QUIT: ClientSession._on_quit,
+}
+
+_STAGES = {
+    State.GREETING: Stage.GREETING,
+    State.EHLO: Stage.EHLO,
+    State.HELO: Stage.EHLO,
+    State.STARTTLS: Stage.STARTTLS,
+    State.HANDSHAKE: Stage.STARTTLS,
+    State.READY: Stage.IDLE,
+    State.CONTENT: Stage.END_OF_DATA,
+    State.RESET: Stage.RSET,
+    State.QUIT: Stage.QUIT,
+    State.CLOSED: Stage.IDLE,
+}
+
+
+def _timeouts(path: EgressPath) -> dict[Stage, float]:
+    return {
+        Stage.GREETING: path.banner_timeout,
+        Stage.EHLO: path.ehlo_timeout,
+        Stage.STARTTLS: path.starttls_timeout,
+        Stage.MAIL: path.mail_from_timeout,
+        Stage.RCPT: path.rcpt_to_timeout,
+        Stage.DATA: path.data_timeout,
+        Stage.END_OF_DATA: path.data_dot_timeout,
+        Stage.RSET: path.mail_from_timeout,
+        Stage.QUIT: QUIT_TIMEOUT,
+        Stage.IDLE: path.idle_timeout,
+    }
+
+
+def _extensions(ehlo_answer: bytes) -> dict[str, str]:
+    """RFC 5321 §4.1.1.1: one keyword and its parameters on every line but the first."""
+    extensions = {}
+    for line in ehlo_answer.decode("ascii", "replace").split("\n")[1:-1]:
+        keyword, _, parameters = line[4:].strip().partition(" ")
+        extensions[keyword.upper()] = parameters.strip()
+    return extensions
+
+
+def _size_limit(extensions: dict[str, str]) -> int:
+    """RFC 1870 §4: SIZE may come without a number, and 0 is no limit either."""
+    parameter = extensions.get("SIZE", "")
+    return int(parameter) if parameter.isascii() and parameter.isdigit() and len(parameter) <= 20 else 0
+
+
+def _shown(answer: Answer) -> str:
+    return ascii(answer[1][:200].decode("ascii", "replace").rstrip())
