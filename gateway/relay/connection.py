@@ -1,0 +1,234 @@
+"""One connection to one member of the fleet: the socket, TLS and clock around a ClientSession.
+
+It opens itself (name, TCP, TLS), moves bytes, and tells its owner what came of it. Which message goes where, and what
+is done about a failure, is gateway/relay/fleet.py; the SMTP is gateway/smtp/client.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+import uuid
+from typing import Protocol, cast
+
+from gateway.config import EgressPath, Host, UpstreamTls
+from gateway.relay.resolver import Resolver
+from gateway.smtp.client import ClientSession, Event, Failure, State, Transaction
+
+_INSECURE = (UpstreamTls.OPPORTUNISTIC_INSECURE, UpstreamTls.REQUIRED_INSECURE)
+
+
+class Owner(Protocol):
+    """Who opened a connection. Calls come from the event loop, never from within `open`, `begin` or `quit`."""
+
+    def connection_opened(self, connection: Connection) -> None:
+        """TCP is established."""
+
+    def connection_ready(self, connection: Connection) -> None:
+        """A transaction may begin: after the handshake, and after the RSET that follows a refused transaction."""
+
+    def transaction_concluded(self, connection: Connection, transaction: Transaction) -> None:
+        """All answers are there. The connection is ready, or resetting (then connection_ready follows), or ends."""
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Exactly once, and the last call. `session.failure` says why; `transaction` is the one cut short, if any."""
+
+
+class Connection(asyncio.Protocol):
+    """An upstream connection.
+
+    address: the IP address in use, "" before. source_address: "IP:PORT" of this end. expires: when the upstream's time
+    is up, on the loop's clock; the owner's sweep calls `time_out` then. transactions: begun so far.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        resolver: Resolver,
+        host: Host,
+        path: EgressPath,
+        hostname: str,
+        owner: Owner,
+    ) -> None:
+        self.session = ClientSession(path, hostname)
+        self.session_id = str(uuid.uuid4())
+        self.host = host
+        self.address = ""
+        self.source_address: str | None = None
+        self.tls_cipher: str | None = None
+        self.tls_protocol_version: str | None = None
+        self.transactions = 0
+        self.expires = loop.time() + path.connect_timeout
+        self.transaction: Transaction | None = None
+        self._loop = loop
+        self._resolver = resolver
+        self._path = path
+        self._owner = owner
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._unsent = False  # the kernel has not taken everything yet, so certainly not the final dot
+        self._ended = False
+
+    # --- the owner's side ---------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """True when a transaction may begin."""
+        return self.session.state is State.READY
+
+    @property
+    def may_have_delivered(self) -> bool:
+        """True when the transaction under way was cut short after its final dot may have reached the upstream."""
+        return self.transaction is not None and self.transaction.content_sent and not self._unsent
+
+    def open(self) -> None:
+        """Start connecting; connection_ready or connection_ended follows."""
+        self._task = self._loop.create_task(self._open())
+
+    def begin(self, transaction: Transaction) -> None:
+        """Start a transaction; the connection must be ready."""
+        self.transactions += 1
+        self.transaction = transaction
+        self.session.begin(transaction)
+        self._flush()
+
+    def quit(self) -> None:
+        """Close in good order; the connection must be ready."""
+        self.session.quit()
+        self._flush()
+
+    def time_out(self) -> None:
+        """Give up waiting for the upstream."""
+        self.abort(Failure.TIMEOUT, "no answer in time")
+
+    def abort(self, failure: Failure, detail: str) -> None:
+        """Drop the connection at once, with whatever was not sent yet."""
+        self.session.fail(failure, detail)
+        self._end()
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        try:
+            addresses = await self._resolver.addresses(self.host.address)
+        except OSError as error:
+            return self.abort(Failure.RESOLVE, str(error))
+        if any(self._path.prohibited_hosts.contains_text(address) for address in addresses):
+            return self.abort(Failure.PROHIBITED, f"prohibited_hosts covers {', '.join(addresses)}")
+        for address in addresses:
+            self.address = address
+            try:
+                await self._loop.create_connection(lambda: self, address, self.host.port or self._path.smtp_port)
+                return None
+            except OSError as error:
+                detail = str(error)
+        return self.abort(Failure.CONNECT, detail)
+
+    async def _start_tls(self) -> None:
+        insecure = self._path.enable_tls in _INSECURE
+        try:
+            transport = await self._loop.start_tls(
+                cast(asyncio.Transport, self._transport),
+                self,
+                _tls_context(insecure),
+                server_hostname=self.host.address,
+                ssl_handshake_timeout=self._path.starttls_timeout,
+            )
+        except (OSError, ssl.CertificateError) as error:  # ssl.SSLError is an OSError
+            return self.abort(Failure.TLS, str(error) or type(error).__name__)
+        if transport is None or self._ended:
+            return self.abort(Failure.TLS, "connection lost during the handshake")
+        self._transport = transport
+        transport.set_write_buffer_limits(high=0)
+        tls = transport.get_extra_info("ssl_object")
+        self.tls_cipher, self.tls_protocol_version = tls.cipher()[0], tls.version()
+        self.session.tls_started()
+        return self._flush()
+
+    # --- asyncio's side -----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        # pause_writing is called whenever something had to be left for later: that is how `_unsent` is exact
+        self._transport.set_write_buffer_limits(high=0)
+        if self._ended:  # given up meanwhile
+            self._transport.abort()
+            return
+        self.source_address = _source_address(transport)
+        self.expires = self._loop.time() + self.session.timeout
+        self._owner.connection_opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        event = self.session.receive_data(data)
+        self._flush()
+        if event is not None:
+            self._on(event)
+
+    def pause_writing(self) -> None:
+        self._unsent = True
+
+    def resume_writing(self) -> None:
+        self._unsent = False
+        self.expires = self._loop.time() + self.session.timeout
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._ended:
+            self.abort(Failure.LOST, str(exc or "closed by the upstream"))
+
+    # --- what happened ------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        output = self.session.data_to_send()
+        self.expires = self._loop.time() + self.session.timeout
+        if output and self._transport is not None:
+            self._transport.writelines(output)
+
+    def _on(self, event: Event) -> None:
+        if event is Event.CONCLUDED:
+            self._on_concluded()
+        elif event is Event.READY:
+            self._owner.connection_ready(self)
+        elif event is Event.START_TLS:
+            self._task = self._loop.create_task(self._start_tls())
+        else:
+            self._end()
+
+    def _on_concluded(self) -> None:
+        transaction = self.transaction
+        assert transaction is not None
+        if self._unsent and transaction.answers[-1][0] // 100 == 2:
+            # praise for a message that has not been sent: the rest of it must stay here
+            del transaction.answers[-1]
+            return self.abort(Failure.PROTOCOL, "an answer to the content before it was sent")
+        if self._unsent:  # refused in the middle; the refusal counts, the rest of the content cannot be called back
+            self.session.fail(Failure.PROTOCOL, "refused before all of the content was sent")
+        self.transaction = None
+        self._owner.transaction_concluded(self, transaction)
+        return self._end() if self.session.state is State.CLOSED else None
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._task is not None:
+            self._task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self._owner.connection_ended(self)
+
+
+@functools.cache
+def _tls_context(insecure: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _source_address(transport: asyncio.BaseTransport) -> str:
+    host, port = transport.get_extra_info("sockname")[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,313 @@
+"""A fleet: the members of one `mx_list`, the connections to them, and the jobs that wait for one.
+
+Work goes to the member with the fewest transactions in flight among those with room; where none has room it waits,
+first in, first out. A member that fails a job before the content was sent is replaced by another one; a kept
+connection that turns out dead gets one more try on a new connection to the same member. What a single connection does
+is gateway/relay/connection.py, what answers mean is gateway/relay/outcome.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from gateway._fastpath import CounterPage
+from gateway.config import EgressPath, Host, SmtpFleet
+from gateway.relay import counting, outcome
+from gateway.relay.connection import Connection
+from gateway.relay.handover import site_name
+from gateway.relay.job import Job
+from gateway.relay.resolver import Resolver
+from gateway.smtp import replies
+from gateway.smtp.client import Transaction
+from gateway.smtp.replies import Reply
+
+REST = 5.0  # seconds for which a member that failed is asked last
+
+logger = logging.getLogger(__name__)
+
+
+class Fleet:
+    """The members of one `mx_list` as one worker reaches them with one egress path.
+
+    jobs: submitted and not reported yet. last_used: when one was submitted, on the loop's clock.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        resolver: Resolver,
+        page: CounterPage,
+        hostname: str,
+        protocol: SmtpFleet,
+        path: EgressPath,
+    ) -> None:
+        self.loop = loop
+        self.resolver = resolver
+        self.page = page
+        self.hostname = hostname
+        self.path = path
+        self.jobs = 0
+        self.last_used = loop.time()
+        self.closing = False
+        self._members = [Member(self, host) for host in protocol.mx_list]
+        self._next = 0  # where the next choice starts, so that ties go round
+        self._waiting: deque[Job] = deque()
+        self._site = f"unspecified->{site_name(protocol)}@smtp_client"
+
+    # --- the relay's side ---------------------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """Connections open or opening."""
+        return sum(len(member.connections) for member in self._members)
+
+    def submit(self, job: Job) -> None:
+        """Take a job on; it is reported exactly once."""
+        self.jobs += 1
+        self.last_used = self.loop.time()
+        self._place(job, replies.UPSTREAM_UNREACHABLE)
+
+    def sweep(self, now: float) -> None:
+        """Notice whose time is up: connections, their jobs, and jobs that wait. Called a few times a second."""
+        for job in [job for job in self._waiting if now >= job.deadline]:
+            self._waiting.remove(job)
+            self.page.add(counting.WAITING, -1)
+            self._give_up(job, replies.UPSTREAM_BUSY)
+        for member in self._members:
+            member.sweep(now)
+
+    def close(self) -> None:
+        """Take leave of every connection as soon as it carries nothing; jobs go on."""
+        self.closing = True
+        for member in self._members:
+            member.quit_idle()
+
+    def abort(self) -> None:
+        """Report every job now and drop every connection."""
+        now = self.loop.time()
+        for job in self._waiting:
+            job.deadline = now
+        for member in self._members:
+            member.expire(now)
+        self.sweep(now)
+
+    # --- the members' side --------------------------------------------------------------------------------------------
+
+    def report(self, job: Job) -> None:
+        """The job has all its outcomes."""
+        self.jobs -= 1
+        seconds = job.report(self._site)
+        self.page.observe(counting.DURATION, seconds)
+
+    def next_waiting(self, member: Member) -> Job | None:
+        """The job that has waited longest for this member or any other."""
+        for index, job in enumerate(self._waiting):
+            if member not in job.tried:
+                del self._waiting[index]
+                self.page.add(counting.WAITING, -1)
+                return job
+        return None
+
+    def recover(self, member: Member, job: Job, connection: Connection) -> None:
+        """A connection ended under its job: go on elsewhere if that is safe."""
+        now = self.loop.time()
+        transaction = connection.transaction
+        if transaction is not None and connection.may_have_delivered:
+            job.settle(outcome.unknown(transaction))
+            self.report(job)
+        elif job.begun:
+            self._give_up(job, outcome.failure_reply(connection.session))
+        elif now >= job.deadline:
+            self._give_up(job, replies.UPSTREAM_TIMEOUT)
+        elif transaction is not None and not transaction.answers and connection.transactions > 1:
+            member.carry(job, afresh=True)
+        else:
+            member.rest(now, connection)
+            job.tried.add(member)
+            self._place(job, outcome.failure_reply(connection.session))
+
+    # --- choosing -----------------------------------------------------------------------------------------------------
+
+    def _place(self, job: Job, reply: Reply) -> None:
+        """Give the job to a member, or let it wait for one, or report it with `reply` when all have failed it."""
+        member = self._choose(job)
+        if member is not None:
+            member.carry(job)
+        elif len(job.tried) == len(self._members):
+            self._give_up(job, reply)
+        else:
+            self._waiting.append(job)
+            self.page.add(counting.WAITING)
+
+    def _choose(self, job: Job) -> Member | None:
+        now = self.loop.time()
+        members = self._members
+        first = self._next = (self._next + 1) % len(members)
+        best: Member | None = None
+        best_load = (False, 0)
+        for index in range(first, first + len(members)):
+            member = members[index % len(members)]
+            if member not in job.tried and member.has_room:
+                load = (member.rests_until > now, member.busy)
+                if best is None or load < best_load:
+                    best, best_load = member, load
+        return best
+
+    def _give_up(self, job: Job, reply: Reply) -> None:
+        job.settle_rest(reply)
+        self.report(job)
+
+
+class Member:
+    """One host of the fleet and its connections: the Owner of gateway/relay/connection.py.
+
+    connections: all of them, with the job each was opened for or works on. busy: how many have one.
+    """
+
+    def __init__(self, fleet: Fleet, host: Host) -> None:
+        self.connections: dict[Connection, Job | None] = {}
+        self.busy = 0
+        self.rests_until = 0.0
+        self._fleet = fleet
+        self._host = host
+        self._idle: list[Connection] = []  # last used last, so that a surplus grows old and is closed
+
+    @property
+    def has_room(self) -> bool:
+        """True when a job could be carried at once."""
+        return bool(self._idle) or len(self.connections) < self._fleet.path.connection_limit
+
+    def carry(self, job: Job, *, afresh: bool = False) -> None:
+        """Put the job on an idle connection, or on a new one: always with `afresh`."""
+        self.busy += 1
+        if self._idle and not afresh:
+            connection = self._idle.pop()
+            if not self._begin(connection, job):
+                self._spare(connection)
+            return
+        fleet = self._fleet
+        connection = Connection(fleet.loop, fleet.resolver, self._host, fleet.path, fleet.hostname, self)
+        self.connections[connection] = job
+        job.connection = connection
+        connection.open()
+
+    def rest(self, now: float, connection: Connection) -> None:
+        """The member failed a job; the others come first for a while."""
+        if self.rests_until <= now:
+            session = connection.session
+            where = f"{self._host.name} [{connection.address}]"
+            logger.warning("%s failed at %s: %s: %s", where, session.failed_at, session.failure, session.detail)
+        self.rests_until = now + REST
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for long enough, drop what has been waited for in vain."""
+        for connection, job in list(self.connections.items()):
+            if now < connection.expires and (job is None or now < job.deadline):
+                continue
+            if connection.ready:
+                self._idle.remove(connection)
+                connection.quit()
+            else:
+                connection.time_out()
+
+    def quit_idle(self) -> None:
+        """Close what carries nothing."""
+        while self._idle:
+            self._idle.pop().quit()
+
+    def expire(self, now: float) -> None:
+        """Make the next sweep drop every connection."""
+        self.quit_idle()
+        for connection, job in self.connections.items():
+            connection.expires = now
+            if job is not None:
+                job.deadline = now
+
+    # --- what connections tell ----------------------------------------------------------------------------------------
+
+    def connection_opened(self, connection: Connection) -> None:
+        self._fleet.page.add(counting.OPENED)
+        self._fleet.page.add(counting.OPEN)
+
+    def connection_ready(self, connection: Connection) -> None:
+        self._count_answered(connection)
+        self.rests_until = 0.0
+        job = self.connections[connection]
+        if job is None or not self._begin(connection, job):
+            self._spare(connection)
+
+    def transaction_concluded(self, connection: Connection, transaction: Transaction) -> None:
+        counting.count_transaction(self._fleet.page, transaction)
+        job = self.connections[connection]
+        assert job is not None
+        job.settle(outcome.concluded(transaction))
+        if not job.finished:
+            if connection.ready:
+                self._begin(connection, job)
+            return
+        self._release(connection)
+        if connection.ready:
+            self._spare(connection)  # first, so that whoever is told next finds it
+        self._fleet.report(job)
+
+    def connection_ended(self, connection: Connection) -> None:
+        job = self.connections[connection]
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._count_end(connection, job)
+        if job is not None:
+            self._release(connection)
+        del self.connections[connection]
+        if job is not None:
+            self._fleet.recover(self, job, connection)
+        if self.has_room and (waiting := self._fleet.next_waiting(self)) is not None:
+            self.carry(waiting)
+
+    # --- jobs on connections ------------------------------------------------------------------------------------------
+
+    def _begin(self, connection: Connection, job: Job) -> bool:
+        """Start the job's next transaction; False when the member cannot take the message and the job is reported."""
+        self.connections[connection] = job
+        job.connection = connection
+        refusals = outcome.unsendable(job.batch, connection.session)
+        if refusals is None:
+            connection.begin(job.next_transaction(self._fleet.path.max_recipients_per_batch))
+            return True
+        self._release(connection)
+        job.settle(refusals)
+        self._fleet.report(job)
+        return False
+
+    def _release(self, connection: Connection) -> None:
+        self.connections[connection] = None
+        self.busy -= 1
+
+    def _spare(self, connection: Connection) -> None:
+        """A connection has nothing to do: give it the job that waits longest, keep it, or close it."""
+        fleet = self._fleet
+        if connection.transactions < fleet.path.max_deliveries_per_connection:
+            while (job := fleet.next_waiting(self)) is not None:
+                self.busy += 1
+                if self._begin(connection, job):
+                    return
+            if not fleet.closing:
+                self._idle.append(connection)
+                return
+        connection.quit()
+
+    def _count_answered(self, connection: Connection) -> None:
+        answered = connection.session.answered
+        counting.count_others(self._fleet.page, answered)
+        answered.clear()
+
+    def _count_end(self, connection: Connection, job: Job | None) -> None:
+        page = self._fleet.page
+        self._count_answered(connection)
+        if connection.source_address is not None:
+            page.add(counting.OPEN, -1)
+        if connection.transaction is not None:
+            counting.count_transaction(page, connection.transaction)
+        if job is not None:  # an idle connection may be closed by either side at any time
+            counting.count_failure(page, connection.session)

@@ -1,0 +1,98 @@
+"""The relay of one worker: hands batches over to fleets and Maildirs.
+
+Everything happens in callbacks on the worker's event loop; a connection being opened has a task, a message has none.
+Nothing is retried over time and nothing is stored: what cannot be handed over by the deadline comes back, and the
+client that still holds the message is told to try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway._fastpath import CounterPage
+from gateway.config import EgressPath, Maildir, QueueConfig, SmtpFleet
+from gateway.relay.fleet import Fleet
+from gateway.relay.handover import Batch, Done
+from gateway.relay.job import Job
+from gateway.relay.maildir import MaildirWriter
+from gateway.relay.resolver import Resolver
+
+SWEEP_INTERVAL = 0.25  # seconds; how late a timeout may be noticed
+FORGET_AFTER = 600.0  # seconds without use after which a fleet is forgotten
+CLOSE_INTERVAL = 0.02  # seconds
+MOST_IDENTITIES = 1024
+
+
+class Relay:
+    """hostname: for EHLO where the egress path names none, and in Maildir file names."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, page: CounterPage, hostname: str) -> None:
+        self._loop = loop
+        self._page = page
+        self._hostname = hostname
+        self._resolver = Resolver(loop)
+        self._maildirs = MaildirWriter(loop, page, hostname)
+        self._fleets: dict[tuple[SmtpFleet, EgressPath], Fleet] = {}
+        # Hashing two configurations by value costs more than all else here, so remember these very objects. They are
+        # kept with the fleet: an id stays theirs as long as they live.
+        self._by_identity: dict[tuple[int, int], tuple[Fleet, SmtpFleet, EgressPath]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def hand_over(self, batch: Batch, queue: QueueConfig, path: EgressPath, deadline: float, done: Done) -> None:
+        """Hand a batch over to where its queue says, which must have a destination (`protocol` is not None).
+
+        deadline: on the loop's clock; what is not delivered by then comes back TRANSIENT, or UNKNOWN if the upstream
+        may have it. done: called exactly once with the outcome of each recipient, at once or later, from the loop.
+        """
+        protocol = queue.protocol
+        if isinstance(protocol, SmtpFleet):
+            if self._timer is None:
+                self._timer = self._loop.call_later(SWEEP_INTERVAL, self._sweep)
+            self._fleet(protocol, path).submit(Job(batch, deadline, done))
+        elif isinstance(protocol, Maildir):
+            self._maildirs.deliver(batch, protocol, done)
+        else:
+            raise ValueError("the queue has no destination")
+
+    async def close(self, grace: float) -> None:
+        """Stop: hand-overs under way get `grace` seconds, then come back as if their deadline had passed."""
+        for fleet in self._fleets.values():
+            fleet.close()
+        end = self._loop.time() + grace
+        while self._at_work and self._loop.time() < end:
+            await asyncio.sleep(CLOSE_INTERVAL)
+        for fleet in self._fleets.values():
+            fleet.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._maildirs.close()
+
+    @property
+    def _at_work(self) -> bool:
+        return self._maildirs.jobs > 0 or any(fleet.jobs or fleet.connections for fleet in self._fleets.values())
+
+    def _fleet(self, protocol: SmtpFleet, path: EgressPath) -> Fleet:
+        identity = (id(protocol), id(path))
+        known = self._by_identity.get(identity)
+        if known is not None:
+            return known[0]
+        fleet = self._fleets.get((protocol, path))
+        if fleet is None:
+            fleet = Fleet(self._loop, self._resolver, self._page, self._hostname, protocol, path)
+            self._fleets[protocol, path] = fleet
+        if len(self._by_identity) >= MOST_IDENTITIES:
+            self._by_identity.clear()
+        self._by_identity[identity] = (fleet, protocol, path)
+        return fleet
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        busy = False
+        for key, fleet in list(self._fleets.items()):
+            fleet.sweep(now)
+            if fleet.jobs or fleet.connections:
+                busy = True
+            elif now - fleet.last_used > FORGET_AFTER:
+                del self._fleets[key]
+                self._by_identity.clear()
+        self._timer = self._loop.call_later(SWEEP_INTERVAL, self._sweep) if busy else None
