@@ -1,0 +1,567 @@
+"""The client's side of SMTP in memory: dialogues whole, byte by byte and at random splits, and any replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import EgressPath, UpstreamTls
+from gateway.relay import outcome
+from gateway.relay.handover import Status
+from gateway.smtp.address import NULL_SENDER, parse_address
+from gateway.smtp.client import ClientSession, Event, Failure, Stage, State, Transaction
+from gateway.smtp.response import MAX_REPLY, MalformedReply, ReplyReader, Response
+
+GREETING = b"220 up.example ESMTP\r\n"
+EHLO = b"250-up.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+PLAIN_EHLO = b"250 up.example\r\n"
+MAIL_OK = b"250 2.1.0 ok\r\n"
+RCPT_OK = b"250 2.1.5 ok\r\n"
+GO_AHEAD = b"354 go ahead\r\n"
+QUEUED = b"250 2.0.0 queued as 1\r\n"
+NO_TLS = EgressPath(enable_tls=UpstreamTls.DISABLED)
+CONTENT = [b"Subject: x\r\n\r\n", b"hello\r\n"]
+
+
+def transaction(*recipients: str, sender: str = "a@x.example", **options: bool) -> Transaction:
+    addresses = [parse_address(recipient) for recipient in recipients or ("b@y.example",)]
+    return Transaction(parse_address(sender), addresses, CONTENT, size=21, **options)
+
+
+class Dialogue:
+    """A session fed in pieces: what it said and what it reported."""
+
+    def __init__(self, path: EgressPath = NO_TLS) -> None:
+        self.session = ClientSession(path, "gw.example")
+        self.events: list[Event] = []
+
+    def feed(self, data: bytes, splits: Iterable[int] = ()) -> bytes:
+        """Feed in pieces; returns everything that the session said."""
+        said = b""
+        start = 0
+        for end in [*sorted(splits), len(data)]:
+            event = self.session.receive_data(data[start:end]) if end > start else None
+            start = end
+            said += b"".join(self.session.data_to_send())
+            if event is not None:
+                self.events.append(event)
+        return said
+
+    def begin(self, started: Transaction) -> bytes:
+        self.session.begin(started)
+        return b"".join(self.session.data_to_send())
+
+
+def ready(ehlo: bytes = EHLO, path: EgressPath = NO_TLS) -> Dialogue:
+    dialogue = Dialogue(path)
+    dialogue.feed(GREETING)
+    dialogue.feed(ehlo)
+    assert dialogue.events == [Event.READY]
+    dialogue.events.clear()
+    return dialogue
+
+
+# --- replies ----------------------------------------------------------------------------------------------------------
+
+REPLY_TEXT = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=20)
+ONE_REPLY = st.builds(
+    lambda code, lines, newline: b"".join(
+        f"{code}{' ' if n == len(lines) else '-'}{line}".encode() + newline for n, line in enumerate(lines, 1)
+    ),
+    st.integers(200, 599),
+    st.lists(REPLY_TEXT, min_size=1, max_size=4),
+    st.sampled_from([b"\r\n", b"\n"]),
+)
+
+
+@given(st.lists(ONE_REPLY, max_size=5), st.data())
+def test_replies_come_out_whole_however_they_are_split(stream: list[bytes], data: st.DataObject) -> None:
+    octets = b"".join(stream)
+    splits = data.draw(st.lists(st.integers(0, len(octets))))
+    reader = ReplyReader()
+    found = []
+    start = 0
+    for end in [*sorted(splits), len(octets)]:
+        reader.feed(octets[start:end])
+        start = end
+        while (answer := reader.next_answer()) is not None:
+            found.append(answer)
+    assert found == [(int(reply[:3]), reply) for reply in stream]
+    assert reader.empty
+
+
+@given(st.binary(max_size=60), st.integers(0, 60))
+def test_whatever_bytes_come_every_answer_is_a_reply(octets: bytes, split: int) -> None:
+    reader = ReplyReader()
+    try:
+        for piece in (octets[:split], octets[split:]):
+            reader.feed(piece)
+            while (answer := reader.next_answer()) is not None:
+                code, reply = answer
+                assert 200 <= code <= 599
+                assert reply.endswith(b"\n")
+                assert all(line[:3] == reply[:3] for line in reply.split(b"\n")[:-1])
+    except MalformedReply:
+        pass
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"hello\r\n",
+        b"\r\n",
+        b"25\r\n",
+        b"250ok\r\n",
+        b"2500 ok\r\n",
+        b"150 ok\r\n",
+        b"650 ok\r\n",
+        b" 250 ok\r\n",
+        b"250-one\r\n550 two\r\n",
+        b"250-one\r\n250two\r\n",
+        b"\xff50 ok\r\n",
+        b"SSH-2.0-OpenSSH_9\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n",
+    ],
+)
+def test_what_is_no_reply_is_malformed_also_byte_by_byte(octets: bytes) -> None:
+    for size in (len(octets), 1):
+        reader = ReplyReader()
+        with pytest.raises(MalformedReply):
+            for start in range(0, len(octets), size):
+                reader.feed(octets[start : start + size])
+                assert reader.next_answer() is None
+
+
+@pytest.mark.parametrize("line", [b"250-more\r\n", b"x"])
+def test_a_reply_without_end_is_given_up_in_bounded_memory(line: bytes) -> None:
+    reader = ReplyReader()
+    with pytest.raises(MalformedReply):
+        for _ in range(MAX_REPLY // len(line) + 1):
+            reader.feed(line)
+            reader.next_answer()
+
+
+@pytest.mark.parametrize(
+    ("octets", "enhanced", "content"),
+    [
+        (b"550 5.1.1 no such user\r\n", "5.1.1", "no such user"),
+        (b"550 no such user\n", "", "no such user"),
+        (b"550\r\n", "", ""),
+        (b"550-5.7.1 first\r\n550-5.7.1 second\r\n550 5.7.1 third\r\n", "5.7.1", "first\nsecond\nthird"),
+        (b"550 4.2.2 contradicts itself\r\n", "", "contradicts itself"),
+        (b"550 5.1.1 caf\xe9\r\n", "5.1.1", "caf\ufffd"),
+    ],
+)
+def test_response_has_code_enhanced_code_and_text(octets: bytes, enhanced: str, content: str) -> None:
+    assert Response.of((550, octets), "DATA\r\n") == Response(550, enhanced, content, "DATA\r\n")
+
+
+# --- the handshake ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("splits", [(), range(1, 200)])
+def test_handshake_says_ehlo_and_learns_the_extensions(splits: Iterable[int]) -> None:
+    dialogue = Dialogue()
+    assert dialogue.feed(GREETING, [n for n in splits if n < len(GREETING)]) == b"EHLO gw.example\r\n"
+    assert dialogue.feed(EHLO, [n for n in splits if n < len(EHLO)]) == b""
+    assert dialogue.events == [Event.READY]
+    assert dialogue.session.extensions == {"PIPELINING": "", "SIZE": "1000", "8BITMIME": "", "SMTPUTF8": ""}
+    assert dialogue.session.size_limit == 1000
+    assert dialogue.session.answered == [(Stage.GREETING, 220), (Stage.EHLO, 250)]
+
+
+def test_the_path_names_the_ehlo_domain() -> None:
+    dialogue = Dialogue(EgressPath(ehlo_domain="out.example"))
+    assert dialogue.feed(GREETING) == b"EHLO out.example\r\n"
+
+
+@pytest.mark.parametrize("parameter", ["", " 0", " many", " " + "9" * 30])
+def test_size_without_a_usable_number_is_no_limit(parameter: str) -> None:
+    dialogue = ready(f"250-up.example\r\n250 SIZE{parameter}\r\n".encode())
+    assert dialogue.session.size_limit == 0
+
+
+def test_helo_follows_where_ehlo_is_not_known() -> None:
+    dialogue = Dialogue()
+    dialogue.feed(GREETING)
+    assert dialogue.feed(b"502 5.5.1 what?\r\n") == b"HELO gw.example\r\n"
+    dialogue.feed(b"250 up.example\r\n")
+    assert dialogue.events == [Event.READY]
+    assert dialogue.begin(transaction(eight_bit=True)) == b"MAIL FROM:<a@x.example>\r\n"
+
+
+@pytest.mark.parametrize("greeting", [b"554 no\r\n", b"421 busy\r\n", b"250 odd\r\n"])
+def test_an_unwelcoming_greeting_fails_the_connection(greeting: bytes) -> None:
+    dialogue = Dialogue()
+    assert dialogue.feed(greeting) == b""
+    assert dialogue.events == [Event.FAILED]
+    assert dialogue.session.failure is Failure.GREETING
+    assert dialogue.session.failed_at is Stage.GREETING
+
+
+def test_a_refused_ehlo_and_helo_fail_the_connection() -> None:
+    for answers in ([b"421 busy\r\n"], [b"500 what?\r\n", b"550 go away\r\n"], [b"354 odd\r\n"]):
+        dialogue = Dialogue()
+        dialogue.feed(GREETING)
+        for answer in answers:
+            dialogue.feed(answer)
+        assert dialogue.events == [Event.FAILED]
+        assert dialogue.session.failure is Failure.GREETING
+
+
+@pytest.mark.parametrize("data", [GREETING + b"250 early\r\n", GREETING + EHLO, GREETING * 2])
+def test_more_than_a_greeting_before_ehlo_is_not_trusted(data: bytes) -> None:
+    dialogue = Dialogue()
+    dialogue.feed(data)
+    dialogue.feed(EHLO)
+    assert dialogue.events == [Event.FAILED]
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+STARTTLS_EHLO = b"250-up.example\r\n250-PIPELINING\r\n250 STARTTLS\r\n"
+USING_TLS = [mode for mode in UpstreamTls if mode is not UpstreamTls.DISABLED]
+
+
+@pytest.mark.parametrize("mode", USING_TLS)
+def test_starttls_is_used_when_offered_and_everything_learned_before_is_forgotten(mode: UpstreamTls) -> None:
+    dialogue = Dialogue(EgressPath(enable_tls=mode))
+    dialogue.feed(GREETING)
+    assert dialogue.feed(STARTTLS_EHLO) == b"STARTTLS\r\n"
+    assert dialogue.feed(b"220 2.0.0 go\r\n") == b""
+    assert dialogue.events == [Event.START_TLS]
+    dialogue.session.tls_started()
+    assert dialogue.session.data_to_send() == [b"EHLO gw.example\r\n"]
+    dialogue.feed(b"250-up.example\r\n250 STARTTLS\r\n")
+    assert dialogue.events == [Event.START_TLS, Event.READY]
+    assert "PIPELINING" not in dialogue.session.extensions
+
+
+@pytest.mark.parametrize("mode", USING_TLS)
+@pytest.mark.parametrize("answer", [b"454 4.7.0 not now\r\n", b"502 5.5.1 no\r\n"])
+def test_there_is_no_way_back_to_clear_text_after_starttls_was_offered(mode: UpstreamTls, answer: bytes) -> None:
+    dialogue = Dialogue(EgressPath(enable_tls=mode))
+    dialogue.feed(GREETING)
+    dialogue.feed(STARTTLS_EHLO)
+    assert dialogue.feed(answer) == b""
+    assert dialogue.events == [Event.FAILED]
+    assert dialogue.session.failure is Failure.TLS
+
+
+@pytest.mark.parametrize("mode", list(UpstreamTls))
+def test_a_server_without_starttls_will_do_unless_tls_is_required(mode: UpstreamTls) -> None:
+    required = mode in (UpstreamTls.REQUIRED, UpstreamTls.REQUIRED_INSECURE)
+    dialogue = Dialogue(EgressPath(enable_tls=mode))
+    dialogue.feed(GREETING)
+    dialogue.feed(EHLO)
+    assert dialogue.events == [Event.FAILED if required else Event.READY]
+
+
+def test_bytes_in_clear_behind_the_answer_to_starttls_fail_the_connection() -> None:
+    dialogue = Dialogue(EgressPath(enable_tls=UpstreamTls.REQUIRED))
+    dialogue.feed(GREETING)
+    dialogue.feed(STARTTLS_EHLO)
+    dialogue.feed(b"220 2.0.0 go\r\n250 injected\r\n")
+    assert dialogue.events == [Event.FAILED]
+
+
+# --- transactions -----------------------------------------------------------------------------------------------------
+
+
+def test_envelope_and_data_go_out_at_once_with_pipelining() -> None:
+    dialogue = ready()
+    said = dialogue.begin(transaction("b@y.example", "c@z.example"))
+    assert said == (b"MAIL FROM:<a@x.example> SIZE=21\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<c@z.example>\r\nDATA\r\n")
+
+
+@pytest.mark.parametrize("path", [NO_TLS, EgressPath(enable_tls=UpstreamTls.DISABLED, enable_pipelining=False)])
+def test_one_command_at_a_time_without_pipelining(path: EgressPath) -> None:
+    dialogue = ready(EHLO if not path.enable_pipelining else PLAIN_EHLO, path)
+    size = b" SIZE=21" if not path.enable_pipelining else b""
+    assert dialogue.begin(transaction("b@y.example", "c@z.example")) == b"MAIL FROM:<a@x.example>" + size + b"\r\n"
+    assert dialogue.feed(MAIL_OK) == b"RCPT TO:<b@y.example>\r\n"
+    assert dialogue.feed(RCPT_OK) == b"RCPT TO:<c@z.example>\r\n"
+    assert dialogue.feed(RCPT_OK) == b"DATA\r\n"
+    assert dialogue.feed(GO_AHEAD) == b"".join(CONTENT) + b".\r\n"
+    dialogue.feed(QUEUED)
+    assert dialogue.events == [Event.CONCLUDED]
+    assert dialogue.session.state is State.READY
+
+
+def test_the_content_is_passed_through_without_a_copy() -> None:
+    dialogue = ready()
+    dialogue.begin(transaction())
+    dialogue.session.receive_data(MAIL_OK + RCPT_OK + GO_AHEAD)
+    output = dialogue.session.data_to_send()
+    assert [id(chunk) for chunk in output[:-1]] == [id(chunk) for chunk in CONTENT]
+    assert output[-1] == b".\r\n"
+
+
+def test_the_next_transaction_starts_with_mail_at_once_after_success() -> None:
+    dialogue = ready()
+    for _ in range(3):
+        assert dialogue.begin(transaction()).startswith(b"MAIL FROM")
+        dialogue.feed(MAIL_OK + RCPT_OK + GO_AHEAD)
+        assert dialogue.feed(QUEUED) == b""
+    assert dialogue.events == [Event.CONCLUDED] * 3
+
+
+def test_mail_parameters_follow_what_the_server_offers() -> None:
+    started = transaction(eight_bit=True, smtputf8=True)
+    assert ready().begin(started).startswith(b"MAIL FROM:<a@x.example> SIZE=21 BODY=8BITMIME SMTPUTF8\r\n")
+    no_8bit = ready(b"250-up.example\r\n250-PIPELINING\r\n250 SMTPUTF8\r\n")
+    assert no_8bit.begin(started).startswith(b"MAIL FROM:<a@x.example> SMTPUTF8\r\n")
+    assert ready(PLAIN_EHLO).begin(transaction(eight_bit=True)) == b"MAIL FROM:<a@x.example>\r\n"
+
+
+def test_null_sender_and_utf8_addresses_on_the_wire() -> None:
+    assert ready(PLAIN_EHLO).begin(Transaction(NULL_SENDER, [], CONTENT, size=21)) == b"MAIL FROM:<>\r\n"
+    said = ready().begin(transaction("ü@y.example", sender="ä@x.example", smtputf8=True))
+    assert "RCPT TO:<ü@y.example>\r\n".encode() in said
+
+
+def run(answers: bytes, *recipients: str, ehlo: bytes = EHLO) -> tuple[Dialogue, Transaction, bytes]:
+    """A transaction against all those answers, given one at a time; returns what was said after MAIL."""
+    dialogue = ready(ehlo)
+    started = transaction(*recipients)
+    dialogue.begin(started)
+    said = b""
+    for answer in answers.splitlines(keepends=True):
+        said += dialogue.feed(answer)
+    return dialogue, started, said
+
+
+def statuses(started: Transaction) -> list[tuple[str, int]]:
+    return [(settled.status.name, settled.response.code) for settled in outcome.concluded(started)]
+
+
+BOTH = ("b@y.example", "c@z.example")
+
+
+@pytest.mark.parametrize("ehlo", [EHLO, PLAIN_EHLO])
+class TestRefusals:
+    """The same rules with and without pipelining; without it, commands that make no sense any more are not sent."""
+
+    def test_refused_mail_is_the_answer_for_everyone(self, ehlo: bytes) -> None:
+        later = b"503 no mail\r\n" * 3 if ehlo is EHLO else b""
+        dialogue, started, said = run(b"550 5.7.1 not you\r\n" + later, *BOTH, ehlo=ehlo)
+        assert dialogue.events == [Event.CONCLUDED]
+        assert said == b"RSET\r\n"
+        assert statuses(started) == [("PERMANENT", 550)] * 2
+        assert outcome.concluded(started)[0].response.command is not None
+        assert dialogue.session.state is State.RESET
+        dialogue.feed(b"250 2.0.0 reset\r\n")
+        assert dialogue.events == [Event.CONCLUDED, Event.READY]
+
+    def test_all_recipients_refused_means_no_content(self, ehlo: bytes) -> None:
+        later = b"554 5.5.1 no recipients\r\n" if ehlo is EHLO else b""
+        dialogue, started, said = run(MAIL_OK + b"550 5.1.1 no\r\n551 5.1.6 gone\r\n" + later, *BOTH, ehlo=ehlo)
+        assert said.endswith(b"RSET\r\n")
+        assert b"Subject" not in said
+        assert statuses(started) == [("PERMANENT", 550), ("PERMANENT", 551)]
+        assert dialogue.session.state is State.RESET
+
+    def test_some_refused_for_good_and_the_rest_is_delivered(self, ehlo: bytes) -> None:
+        dialogue, started, said = run(MAIL_OK + b"550 5.1.1 no\r\n" + RCPT_OK + GO_AHEAD + QUEUED, *BOTH, ehlo=ehlo)
+        assert said.endswith(b"hello\r\n.\r\n")
+        assert statuses(started) == [("PERMANENT", 550), ("DELIVERED", 250)]
+        assert outcome.concluded(started)[0].response == Response(550, "5.1.1", "no", "RCPT TO:<b@y.example>\r\n")
+        assert dialogue.session.state is State.READY
+
+    @pytest.mark.parametrize("other", [RCPT_OK, b"550 5.1.1 no\r\n", b"452 4.2.2 full\r\n"])
+    def test_one_deferred_recipient_means_that_nobody_gets_it(self, ehlo: bytes, other: bytes) -> None:
+        later = b"554 5.5.1 refused\r\n" if ehlo is EHLO else b""
+        dialogue, started, said = run(MAIL_OK + b"450 4.2.1 later\r\n" + other + later, *BOTH, ehlo=ehlo)
+        assert b"Subject" not in said
+        assert said.endswith(b"RSET\r\n")
+        assert [status for status, _ in statuses(started)] == ["TRANSIENT"] * 2
+        assert all(code // 100 == 4 for _, code in statuses(started))
+        assert dialogue.session.state is State.RESET
+
+    def test_refused_data_is_the_answer_for_the_accepted(self, ehlo: bytes) -> None:
+        answers = MAIL_OK + RCPT_OK + b"550 5.1.1 no\r\n" + b"451 4.3.0 disk\r\n"
+        _, started, said = run(answers, *BOTH, ehlo=ehlo)
+        assert said.endswith(b"RSET\r\n")
+        assert statuses(started) == [("TRANSIENT", 451), ("PERMANENT", 550)]
+        assert outcome.concluded(started)[0].response.command == "DATA\r\n"
+
+    @pytest.mark.parametrize(
+        ("answer", "status"), [(b"554 5.6.0 spam\r\n", "PERMANENT"), (b"452 full\r\n", "TRANSIENT")]
+    )
+    def test_refused_content_is_the_answer_for_the_accepted(self, ehlo: bytes, answer: bytes, status: str) -> None:
+        dialogue, started, _ = run(MAIL_OK + RCPT_OK + b"550 no\r\n" + GO_AHEAD + answer, *BOTH, ehlo=ehlo)
+        assert statuses(started)[0][0] == status
+        assert statuses(started)[1] == ("PERMANENT", 550)
+        assert outcome.concluded(started)[0].response.command == ".\r\n"
+        assert dialogue.session.state is State.RESET
+
+    @pytest.mark.parametrize("code", [421])
+    def test_421_to_mail_is_the_servers_leave_and_no_verdict(self, ehlo: bytes, code: int) -> None:
+        dialogue, started, _ = run(b"421 4.3.2 bye\r\n", ehlo=ehlo)
+        assert dialogue.events == [Event.FAILED]
+        assert dialogue.session.failure is Failure.LOST
+        assert not started.content_sent
+
+    def test_421_to_the_content_is_a_verdict_and_the_end(self, ehlo: bytes) -> None:
+        dialogue, started, _ = run(MAIL_OK + RCPT_OK + GO_AHEAD + b"421 4.3.2 bye\r\n", ehlo=ehlo)
+        assert dialogue.events == [Event.CONCLUDED]
+        assert statuses(started) == [("TRANSIENT", 421)]
+        assert dialogue.session.state is State.CLOSED
+
+
+def test_a_deferred_recipient_says_what_the_upstream_said_and_the_others_why_they_were_not_sent() -> None:
+    _, started, _ = run(MAIL_OK + b"450 4.2.1 later\r\n" + b"550 5.1.1 who?\r\n" + b"554 no\r\n", *BOTH)
+    deferred, refused = outcome.concluded(started)
+    assert deferred.response == Response(450, "4.2.1", "later", "RCPT TO:<b@y.example>\r\n")
+    assert refused.response.code == 451
+    assert "550 5.1.1 who?" in refused.response.content
+
+
+@pytest.mark.parametrize("rcpt", [b"550 5.1.1 no\r\n", b"450 4.2.1 later\r\n"])
+def test_data_accepted_although_nothing_may_be_sent_ends_the_connection(rcpt: bytes) -> None:
+    dialogue, started, said = run(MAIL_OK + rcpt + GO_AHEAD)
+    assert said == b""
+    assert dialogue.events == [Event.CONCLUDED]
+    assert dialogue.session.state is State.CLOSED
+    assert not started.content_sent
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        b"354 odd\r\n",
+        MAIL_OK + b"354 odd\r\n",
+        MAIL_OK + RCPT_OK + b"250 odd\r\n",
+        b"garbage\r\n",
+        MAIL_OK + b"250-never\r\n550 ending\r\n",
+    ],
+)
+def test_an_answer_that_makes_no_sense_fails_the_connection_before_the_content(answers: bytes) -> None:
+    dialogue, started, said = run(answers)
+    assert dialogue.events == [Event.FAILED]
+    assert dialogue.session.failure is Failure.PROTOCOL
+    assert not started.content_sent
+    assert said == b""
+
+
+def test_praise_before_the_content_was_sent_is_not_believed() -> None:
+    dialogue = ready()
+    started = transaction()
+    dialogue.begin(started)
+    assert dialogue.feed(MAIL_OK + RCPT_OK + GO_AHEAD + QUEUED) == b""
+    assert dialogue.events == [Event.FAILED]
+    assert not started.content_sent
+
+
+@pytest.mark.parametrize("answer", [b"354 what?\r\n", b"garbage\r\n", b"150 what?\r\n"])
+def test_no_valid_answer_to_the_content_leaves_the_outcome_unknown(answer: bytes) -> None:
+    dialogue, started, _ = run(MAIL_OK + RCPT_OK + b"550 no\r\n" + GO_AHEAD + answer, *BOTH)
+    assert dialogue.events == [Event.FAILED]
+    assert started.content_sent
+    assert [settled.status for settled in outcome.unknown(started)] == [Status.UNKNOWN, Status.PERMANENT]
+
+
+@pytest.mark.parametrize("extra", [b"250 more\r\n", b"2", b"421 bye\r\n"])
+def test_a_connection_that_says_more_than_the_verdict_is_not_used_again(extra: bytes) -> None:
+    dialogue = ready()
+    started = transaction()
+    dialogue.begin(started)
+    dialogue.feed(MAIL_OK + RCPT_OK + GO_AHEAD)
+    dialogue.feed(QUEUED + extra)
+    assert dialogue.events == [Event.CONCLUDED]
+    assert statuses(started) == [("DELIVERED", 250)]
+    assert dialogue.session.state is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("words", "failure"), [(b"421 4.3.2 bye\r\n", Failure.LOST), (b"250 hi\r\n", Failure.PROTOCOL)]
+)
+def test_words_nobody_asked_for_end_an_idle_connection(words: bytes, failure: Failure) -> None:
+    dialogue = ready()
+    dialogue.feed(words)
+    assert dialogue.events == [Event.FAILED]
+    assert dialogue.session.failure is failure
+
+
+def test_a_refused_rset_ends_the_connection() -> None:
+    dialogue, _, _ = run(MAIL_OK + RCPT_OK + b"451 no\r\n")
+    dialogue.feed(b"500 what?\r\n")
+    assert dialogue.events == [Event.CONCLUDED, Event.FAILED]
+
+
+def test_quit_is_answered_and_over() -> None:
+    dialogue = ready()
+    dialogue.session.quit()
+    assert dialogue.session.data_to_send() == [b"QUIT\r\n"]
+    assert dialogue.session.timeout == 5.0
+    dialogue.feed(b"221 bye\r\n")
+    assert dialogue.events == [Event.BYE]
+    assert dialogue.session.receive_data(b"anything") is None
+
+
+def test_a_transaction_cannot_begin_inside_another() -> None:
+    dialogue = ready()
+    dialogue.begin(transaction())
+    with pytest.raises(RuntimeError, match="ENVELOPE"):
+        dialogue.session.begin(transaction())
+
+
+def test_each_stage_has_its_timeout() -> None:
+    path = EgressPath(
+        banner_timeout=1,
+        ehlo_timeout=2,
+        mail_from_timeout=3,
+        rcpt_to_timeout=4,
+        data_timeout=5,
+        data_dot_timeout=6,
+        idle_timeout=7,
+        enable_tls=UpstreamTls.DISABLED,
+    )
+    dialogue = Dialogue(path)
+    timeouts = [dialogue.session.timeout]
+    for answer in (GREETING, EHLO):
+        dialogue.feed(answer)
+        timeouts.append(dialogue.session.timeout)
+    dialogue.begin(transaction())
+    timeouts.append(dialogue.session.timeout)
+    for answer in (MAIL_OK, RCPT_OK, GO_AHEAD, QUEUED):
+        dialogue.feed(answer)
+        timeouts.append(dialogue.session.timeout)
+    assert timeouts == [1, 2, 7, 3, 4, 5, 6, 7]
+
+
+# --- any dialogue -----------------------------------------------------------------------------------------------------
+
+CODES = st.sampled_from([250, 250, 250, 251, 354, 421, 450, 452, 550, 552])
+ANSWER = st.builds(
+    lambda code, lines: b"".join(b"%d-x\r\n" % code for _ in range(lines)) + b"%d 2.0.0 x\r\n" % code,
+    CODES,
+    st.integers(0, 2),
+)
+
+
+@given(st.lists(ANSWER, min_size=4, max_size=4), ANSWER, st.booleans(), st.data())
+def test_any_split_gives_the_same_and_content_goes_out_by_the_rule(
+    envelope: list[bytes], verdict: bytes, pipelining: bool, data: st.DataObject
+) -> None:
+    results = []
+    for whole in (True, False):
+        dialogue = ready(EHLO if pipelining else PLAIN_EHLO)
+        started = transaction(*BOTH)
+        dialogue.begin(started)
+        said = b""
+        for answer in [b"".join(envelope)] if pipelining else envelope:
+            splits = () if whole else data.draw(st.lists(st.integers(0, len(answer))))
+            if not dialogue.events:
+                said += dialogue.feed(answer, splits)
+        if started.content_sent:
+            said += dialogue.feed(verdict, () if whole else range(len(verdict)))
+        results.append((dialogue.events, started.answers, started.content_sent, said, dialogue.session.state))
+    assert results[0] == results[1]
+    mail, first, second, go_ahead = (int(answer[:3]) // 100 for answer in envelope)
+    codes = [int(answer[:3]) for answer in envelope]
+    by_the_rule = mail == 2 and 2 in (first, second) and 4 not in (first, second) and 3 not in (first, second)
+    assert results[0][2] == (by_the_rule and go_ahead == 3 and 421 not in codes)
