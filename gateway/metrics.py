@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from gateway import __version__
 from gateway._fastpath import CounterPage
 from gateway.families import Counter, Gauge, Histogram, Layout, State, WorkerGauge, newest_workers
+from gateway.logs.records import RECORD_TYPES
 from gateway.smtp.replies import Reason
 
 LAYOUT = Layout(prefix="relay_gateway_")
@@ -43,7 +44,6 @@ EVENTS = (
     "get_egress_path_config",
     "filter_event",  # whatever name `configure_local_logs` gives it
 )
-RECORD_TYPES = ("Reception", "Delivery", "TransientFailure", "Bounce", "Rejection", "OOB", "Feedback")
 REPORT_KINDS = ("oob", "arf")
 
 _10_US_TO_1_S = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 0.25, 1.0)

@@ -18,18 +18,17 @@ class Selection:
     Names of metadata are compared exactly, names of headers without case.
     """
 
-    __slots__ = ("_header_names", "_header_starts", "_meta_names", "_meta_starts", "wants_headers")
+    __slots__ = ("_header_names", "_header_starts", "_meta_names", "_meta_starts", "shows_headers", "shows_meta")
 
     def __init__(self, meta: Sequence[str], headers: Sequence[str]) -> None:
         self._meta_names, self._meta_starts = _patterns(meta)
         self._header_names, self._header_starts = _patterns([name.lower() for name in headers])
-        self.wants_headers = bool(headers)
+        self.shows_meta = bool(meta)
+        self.shows_headers = bool(headers)
 
     def meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The selected metadata; what is null is left out."""
         names, starts = self._meta_names, self._meta_starts
-        if not (names or starts):
-            return {}
         return {k: v for k, v in values.items() if v is not None and (k in names or k.startswith(starts))}
 
     def headers(self, fields: Iterable[tuple[str, str]]) -> dict[str, Any]:

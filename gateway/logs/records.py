@@ -5,17 +5,19 @@ explains every field. No I/O and no clock; what of `meta` and `headers` is shown
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gateway.logs.identity import node_id
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reply
 
 if TYPE_CHECKING:
+    from gateway.message import Message
     from gateway.relay.handover import HandOver, RecipientOutcome
+    from gateway.reports.rfc3464 import OutOfBand
 
 Record = dict[str, Any]
 
@@ -50,30 +52,13 @@ _LAYOUT: Record = {
 }
 
 
-class LoggedMessage(Protocol):
-    """What a record tells of a message; gateway.message.Message has it all."""
-
-    id: str
-    sender: EnvelopeAddress
-    recipients: list[EnvelopeAddress]
-    meta: dict[str, Any]
-    received_at: float  # seconds since 1970
-
-    @property
-    def size(self) -> int:
-        """Octets of the content."""
-
-    def headers(self) -> Iterable[tuple[str, str]]:
-        """Names and values of the header fields, in order."""
-
-
 class Origin:
     """What all records of one inbound session share. Make a new one when one of these values changes (EHLO, TLS).
 
     peer_name: the name given with EHLO or HELO, or "". peer_address: the client's IP address.
     """
 
-    __slots__ = ("_base",)
+    __slots__ = ("_base", "peer_address", "protocol")
 
     def __init__(
         self,
@@ -86,6 +71,8 @@ class Origin:
         tls_protocol_version: str | None = None,
         tls_peer_subject_name: Sequence[str] = (),
     ) -> None:
+        self.peer_address = peer_address
+        self.protocol = protocol
         self._base = _LAYOUT | {
             "peer_address": {"name": peer_name, "addr": peer_address},
             "reception_protocol": protocol,
@@ -97,11 +84,8 @@ class Origin:
         """The layout with this session's values and `values`."""
         return self._base | values
 
-    @property
-    def protocol(self) -> str:
-        """The protocol of the session ("ESMTP")."""
-        protocol: str = self._base["reception_protocol"]
-        return protocol
+
+_TLS_KEYS = ("tls_cipher", "tls_protocol_version", "tls_peer_subject_name")
 
 
 def _session_keys(
@@ -110,11 +94,7 @@ def _session_keys(
     """The optional keys at the end of a record, which are absent rather than null."""
     keys: Record = {}
     if tls_cipher is not None:
-        keys |= {
-            "tls_cipher": tls_cipher,
-            "tls_protocol_version": tls_protocol_version,
-            "tls_peer_subject_name": list(subject),
-        }
+        keys |= zip(_TLS_KEYS, (tls_cipher, tls_protocol_version, list(subject)), strict=True)
     if session_id is not None:
         keys["session_id"] = session_id
     return keys
@@ -127,13 +107,13 @@ def _date_and_time(seconds: int) -> str:
 
 def rfc3339(ns: int) -> str:
     """Nanoseconds since 1970 in the form of `event_time`."""
-    seconds, fraction = divmod(ns, 1_000_000_000)
-    return f"{_date_and_time(seconds)}.{fraction:09d}Z"
+    return f"{_date_and_time(ns // 1_000_000_000)}.{str(ns)[-9:]}Z"  # its last nine digits are the fraction
 
 
-def _reception_time(message: LoggedMessage) -> tuple[int, str]:
-    seconds, fraction = divmod(int(message.received_at * 1_000_000), 1_000_000)
-    return seconds, f"{_date_and_time(seconds)}.{fraction:06d}Z"
+def _reception_time(message: Message) -> tuple[int, str]:
+    microseconds = int(message.received_at * 1_000_000)
+    seconds = microseconds // 1_000_000
+    return seconds, f"{_date_and_time(seconds)}.{str(microseconds)[-6:]}Z"
 
 
 def _recipient(recipients: Sequence[EnvelopeAddress]) -> str | list[str]:
@@ -155,7 +135,7 @@ def _response(code: int, enhanced: str, content: str, command: str | None) -> Re
 _RECEIVED = _response(250, "", "", None)
 
 
-def reception(message: LoggedMessage, origin: Origin, queue: str, now_ns: int) -> Record:
+def reception(message: Message, origin: Origin, queue: str, now_ns: int) -> Record:
     """A message was accepted. queue: its queue's name. now_ns: nanoseconds since 1970."""
     created, created_time = _reception_time(message)
     return origin.record(
@@ -171,13 +151,14 @@ def reception(message: LoggedMessage, origin: Origin, queue: str, now_ns: int) -
             "event_time": rfc3339(now_ns),
             "created": created,
             "created_time": created_time,
+            "num_attempts": message.attempts,
             "meta": message.meta,
         }
     )
 
 
 def handed_over(
-    message: LoggedMessage, origin: Origin, queue: str, result: HandOver, now_ns: int, *, egress_pool: str | None = None
+    message: Message, origin: Origin, queue: str, result: HandOver, now_ns: int, *, egress_pool: str | None = None
 ) -> list[Record]:
     """What became of a message that was handed over: a Delivery, Bounce or TransientFailure for each group of
     recipients with the same result. An unknown outcome is a TransientFailure with `reason` "outcome_unknown".
@@ -199,6 +180,7 @@ def handed_over(
         "event_time": rfc3339(now_ns),
         "created": created,
         "created_time": created_time,
+        "num_attempts": message.attempts,
         "egress_pool": egress_pool or "unspecified",
         "egress_source": "unspecified",
         "source_address": {"address": result.source_address} if result.source_address else None,
@@ -264,6 +246,44 @@ def rejection(
             "reason": str(reply.reason),
         }
     )
+
+
+def out_of_band(message: Message, origin: Origin, queue: str, bounce: OutOfBand, now_ns: int) -> Record:
+    """An OOB record: a recipient of which `message`, a delivery status notification, says that it failed or is delayed.
+
+    The sender is the one the report came back to; the peer's name is that of the reporting MTA.
+    """
+    created, created_time = _reception_time(message)
+    attempted = bounce.attempted_at
+    attempt_ns = int(attempted.timestamp()) * 1_000_000_000 if attempted is not None else now_ns
+    response = _response(bounce.code, "", bounce.content, None) | {"enhanced_code": bounce.enhanced_code}
+    record = origin.record(
+        {
+            "type": "OOB",
+            "id": message.id,
+            "sender": message.recipients[0].email,
+            "recipient": bounce.recipient,
+            "queue": queue,
+            "response": response,
+            "peer_address": {"name": bounce.reporting_mta, "addr": origin.peer_address},
+            "timestamp": attempt_ns // 1_000_000_000,
+            "event_time": rfc3339(attempt_ns),
+            "created": created,
+            "created_time": created_time,
+            "meta": message.meta,
+        }
+    )
+    for key in _TLS_KEYS:
+        record.pop(key, None)
+    return record | bounce.added
+
+
+def feedback(message: Message, origin: Origin, queue: str, report: Record, now_ns: int) -> Record:
+    """A Feedback record, which takes the place of the Reception of a feedback report (ARF).
+
+    report: what gateway.reports.rfc5965.feedback_report made of it.
+    """
+    return reception(message, origin, queue, now_ns) | {"type": "Feedback", "feedback_report": report}
 
 
 # Commands that are shown as they came. No other line is: after an AUTH that was refused at once, a client that did not

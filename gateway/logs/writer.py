@@ -15,16 +15,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs, RecordSettings
 from gateway.logs.destination import Destination
 from gateway.logs.disk import shortage
 from gateway.logs.encoding import Selection, encode
-from gateway.logs.records import RECORD_TYPES, LoggedMessage, Record
+from gateway.logs.records import RECORD_TYPES, Record
 from gateway.logs.segments import seal_abandoned
 from gateway.metrics import LOG_BACKLOG, LOG_FAILURES, LOG_LOST, LOG_RECORDS
+
+if TYPE_CHECKING:
+    from gateway.message import Message
 
 log = logging.getLogger("gateway.logs")
 
@@ -42,6 +45,8 @@ class _Logger:
 
     def __init__(self, config: LocalLogs) -> None:
         self.config = config
+        self.filter_event = config.filter_event
+        self.back_pressure = config.back_pressure
         self.submitted = 0  # counted by the event loop
         self.written = 0  # counted by the thread
         self.routes: dict[str, Destination] = {}
@@ -56,13 +61,9 @@ class _Logger:
         self.destinations = list(unique.values())
 
     @property
-    def full(self) -> bool:
-        return self.submitted - self.written >= self.config.back_pressure
-
-    @property
     def has_room(self) -> bool:
         """Half empty: sessions that pause one record at a time would cost more than they log."""
-        return self.submitted - self.written <= self.config.back_pressure // 2
+        return self.submitted - self.written <= self.back_pressure // 2
 
 
 class _Route(NamedTuple):
@@ -81,7 +82,7 @@ class LogWriter:
         self,
         loggers: Sequence[LocalLogs],
         page: CounterPage,
-        filter: Callable[[str, LoggedMessage], bool] | None = None,
+        filter: Callable[[str, Message], bool] | None = None,
         *,
         call_soon: Callable[[Callable[[], None]], object],
     ) -> None:
@@ -109,7 +110,7 @@ class LogWriter:
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
-    def submit(self, record: Record, message: LoggedMessage | None = None) -> bool:
+    def submit(self, record: Record, message: Message | None = None) -> bool:
         """Hands over a record, which must not be changed any more; returns whether any logger takes it.
 
         message: what filters and the `headers` of loggers look at; None where there is none (Rejection).
@@ -119,22 +120,23 @@ class LogWriter:
         for selection, routes in self._plan[kind]:
             line = b""
             for logger, destination in routes:
-                if message is not None and logger.config.filter_event is not None and not self._passes(logger, message):
+                if logger.filter_event is not None and message is not None and not self._passes(logger, message):
                     continue
                 if not line:
-                    record["meta"] = selection.meta(metadata)
-                    if message is not None and selection.wants_headers:
+                    record["meta"] = selection.meta(metadata) if selection.shows_meta else {}
+                    if selection.shows_headers and message is not None:
                         record["headers"] = selection.headers(message.headers())
                     line = encode(record)
+                    taken = True
                 destination.lines.append(line)
                 logger.submitted += 1
-                taken = True
-                if logger.full:
+                if logger.submitted - logger.written >= logger.back_pressure:
                     self.full = True
             self._bytes += len(line)
         if taken:
             self._page.add(_RECORDS[kind])
             if self._bytes >= BATCH_BYTES:
+                self._bytes = 0
                 self._hurry.set()
             if not self._awake:
                 self._awake = True
@@ -171,12 +173,11 @@ class LogWriter:
             log.error("%d log records could not be written and are lost", lost)
         return not lost and not self._thread.is_alive()
 
-    def _passes(self, logger: _Logger, message: LoggedMessage) -> bool:
-        assert logger.config.filter_event is not None
-        if self._filter is None:
+    def _passes(self, logger: _Logger, message: Message) -> bool:
+        if self._filter is None or logger.filter_event is None:
             return True
         try:
-            return self._filter(logger.config.filter_event, message)
+            return self._filter(logger.filter_event, message)
         except Exception:  # a policy's error, which it has logged; a record too many is better than one too few
             return True
 
