@@ -42,9 +42,9 @@ class Loading:
     """A load under way. `fd` becomes readable when `receive` has something to do."""
 
     def __init__(self, load: Load, now: float, *, before: Callable[[], None]) -> None:
-        """before: runs first in the child (closes what is not its own, gives up privileges)."""
-        self.fd, sending = os.pipe()
+        """before: runs first in the child (closes what is not its own, gives up privileges). May raise OSError."""
         self.deadline = now + TIMEOUT
+        self.fd, sending = os.pipe()
 
         def run() -> int:
             before()
@@ -53,8 +53,13 @@ class Loading:
                 pickle.dump(load(), pipe)
             return 0
 
-        self.pid = child.start(run, "policy-check")
-        os.close(sending)
+        try:
+            self.pid = child.start(run, "policy-check")
+        except OSError:
+            os.close(self.fd)
+            raise
+        finally:
+            os.close(sending)
         self._received = bytearray()
 
     def receive(self) -> LoadedPolicy | BadPolicy | None:
@@ -66,11 +71,11 @@ class Loading:
         self.close()
         try:
             result = pickle.loads(self._received)
-        except (EOFError, pickle.UnpicklingError):
-            return BadPolicy(("the process that loads the policy died; its diagnostics are above",))
+        except Exception:  # half a pickle can raise nearly anything
+            result = None
         if isinstance(result, LoadedPolicy | BadPolicy):
             return result
-        raise TypeError(f"a load gave {type(result).__name__}")
+        return BadPolicy(("the process that loads the policy died; its diagnostics are above",))
 
     def close(self) -> None:
         """Stop listening to the child."""

@@ -162,11 +162,16 @@ class Supervisor:
         policy = self._policies[generation]
         page = next(page for page in self._pages if not page.pid)
         metrics.claim(page, worker=slot.number, generation=generation, now=now)
-        if slot.number == ADMIN:
-            pid = child.start(lambda: self._admin(policy, page), _name(ADMIN))
-        else:
-            self._smtp.listen(slot.number)
-            pid = child.start(lambda: self._worker(policy, generation, slot.number, page), _name(slot.number))
+        try:
+            if slot.number == ADMIN:
+                pid = child.start(lambda: self._admin(policy, page), _name(ADMIN))
+            else:
+                self._smtp.listen(slot.number)
+                pid = child.start(lambda: self._worker(policy, generation, slot.number, page), _name(slot.number))
+        except OSError as error:  # the machine has no process or memory to spare
+            log.error("cannot start %s: %s", _name(slot.number), error)
+            slot.retry_at = now + plan.TICK
+            return
         slot.muted = False
         page.pid = pid
         process = Process(slot.number, generation, pid, started=now, heartbeat=now)
@@ -213,7 +218,10 @@ class Supervisor:
             return  # a reload waits for the one before: at most two generations are alive
         if self._reload_wanted:
             self._reload_wanted = False
-            self._loading = Loading(self._load, now, before=self._enter_loader)
+            try:
+                self._loading = Loading(self._load, now, before=self._enter_loader)
+            except OSError as error:
+                self._reload_failed([f"cannot start a process to load the policy: {error}"])
 
     def _abandon_load(self) -> None:
         if self._loading:
@@ -255,7 +263,10 @@ class Supervisor:
             self._own_page.add(metrics.POLICY_RELOADS.slot("ok"))
         log.info("policy epoch %d in force, %d workers ready", self._service.generation, self._settings.workers)
         if self._settings.announce:
-            self._announce(self._settings.announce, self._policies[self._service.generation])
+            try:
+                self._announce(self._settings.announce, self._policies[self._service.generation])
+            except OSError as error:
+                log.error("cannot announce to %s: %s", self._settings.announce, error)
 
     def _reload_failed(self, problems: list[str] | tuple[str, ...]) -> None:
         for problem in problems:

@@ -5,11 +5,12 @@
 The "policy" is JSON: {"listeners": [ADDRESS…], "http": […], "worker": BEHAVIOUR, "problems": [TEXT…]}. A worker greets
 each client with one line of JSON about itself, then answers each line with "echo", and keeps the connection until the
 client leaves. Behaviours: "serve"; "stubborn" (ignores SIGTERM); "stuck" (no heartbeat); "exit N" (before ready);
-"missing" (the policy's process dies).
+"missing" (the policy's process dies). The environment's FAILING_FORKS says how many attempts to start a worker fail.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import selectors
@@ -17,15 +18,16 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway import diagnostics, plan
+from gateway import child, diagnostics, plan
 from gateway.context import AdminContext, WorkerContext
 from gateway.loading import BadPolicy, LoadedPolicy
 from gateway.supervisor import Settings, Supervisor
 
-plan.HEARTBEAT_TIMEOUT, plan.ABORT_GRACE = 1.0, 0.5
+plan.HEARTBEAT_TIMEOUT, plan.ABORT_GRACE, plan.TICK = 1.0, 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -61,30 +63,38 @@ class Worker:
     def __init__(self, context: WorkerContext, behaviour: str) -> None:
         self.context, self.behaviour = context, behaviour
         self.selector = selectors.DefaultSelector()
-        self.draining = False
+        self.told = self.draining = False
         for _, listener in context.listeners:
             listener.setblocking(False)
             self.selector.register(listener, selectors.EVENT_READ, self.accept)
         self.clients: list[socket.socket] = []
 
     def run(self) -> int:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if self.behaviour == "stubborn" else self.drain)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if self.behaviour == "stubborn" else self.note_signal)
         self.context.ready()
         while not self.draining or self.clients:
             if self.behaviour != "stuck":
                 self.context.page.heartbeat = time.monotonic()
             for key, _ in self.selector.select(0.05):
                 key.data(key.fileobj)
+            if self.told and not self.draining:
+                self.drain()
         return 0
 
-    def drain(self, *_: object) -> None:
+    def note_signal(self, *_: object) -> None:
+        self.told = True
+
+    def drain(self) -> None:
         self.draining = True
         for _, listener in self.context.listeners:
             self.selector.unregister(listener)
             listener.close()
 
     def accept(self, listener: socket.socket) -> None:
-        client, _ = listener.accept()
+        try:
+            client, _ = listener.accept()
+        except BlockingIOError:  # the other generation's worker was faster
+            return
         self.clients.append(client)
         about = {
             "pid": os.getpid(),
@@ -117,7 +127,21 @@ def run_admin(context: AdminContext) -> int:
         time.sleep(0.05)
 
 
+def fail_first_forks(left: int) -> None:
+    real_start = child.start
+
+    def start(run: Callable[[], int], name: str) -> int:
+        nonlocal left
+        if left and name.startswith("worker"):
+            left -= 1
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return real_start(run, name)
+
+    child.start = start
+
+
 if __name__ == "__main__":
+    fail_first_forks(int(os.environ.get("FAILING_FORKS", "0")))
     diagnostics.configure("supervisor")
     _, _, announce, workers, drain_timeout, *user = sys.argv
     settings = Settings(

@@ -278,6 +278,13 @@ def test_workers_that_cannot_start_stop_the_service(start, behaviour, code):
     assert "giving up" in service.log()
 
 
+def test_a_failing_fork_is_tried_again(start, monkeypatch):
+    monkeypatch.setenv("FAILING_FORKS", "3")
+    service = start(workers=2)
+    assert service.ask()["epoch"] == 1
+    assert "cannot start worker-0: [Errno 11] Resource temporarily unavailable" in service.log()
+
+
 def test_an_address_in_use_stops_the_start(start):
     taken = start().announced()["smtp"][0]
     service = start(listeners=[taken])
