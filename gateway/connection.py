@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
         if transport is None or self._reception is None:
             return
         self._page.add(_TLS_OK)
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = transport
         self._last_read = self._loop.time()
         reception.tls_started(*tls.shown_names(transport.get_extra_info("cipher")))
         self._advance()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from gateway import _fastpath as fp
 from gateway import metrics
@@ -337,10 +338,10 @@ class Reception:
         return sender, []
 
 
-_ANSWERS: dict[type[Event], Callable[[Reception, object], None]] = {
+_ANSWERS: dict[type[Any], Callable[[Reception, Any], None]] = {
     EhloRequested: Reception._ehlo,
     AuthRequested: Reception._auth,
     MailRequested: Reception._mail,
     RcptRequested: Reception._rcpt,
     MessageReceived: Reception._message_received,
-}  # type: ignore[assignment]
+}

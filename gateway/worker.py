@@ -68,7 +68,7 @@ class Worker:
             logs=logs,
             page=context.page,
             now_ns=time.time_ns,
-            monotonic=loop.time,
+            monotonic=time.monotonic,
         )
         self.contexts = tls.ServerContexts()
 

@@ -113,9 +113,9 @@ Observer = Callable[[int, Reply, bytes], None]
 class ServerSession:
     """One session.
 
-    params: the listener's, for this connection. observer: called as observer(verb, reply, argument) for every
-    reply, before it is sent; verb is an index into VERB_NAMES, NO_COMMAND or END_OF_DATA, argument is the command's, never
-    with AUTH data. offer_auth: whether AUTH PLAIN is offered (under TLS). offer_tls: whether STARTTLS is.
+    params: the listener's, for this connection. observer: called as observer(verb, reply, argument) for every reply,
+    before it is sent; verb is an index into VERB_NAMES, NO_COMMAND or END_OF_DATA, argument is the command's, never with
+    AUTH data. offer_auth: whether AUTH PLAIN is offered (under TLS). offer_tls: whether STARTTLS is.
     """
 
     __slots__ = (
@@ -176,6 +176,7 @@ class ServerSession:
 
         None: more bytes are needed, or an event is still unanswered, or the session is closed.
         """
+        event: Any
         while self._awaiting is None and self.state is not State.CLOSED:
             if self.state is State.BODY:
                 event = self._read_body()
@@ -183,11 +184,11 @@ class ServerSession:
                 event = self._read_auth_line()
             else:
                 event = self._read_command()
+            if event is _INCOMPLETE:
+                break
             if event is not None:
-                if event is _INCOMPLETE:
-                    return None
                 self._awaiting = event
-                return event
+                return self._awaiting
         return None
 
     def reply(self, reply: Reply) -> None:
