@@ -286,7 +286,7 @@ def test_every_failed_or_delayed_recipient_gives_an_entry() -> None:
         bounce(
             "Final-Recipient: rfc822; a@far.example\nAction: failed\nStatus: 5.1.1\n"
             "Diagnostic-Code: smtp; 550-5.1.1 gone\nLast-Attempt-Date: Fri, 1 Oct 10 10:13:52 UTC\n",
-            "Final-Recipient: rfc822; b@far.example\nOriginal-Recipient: rfc822; B@far.example\nAction: delayed\n"
+            "Final-Recipient: rfc822; b@far.example\nOriginal-Recipient: <B@far.example>\nAction: delayed\n"
             "Status: 4.4.1\nWill-Retry-Until: 1 Oct 2010 10:13:52 +0000\n",
             "Final-Recipient: rfc822; c@far.example\nAction: relayed\nStatus: 2.0.0\n",
             "Final-Recipient: rfc822; d@far.example\nAction: kaputt\nStatus: 5.2.2\nRemote-MTA: dns; mx\n"
@@ -301,7 +301,11 @@ def test_every_failed_or_delayed_recipient_gives_an_entry() -> None:
     assert found[0].attempted_at == datetime(2010, 10, 1, 10, 13, 52, tzinfo=UTC)
     assert found[0].enhanced_code == {"class": 5, "subject": 1, "detail": 1}
     assert found[0].reporting_mta == "mx.far.example"
-    assert found[1].added == {"action": "delayed", "will_retry_until": "2010-10-01T10:13:52Z"}
+    assert found[1].added == {
+        "action": "delayed",
+        "original_recipient_raw": "<B@far.example>",
+        "will_retry_until": "2010-10-01T10:13:52Z",
+    }
     assert found[2].added == {
         "action": "failed",
         "action_raw": "kaputt",

@@ -49,25 +49,24 @@ def parse_date(text: str) -> datetime | None:
 
 
 def _moment(parts: dict[str, str | None]) -> datetime:
-    def number(name: str) -> int:
-        return int(parts[name] or 0)
-
     month = (parts["month"] or "").lower()
     local = datetime(
         _year(parts["year"] or ""),
         int(month) if month.isdigit() else _MONTHS.index(month) + 1,
-        number("day"),
-        number("hour"),
-        number("minute"),
+        int(parts["day"] or 0),
+        int(parts["hour"] or 0),
+        int(parts["minute"] or 0),
         tzinfo=UTC,
     )
-    if number("second") > 60:  # 60 is a leap second
+    second = int(parts["second"] or 0)
+    if second > 60:  # 60 is a leap second
         raise ValueError("no such second")
     if sign := parts["sign"]:
-        offset = timedelta(hours=number("zh"), minutes=number("zm")) * (-1 if sign == "-" else 1)
+        offset = int(parts["zh"] or 0) * 3600 + int(parts["zm"] or 0) * 60
+        offset = -offset if sign == "-" else offset
     else:
-        offset = timedelta(hours=_ZONES.get((parts["zone"] or "").lower(), 0))
-    return local + timedelta(seconds=number("second")) - offset
+        offset = int(_ZONES.get((parts["zone"] or "").lower(), 0) * 3600)
+    return local + timedelta(seconds=second - offset)
 
 
 def _year(text: str) -> int:

@@ -62,12 +62,15 @@ def supplemental_trace(fields: Fields) -> dict[str, Any] | None:
     """What the trace header of the original says about its recipients and metadata, without its mark; None if it has
     none. Any `X-` header may carry it: base64 of a JSON object with the mark."""
     for name, value in fields:
-        if name[:2] in ("X-", "x-") and len(value) <= MAX_TRACE and (trace := _trace(value)) is not None:
+        # base64 of what begins with a brace and a quote
+        if value.startswith("ey") and name[:2] in ("X-", "x-") and (trace := _trace(value)) is not None:
             return trace
     return None
 
 
 def _trace(value: str) -> dict[str, Any] | None:
+    if len(value) > MAX_TRACE:
+        return None
     try:
         payload = json.loads(base64.b64decode("".join(value.split()), validate=True))
     except ValueError:  # not base64, not UTF-8 or not JSON

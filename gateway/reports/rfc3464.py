@@ -85,25 +85,26 @@ def smtp_response(value: str | None) -> tuple[int, str]:
 
 # --- the shape for Lua ---
 
-Reader = Callable[[str], Any]
+# name of a field -> key of its value, how to read it
+Readers = dict[str, tuple[str, Callable[[str], Any]]]
 
-PER_MESSAGE: dict[str, Reader] = {
-    "original-envelope-id": decoded_words,
-    "reporting-mta": named,
-    "dsn-gateway": named,
-    "received-from-mta": named,
-    "arrival-date": date,
+PER_MESSAGE: Readers = {
+    "original-envelope-id": ("original_envelope_id", decoded_words),
+    "reporting-mta": ("reporting_mta", named),
+    "dsn-gateway": ("dsn_gateway", named),
+    "received-from-mta": ("received_from_mta", named),
+    "arrival-date": ("arrival_date", date),
 }
-PER_RECIPIENT: dict[str, Reader] = {
-    "final-recipient": recipient,
-    "action": action,
-    "status": status,
-    "original-recipient": recipient,
-    "remote-mta": named,
-    "diagnostic-code": diagnostic,
-    "last-attempt-date": date,
-    "final-log-id": decoded_words,
-    "will-retry-until": date,
+PER_RECIPIENT: Readers = {
+    "final-recipient": ("final_recipient", recipient),
+    "action": ("action", action),
+    "status": ("status", status),
+    "original-recipient": ("original_recipient", recipient),
+    "remote-mta": ("remote_mta", named),
+    "diagnostic-code": ("diagnostic_code", diagnostic),
+    "last-attempt-date": ("last_attempt_date", date),
+    "final-log-id": ("final_log_id", decoded_words),
+    "will-retry-until": ("will_retry_until", date),
 }
 
 
@@ -117,17 +118,25 @@ def extension(value: str) -> str | list[int]:
     return decoded_words(value)
 
 
-def interpreted(fields: dict[str, str], readers: dict[str, Reader]) -> JSON:
-    """Every field of `readers` as a value, the others under `extensions`."""
-    result: JSON = {}
-    for name, read in readers.items():
-        key = name.replace("-", "_")
-        value = fields.get(name)
-        result[key] = read(value) if value else None
-        if value and result[key] is None:
-            result[f"{key}_raw"] = clean(value)
-    result["extensions"] = {name: [extension(value)] for name, value in fields.items() if name not in readers}
-    return result
+def understood(fields: dict[str, str], readers: Readers) -> tuple[JSON, JSON]:
+    """(values, raw) of the fields that `readers` knows and that are not empty; raw: the text of those whose value is
+    None, under `…_raw`."""
+    values: JSON = {}
+    raw: JSON = {}
+    for name, text in fields.items():
+        if text and name in readers:
+            key, read = readers[name]
+            values[key] = read(text)
+            if values[key] is None:
+                raw[f"{key}_raw"] = clean(text)
+    return values, raw
+
+
+def shape(fields: dict[str, str], readers: Readers) -> JSON:
+    """Every field of `readers`, None if it is missing; the others under `extensions`."""
+    values, raw = understood(fields, readers)
+    extensions = {name: [extension(text)] for name, text in fields.items() if name not in readers}
+    return {key: None for key, _ in readers.values()} | values | raw | {"extensions": extensions}
 
 
 def parse(message: bytes) -> JSON | None:
@@ -141,8 +150,8 @@ def parse(message: bytes) -> JSON | None:
     if report.kind == "unreadable":
         raise ReportError(report.reason)
     return {
-        "per_message": interpreted(report.per_message or {}, PER_MESSAGE),
-        "per_recipient": [interpreted(group, PER_RECIPIENT) for group in report.per_recipient or ()],
+        "per_message": shape(report.per_message or {}, PER_MESSAGE),
+        "per_recipient": [shape(group, PER_RECIPIENT) for group in report.per_recipient or ()],
         "original_message": original_text(report, message),
     }
 
@@ -188,32 +197,32 @@ def out_of_band(report: Report, original: Fields) -> list[OutOfBand]:
 
 
 def _entry(group: dict[str, str], mta: str, shared: JSON) -> OutOfBand | None:
-    values = interpreted(group, PER_RECIPIENT)
-    grade = values["status"]
-    done = values["action"] or _ACTION_OF_CLASS.get(grade["class"] if grade else 5, "failed")
-    named_recipient = group.get("original-recipient") or group.get("final-recipient")
-    if done not in ("failed", "delayed") or not named_recipient:
+    values, raw = understood(group, PER_RECIPIENT)
+    get = values.get
+    grade = get("status")
+    done = get("action") or _ACTION_OF_CLASS[grade["class"] if grade else 5]
+    original = group.get("original-recipient")
+    written = original or group.get("final-recipient")
+    if done not in ("failed", "delayed") or not written:
         return None
+    address = get("original_recipient" if original else "final_recipient")
     code, content = smtp_response(group.get("diagnostic-code"))
-    if code == NO_REPLY_CODE and done == "delayed" and not content:
+    if done == "delayed" and not content and code == NO_REPLY_CODE:
         code = 450  # nothing was refused for good
-    added = {"action": done} | shared
-    added |= {key: value for key, value in values.items() if key.endswith("_raw")}
-    quoted = values["diagnostic_code"]
-    if quoted and quoted["diagnostic_type"] != "smtp":
+    added = {"action": done, **shared, **raw}
+    if (quoted := get("diagnostic_code")) and quoted["diagnostic_type"] != "smtp":
         added["diagnostic_code"] = quoted
-    if values["remote_mta"]:
-        added["remote_mta"] = values["remote_mta"]["name"]
-    for key in ("final_log_id", "will_retry_until"):
-        if values[key]:
-            added[key] = values[key]
+    if remote := get("remote_mta"):
+        added["remote_mta"] = remote["name"]
+    added |= {key: values[key] for key in ("final_log_id", "will_retry_until") if get(key)}
+    attempted = get("last_attempt_date")
     return OutOfBand(
-        recipient=envelope_recipient(named_recipient)[1],
+        recipient=address["recipient"] if address else envelope_recipient(written)[1],
         action=done,
         code=code,
         content=content,
         enhanced_code={part: grade[part] for part in ("class", "subject", "detail")} if grade else None,
         reporting_mta=mta,
-        attempted_at=parse_date(group.get("last-attempt-date", "")),
+        attempted_at=datetime.fromisoformat(attempted) if attempted else None,
         added=added,
     )
