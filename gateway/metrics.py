@@ -13,7 +13,7 @@ from platform import python_version
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from gateway import __version__
-from gateway._fastpath import CounterPage
+from gateway._fastpath import UNREADABLE_REASONS, CounterPage
 from gateway.families import Counter, Gauge, Histogram, Layout, State, WorkerGauge, newest_workers
 from gateway.logs.records import RECORD_TYPES
 from gateway.smtp.replies import Reason
@@ -151,9 +151,15 @@ REPORTS = Counter(
 REPORT_PARSE = Counter(
     LAYOUT,
     "report_parse_total",
-    "Messages that are or claim to be reports, by how well they could be read",
+    "Reports read, by whether every field could be interpreted",
     kind=REPORT_KINDS,
-    result=("ok", "partial", "unreadable"),
+    result=("ok", "partial"),
+)
+REPORTS_UNREADABLE = Counter(
+    LAYOUT,
+    "reports_unreadable_total",
+    "Messages that claim to be reports and cannot be read, by what is wrong with them",
+    reason=UNREADABLE_REASONS,
 )
 REPORT_BYTES = Counter(LAYOUT, "report_bytes_total", "Octets of the messages recognised as reports")
 REPORT_SCAN_DURATION = Histogram(
