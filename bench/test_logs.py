@@ -15,6 +15,7 @@ from gateway.logs.encoding import encode
 from gateway.logs.identity import new_message_id, new_session_id
 from gateway.logs.writer import LogWriter
 from gateway.message import Message
+from gateway.relay.handover import HandOver, RecipientOutcome, Response, Status
 from gateway.smtp.address import parse_address
 
 NOW = 1_785_847_290_123_456_789
@@ -37,6 +38,26 @@ def test_a_reception_built(benchmark):
 
 def test_a_reception_built_and_encoded(benchmark):
     benchmark(lambda: encode(records.reception(MESSAGE, ORIGIN, "example.com", NOW) | {"meta": {}}))
+
+
+def test_a_delivery_built_and_encoded(benchmark):
+    answer = Response(250, "2.0.0", "Ok: queued as 0123456789", ".\r\n")
+    result = HandOver(
+        [RecipientOutcome(MESSAGE.recipients[0], Status.DELIVERED, answer, None)],
+        site="unspecified->mx_list:mta1.example,mta2.example@smtp_client",
+        protocol="ESMTP",
+        seconds=0.001,
+        peer_name="mta1.example",
+        peer_address="10.0.0.1",
+        session_id=new_session_id(),
+        source_address="10.0.0.9:40112",
+    )
+
+    def deliver() -> bytes:
+        (record,) = records.handed_over(MESSAGE, ORIGIN, "example.com", result, NOW)
+        return encode(record | {"meta": {}})
+
+    benchmark(deliver)
 
 
 def test_a_message_id(benchmark):

@@ -362,6 +362,13 @@ def test_a_message_id_is_a_version_1_uuid_that_carries_its_time():
     assert later.time - parsed.time == 10**7
 
 
+def test_a_session_id_is_a_version_4_uuid():
+    ids = {identity.new_session_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(str(uuid.UUID(text)) == text for text in ids)
+    assert {(uuid.UUID(text).version, uuid.UUID(text).variant) for text in ids} == {(4, uuid.RFC_4122)}
+
+
 def test_ids_go_forward_while_the_clock_stands_still_or_goes_back():
     ids = [uuid.UUID(hex=identity.new_message_id(now)).time for now in [NOW + 5 * 10**9] * 1000 + [NOW] * 1000]
     assert ids == sorted(set(ids))
@@ -371,13 +378,14 @@ def test_a_forked_process_makes_other_ids():
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, identity.new_message_id(NOW + 10**10).encode())
+        os.write(writer, (identity.new_message_id(NOW) + identity.new_session_id()).encode())
         os._exit(0)
     os.close(writer)
     os.waitpid(child, 0)
-    theirs = os.read(reader, 32).decode()
+    theirs = os.read(reader, 100).decode()
     os.close(reader)
-    assert identity.new_message_id(NOW + 10**10)[16:] != theirs[16:]
+    assert identity.new_message_id(NOW)[16:] != theirs[16:32]
+    assert identity.new_session_id() != theirs[32:]
 
 
 def test_the_node_id_is_stable_and_no_machine_id():

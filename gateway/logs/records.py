@@ -5,18 +5,18 @@ explains every field. No I/O and no clock; what of `meta` and `headers` is shown
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from gateway.logs.identity import node_id
+from gateway.relay.handover import HandOver, RecipientOutcome, Status
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from gateway.message import Message
-    from gateway.relay.handover import HandOver, RecipientOutcome
     from gateway.reports.rfc3464 import OutOfBand
 
 Record = dict[str, Any]
@@ -124,12 +124,16 @@ def _recipient(recipients: Sequence[EnvelopeAddress]) -> str | list[str]:
 
 
 def _response(code: int, enhanced: str, content: str, command: str | None) -> Record:
-    subcodes = None
-    if enhanced:
-        numbers = [int(number) for number in enhanced.split(".")]
-        subcodes = dict(zip(("class", "subject", "detail"), numbers, strict=True))
-    content = content.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
-    return {"code": code, "enhanced_code": subcodes, "content": content, "command": command}
+    if not content.isprintable():
+        content = content.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+    return {"code": code, "enhanced_code": _enhanced_code(enhanced), "content": content, "command": command}
+
+
+@lru_cache(maxsize=256)
+def _enhanced_code(text: str) -> dict[str, int] | None:
+    if not text:
+        return None
+    return dict(zip(("class", "subject", "detail"), map(int, text.split(".")), strict=True))
 
 
 _RECEIVED = _response(250, "", "", None)
@@ -163,11 +167,6 @@ def handed_over(
     """What became of a message that was handed over: a Delivery, Bounce or TransientFailure for each group of
     recipients with the same result. An unknown outcome is a TransientFailure with `reason` "outcome_unknown".
     """
-    groups: dict[tuple[Any, ...], list[RecipientOutcome]] = {}
-    for outcome in result.outcomes:
-        answer = outcome.response
-        same = outcome.status, answer.code, answer.enhanced, answer.content, answer.command, outcome.reason
-        groups.setdefault(same, []).append(outcome)
     created, created_time = _reception_time(message)
     common = _LAYOUT | {
         "id": message.id,
@@ -190,22 +189,33 @@ def handed_over(
         "nodeid": node_id(),
         **_session_keys(result.tls_cipher, result.tls_protocol_version, (), result.session_id),
     }
-    return [common | _outcome(outcomes) for outcomes in groups.values()]
+    return [common | _outcome(outcomes) for outcomes in _same_results(result.outcomes)]
 
 
 _TYPE_OF_OUTCOME = {
-    "DELIVERED": "Delivery",
-    "TRANSIENT": "TransientFailure",
-    "PERMANENT": "Bounce",
-    "UNKNOWN": "TransientFailure",
+    Status.DELIVERED: "Delivery",
+    Status.TRANSIENT: "TransientFailure",
+    Status.PERMANENT: "Bounce",
+    Status.UNKNOWN: "TransientFailure",
 }
+
+
+def _same_results(outcomes: Sequence[RecipientOutcome]) -> Iterable[Sequence[RecipientOutcome]]:
+    if len(outcomes) == 1:
+        return (outcomes,)
+    groups: dict[tuple[Any, ...], list[RecipientOutcome]] = {}
+    for outcome in outcomes:
+        answer = outcome.response
+        result = outcome.status, answer.code, answer.enhanced, answer.content, answer.command, outcome.reason
+        groups.setdefault(result, []).append(outcome)
+    return groups.values()
 
 
 def _outcome(outcomes: Sequence[RecipientOutcome]) -> Record:
     first = outcomes[0]
     answer = first.response
     record: Record = {
-        "type": _TYPE_OF_OUTCOME[first.status.name],
+        "type": _TYPE_OF_OUTCOME[first.status],
         "recipient": _recipient([outcome.recipient for outcome in outcomes]),
         "response": _response(answer.code, answer.enhanced, answer.content, answer.command),
     }

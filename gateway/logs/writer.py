@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.logs")
 
-BATCH_BYTES = 64 * 1024  # a batch is written as soon as it has this size …
+BATCH_BYTES = 256 * 1024  # a batch is written as soon as it has this size …
 BATCH_SECONDS = 0.25  # … or its first record this age
 RETRY_SECONDS = 1.0
 DISK_CHECK_SECONDS = 5.0
