@@ -73,14 +73,17 @@ def decide(relay_host: bool, peer: bytes, sender_domain: str, recipient_domain: 
     return RELAY if relay else None
 
 
-def fate(decision: Decision, kinds: frozenset[ReportKind]) -> Fate | None:
-    """What happens to a message whose content is a report of one of `kinds` (or of none); None refuses it.
+_RELAYED = Fate(True, None)
 
-    ARF is tested before OOB. `true` logs and relays only where relaying is granted anyway, LogThenRelay always
-    relays, LogThenDrop never does.
+
+def fate(decision: Decision, kind: ReportKind | None) -> Fate | None:
+    """What happens to a message whose content is a report of this kind (None: no report); None refuses it.
+
+    `true` logs and relays only where relaying is granted anyway, LogThenRelay always relays, LogThenDrop never does.
     """
-    for kind, disposition in ((ReportKind.ARF, decision.log_arf), (ReportKind.OOB, decision.log_oob)):
-        if kind in kinds and disposition is not Disposition.IGNORE:
+    if kind is not None:
+        disposition = decision.log_arf if kind is ReportKind.ARF else decision.log_oob
+        if disposition is not Disposition.IGNORE:
             relay = disposition is Disposition.LOG_THEN_RELAY or (disposition is Disposition.LOG and decision.relay)
             return Fate(relay, kind)
-    return Fate(True, None) if decision.relay else None
+    return _RELAYED if decision.relay else None

@@ -106,6 +106,7 @@ class Reception:
         self._refused_recipient: EnvelopeAddress | None = None
         self._refused_sender: EnvelopeAddress | None = None
         self._message: MessageReceived | None = None
+        self._transaction: Transaction | None = None
         self._message_began = 0.0
         self._advancing = False
         self._asked_lua = False
@@ -243,8 +244,9 @@ class Reception:
     def _message_received(self, event: MessageReceived) -> None:
         self._message = event
         self._message_began = self._services.monotonic()
-        transaction = Transaction(self._services, self._session_facts(event), event, self._decisions, self._settled)
-        transaction.start()
+        facts = self._session_facts(event)
+        self._transaction = Transaction(self._services, facts, event, self._decisions, self._settled)
+        self._transaction.start()
 
     def _settled(self, reply: Reply) -> None:
         """The transaction has its reply, now or after the fleet's answer."""
@@ -259,6 +261,7 @@ class Reception:
             self._services.page.observe(_MESSAGE_DURATION, self._services.monotonic() - self._message_began)
         self.session.reply(reply)
         self._message = None
+        self._transaction = None
         self._refused_sender = None
         self._refused_recipient = None
 
@@ -325,6 +328,8 @@ class Reception:
             recipients=recipients,
             meta=self._conn.values,
         )
+        if self._transaction is not None and self._transaction.unreadable is not None:
+            record["report_unreadable"] = self._transaction.unreadable
         self._services.logs.submit(record)
 
     def _refused(self, verb: int) -> tuple[EnvelopeAddress | None, list[EnvelopeAddress]]:

@@ -100,7 +100,9 @@ class SinkConnection(asyncio.Protocol):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `relay-gateway sink`."""
     parser.add_argument("--listen", default="127.0.0.1:2526", metavar="ADDRESS:PORT", help="default: %(default)s")
-    parser.add_argument("--maildir", type=Path, metavar="DIR", help="store messages here; without it they are discarded")
+    parser.add_argument(
+        "--maildir", type=Path, metavar="DIR", help="store messages here; without it they are discarded"
+    )
     parser.add_argument("--quiet", action="store_true", help="print no line per message")
 
 

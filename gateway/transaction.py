@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from gateway import metrics
 from gateway.config import BatchHandling, EgressPath, LineEndings, ListenerParams, QueueConfig, SmtpFleet
-from gateway.decision import Decision, ReportKind, fate
+from gateway.decision import Decision, fate
 from gateway.logs import records
 from gateway.logs.identity import new_message_id
 from gateway.message import Message, parse_queue_name
 from gateway.policy.conn_meta import ConnMeta
+from gateway.recognition import NOTHING, Recognition, count, recognise
 from gateway.relay.handover import Batch, HandOver, RecipientOutcome, Status, site_name
 from gateway.services import Services
 from gateway.smtp import replies, trace
@@ -87,10 +88,12 @@ class Transaction:
         self._deadline = services.monotonic() + facts.params.data_processing_timeout
         self._now_ns = services.now_ns()
         self._messages: list[tuple[Message, str]] = []  # with their queues' names
+        self._reports: dict[str, tuple[Recognition, bool]] = {}  # by message id: what is logged, and is it relayed too
         self._waiting: deque[Delivery] = deque()
         self._results: list[tuple[Delivery, HandOver]] = []
         self._discarded = False
-        self._reports = False
+        self._dropped_report = False  # a recipient is served by the report's record alone
+        self.unreadable: str | None = None  # why what claimed to be a report was taken for none
 
     def start(self) -> None:
         """Does everything up to the first hand-over. Raises TransactionRefused, or what the policy raises."""
@@ -141,18 +144,9 @@ class Transaction:
 
     def _settle(self, message: Message) -> None:
         """Decides what happens to the message for each of its recipients, and queues the hand-overs."""
-        kinds = self._recognise(message)
-        relayed = []
-        for recipient in message.recipients:
-            # A recipient that the policy put in has the standing of those it accepted.
-            decision = self._decisions.get(recipient) or next(iter(self._decisions.values()))
-            outcome = fate(decision, kinds)
-            if outcome is None:
-                raise TransactionRefused(replies.NOT_A_REPORT)
-            if outcome.relay:
-                relayed.append(recipient)
         if not message.recipients:
             raise TransactionRefused(replies.NO_RECIPIENTS)
+        relayed = self._relayed_recipients(message)
         queue_name = message.queue_name()
         self._messages.append((message, queue_name))
         if not relayed:
@@ -163,8 +157,29 @@ class Transaction:
         self._add_supplemental_header(message)
         self._waiting.extend(self._destinations(message, queue_name, relayed))
 
-    def _recognise(self, message: Message) -> frozenset[ReportKind]:
-        return frozenset()
+    def _relayed_recipients(self, message: Message) -> list[EnvelopeAddress]:
+        """The recipients the message goes on to, after a look for a report where one of them logs reports."""
+        decisions = [self._decision(recipient) for recipient in message.recipients]
+        found = NOTHING
+        if any(decision.takes_reports for decision in decisions):
+            found = recognise(message, self._services.page, self._services.monotonic)
+            self.unreadable = found.unreadable
+        fates = [fate(decision, found.kind) for decision in decisions]
+        if None in fates:
+            raise TransactionRefused(replies.NOT_A_REPORT)
+        relayed = [
+            recipient for recipient, f in zip(message.recipients, fates, strict=True) if f is not None and f.relay
+        ]
+        if any(f is not None and f.log for f in fates):
+            self._reports[message.id] = found, bool(relayed)
+            self._dropped_report |= len(relayed) < len(message.recipients)
+        elif found.kind is not None:
+            count(found, message, [], relayed=True, page=self._services.page)
+        return relayed
+
+    def _decision(self, recipient: EnvelopeAddress) -> Decision:
+        """What the recipient was accepted for; one that the policy put in has the standing of those it accepted."""
+        return self._decisions.get(recipient) or next(iter(self._decisions.values()))
 
     def _add_supplemental_header(self, message: Message) -> None:
         headers = self._facts.params.trace_headers
@@ -226,10 +241,18 @@ class Transaction:
     def _conclude(self) -> None:
         outcomes = [outcome for _, result in self._results for outcome in result.outcomes]
         refusal = self._refusal(outcomes)
+        if refusal is None:
+            self._log_messages()
         self._log_hand_overs(bool(refusal))
         if refusal is not None:
             self._done(refusal)
-            return
+        elif self._dropped_report:
+            # From now on the record is all there is of the report: it has to be on disk before the 250.
+            self._services.logs.durable(lambda ok: self._accept(outcomes) if ok else self._done(replies.STORAGE))
+        else:
+            self._accept(outcomes)
+
+    def _accept(self, outcomes: Sequence[RecipientOutcome]) -> None:
         self._services.page.add(self._disposition())
         refused = sum(outcome.status is Status.PERMANENT for outcome in outcomes)
         ids = " ".join(message.id for message, _ in self._messages)
@@ -241,8 +264,8 @@ class Transaction:
             for outcome in outcomes:
                 if outcome.status is status:
                     return _as_reply(outcome)
-        settled_otherwise = self._discarded or self._reports or len(self._decisions) > len(outcomes)
-        if outcomes and not settled_otherwise and all(o.status is Status.PERMANENT for o in outcomes):
+        served_otherwise = self._discarded or self._dropped_report
+        if outcomes and not served_otherwise and all(o.status is Status.PERMANENT for o in outcomes):
             return _as_reply(outcomes[0])
         return None
 
@@ -253,15 +276,27 @@ class Transaction:
 
     # -- records ------------------------------------------------------------------------------------------------------
 
-    def _log_hand_overs(self, refused: bool) -> None:
-        """A Reception for each accepted message, then what became of it. The Rejection of a refused one is logged with
-        its reply.
-        """
+    def _log_messages(self) -> None:
+        """A Reception for each accepted message, or what takes its place for a report."""
         services, origin = self._services, self._facts.origin
         now_ns = services.now_ns()
-        if not refused:
-            for message, queue_name in self._messages:
-                services.logs.submit(records.reception(message, origin, queue_name, now_ns), message)
+        for message, queue_name in self._messages:
+            found, relayed = self._reports.get(message.id, (NOTHING, True))
+            if found is NOTHING:
+                record = records.reception(message, origin, queue_name, now_ns)
+                if self.unreadable is not None:
+                    record["report_unreadable"] = self.unreadable
+                services.logs.submit(record, message)
+                continue
+            logged = found.records(message, origin, queue_name, now_ns)
+            for record in logged:
+                services.logs.submit(record, message)
+            count(found, message, logged, relayed=relayed, page=services.page)
+
+    def _log_hand_overs(self, refused: bool) -> None:
+        """What became of each hand-over. The Rejection of a refused message is logged with its reply."""
+        services, origin = self._services, self._facts.origin
+        now_ns = services.now_ns()
         for delivery, result in self._results:
             if refused and all(outcome.status is Status.PERMANENT for outcome in result.outcomes):
                 continue  # never accepted, so there is nothing to bounce: the Rejection says it all

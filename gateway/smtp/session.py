@@ -114,8 +114,8 @@ class ServerSession:
     """One session.
 
     params: the listener's, for this connection. observer: called as observer(verb, reply, argument) for every reply,
-    before it is sent; verb is an index into VERB_NAMES, NO_COMMAND or END_OF_DATA, argument is the command's, never with
-    AUTH data. offer_auth: whether AUTH PLAIN is offered (under TLS). offer_tls: whether STARTTLS is.
+    before it is sent; verb is an index into VERB_NAMES, NO_COMMAND or END_OF_DATA, argument is the command's without
+    any AUTH data. offer_auth: whether AUTH PLAIN is offered (under TLS). offer_tls: whether STARTTLS is.
     """
 
     __slots__ = (
