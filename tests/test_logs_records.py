@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from gateway.logs import identity, records
 from gateway.logs.encoding import Selection, Template, encode
 from gateway.message import Message
+from gateway.policy import schemas
+from gateway.policy.options import BadOptions
 from gateway.relay.handover import HandOver, RecipientOutcome, Response, Status
 from gateway.reports.rfc3464 import OutOfBand
 from gateway.smtp import replies
@@ -346,6 +348,12 @@ def test_headers_are_selected_without_case_and_keep_their_first_spelling():
 
 def test_templates_print_null_and_booleans_as_kumomta_does():
     assert Template("{{ a }} {{ b }} {{ c }} {{ missing }}").render(b'{"a":null,"b":true,"c":1}') == b"none true 1 \n"
+
+
+def test_a_policy_with_a_broken_template_is_refused_when_it_is_loaded():
+    assert schemas.template("{{ type }}") == "{{ type }}"
+    with pytest.raises(BadOptions, match="not a template: unexpected end of template"):
+        schemas.template("{{ type ")
 
 
 # --- ids --------------------------------------------------------------------------------------------------------------

@@ -8,8 +8,11 @@ from typing import Any
 
 import jinja2
 import orjson
+from jinja2 import TemplateError
 
 from gateway.logs.records import Record
+
+__all__ = ["Selection", "Template", "TemplateError", "encode"]
 
 
 class Selection:
@@ -83,7 +86,7 @@ def _plain(value: Any) -> Any:
 class Template:
     """A `per_record` template (Jinja): the record's fields are its variables, and `log_record` is the record.
 
-    Raises jinja2.TemplateError where the text is no template.
+    Raises TemplateError where the text is no template.
     """
 
     __slots__ = ("_template",)

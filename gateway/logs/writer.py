@@ -88,7 +88,7 @@ class LogWriter:
     ) -> None:
         """filter: calls a `filter_event` handler. call_soon: runs a callback on the event loop, from any thread.
 
-        Creates the directories, and starts the thread. Raises jinja2.TemplateError for what is no template.
+        Creates the directories, and starts the thread. Raises TemplateError for what is no template.
         """
         self.full = False
         self.disk_problem: str | None = None

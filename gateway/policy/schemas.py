@@ -31,6 +31,7 @@ from gateway.config import (
     TraceHeaders,
     UpstreamTls,
 )
+from gateway.logs.encoding import Template, TemplateError
 from gateway.policy.options import (
     Option,
     Reader,
@@ -221,12 +222,22 @@ class RecordType(Enum):
     ANY = "Any"
 
 
+def template(value: object) -> str:
+    """The text of a template for log records."""
+    text = string(value)
+    try:
+        Template(text)
+    except TemplateError as error:
+        raise refusal(f"not a template: {error}") from None
+    return text
+
+
 _RECORD_SETTINGS = Schema(
     {
         "enable": Option(boolean),
         "suffix": Option(string),
         "log_dir": Option(string),
-        "template": Option(string),
+        "template": Option(template),
         "segment_header": Option(string),
     },
     lambda options: RecordSettings(**options),
