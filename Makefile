@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 SOURCES := $(wildcard gateway/_fastpath.pyx gateway/fastpath/*.pxi bench/*.pyx)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint lock clean debian-packages
+.PHONY: help run test bench lint fuzz lock clean debian-packages
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ test: $(READY) debian-packages  ## set up and run every test, linter and type ch
 
 lint: $(READY)  ## only the linters and type checks
 	$(BIN)/python -m pytest tests/test_sourcecode.py
+
+fuzz: $(READY)  ## fuzz the report scanner for FUZZ_SECONDS (default 600); needs clang
+	tests/fuzz/run.sh fuzz_report $(or $(FUZZ_SECONDS),600)
 
 lock: $(READY)  ## refresh requirements.lock from pyproject.toml
 	$(BIN)/python -m pip --quiet install uv

@@ -95,9 +95,3 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(summary(found).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
     return status
-
-
-if __name__ == "__main__":
-    _parser = argparse.ArgumentParser(prog="relay-gateway report")
-    add_arguments(_parser)
-    sys.exit(run(_parser.parse_args()))

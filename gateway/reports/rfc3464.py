@@ -140,6 +140,15 @@ def shape(fields: dict[str, str], readers: Readers) -> JSON:
     return {key: None for key, _ in readers.values()} | values | raw | {"extensions": extensions}
 
 
+def bounce_report(report: Report, message: bytes) -> JSON:
+    """What `msg:parse_rfc3464()` returns; `message` is what was scanned."""
+    return {
+        "per_message": shape(report.per_message or {}, PER_MESSAGE),
+        "per_recipient": [shape(group, PER_RECIPIENT) for group in report.per_recipient or ()],
+        "original_message": original_text(report, message),
+    }
+
+
 def parse(message: bytes) -> JSON | None:
     """The report as `msg:parse_rfc3464()` returns it; None for a message that is no DSN.
 
@@ -150,11 +159,7 @@ def parse(message: bytes) -> JSON | None:
         return None
     if report.kind == "unreadable":
         raise ReportError(report.reason)
-    return {
-        "per_message": shape(report.per_message or {}, PER_MESSAGE),
-        "per_recipient": [shape(group, PER_RECIPIENT) for group in report.per_recipient or ()],
-        "original_message": original_text(report, message),
-    }
+    return bounce_report(report, message)
 
 
 # --- out-of-band bounces for the log ---
