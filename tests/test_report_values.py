@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway._fastpath import Report, scan_report
 from gateway.reports import rfc3464, rfc5965
 from gateway.reports.dates import parse_date, rfc3339
-from gateway.reports.fields import envelope_recipient, first_address
+from gateway.reports.fields import decoded_words, envelope_recipient, first_address
 from gateway.reports.original import quoted_fields, supplemental_trace
 from gateway.reports.rfc3464 import OutOfBand, smtp_response
 
@@ -166,6 +166,22 @@ def test_recipients_are_read_with_their_types(value: str, expected: tuple[str, s
 )
 def test_the_smtp_reply_is_taken_out_of_the_diagnostic(diagnostic: str | None, code: int, content: str) -> None:
     assert smtp_response(diagnostic) == (code, content)
+
+
+@pytest.mark.parametrize(
+    ("text", "decoded"),
+    [
+        ("=?utf-8?q?J=C3=B6rg?= =?iso-8859-1?b?5A==?= x", "Jörgä x"),
+        ("=?nonsense?q?a?=", "=?nonsense?q?a?="),
+        ("=?utf-8?b?A?=", "=?utf-8?b?A?="),
+        ("=?unicode_escape?q?=5Cud800=5Cq?=", "=?unicode_escape?q?=5Cud800=5Cq?="),
+        ("=?utf-7?q?+2AA-?=", "=?utf-7?q?+2AA-?="),
+        ("=?punycode?q?" + "a" * 9999 + "?=", "=?punycode?q?" + "a" * 9999 + "?="),
+        ("\udce4", "\ufffd"),
+    ],
+)
+def test_encoded_words_are_decoded_where_they_can_be(text: str, decoded: str) -> None:
+    assert decoded_words(text) == decoded
 
 
 # --- shapes for Lua ---
@@ -341,9 +357,20 @@ def test_a_mixed_bounce_is_marked() -> None:
     assert entry.added["multipart_mixed"] is True
 
 
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 @pytest.mark.parametrize(
     "value",
-    [TRACE[:-1], "x" + TRACE, base64.b64encode(b'{"recipient": "a@b"}').decode(), base64.b64encode(b"[]").decode()],
+    [
+        encoded('{"_@_": "\\\\_/", "recipient": "\\ud800"}'),
+        encoded('{"_@_": "\\\\_/", "x": ' + "[" * 9999),
+        TRACE[:-1],
+        "x" + TRACE,
+        base64.b64encode(b'{"recipient": "a@b"}').decode(),
+        base64.b64encode(b"[]").decode(),
+    ],
 )
 def test_only_a_marked_object_is_a_trace(value: str) -> None:
     assert supplemental_trace([("X-KumoRef", value), ("Subject", TRACE)]) is None

@@ -9,8 +9,11 @@ from email.header import decode_header, make_header
 
 from gateway.smtp.address import AddressError, parse_address
 
-# Nobody's address is longer (RFC 5321 §4.5.3.1); the rest of a longer field is not looked at.
+# Limits on the work that one field can cause, far above what is seen: characters of an address field that are looked
+# at, of a field whose encoded-words are decoded, of an address (RFC 5321 §4.5.3.1.3 allows 256 octets).
 MAX_ADDRESS_FIELD = 4096
+MAX_ENCODED = 4096
+MAX_ADDRESS = 512
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 # RFC 5322 §3.4: name-addr, with anything in front; §4.4: a source route, which is dropped.
@@ -19,6 +22,8 @@ _NAME_ADDR = re.compile(rf'(?:{_QUOTED}|[^"<])*<\s*(?:@[^:<>]*:)?((?:{_QUOTED}|[
 _FIRST = re.compile(rf'(?:[^":;,]*:)?((?:{_QUOTED}|[^",;])*)', re.DOTALL)
 _BARE = re.compile(rf'(?:{_QUOTED}|[^\s"])+', re.DOTALL)
 _COMMENT_TOKENS = re.compile(rf"{_QUOTED}|\\.|[()]|[^()\"\\]+|.", re.DOTALL)
+# Codecs of Python's that no mail uses and that are slow, or that read escapes.
+_NO_CHARSETS = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"}
 _XTEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 
 
@@ -29,10 +34,13 @@ def clean(text: str) -> str:
 
 def decoded_words(text: str) -> str:
     """RFC 2047: `text` with its encoded-words decoded, or as it is if they cannot be."""
-    if "=?" not in text:
+    if "=?" not in text or len(text) > MAX_ENCODED:
         return clean(text)
     try:
-        return clean(str(make_header(decode_header(clean(text)))))
+        words = decode_header(clean(text))
+        if any(charset and charset.lower().replace("-", "_") in _NO_CHARSETS for _, charset in words):
+            return clean(text)
+        return clean(str(make_header(words)))
     except (HeaderParseError, LookupError, ValueError):
         return clean(text)
 
@@ -72,6 +80,8 @@ def normalised(address: str) -> str | None:
 
     The null reverse-path is "".
     """
+    if len(address) > MAX_ADDRESS:
+        return None
     try:
         return parse_address(clean(address)).email
     except AddressError:

@@ -4,9 +4,10 @@ Works on the header fields that `_fastpath.Report.original_fields` found.
 """
 
 import base64
-import json
 from collections.abc import Iterable
 from typing import Any
+
+import orjson
 
 from gateway._fastpath import Report, unstuff
 from gateway.reports.fields import clean, first_address, recipient_address
@@ -72,8 +73,8 @@ def _trace(value: str) -> dict[str, Any] | None:
     if len(value) > MAX_TRACE:
         return None
     try:
-        payload = json.loads(base64.b64decode("".join(value.split()), validate=True))
-    except ValueError:  # not base64, not UTF-8 or not JSON
+        payload = orjson.loads(base64.b64decode("".join(value.split()), validate=True))
+    except ValueError:  # not base64, or nothing that a record could hold
         return None
     if not isinstance(payload, dict) or payload.pop(TRACE_MARK[0], None) != TRACE_MARK[1]:
         return None

@@ -3,10 +3,11 @@
 As in `rfc3464`, a field that cannot be understood is None and its text stands beside it under `…_raw`.
 """
 
+import re
 from typing import Any
 
 from gateway._fastpath import Report, scan_report
-from gateway.reports.fields import decoded_words, normalised, without_comments
+from gateway.reports.fields import MAX_ENCODED, decoded_words, normalised, without_comments
 from gateway.reports.original import original_text, quoted_fields, supplemental_trace
 from gateway.reports.rfc3464 import ReportError, date, extension, named
 
@@ -17,8 +18,8 @@ MAX_INCIDENTS = 2**32 - 1
 
 def incidents(value: str) -> int | None:
     """How many complaints the report stands for (RFC 5965 §3.2); None for what is no such number."""
-    word = without_comments(value).strip()
-    return int(word) if word.isascii() and word.isdigit() and len(word) < 11 and int(word) <= MAX_INCIDENTS else None
+    word = without_comments(value[:MAX_ENCODED]).strip()
+    return int(word) if re.fullmatch(r"[0-9]{1,10}", word) and int(word) <= MAX_INCIDENTS else None
 
 
 SINGLE = {
