@@ -116,7 +116,10 @@ class AddressHeader:
 
 def parse_addresses(name: str, value: str) -> AddressHeader:
     """Reads an address header's body. Raises ValueError where it is malformed (RFC 5322 §3.4)."""
-    header = _parsed_header(name, value)
+    try:
+        header = _parsed_header(name, value)
+    except Exception as error:  # the standard library's parser fails in many ways on what is malformed
+        raise ValueError(f"{name}: {error}") from error
     if header.defects or not header.addresses:
         raise ValueError(f"{name}: {'; '.join(map(str, header.defects)) or 'no address'}")
     return AddressHeader(tuple(Mailbox(one.display_name or None, one.username, one.domain) for one in header.addresses))

@@ -58,15 +58,21 @@ def examine(source: PolicySource) -> tuple[list[Problem], list[Problem], str]:
         found = list(bad.problems)
     found = _merged(found, lint.problems(source))
     warnings = lint.notes(source)
-    if policy is not None:
+    if policy is not None and not found:
         warnings += _strangers_rights(policy)
     return found, warnings, "" if policy is None else _summary(policy)
 
 
 def _merged(loading: Iterable[Problem], seen: list[Problem]) -> list[Problem]:
-    """Both views of the policy; where they agree, the one that knows the exact line."""
-    known = {(problem.file, problem.message) for problem in seen}
-    rest = [problem for problem in loading if (problem.file, problem.message) not in known]
+    """Both views of the policy; where they agree, the one that knows the exact line or the better words."""
+    messages = {(problem.file, problem.message) for problem in seen}
+    places = {(problem.file, problem.line) for problem in seen}
+    rest = [
+        problem
+        for problem in loading
+        if (problem.file, problem.message) not in messages
+        and not (problem.message.startswith("attempt to call a nil value") and (problem.file, problem.line) in places)
+    ]
     return sorted({*rest, *seen}, key=lambda problem: (problem.file, problem.line, problem.message))
 
 

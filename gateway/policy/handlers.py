@@ -19,7 +19,7 @@ from gateway.policy.decision_cache import Evaluation
 from gateway.policy.message_methods import MessageMethods
 from gateway.policy.objects import Objects
 from gateway.policy.problems import PolicyError, PolicyProblems, Problem, Rejected
-from gateway.policy.runtime import Host, LuaFailure, LuaState
+from gateway.policy.runtime import Fault, Host, LuaFailure, LuaState
 from gateway.policy.source import PolicySource
 
 KUMOMTA_PATHS = ("/opt/kumomta/share", "/opt/kumomta/etc/policy")
@@ -167,13 +167,17 @@ class Handlers:
             if isinstance(failure.cause, Rejected):
                 self._page.add(REJECTS.get(event, REJECTS[OTHER_EVENT]))
                 raise failure.cause from None
-            raise self.failed(event, failure.text, failure.traceback) from failure.cause
+            bug = failure.cause if not isinstance(failure.cause, Fault) else None
+            raise self.failed(event, failure.text, failure.traceback, bug) from failure.cause
         finally:
             self.api.event = None
             self._page.observe(DURATION.get(event, DURATION[OTHER_EVENT]), self._clock() - started)
 
-    def failed(self, event: str, text: str, traceback: str = "") -> PolicyError:
-        """Counts and logs that a handler failed or returned something unusable; returns the exception to raise."""
+    def failed(self, event: str, text: str, traceback: str = "", bug: BaseException | None = None) -> PolicyError:
+        """Counts and logs that a handler failed or returned something unusable; returns the exception to raise.
+
+        bug: an exception of the gateway's own code, whose traceback belongs in the log.
+        """
         self._page.add(ERRORS.get(event, ERRORS[OTHER_EVENT]))
-        log.error("%s: %s%s", event, text, f"\n{traceback}" if traceback else "")
+        log.error("%s: %s%s", event, text, f"\n{traceback}" if traceback else "", exc_info=bug)
         return PolicyError(f"{event}: {text}")

@@ -10,7 +10,7 @@ from gateway.headers import AddressHeader, HeaderField, Mailbox
 from gateway.message import Message
 from gateway.policy.objects import address_of, name_of, plain_json
 from gateway.policy.options import BadOptions, Option, Schema, boolean, list_of, mismatch, string
-from gateway.policy.runtime import Exposed, Fault, LuaState, inward, outward
+from gateway.policy.runtime import Exposed, Fault, LuaState, inward, kind_of, outward
 from gateway.reports import rfc3464, rfc5965
 from gateway.smtp.address import EnvelopeAddress
 
@@ -85,14 +85,18 @@ class MessageMethods:
         return found
 
     def _guarded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        count = method.__code__.co_argcount - 2  # without self and message
+
         def call(message: object = None, *arguments: object) -> Any:
             if not isinstance(message, Message):
                 raise Fault(f"msg:{name}: call it with a colon, on a message")
             self._touched()
+            # As Lua has it: arguments that are missing are nil, superfluous ones are dropped.
+            padded = (*arguments, *([None] * count))[:count]
             try:
-                return method(message, *arguments)
-            except (TypeError, ValueError) as error:  # wrong arguments; nothing else is raised below
-                raise Fault(f"msg:{name}: {error}") from error
+                return method(message, *padded)
+            except ValueError as error:
+                raise Fault(f"msg:{name}: {error}") from None
 
         return call
 
@@ -243,7 +247,7 @@ def _covers(pattern: str, name: str) -> bool:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise Fault(f"expected a string, got {value!r}")
+        raise Fault(f"expected a string, got a {kind_of(value)}")
     return value
 
 

@@ -14,7 +14,7 @@ from gateway.config import Disposition
 from gateway.policy.conn_meta import IDENTITY_KEYS, ConnMeta
 from gateway.policy.decision_cache import Evaluation
 from gateway.policy.options import BadOptions, Schema, humantime, json_value
-from gateway.policy.runtime import Exposed, Fault, LuaState, inward, outward
+from gateway.policy.runtime import Exposed, Fault, LuaState, inward, kind_of, outward
 from gateway.smtp.address import AddressError, EnvelopeAddress, parse_address
 
 
@@ -49,7 +49,7 @@ def lua_option(value: Any) -> Any:
 def name_of(value: object, function: str) -> str:
     """The name argument of a method. Raises Fault."""
     if not isinstance(value, str):
-        raise Fault(f"{function}: expected a name, got {value!r}")
+        raise Fault(f"{function}: expected a name, got a {kind_of(value)}")
     return inward(value)
 
 
@@ -62,7 +62,7 @@ def address_of(value: object) -> EnvelopeAddress:
             return parse_address(inward(value))
         except AddressError as error:
             raise Fault(f"'{inward(value)}' is not an address: {error}") from None
-    raise Fault(f"expected an address, got {value!r}")
+    raise Fault(f"expected an address, got a {kind_of(value)}")
 
 
 def plain_json(lua: LuaState, value: object, function: str) -> Any:

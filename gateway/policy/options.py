@@ -124,7 +124,7 @@ def _serde(value: object) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """ "did you mean 'x'?" for the nearest known word, or ""."""
-    near = difflib.get_close_matches(word, known, 1, 0.6)
+    near = difflib.get_close_matches(word, known, 1, 0.7)
     return f"did you mean '{near[0]}'?" if near else ""
 
 
@@ -277,8 +277,9 @@ def cidr_map(read: Reader) -> Reader:
     def read_cidr_map(value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise mismatch("a table of CIDRs and their parameters", value)
-        collected((key, _cidr, key) for key in value)
-        return dict(zip(value, collected((key, read, item) for key, item in value.items()), strict=True))
+        keys: list[tuple[object, Reader, object]] = [(key, _cidr, key) for key in value]
+        blocks = collected([*((key, read, item) for key, item in value.items()), *keys])
+        return dict(zip(value, blocks, strict=False))
 
     return read_cidr_map
 

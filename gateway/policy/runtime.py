@@ -201,6 +201,4 @@ def kind_of(value: object) -> str:
 def _trimmed(trace: str | None) -> str:
     """A traceback without the frames of the prelude that called the handler."""
     lines = [line for line in inward(trace or "").strip().splitlines() if "prelude:" not in line]
-    while lines and lines[-1].strip().startswith("[C]: in function 'xpcall'"):
-        lines.pop()
-    return "\n".join(lines)
+    return "\n".join(line for line in lines if not (line.lstrip().startswith("[C]:") and "'xpcall'" in line))
