@@ -342,6 +342,7 @@ def test_an_entry_knows_the_original_by_its_trace_and_return_path() -> None:
         "action": "failed",
         "original_envelope_id": "42",
         "original_return_path": "bounce+u=far.example@s.example",
+        "original_headers": {"Subject": "\ufffd"},
         "supplemental_trace": {"recipient": "u@far.example", "tenant": "t1"},
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway._fastpath import Report, scan_report
-from gateway.reports.original import original_recipient, original_sender
+from gateway.reports.original import first_values, original_recipient, original_sender
 
 JSON = dict[str, Any]
 
@@ -49,7 +49,7 @@ def row(name: str, message: bytes, report: Report | None) -> JSON:
     if report.kind == "dsn":
         result["dsn"] = {"per_message": report.per_message, "per_recipient": report.per_recipient}
     result["arf"] = report.feedback
-    fields = report.original_fields(message)
+    fields = first_values(report.original_fields(message))
     result["original_sender"] = original_sender(report, fields)
     result["original_recipient"] = original_recipient(report, fields)
     result |= {flag: True for flag in ("mixed", "truncated") if getattr(report, flag)}

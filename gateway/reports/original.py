@@ -24,26 +24,29 @@ def quoted_fields(report: Report, message: bytes) -> Fields:
     return [(name, clean(value)) for name, value in report.original_fields(message)]
 
 
-def first_field(fields: Fields, name: str) -> str | None:
-    """The value of the first field of that name (given in lower case); None if there is none."""
-    return next((value for key, value in fields if key.lower() == name), None)
+def first_values(fields: Fields) -> dict[str, str]:
+    """The value of the first field of each name, by the name in lower case."""
+    return {name.lower(): value for name, value in reversed(fields)}
 
 
 def _first_of(candidates: Iterable[str | None]) -> str | None:
     return next((address for value in candidates if value and (address := first_address(value))), None)
 
 
-def original_sender(report: Report, fields: Fields) -> str | None:
-    """Who sent the original: Original-Mail-From of the report, else Return-Path, else From of the original."""
+def original_sender(report: Report, values: dict[str, str]) -> str | None:
+    """Who sent the original: Original-Mail-From of the report, else Return-Path, else From of the original.
+
+    `values`: `first_values` of its fields, here and below.
+    """
     reported = (report.feedback or {}).get("original-mail-from", [None])[0]
-    return _first_of((reported, first_field(fields, "return-path"), first_field(fields, "from")))
+    return _first_of((reported, values.get("return-path"), values.get("from")))
 
 
-def original_recipient(report: Report, fields: Fields) -> str | None:
+def original_recipient(report: Report, values: dict[str, str]) -> str | None:
     """Whom the original was sent to, as far as one recipient stands for all: the first of the report."""
     if report.kind == "arf":
         reported = (report.feedback or {}).get("original-rcpt-to", [None])[0]
-        return _first_of((reported, first_field(fields, "to")))
+        return _first_of((reported, values.get("to")))
     for group in report.per_recipient or ():
         named = group.get("original-recipient") or group.get("final-recipient")
         if named and (group.get("action") or group.get("status")):
@@ -51,9 +54,9 @@ def original_recipient(report: Report, fields: Fields) -> str | None:
     return None
 
 
-def return_path(fields: Fields) -> str | None:
+def return_path(values: dict[str, str]) -> str | None:
     """The reverse-path the original was sent with, which is where VERP puts the recipient; "" is the null one."""
-    value = first_field(fields, "return-path")
+    value = values.get("return-path")
     if value is None:
         return None
     return "" if value.replace(" ", "") == "<>" else first_address(value)

@@ -13,7 +13,7 @@ from typing import Any
 from gateway._fastpath import Report, scan_report
 from gateway.reports.dates import parse_date, rfc3339
 from gateway.reports.fields import clean, decoded_words, envelope_recipient, typed
-from gateway.reports.original import Fields, first_field, original_text, return_path, supplemental_trace
+from gateway.reports.original import Fields, first_values, original_text, return_path, supplemental_trace
 
 JSON = dict[str, Any]
 
@@ -21,7 +21,7 @@ ACTIONS = ("failed", "delayed", "delivered", "relayed", "expanded")  # RFC 3464 
 _ACTION_OF_CLASS = {2: "delivered", 4: "delayed", 5: "failed"}  # RFC 3463 §3.1
 _STATUS = re.compile(r"#?([245])\.(\d{1,3})\.(\d{1,3})(?!\d)\s*(.*)", re.ASCII | re.DOTALL)
 _REPLY = re.compile(r"([2-5]\d\d)(?:[ \t-]\s*(.*))?", re.ASCII | re.DOTALL)
-SHOWN_HEADERS = ("From", "To", "Subject", "Date", "Message-ID")  # of the original, in records
+SHOWN_HEADERS = {name.lower(): name for name in ("From", "To", "Subject", "Date", "Message-ID")}  # of the original
 NO_REPLY_CODE = 550  # what KumoMTA records where the report tells no SMTP reply
 
 
@@ -191,11 +191,12 @@ def out_of_band(report: Report, original: Fields) -> list[OutOfBand]:
     shared: JSON = {}
     if envelope_id := fields.get("original-envelope-id"):
         shared["original_envelope_id"] = clean(envelope_id)
-    if (path := return_path(original)) is not None:
-        shared["original_return_path"] = clean(path)
+    values = first_values(original)
+    if (path := return_path(values)) is not None:
+        shared["original_return_path"] = path
     if (trace := supplemental_trace(original)) is not None:
         shared["supplemental_trace"] = trace
-    if headers := {name: clean(value) for name in SHOWN_HEADERS if (value := first_field(original, name.lower()))}:
+    if headers := {name: values[key] for key, name in SHOWN_HEADERS.items() if key in values}:
         shared["original_headers"] = headers
     if report.mixed:
         shared["multipart_mixed"] = True

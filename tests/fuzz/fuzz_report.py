@@ -7,7 +7,7 @@ import json
 
 from gateway._fastpath import UNREADABLE_REASONS, Report, scan_report
 from gateway.reports import rfc3464, rfc5965
-from gateway.reports.original import original_recipient, original_sender, quoted_fields
+from gateway.reports.original import first_values, original_recipient, original_sender, quoted_fields
 
 
 def one_input(data: memoryview) -> None:
@@ -25,8 +25,8 @@ def check(report: Report, message: bytes) -> None:
         start, end = report.original
         assert 0 <= start <= end <= len(message)
     fields = quoted_fields(report, message)
-    original_sender(report, fields)
-    original_recipient(report, fields)
+    original_sender(report, first_values(fields))
+    original_recipient(report, first_values(fields))
     if report.kind == "dsn":
         values = [entry.added for entry in rfc3464.out_of_band(report, fields)]
         values.append(rfc3464.bounce_report(report, message))
