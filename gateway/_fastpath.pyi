@@ -233,12 +233,14 @@ def scan_report(
 # --- counters.pxi -----------------------------------------------------------------------------------------
 PAGE_HEADER_WORDS: int
 
+@final
 class HistogramSlot:
     """Where a histogram's words are in a page, and its upper bounds (at most 32, ascending)."""
 
     first: int
     def __init__(self, first: int, bounds: Sequence[float]) -> None: ...
 
+@final
 class CounterPage:
     """A process's page of 64-bit words in memory shared with others.
 
@@ -251,7 +253,7 @@ class CounterPage:
     generation: int
     state: int  # a gateway.metrics.State
     heartbeat: float  # CLOCK_MONOTONIC seconds, written by the owner's event loop
-    def __init__(self, buffer: bytearray | memoryview | mmap) -> None:
+    def __new__(cls, buffer: bytearray | memoryview | mmap) -> Self:
         """buffer: writable, aligned to 8 bytes, held for as long as the page lives (an mmap cannot be closed)."""
     def __len__(self) -> int: ...
     def add(self, slot: int, n: int = 1) -> None: ...

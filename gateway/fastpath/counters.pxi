@@ -20,6 +20,7 @@ cdef union Word:
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class HistogramSlot:
     # Word layout from `first`: one count per bound, the count above all bounds, the sum (a double).
     cdef readonly Py_ssize_t first

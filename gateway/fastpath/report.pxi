@@ -171,6 +171,7 @@ UNREADABLE_REASONS = ("no_boundary", "no_parts", "no_report_part", "no_recipient
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class Report:
     cdef readonly str kind
     cdef readonly str reason

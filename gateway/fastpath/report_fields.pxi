@@ -92,6 +92,8 @@ cdef inline int mark_of(str name) noexcept:
 
 
 @cython.final
+@cython.internal
+@cython.auto_pickle(False)
 cdef class StatusGroups:
     """Sorts the fields of a status part into per-message and per-recipient ones.
 

@@ -1,0 +1,151 @@
+"""The source itself: linters, types, where each capability lives, and the size of files.
+
+The tools are pinned in requirements.lock; their settings are in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sysconfig.get_path("scripts")
+PACKAGE = sorted((ROOT / "gateway").rglob("*.py"))
+MAX_LINES = 500  # no file may grow beyond it; 400 is what to aim at
+
+# Which modules may import what, relative to gateway/. A package stands for all its modules.
+IMPORTERS = {
+    "lupa": {"policy/runtime.py"},
+    "uvloop": {"worker.py", "sink.py"},
+    "asyncio": {"connection.py", "worker.py", "sink.py", "admin.py", "relay"},
+    "aiohttp": {"admin.py"},
+    "socket": {
+        "worker.py", "admin.py", "supervisor.py", "listening.py", "context.py", "relay/resolver.py",
+        "policy/listener.py", "logs/identity.py",  # for gethostname() alone
+    },
+    "ssl": {"tls.py", "connection.py", "relay"},
+    "signal": {"worker.py", "admin.py", "sink.py", "supervisor.py", "child.py", "plan.py"},
+    "time": {
+        "worker.py", "admin.py", "sink.py", "supervisor.py", "relay", "diagnostics.py",
+        "policy/engine.py",  # the default of a parameter
+        "logs/writer.py", "logs/command.py",
+    },
+    "threading": {"logs/writer.py"},
+    "subprocess": set(),
+    "multiprocessing": set(),
+    "zstandard": {"logs"},
+}  # fmt: skip
+CALLERS = {
+    "os.fork": {"child.py"},
+    "os._exit": {"child.py"},
+    "os.kill": {"supervisor.py"},
+    "os.waitpid": {"supervisor.py"},
+    "os.system": set(),
+    "os.execv": set(),
+    "eval": set(),
+    "exec": set(),
+}
+PURE = {"smtp", "reports", "decision.py", "config.py", "message.py", "headers.py", "plan.py", "logs/records.py"}
+IMPURE = {"asyncio", "uvloop", "socket", "ssl", "time", "threading", "subprocess", "lupa", "select"}
+
+
+def run_tool(*command: str) -> None:
+    environment = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_ruff_finds_nothing():
+    run_tool("ruff", "check", "--no-cache", ".")
+
+
+def test_formatting_is_ruffs():
+    run_tool("ruff", "format", "--no-cache", "--check", ".")
+
+
+def test_types_hold_strictly():
+    run_tool("mypy")
+
+
+def test_cython_lint_finds_nothing():
+    run_tool("cython-lint", "gateway", "bench")
+
+
+@pytest.mark.parametrize("module", ["gateway._fastpath", "relay_gateway_bench._load", "relay_gateway_bench._sink"])
+def test_stubs_say_what_the_compiled_modules_have(module, tmp_path):
+    allowed = tmp_path / "allowed"  # what Cython adds to every module
+    allowed.write_text(".*\\.__(reduce|setstate)_cython__\n.*\\.__test__\n")
+    run_tool(
+        sys.executable, "-m", "mypy.stubtest", "--allowlist", str(allowed), "--ignore-unused-allowlist", module
+    )  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT / "gateway").as_posix()
+
+
+def within(name: str, places: set[str]) -> bool:
+    return name in places or any(name.startswith(f"{place}/") for place in places)
+
+
+def imported_by(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def used_by(path: Path) -> set[str]:
+    """The names, and the attributes of names, that a module mentions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(f"{node.value.id}.{node.attr}")
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+    return found
+
+
+@pytest.mark.parametrize("capability", IMPORTERS)
+def test_a_capability_is_imported_only_where_it_belongs(capability):
+    importers = {name_of(path) for path in PACKAGE if capability in imported_by(path)}
+    assert {name for name in importers if not within(name, IMPORTERS[capability])} == set()
+
+
+@pytest.mark.parametrize("function", CALLERS)
+def test_a_dangerous_function_is_used_only_where_it_belongs(function):
+    users = {name_of(path) for path in PACKAGE if function in used_by(path)}
+    assert users - CALLERS[function] == set()
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGE if within(name_of(path), PURE)], ids=name_of)
+def test_protocol_and_values_do_no_io(path):
+    assert imported_by(path) & IMPURE == set()
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_a_module_opens_with_its_charter(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "gateway").rglob("*.p[yx][xi]")), ids=name_of)
+def test_a_fragment_opens_with_its_charter(path):
+    assert path.read_text().startswith(("#", '"""'))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in (ROOT / "gateway").rglob("*") if path.suffix in (".py", ".pyx", ".pxi", ".lua")],
+    ids=name_of,
+)
+def test_a_file_can_be_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
