@@ -19,9 +19,7 @@ from gateway.reports.original import quoted_fields
 
 _KINDS = {"dsn": ReportKind.OOB, "arf": ReportKind.ARF}
 _PARSED = {
-    (kind, result): metrics.REPORT_PARSE.slot(kind.value, result)
-    for kind in ReportKind
-    for result in ("ok", "partial")
+    (kind, result): metrics.REPORT_PARSE.slot(kind.value, result) for kind in ReportKind for result in ("ok", "partial")
 }
 _UNREADABLE = {reason: metrics.REPORTS_UNREADABLE.slot(reason) for reason in UNREADABLE_REASONS}
 _REPORTS = {
