@@ -238,6 +238,7 @@ class Connection(asyncio.Protocol):
             self.send(answer)
         elif answer is Do.START_TLS:
             self.send(b"220 2.0.0 go ahead\r\n")
+            self._stalled = True  # until the new transport is there
             self._upgrade = asyncio.get_running_loop().create_task(self._start_tls())
         elif answer is Do.STALL:
             self._stalled = True
@@ -258,10 +259,10 @@ class Connection(asyncio.Protocol):
         assert self.upstream.tls is not None
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # the client did not like the certificate
-            self.transport = cast(
-                asyncio.Transport,
-                await loop.start_tls(self.transport, self, self.upstream.tls, server_side=True),
-            )
+            transport = await loop.start_tls(self.transport, self, self.upstream.tls, server_side=True)
+            self.transport = cast(asyncio.Transport, transport)
+            self._stalled = False
+            self._parse()
 
     def leave(self, how: Do) -> None:
         """Close the connection."""

@@ -67,7 +67,9 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
-        self._unsent = False  # the kernel has not taken everything yet, so certainly not the final dot
+        # True while the kernel has certainly not taken the final dot yet. Exact in clear; TLS has its own buffers, and
+        # False there may be wrong: then an outcome counts as unknown that could have been told.
+        self._unsent = False
         self._ended = False
 
     # --- the owner's side ---------------------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ class Connection(asyncio.Protocol):
             transport = await self._loop.start_tls(
                 cast(asyncio.Transport, self._transport),
                 self,
-                _tls_context(insecure),
+                tls_context(insecure),
                 server_hostname=self.host.address,
                 ssl_handshake_timeout=self._path.starttls_timeout,
             )
@@ -140,7 +142,6 @@ class Connection(asyncio.Protocol):
         if transport is None or self._ended:
             return self.abort(Failure.TLS, "connection lost during the handshake")
         self._transport = transport
-        transport.set_write_buffer_limits(high=0)
         tls = transport.get_extra_info("ssl_object")
         self.tls_cipher, self.tls_protocol_version = tls.cipher()[0], tls.version()
         self.session.tls_started()
@@ -150,7 +151,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # pause_writing is called whenever something had to be left for later: that is how `_unsent` is exact
+        # so that pause_writing is called whenever something had to be left for later
         self._transport.set_write_buffer_limits(high=0)
         if self._ended:  # given up meanwhile
             self._transport.abort()
@@ -221,7 +222,7 @@ class Connection(asyncio.Protocol):
 
 
 @functools.cache
-def _tls_context(insecure: bool) -> ssl.SSLContext:
+def tls_context(insecure: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if insecure:
         context.check_hostname = False
