@@ -38,8 +38,7 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """An upstream connection.
 
-    address: the IP address in use, "" before. source_address: "IP:PORT" of this end. expires: when the upstream's time
-    is up, on the loop's clock; the owner's sweep calls `time_out` then. transactions: begun so far.
+    address: the IP address in use, "" before. source_address: "IP:PORT" of this end. transactions: begun so far.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Connection(asyncio.Protocol):
         self.tls_cipher: str | None = None
         self.tls_protocol_version: str | None = None
         self.transactions = 0
-        self.expires = loop.time() + path.connect_timeout
+        self._since = loop.time()  # when the upstream's time began to run
         self.transaction: Transaction | None = None
         self._loop = loop
         self._resolver = resolver
@@ -78,6 +77,11 @@ class Connection(asyncio.Protocol):
     def ready(self) -> bool:
         """True when a transaction may begin."""
         return self.session.state is State.READY
+
+    def overdue(self, now: float) -> bool:
+        """True when the upstream has used up its time; then somebody should call `quit` or `time_out`."""
+        timeout = self._path.connect_timeout if self._transport is None else self.session.timeout
+        return now - self._since >= timeout
 
     @property
     def may_have_delivered(self) -> bool:
@@ -157,7 +161,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         self.source_address = _source_address(transport)
-        self.expires = self._loop.time() + self.session.timeout
+        self._since = self._loop.time()
         self._owner.connection_opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -173,7 +177,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._unsent = False
-        self.expires = self._loop.time() + self.session.timeout
+        self._since = self._loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._ended:
@@ -183,7 +187,7 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         output = self.session.data_to_send()
-        self.expires = self._loop.time() + self.session.timeout
+        self._since = self._loop.time()
         if output and self._transport is not None:
             self._transport.writelines(output)
 

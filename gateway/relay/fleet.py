@@ -89,9 +89,9 @@ class Fleet:
         now = self.loop.time()
         for job in self._waiting:
             job.deadline = now
-        for member in self._members:
-            member.expire(now)
         self.sweep(now)
+        for member in self._members:
+            member.abort(now)
 
     # --- the members' side --------------------------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class Member:
     def sweep(self, now: float) -> None:
         """Close what has been idle for long enough, drop what has been waited for in vain."""
         for connection, job in list(self.connections.items()):
-            if now < connection.expires and (job is None or now < job.deadline):
+            if not connection.overdue(now) and (job is None or now < job.deadline):
                 continue
             if connection.ready:
                 self._idle.remove(connection)
@@ -217,13 +217,12 @@ class Member:
         while self._idle:
             self._idle.pop().quit()
 
-    def expire(self, now: float) -> None:
-        """Make the next sweep drop every connection."""
-        self.quit_idle()
-        for connection, job in self.connections.items():
-            connection.expires = now
+    def abort(self, now: float) -> None:
+        """Drop every connection; the jobs on them are not carried on elsewhere."""
+        for connection, job in list(self.connections.items()):
             if job is not None:
                 job.deadline = now
+            connection.time_out()
 
     # --- what connections tell ----------------------------------------------------------------------------------------
 

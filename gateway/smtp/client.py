@@ -10,7 +10,7 @@ RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3207 (STARTTLS), 6152 (8BITMIME), 6531
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum, StrEnum, auto
+from enum import Enum, IntEnum, StrEnum, auto
 
 from gateway.config import EgressPath, UpstreamTls
 from gateway.smtp.address import EnvelopeAddress
@@ -20,7 +20,7 @@ END_OF_DATA = b".\r\n"
 QUIT_TIMEOUT = 5.0  # seconds; nothing depends on the answer
 
 
-class State(Enum):
+class State(IntEnum):
     """What the session is waiting for."""
 
     GREETING = auto()
@@ -51,6 +51,10 @@ class Stage(StrEnum):
     IDLE = "idle"  # none is due
 
 
+# What is looked up for every message; CPython 3.11 takes its time to find a member in its enum.
+_READY, _ENVELOPE, _CONTENT, _CLOSED = State.READY, State.ENVELOPE, State.CONTENT, State.CLOSED
+
+
 class Event(Enum):
     """What `receive_data` has to tell."""
 
@@ -79,9 +83,22 @@ class Transaction:
 
     recipients: at least one. chunks: the content, dot-stuffed, ending with CRLF, without the final dot. size: octets
     of the content before stuffing. answers: to MAIL, each RCPT, DATA and the final dot, as far as they were asked.
+    accepted: recipients answered with 2xx. deferred: some were answered with 4xx. content_sent: the final dot may be on
+    its way.
     """
 
-    __slots__ = ("answers", "chunks", "content_sent", "eight_bit", "recipients", "sender", "size", "smtputf8")
+    __slots__ = (
+        "accepted",
+        "answers",
+        "chunks",
+        "content_sent",
+        "deferred",
+        "eight_bit",
+        "recipients",
+        "sender",
+        "size",
+        "smtputf8",
+    )
 
     def __init__(
         self,
@@ -100,13 +117,14 @@ class Transaction:
         self.eight_bit = eight_bit
         self.smtputf8 = smtputf8
         self.answers: list[Answer] = []
-        self.content_sent = False  # True from the moment the final dot may be on its way
+        self.accepted = 0
+        self.deferred = False
+        self.content_sent = False
 
     @property
     def content_may_follow(self) -> bool:
-        """True while no answer so far speaks against sending the content."""
-        codes = [code // 100 for code, _ in self.answers[1 : len(self.recipients) + 1]]
-        return self.answers[0][0] // 100 == 2 and 2 in codes and 4 not in codes
+        """True when the answers to MAIL and RCPT do not speak against sending the content."""
+        return self.accepted > 0 and not self.deferred and self.answers[0][0] // 100 == 2
 
 
 class ClientSession:
@@ -156,12 +174,12 @@ class ClientSession:
 
     def receive_data(self, data: bytes) -> Event | None:
         """What the server sent. Returns at most one event: none can follow another before the caller has acted."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return None
         self._reader.feed(data)
         try:
             while (answer := self._reader.next_answer()) is not None:
-                if self.state is not State.ENVELOPE and self.state is not State.CONTENT:
+                if self.state not in _IN_TRANSACTION:
                     self.answered.append((self.stage, answer[0]))
                 event = _REACTIONS[self.state](self, answer)
                 if (event is not None or self._output) and not self._reader.empty:
@@ -181,10 +199,10 @@ class ClientSession:
 
     def begin(self, transaction: Transaction) -> None:
         """Start a transaction; the state must be READY."""
-        if self.state is not State.READY:
+        if self.state is not _READY:
             raise RuntimeError(f"a transaction cannot begin while {self.state.name}")
         self.transaction = transaction
-        self.state = State.ENVELOPE
+        self.state = _ENVELOPE
         commands = [f"MAIL FROM:<{transaction.sender.email}>{self._mail_parameters(transaction)}\r\n"]
         commands += [f"RCPT TO:<{recipient.email}>\r\n" for recipient in transaction.recipients]
         commands.append("DATA\r\n")
@@ -213,7 +231,7 @@ class ClientSession:
     @property
     def stage(self) -> Stage:
         """What the server's next answer will be an answer to."""
-        if self.state is not State.ENVELOPE or self.transaction is None:
+        if self.state is not _ENVELOPE or self.transaction is None:
             return _STAGES[self.state]
         answered = len(self.transaction.answers)
         if answered == 0:
@@ -293,14 +311,22 @@ class ClientSession:
     def _on_envelope(self, answer: Answer) -> Event | None:
         transaction = self.transaction
         assert transaction is not None
-        asked_for_data = len(transaction.answers) == len(self._commands) - 1
-        if answer[0] == 421:  # RFC 5321 §3.8: the server leaves; this is no verdict on the message
+        answers = transaction.answers
+        code = answer[0]
+        kind = code // 100
+        asked_for_data = len(answers) == len(self._commands) - 1
+        if code == 421:  # RFC 5321 §3.8: the server leaves; this is no verdict on the message
             return self.fail(Failure.LOST, _shown(answer))
-        if answer[0] // 100 == (2 if asked_for_data else 3):
+        if kind == (2 if asked_for_data else 3):
             return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
-        transaction.answers.append(answer)
+        answers.append(answer)
         if asked_for_data:
             return self._on_data(transaction, answer)
+        if len(answers) > 1:
+            if kind == 2:
+                transaction.accepted += 1
+            elif kind == 4:
+                transaction.deferred = True
         return None if self._pipelining else self._next_command(transaction)
 
     def _next_command(self, transaction: Transaction) -> Event | None:
@@ -321,7 +347,7 @@ class ClientSession:
         if not self._reader.empty:
             return self.fail(Failure.PROTOCOL, "an answer to the content before it was sent")
         transaction.content_sent = True
-        self.state = State.CONTENT
+        self.state = _CONTENT
         self._output += transaction.chunks
         self._output.append(END_OF_DATA)
         return None
@@ -332,7 +358,7 @@ class ClientSession:
             return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
         self.transaction.answers.append(answer)
         if answer[0] // 100 == 2:
-            return self._conclude(State.READY)  # the next MAIL needs no RSET
+            return self._conclude(_READY)  # the next MAIL needs no RSET
         return self._conclude(State.CLOSED if answer[0] == 421 else State.RESET)
 
     def _conclude(self, state: State) -> Event:
@@ -364,6 +390,7 @@ class ClientSession:
         return event
 
 
+_IN_TRANSACTION = frozenset({State.ENVELOPE, State.CONTENT})
 _REACTIONS: dict[State, Callable[[ClientSession, Answer], Event | None]] = {
     State.GREETING: ClientSession._on_greeting,
     State.EHLO: ClientSession._on_ehlo,

@@ -6,7 +6,10 @@ is the same word in the log record, the metric's `reason` label and the document
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+
+_ENHANCED_CODE = re.compile(r"(([0-9]{1,3})\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)")
 
 
 class Reason(StrEnum):
@@ -113,13 +116,13 @@ def make(code: int, text: str, reason: Reason, *, closes: bool = False) -> Reply
 
 def split_enhanced(code: int, line: str) -> tuple[str, str]:
     """("5.1.1", "rest") out of "5.1.1 rest"; ("", line) where there is no enhanced code of the reply's class."""
-    first, _, rest = line.partition(" ")
-    digits = first.split(".")
-    if len(digits) == 3 and all(d.isascii() and d.isdigit() and len(d) <= 3 for d in digits):
-        if int(digits[0]) == code // 100:
-            return first, rest
-        return "", rest  # a class that contradicts the code would mislead the client (RFC 2034 §4)
-    return "", line
+    match = _ENHANCED_CODE.match(line)
+    if match is None:
+        return "", line
+    enhanced, rest = match[1], line[match.end() :]
+    if int(match[2]) == code // 100:
+        return enhanced, rest
+    return "", rest  # a class that contradicts the code would mislead the client (RFC 2034 §4)
 
 
 def greeting(hostname: str, banner: str) -> Reply:

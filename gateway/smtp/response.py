@@ -16,6 +16,7 @@ MAX_REPLY = 16 * 1024  # octets; RFC 5321 §4.5.3.1.5 allows 512 a line, and an 
 
 # RFC 5321 §4.2: Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF, one code
 _REPLY = re.compile(rb"([2-5][0-9][0-9])(?:-[^\n]*\n\1)*(?: [^\n]*)?\r?\n")
+_CODES = {b"%d " % code: code for code in range(200, 600)}
 _UNFINISHED = re.compile(rb"([2-5][0-9][0-9])-[^\n]*\n(?:\1-[^\n]*\n)*\Z")
 
 Answer = tuple[int, bytes]  # a reply's code, and all its octets
@@ -38,8 +39,8 @@ class Response:
     def of(cls, answer: Answer, command: str | None) -> Response:
         """The readable form of what an upstream answered to `command`."""
         code, octets = answer
-        first, *others = octets.decode("utf-8", "replace").rstrip("\r\n").split("\n")
-        enhanced, text = split_enhanced(code, first[4:].rstrip("\r"))
+        first, *others = octets[4:].decode("utf-8", "replace").rstrip("\r\n").split("\n")
+        enhanced, text = split_enhanced(code, first.rstrip("\r"))
         if others:
             text = "\n".join([text, *(split_enhanced(code, line[4:].rstrip("\r"))[1] for line in others)])
         return cls(code, enhanced, text, command)
@@ -74,7 +75,15 @@ class ReplyReader:
 
         Raises MalformedReply, after which the stream cannot be trusted any more.
         """
-        match = _REPLY.match(self._buffer, self._start)
+        start = self._start
+        buffer = self._buffer
+        if start == len(buffer):
+            return None
+        code = _CODES.get(buffer[start : start + 4])
+        if code is not None and (end := buffer.find(b"\n", start) + 1):  # nearly every reply: one line with a text
+            self._start = end
+            return code, buffer[start:end]
+        match = _REPLY.match(buffer, start)
         if match is None:
             self._check_unfinished()
             return None
