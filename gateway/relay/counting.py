@@ -21,22 +21,23 @@ _REPLIES = {
     for digit in range(2, 6)
 }
 _INVALID = {stage: metrics.UPSTREAM_REPLIES.slot(stage.value, "invalid") for stage in _COUNTED}
-_MAIL = tuple(_REPLIES.get((Stage.MAIL, digit), 0) for digit in range(6))
-_RCPT = tuple(_REPLIES.get((Stage.RCPT, digit), 0) for digit in range(6))
-_LAST = tuple(tuple(_REPLIES.get((stage, digit), 0) for digit in range(6)) for stage in (Stage.DATA, Stage.END_OF_DATA))
+_MAIL, _RCPT, _DATA, _END_OF_DATA = (
+    {code: _REPLIES[stage, code // 100] for code in range(200, 600)}
+    for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.END_OF_DATA)
+)
 
 
 def count_transaction(page: CounterPage, transaction: Transaction) -> None:
     """The answers of a transaction, complete or not."""
-    answers = transaction.answers
-    if not answers:
-        return
     recipients = len(transaction.recipients)
-    page.add(_MAIL[answers[0][0] // 100])
-    for code, _ in answers[1 : recipients + 1]:
-        page.add(_RCPT[code // 100])
-    for slots, (code, _) in zip(_LAST, answers[recipients + 1 :], strict=False):
-        page.add(slots[code // 100])
+    for place, (code, _) in enumerate(transaction.answers):
+        if place == 0:
+            slots = _MAIL
+        elif place <= recipients:
+            slots = _RCPT
+        else:
+            slots = _DATA if place == recipients + 1 else _END_OF_DATA
+        page.add(slots[code])
 
 
 def count_others(page: CounterPage, answered: Iterable[tuple[Stage, int]]) -> None:

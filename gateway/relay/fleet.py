@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Fleet:
     """The members of one `mx_list` as one worker reaches them with one egress path.
 
-    jobs: submitted and not reported yet. last_used: when one was submitted, on the loop's clock.
+    jobs: submitted and not reported yet. last_used: when a sweep last found something going on, on the loop's clock.
     """
 
     def __init__(
@@ -59,14 +59,13 @@ class Fleet:
     # --- the relay's side ---------------------------------------------------------------------------------------------
 
     @property
-    def connections(self) -> int:
-        """Connections open or opening."""
-        return sum(len(member.connections) for member in self._members)
+    def in_use(self) -> bool:
+        """True while there are jobs or connections, which need the sweep."""
+        return self.jobs > 0 or any(member.connections for member in self._members)
 
     def submit(self, job: Job) -> None:
         """Take a job on; it is reported exactly once."""
         self.jobs += 1
-        self.last_used = self.loop.time()
         self._place(job, replies.UPSTREAM_UNREACHABLE)
 
     def sweep(self, now: float) -> None:
@@ -77,6 +76,8 @@ class Fleet:
             self._give_up(job, replies.UPSTREAM_BUSY)
         for member in self._members:
             member.sweep(now)
+        if self.in_use:
+            self.last_used = now
 
     def close(self) -> None:
         """Take leave of every connection as soon as it carries nothing; jobs go on."""
@@ -142,17 +143,15 @@ class Fleet:
             self.page.add(counting.WAITING)
 
     def _choose(self, job: Job) -> Member | None:
-        now = self.loop.time()
         members = self._members
         first = self._next = (self._next + 1) % len(members)
         best: Member | None = None
-        best_load = (False, 0)
         for index in range(first, first + len(members)):
             member = members[index % len(members)]
-            if member not in job.tried and member.has_room:
-                load = (member.rests_until > now, member.busy)
-                if best is None or load < best_load:
-                    best, best_load = member, load
+            if member in job.tried or not member.has_room:
+                continue
+            if best is None or (member.resting, member.busy) < (best.resting, best.busy):
+                best = member
         return best
 
     def _give_up(self, job: Job, reply: Reply) -> None:
@@ -163,13 +162,15 @@ class Fleet:
 class Member:
     """One host of the fleet and its connections: the Owner of gateway/relay/connection.py.
 
-    connections: all of them, with the job each was opened for or works on. busy: how many have one.
+    connections: all of them, with the job each was opened for or works on. busy: how many have one. resting: it
+    failed lately, so that the others come first.
     """
 
     def __init__(self, fleet: Fleet, host: Host) -> None:
         self.connections: dict[Connection, Job | None] = {}
         self.busy = 0
-        self.rests_until = 0.0
+        self.resting = False
+        self._rests_until = 0.0
         self._fleet = fleet
         self._host = host
         self._idle: list[Connection] = []  # last used last, so that a surplus grows old and is closed
@@ -195,14 +196,16 @@ class Member:
 
     def rest(self, now: float, connection: Connection) -> None:
         """The member failed a job; the others come first for a while."""
-        if self.rests_until <= now:
+        if not self.resting:
             session = connection.session
             where = f"{self._host.name} [{connection.address}]"
             logger.warning("%s failed at %s: %s: %s", where, session.failed_at, session.failure, session.detail)
-        self.rests_until = now + REST
+        self.resting = True
+        self._rests_until = now + REST
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for long enough, drop what has been waited for in vain."""
+        self.resting = self.resting and now < self._rests_until
         for connection, job in list(self.connections.items()):
             if not connection.overdue(now) and (job is None or now < job.deadline):
                 continue
@@ -232,7 +235,7 @@ class Member:
 
     def connection_ready(self, connection: Connection) -> None:
         self._count_answered(connection)
-        self.rests_until = 0.0
+        self.resting = False
         job = self.connections[connection]
         if job is None or not self._begin(connection, job):
             self._spare(connection)

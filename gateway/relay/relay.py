@@ -69,7 +69,7 @@ class Relay:
 
     @property
     def _at_work(self) -> bool:
-        return self._maildirs.jobs > 0 or any(fleet.jobs or fleet.connections for fleet in self._fleets.values())
+        return self._maildirs.jobs > 0 or any(fleet.in_use for fleet in self._fleets.values())
 
     def _fleet(self, protocol: SmtpFleet, path: EgressPath) -> Fleet:
         identity = (id(protocol), id(path))
@@ -90,7 +90,7 @@ class Relay:
         busy = False
         for key, fleet in list(self._fleets.items()):
             fleet.sweep(now)
-            if fleet.jobs or fleet.connections:
+            if fleet.in_use:
                 busy = True
             elif now - fleet.last_used > FORGET_AFTER:
                 del self._fleets[key]

@@ -14,7 +14,7 @@ from enum import Enum, IntEnum, StrEnum, auto
 
 from gateway.config import EgressPath, UpstreamTls
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.response import Answer, MalformedReply, ReplyReader
+from gateway.smtp.response import Answer, ReplyReader
 
 END_OF_DATA = b".\r\n"
 QUIT_TIMEOUT = 5.0  # seconds; nothing depends on the answer
@@ -176,19 +176,18 @@ class ClientSession:
         """What the server sent. Returns at most one event: none can follow another before the caller has acted."""
         if self.state is _CLOSED:
             return None
-        self._reader.feed(data)
-        try:
-            while (answer := self._reader.next_answer()) is not None:
-                if self.state not in _IN_TRANSACTION:
-                    self.answered.append((self.stage, answer[0]))
-                event = _REACTIONS[self.state](self, answer)
-                if (event is not None or self._output) and not self._reader.empty:
+        reader = self._reader
+        answers = reader.read(data)
+        for place, answer in enumerate(answers, 1):
+            if self.state not in _IN_TRANSACTION:
+                self.answered.append((self.stage, answer[0]))
+            event = _REACTIONS[self.state](self, answer)
+            if event is not None or self._output:
+                if place < len(answers) or reader.pending:
                     return self._out_of_step(event)
                 if event is not None:
                     return event
-        except MalformedReply as error:
-            return self.fail(Failure.PROTOCOL, str(error))
-        return None
+        return self.fail(Failure.PROTOCOL, reader.malformed) if reader.malformed else None
 
     def data_to_send(self) -> list[bytes]:
         """Everything to write since the last call, as one gathered write. Content is passed through, not copied."""
@@ -344,8 +343,6 @@ class ClientSession:
         if not transaction.content_may_follow:
             # RFC 2920 §3.1 would have a lone dot sent here; closing cannot be mistaken for an empty message
             return self._conclude(State.CLOSED)
-        if not self._reader.empty:
-            return self.fail(Failure.PROTOCOL, "an answer to the content before it was sent")
         transaction.content_sent = True
         self.state = _CONTENT
         self._output += transaction.chunks
@@ -384,8 +381,10 @@ class ClientSession:
     def _out_of_step(self, event: Event | None) -> Event:
         """More arrived than was asked for, so the next answer could be taken for that to something else."""
         if event is None or event is Event.READY or event is Event.START_TLS:
+            if self.state is _CONTENT and self.transaction is not None:
+                self.transaction.content_sent = False  # it is still in the output, and stays there
             return self.fail(Failure.PROTOCOL, "an answer before its command")
-        self.state = State.CLOSED
+        self.state = _CLOSED
         self._output = []
         return event
 

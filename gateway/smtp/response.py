@@ -22,10 +22,6 @@ _UNFINISHED = re.compile(rb"([2-5][0-9][0-9])-[^\n]*\n(?:\1-[^\n]*\n)*\Z")
 Answer = tuple[int, bytes]  # a reply's code, and all its octets
 
 
-class MalformedReply(Exception):
-    """What arrived is no SMTP reply, or has no end in sight."""
-
-
 @dataclass(slots=True)
 class Response:
     """A reply as log records show it. `command` is what it answers, with its CRLF; None where nothing was asked."""
@@ -52,48 +48,42 @@ class Response:
 
 
 class ReplyReader:
-    """Bytes in, whole replies out."""
+    """Bytes in, whole replies out.
 
-    __slots__ = ("_buffer", "_start")
+    pending: what arrived after the last whole reply. malformed: what is wrong with that; None while it may become a
+    reply. A stream that was malformed once cannot be trusted any more.
+    """
+
+    __slots__ = ("malformed", "pending")
 
     def __init__(self) -> None:
-        self._buffer = b""
-        self._start = 0
+        self.pending = b""
+        self.malformed: str | None = None
 
-    @property
-    def empty(self) -> bool:
-        """True when every octet received belonged to a reply that was taken."""
-        return self._start == len(self._buffer)
+    def read(self, data: bytes) -> list[Answer]:
+        """The replies that are complete with this piece of what the server sent."""
+        buffer = self.pending + data if self.pending else data
+        answers: list[Answer] = []
+        start = 0
+        while start < len(buffer):
+            code = _CODES.get(buffer[start : start + 4])
+            if code is not None and (end := buffer.find(b"\n", start) + 1):  # nearly every reply: one line with a text
+                answers.append((code, buffer[start:end]))
+            elif match := _REPLY.match(buffer, start):
+                end = match.end()
+                answers.append((int(match[1]), match[0]))
+            else:
+                break
+            start = end
+        self.pending = buffer[start:]
+        if self.pending:
+            self._examine_pending()
+        return answers
 
-    def feed(self, data: bytes) -> None:
-        """More of what the server sent."""
-        self._buffer = data if self.empty else self._buffer[self._start :] + data
-        self._start = 0
-
-    def next_answer(self) -> Answer | None:
-        """The next complete reply; None while there is none.
-
-        Raises MalformedReply, after which the stream cannot be trusted any more.
-        """
-        start = self._start
-        buffer = self._buffer
-        if start == len(buffer):
-            return None
-        code = _CODES.get(buffer[start : start + 4])
-        if code is not None and (end := buffer.find(b"\n", start) + 1):  # nearly every reply: one line with a text
-            self._start = end
-            return code, buffer[start:end]
-        match = _REPLY.match(buffer, start)
-        if match is None:
-            self._check_unfinished()
-            return None
-        self._start = match.end()
-        return int(match[1]), match[0]
-
-    def _check_unfinished(self) -> None:
-        pending = self._buffer[self._start :]
-        if len(pending) > MAX_REPLY:
-            raise MalformedReply("a reply without an end")
+    def _examine_pending(self) -> None:
+        pending = self.pending
         lines = pending[: pending.rfind(b"\n") + 1]
-        if lines and not _UNFINISHED.match(lines):
-            raise MalformedReply(f"not a reply: {lines[:80]!r}")
+        if len(pending) > MAX_REPLY:
+            self.malformed = "a reply without an end"
+        elif lines and not _UNFINISHED.match(lines):
+            self.malformed = f"not a reply: {lines[:80]!r}"
