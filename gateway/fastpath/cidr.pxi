@@ -27,6 +27,7 @@ cdef enum:
     # A branch gets at most this many child slots per child in use. With n prefixes there are fewer than n branches,
     # hence fewer than 2 n children: the tree of any set, hostile ones too, has at most 2 n times this + 1 nodes.
     SLOTS_PER_CHILD = 2
+    RECORDS_PER_SLOT = 2     # at least, on average: more slots than that only make the nodes miss the cache
     MAX_STRIDE = 24
 
     RECORD_OVERREAD = 16     # records are compared as 16 octets, whatever their length
@@ -54,6 +55,7 @@ cdef struct Plan:            # a tree being built
 
 cdef extern from * nogil:
     int leading_zeros "__builtin_clzll" (unsigned long long) noexcept
+    void prefetch "__builtin_prefetch" (const void *) noexcept
 
 
 # --- lookup -----------------------------------------------------------------------------------------------
@@ -91,6 +93,7 @@ cdef bint covers(const Table *table, uint64_t hi, uint64_t lo) noexcept nogil:
     while node.stride:
         node = nodes + node.value + bits_at(hi, lo, node.at, node.stride)
     record = <const uint8_t *>table + table.records + node.value
+    prefetch(record + BUCKET_OCTETS - 1)      # the bucket's other cache line, at the same time as the first
     for i in range(node.count):
         # Beyond its own octets a record reads as the ones that follow; the length keeps them out of it.
         if common_bits(hi, lo, load_be64(record + 1), load_be64(record + 9)) >= record[0]:
@@ -139,7 +142,7 @@ cdef size_t normalise(Prefix *prefixes, size_t count) noexcept nogil:
 cdef unsigned int widest_stride(const Prefix *first, const Prefix *last, unsigned int at) noexcept nogil:
     """How many bits from `at` on a branch over first .. last should test at once."""
     cdef size_t parting[MAX_STRIDE]      # [n]: neighbours that share n bits from `at` on, and no more
-    cdef size_t buckets = (last - first + 1) // (BUCKET_RECORDS // 4) + 2
+    cdef size_t slots = (last - first + 1) // RECORDS_PER_SLOT + 2
     cdef size_t children = 1
     cdef unsigned int stride = 1
     cdef int bit
@@ -151,7 +154,7 @@ cdef unsigned int widest_stride(const Prefix *first, const Prefix *last, unsigne
         first += 1
     for bit in range(MAX_STRIDE):
         children += parting[bit]
-        if parting[bit] and min(buckets, children * SLOTS_PER_CHILD) >= <size_t>1 << (bit + 1):
+        if parting[bit] and min(slots, children * SLOTS_PER_CHILD) >= <size_t>1 << (bit + 1):
             stride = bit + 1
     return stride
 
