@@ -173,6 +173,7 @@ def test_the_smtp_reply_is_taken_out_of_the_diagnostic(diagnostic: str | None, c
     [
         ("=?utf-8?q?J=C3=B6rg?= =?iso-8859-1?b?5A==?= x", "Jörgä x"),
         ("=?nonsense?q?a?=", "=?nonsense?q?a?="),
+        ("=?utfé?q?a?=", "=?utfé?q?a?="),
         ("=?utf-8?b?A?=", "=?utf-8?b?A?="),
         ("=?unicode_escape?q?=5Cud800=5Cq?=", "=?unicode_escape?q?=5Cud800=5Cq?="),
         ("=?utf-7?q?+2AA-?=", "=?utf-7?q?+2AA-?="),
@@ -347,6 +348,14 @@ def test_an_entry_knows_the_original_by_its_trace_and_return_path() -> None:
     }
 
 
+def test_many_recipients_do_not_multiply_what_is_told_of_the_original() -> None:
+    groups = [f"Final-Recipient: rfc822; u{n}@far.example\nAction: failed\n" for n in range(2000)]
+    found = records(bounce(*groups, original="Subject: " + "x" * 9999 + "\n"))
+    assert len(found) == 2000
+    assert sum("original_headers" in entry.added for entry in found) == 100
+    assert len(found[0].added["original_headers"]["Subject"]) == 1000
+
+
 def test_a_mixed_bounce_is_marked() -> None:
     message = bounce("Final-Recipient: rfc822; u@far.example\nAction: failed\nStatus: 5.0.0\n")
     message = message.replace(b"multipart/report; report-type=delivery-status", b"multipart/mixed")
@@ -367,6 +376,7 @@ def encoded(text: str) -> str:
     [
         encoded('{"_@_": "\\\\_/", "recipient": "\\ud800"}'),
         encoded('{"_@_": "\\\\_/", "x": ' + "[" * 9999),
+        encoded('{"_@_": "\\\\_/", "x": ' + "[" * 100 + "]" * 100 + "}"),
         TRACE[:-1],
         "x" + TRACE,
         base64.b64encode(b'{"recipient": "a@b"}').decode(),

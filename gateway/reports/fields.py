@@ -4,7 +4,7 @@ Dates have their own module. Whether an address may be mailed to is not asked he
 """
 
 import re
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 
 from gateway.smtp.address import AddressError, parse_address
@@ -41,7 +41,7 @@ def decoded_words(text: str) -> str:
         if any(charset and charset.lower().replace("-", "_") in _NO_CHARSETS for _, charset in words):
             return clean(text)
         return clean(str(make_header(words)))
-    except (HeaderParseError, LookupError, ValueError):
+    except (MessageError, LookupError, ValueError):
         return clean(text)
 
 

@@ -16,7 +16,8 @@ Fields = list[tuple[str, str]]
 
 # kumo-compatible supplemental trace header: what marks its JSON object
 TRACE_MARK = ("_@_", "\\_/")
-MAX_TRACE = 65536  # characters of base64
+MAX_TRACE = 8192  # characters of base64
+MAX_BRACKETS = 100  # in a trace, and so its depth, which JSON encoders limit
 
 
 def quoted_fields(report: Report, message: bytes) -> Fields:
@@ -76,7 +77,8 @@ def _trace(value: str) -> dict[str, Any] | None:
     if len(value) > MAX_TRACE:
         return None
     try:
-        payload = orjson.loads(base64.b64decode("".join(value.split()), validate=True))
+        text = base64.b64decode("".join(value.split()), validate=True)
+        payload = orjson.loads(text) if text.count(b"{") + text.count(b"[") <= MAX_BRACKETS else None
     except ValueError:  # not base64, or nothing that a record could hold
         return None
     if not isinstance(payload, dict) or payload.pop(TRACE_MARK[0], None) != TRACE_MARK[1]:

@@ -22,6 +22,10 @@ _ACTION_OF_CLASS = {2: "delivered", 4: "delayed", 5: "failed"}  # RFC 3463 §3.1
 _STATUS = re.compile(r"#?([245])\.(\d{1,3})\.(\d{1,3})(?!\d)\s*(.*)", re.ASCII | re.DOTALL)
 _REPLY = re.compile(r"([2-5]\d\d)(?:[ \t-]\s*(.*))?", re.ASCII | re.DOTALL)
 SHOWN_HEADERS = {name.lower(): name for name in ("From", "To", "Subject", "Date", "Message-ID")}  # of the original
+# Limits on what many recipients can make of one original in records: characters of a header field, entries that tell
+# of the original at all.
+MAX_SHOWN = 1000
+MAX_DESCRIBED = 100
 NO_REPLY_CODE = 550  # what KumoMTA records where the report tells no SMTP reply
 
 
@@ -187,22 +191,27 @@ class OutOfBand:
 def out_of_band(report: Report, original: Fields) -> list[OutOfBand]:
     """One entry for each recipient that failed or is delayed; `original`: `original.quoted_fields` of the report."""
     fields = report.per_message or {}
-    mta = fields.get("reporting-mta", "")
-    shared: JSON = {}
+    mta = clean(typed(fields.get("reporting-mta", ""))[1])[:MAX_SHOWN]
+    marks: JSON = {"multipart_mixed": True} if report.mixed else {}
+    described = marks | _described(fields, original)
+    groups = enumerate(report.per_recipient or ())
+    entries = (_entry(group, mta, described if number < MAX_DESCRIBED else marks) for number, group in groups)
+    return [entry for entry in entries if entry is not None]
+
+
+def _described(fields: dict[str, str], original: Fields) -> JSON:
+    """What the report tells of the original, in added keys."""
+    told: JSON = {}
     if envelope_id := fields.get("original-envelope-id"):
-        shared["original_envelope_id"] = clean(envelope_id)
+        told["original_envelope_id"] = clean(envelope_id)[:MAX_SHOWN]
     values = first_values(original)
     if (path := return_path(values)) is not None:
-        shared["original_return_path"] = path
+        told["original_return_path"] = path[:MAX_SHOWN]
     if (trace := supplemental_trace(original)) is not None:
-        shared["supplemental_trace"] = trace
-    if headers := {name: values[key] for key, name in SHOWN_HEADERS.items() if key in values}:
-        shared["original_headers"] = headers
-    if report.mixed:
-        shared["multipart_mixed"] = True
-    name = clean(typed(mta)[1])
-    entries = (_entry(group, name, shared) for group in report.per_recipient or ())
-    return [entry for entry in entries if entry is not None]
+        told["supplemental_trace"] = trace
+    if headers := {name: values[key][:MAX_SHOWN] for key, name in SHOWN_HEADERS.items() if key in values}:
+        told["original_headers"] = headers
+    return told
 
 
 def _entry(group: dict[str, str], mta: str, shared: JSON) -> OutOfBand | None:
