@@ -152,8 +152,9 @@ cdef class Load:
     # ---------------------------------------------------------------------------------------- for load.py
 
     @property
-    def done(self) -> bool:
-        return self._done()
+    def idle(self) -> int:
+        """Connections that could carry a message now."""
+        return self.idle_count
 
     @property
     def failed(self) -> bool:

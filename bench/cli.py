@@ -3,10 +3,14 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from .load import Plan, Target, TargetError, prepared, show_progress
 from .mix import SENDER, Mix, MixError, load_mix, parse_size, plain_mix
+from .peers import PEERS
+from .peers.simple import KumoMTA
+from .run import FULL, QUICK, SMOKE, Runner, write
 from .sink import listen, parse_refusals, serve
 
 
@@ -14,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of `relay-gateway bench`."""
     commands = parser.add_subparsers(dest="bench_command", required=True, metavar="COMMAND")
     _add_load(commands.add_parser("load", help="send load to an SMTP server and say how it did", description=_LOAD))
+    _add_run(commands.add_parser("run", help="measure the gateway beside its peers", description=_RUN))
     _add_sink(commands.add_parser("sink", help="an SMTP server that takes, checks, and discards", description=_SINK))
 
 
@@ -33,6 +38,10 @@ Send messages over SMTP and report rates, outcomes and latencies. Closed loop by
 sends its next message when the last one was answered. With --rate, open loop: messages are due at fixed
 times whatever the server does, and latency counts from when a message was due. Always bounded, by
 --messages and --seconds."""
+
+_RUN = """\
+Run the scenarios against every server that is installed here, side by side, and write JSON, Markdown and HTML.
+Everything runs on loopback, on free ports, in private directories. Peers that are absent are named and skipped."""
 
 _SINK = """\
 Accept every message and discard it, checking the marks that `bench load` puts in: counts are printed as
@@ -86,6 +95,34 @@ def _add_sink(parser: argparse.ArgumentParser) -> None:
     add("--drop", type=int, default=0, metavar="N", help="close without a reply after each N-th final dot")
     add("--reset", type=int, default=0, metavar="N", help="the same with a TCP reset")
     parser.set_defaults(bench_run=_sink)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", dest="settings", action="store_const", const=QUICK, help="under 5 minutes (default)")
+    size.add_argument("--full", dest="settings", action="store_const", const=FULL, help="everything, about an hour")
+    size.add_argument("--smoke", dest="settings", action="store_const", const=SMOKE, help="does it run at all?")
+    add("--only", action="append", default=[], metavar="NAME", help="only scenarios of this name or pattern")
+    add("--peer", action="append", default=[], metavar="NAME", help=f"only these peers: {', '.join(PEERS)}")
+    add("--repetitions", type=int, metavar="N", help="of each scenario and contender")
+    add("--seconds", type=float, metavar="S", help="of load in each repetition")
+    add("--kumod", default="", metavar="PATH", help="measure this KumoMTA binary as well")
+    add("--results", type=Path, default=Path("bench/results"), metavar="DIR", help="where to write (%(default)s)")
+    parser.set_defaults(bench_run=_run, settings=QUICK)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    unknown = set(arguments.peer) - set(PEERS)
+    if unknown:
+        raise ValueError(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
+    KumoMTA.program = arguments.kumod
+    chosen = {"only": tuple(arguments.only), "peers": tuple(arguments.peer)}
+    chosen |= {"repetitions": arguments.repetitions, "seconds": arguments.seconds}
+    settings = replace(arguments.settings, **{name: value for name, value in chosen.items() if value})
+    path = write(Runner(settings).run(), arguments.results)
+    print(path)
+    return 0
 
 
 def _mix(arguments: argparse.Namespace) -> Mix:

@@ -20,6 +20,7 @@ from .histogram import Histogram
 from .mix import Mix
 
 CONNECT_SECONDS = 60.0  # for all connections together
+STALL_SECONDS = 2.0  # without one more greeting: the others will not come until some work is done
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -118,8 +119,11 @@ class Run:
         self.load.close()
 
     def connect(self) -> None:
-        """Open and greet all connections that are to be kept."""
-        self.load.open(CONNECT_SECONDS)
+        """Open and greet the connections that are to be kept: all, or as many as the server takes without delay."""
+        deadline = time.monotonic() + CONNECT_SECONDS
+        greeted = -1
+        while not self.load.open(STALL_SECONDS) and time.monotonic() < deadline and self.load.idle > greeted:
+            greeted = self.load.idle
 
     def run(self, progress: Progress | None = None) -> dict[str, Any]:
         """Send until done or out of time; the result."""
