@@ -1,0 +1,71 @@
+"""docs/policy.md documents what the code has, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.policy import events
+from gateway.policy.api import FUNCTION_NAMES, MAKERS, WARNED, WITHOUT_EFFECT
+from gateway.policy.message_methods import NOT_SUPPORTED as METHODS_NOT_SUPPORTED
+from gateway.policy.message_methods import TRANSFORMS, MessageMethods
+from gateway.policy.options import Role, did_you_mean
+from gateway.policy.schemas import SCHEMAS
+
+DOCS = (Path(__file__).parent.parent / "docs" / "policy.md").read_text()
+
+
+def section(title: str) -> str:
+    """From a heading to the next one of the same or a higher level."""
+    match = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,3}} |\Z)", DOCS, re.M | re.S)
+    assert match is not None, title
+    return match[2]
+
+
+def rows(text: str) -> dict[str, str]:
+    """First cell (its first quoted word) → the whole row."""
+    return {match[1]: match[0] for match in re.finditer(r"^\| `([^`]+)`.*$", text, re.M)}
+
+
+@pytest.mark.parametrize("function", SCHEMAS)
+def test_every_option_is_documented_with_its_role(function: str) -> None:
+    found = rows(section(f"`kumo.{function}`"))
+    assert set(found) == set(SCHEMAS[function].options)
+    for name, option in SCHEMAS[function].options.items():
+        assert ("*accepted*" in found[name]) == (option.role is Role.ACCEPTED), name
+        assert ("*refused*" in found[name]) == (option.role is Role.REFUSED), name
+
+
+def test_every_event_is_documented() -> None:
+    text = section("Events")
+    assert set(rows(text)) == set(events.SUPPORTED)
+    named = set(re.findall(r"`([a-z_]+\*?)`", text.partition("`domain` is normalised")[2]))
+    assert {*events.NOT_SUPPORTED, *events.WITHOUT_EFFECT, *events.MULTIPLE} <= named
+    assert f"{events.NOT_SUPPORTED_PREFIX}*" in named
+
+
+def test_every_function_is_documented() -> None:
+    named = set(re.findall(r"`kumo\.([a-z_]+)(?=[`(])", section("Other functions")))
+    assert named | {*SCHEMAS} == {*FUNCTION_NAMES, "version"}
+    assert {*MAKERS, *WITHOUT_EFFECT, *WARNED} <= named | {*SCHEMAS}
+
+
+def test_every_method_is_documented() -> None:
+    named = set(re.findall(r"`msg:([a-z_0-9]+)", section("Messages")))
+    assert named == set(MessageMethods(lambda: None, lambda: None).methods())  # type: ignore[arg-type, return-value]
+    assert {*METHODS_NOT_SUPPORTED} <= named
+    assert all(f"'{name}'" in section("Messages") for name in TRANSFORMS)
+
+
+def test_unstable_functions_of_lua_are_documented() -> None:
+    prelude = (Path(__file__).parent.parent / "gateway" / "policy" / "prelude.lua").read_text()
+    for library, names in re.findall(r"^unstable\((os|math), (.*)\)$", prelude, re.M):
+        for name in re.findall(r"'(\w+)'", names):
+            assert f"`{library}.{name}`" in section("What is cached")
+
+
+def test_suggestions_are_near() -> None:
+    assert did_you_mean("relay_too", ["relay_to", "ttl"]) == "did you mean 'relay_to'?"
+    assert did_you_mean("frobnicate", ["relay_to", "ttl"]) == ""
