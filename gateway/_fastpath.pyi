@@ -201,7 +201,7 @@ class Report:
     mixed: bool
     """A multipart/mixed message that counts as a DSN because of its null reverse-path."""
     truncated: bool
-    """There were more than 10,000 recipient groups or 50,000 fields; what is missing was not read."""
+    """There were more than 10,000 recipient groups or 100,000 fields; what is missing was not read."""
     per_message: dict[str, str] | None
     """Of a DSN: the per-message fields (RFC 3464 §2.2); of repeated fields the first."""
     per_recipient: list[dict[str, str]] | None

@@ -7,7 +7,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 cdef enum:
     MAX_BOUNDARY = 998          # octets: what a line can hold (RFC 5322 §2.1.1); RFC 2046 §5.1.1 allows 70
     MAX_RECIPIENT_GROUPS = 10000
-    MAX_FIELDS = 50000          # of one status or feedback part
+    MAX_FIELDS = 100000         # of one status or feedback part
     MAX_ORIGINAL_HEADER = 262144  # octets of the original that are searched for its header section
     MAX_ORIGINAL_FIELDS = 1000
 
@@ -236,7 +236,8 @@ cdef class Report:
                 raise ValueError("not the message that was scanned")
             part.start = <const uint8_t*>view.buf + <Py_ssize_t>self.original[0]
             part.end = <const uint8_t*>view.buf + <Py_ssize_t>self.original[1]
-            part.end = min(part.end, part.start + MAX_ORIGINAL_HEADER)
+            if part.end - part.start > MAX_ORIGINAL_HEADER:
+                part.end = part.start + MAX_ORIGINAL_HEADER
             part.encoding = self.original_encoding
             return header_section(&part, self.dot_stuffed)
         finally:
