@@ -308,11 +308,12 @@ class ServerSession:
         verb, argument = command
         self._verb = verb
         self._argument = argument
+        if len(argument) + 5 > self._max_line and verb != fp.AUTH:  # 5: the verb and the blank behind it
+            self._argument = b""
+            self._say(replies.LINE_TOO_LONG)
+            return None
         if verb not in ALLOWED[self.state]:
             self._say(self._out_of_order(verb))
-            return None
-        if len(argument) + 5 > self._max_line and verb != fp.AUTH:  # 5: the verb and the blank behind it
-            self._say(replies.LINE_TOO_LONG)
             return None
         try:
             return _HANDLERS[verb](self, argument)

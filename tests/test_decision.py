@@ -1,0 +1,102 @@
+"""The decision (gateway/decision.py): who may relay, and what becomes of a message. The tables are written out."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from gateway._fastpath import CidrSet
+from gateway.config import Disposition, ListenerDomain
+from gateway.decision import RELAY, Decision, Fate, ReportKind, decide, fate
+
+PEER = bytes([10, 0, 0, 7])
+RELAY_TO = ListenerDomain(relay_to=True)
+RELAY_FROM = ListenerDomain(relay_from=CidrSet(["10.0.0.0/24"]))
+RELAY_FROM_ELSEWHERE = ListenerDomain(relay_from=CidrSet(["192.0.2.0/24"]))
+LOGS = ListenerDomain(log_oob=Disposition.LOG)
+GRANTS_NOTHING = ListenerDomain()
+
+
+def decided(relay_host: bool, sender: ListenerDomain | None, recipient: ListenerDomain | None) -> Decision | None:
+    table = {"sender.example": sender, "recipient.example": recipient}
+    return decide(relay_host, PEER, "sender.example", "recipient.example", table.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("relay_host", "sender", "recipient", "relay"),
+    [
+        (False, None, None, False),
+        (False, GRANTS_NOTHING, GRANTS_NOTHING, False),
+        (True, None, None, True),
+        (True, GRANTS_NOTHING, GRANTS_NOTHING, True),
+        (False, None, RELAY_TO, True),
+        (False, RELAY_TO, None, False),  # relay_to is about the recipient's domain
+        (False, RELAY_FROM, None, True),
+        (False, None, RELAY_FROM, False),  # relay_from is about the sender's
+        (False, RELAY_FROM_ELSEWHERE, None, False),
+        (False, RELAY_FROM_ELSEWHERE, RELAY_TO, True),
+    ],
+)
+def test_relaying_is_denied_unless_something_grants_it(relay_host, sender, recipient, relay):
+    assert decided(relay_host, sender, recipient) == (RELAY if relay else None)
+
+
+@pytest.mark.parametrize("relay", [False, True])
+def test_a_domain_that_logs_reports_accepts_mail_without_a_grant_to_relay(relay):
+    assert decided(relay, None, LOGS) == Decision(relay, Disposition.LOG, Disposition.IGNORE)
+
+
+def test_dispositions_of_the_senders_domain_count_for_nothing():
+    assert decided(False, LOGS, None) is None
+
+
+def test_the_senders_domain_is_looked_up_only_where_it_matters():
+    asked: list[str] = []
+    decide(True, PEER, "sender.example", "recipient.example", asked.append)
+    assert asked == ["recipient.example"]
+
+
+OOB, ARF = ReportKind.OOB, ReportKind.ARF
+
+
+DROP, RELAYED = False, True
+
+
+@pytest.mark.parametrize("kind", ReportKind)
+@pytest.mark.parametrize(
+    ("disposition", "granted", "report_is", "other_mail_is"),
+    [
+        # disposition               relay?  content is such a report  content is not
+        (Disposition.LOG,            True,  RELAYED,                  RELAYED),
+        (Disposition.LOG,            False, DROP,                     None),
+        (Disposition.LOG_THEN_RELAY, True,  RELAYED,                  RELAYED),
+        (Disposition.LOG_THEN_RELAY, False, RELAYED,                  None),
+        (Disposition.LOG_THEN_DROP,  True,  DROP,                     RELAYED),
+        (Disposition.LOG_THEN_DROP,  False, DROP,                     None),
+    ],
+)  # fmt: skip
+def test_the_fate_of_a_message(kind, disposition, granted, report_is, other_mail_is):
+    if kind is OOB:
+        decision, other_kind = Decision(granted, disposition, Disposition.IGNORE), ARF
+    else:
+        decision, other_kind = Decision(granted, Disposition.IGNORE, disposition), OOB
+    unlogged = None if other_mail_is is None else Fate(other_mail_is, None)
+    assert fate(decision, kind) == Fate(report_is, kind)
+    assert fate(decision, None) == unlogged
+    assert fate(decision, other_kind) == unlogged
+
+
+@pytest.mark.parametrize("kind", [None, *ReportKind])
+def test_where_reports_are_ignored_they_are_mail_like_any_other(kind):
+    assert fate(RELAY, kind) == Fate(True, None)
+
+
+ALL = [Decision(*values) for values in itertools.product((False, True), Disposition, Disposition)]
+
+
+@pytest.mark.parametrize("kind", [None, *ReportKind])
+def test_recipients_of_one_class_are_never_accepted_and_then_partly_refused(kind):
+    for one, other in itertools.product(ALL, ALL):
+        if one.recipient_class == other.recipient_class and (one.relay or one.takes_reports):
+            assert (fate(one, kind) is None) == (fate(other, kind) is None), (one, other)

@@ -1,0 +1,567 @@
+"""The server's side of a session in memory (gateway/smtp/session.py): any portions of bytes, the order of commands,
+limits, DATA, STARTTLS and AUTH.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import _fastpath as fp
+from gateway.config import LineEndings, ListenerParams
+from gateway.smtp import replies
+from gateway.smtp.replies import Reason, Reply
+from gateway.smtp.session import (
+    ALLOWED,
+    END_OF_DATA,
+    NO_COMMAND,
+    AuthRequested,
+    EhloRequested,
+    MailRequested,
+    MessageReceived,
+    RcptRequested,
+    ServerSession,
+    State,
+    TlsRequested,
+)
+
+EHLO = b"EHLO client.example\r\n"
+MAIL = b"MAIL FROM:<a@client.example>\r\n"
+RCPT = b"RCPT TO:<b@server.example>\r\n"
+PLAIN = base64.b64encode(b"\0user\0secret")
+
+
+def agree(event: Any) -> Reply:
+    if isinstance(event, EhloRequested):
+        if event.extensions is None:
+            return replies.helo("gw.example", event.name)
+        return replies.ehlo("gw.example", event.name, event.extensions)
+    if isinstance(event, MessageReceived):
+        return replies.accepted("0")
+    return {MailRequested: replies.MAIL_OK, RcptRequested: replies.RCPT_OK, AuthRequested: replies.AUTH_OK}[type(event)]
+
+
+class Conversation:
+    """A session with a client that sends what the test says and an other side that answers events with `answer`."""
+
+    def __init__(
+        self, *, answer: Callable[[Any], Reply] = agree, tls: bool = False, offer_auth: bool = False, **params: Any
+    ) -> None:
+        self.answer = answer
+        self.events: list[Any] = []
+        self.observed: list[tuple[int, Reply, bytes]] = []
+        self.sent = b""
+        self.session = ServerSession(
+            ListenerParams(hostname="gw.example", **params),
+            lambda verb, reply, argument: self.observed.append((verb, reply, argument)),
+            offer_auth=offer_auth,
+        )
+        if tls:
+            self.session.tls_started()
+
+    def send(self, *portions: bytes) -> list[str]:
+        """The first lines' codes of the replies to these portions, with their enhanced codes: "250 2.0.0"."""
+        before = len(self.observed)
+        for portion in portions:
+            self.session.receive_data(portion)
+            self.work()
+        return [f"{reply.code} {reply.enhanced}".rstrip() for _, reply, _ in self.observed[before:]]
+
+    def work(self) -> None:
+        while (event := self.session.next_event()) is not None:
+            self.events.append(event)
+            if isinstance(event, TlsRequested):
+                self.sent += self.session.data_to_send()
+                self.session.tls_started()
+            else:
+                self.session.reply(self.answer(event))
+        self.sent += self.session.data_to_send()
+
+    @property
+    def messages(self) -> list[MessageReceived]:
+        return [event for event in self.events if isinstance(event, MessageReceived)]
+
+
+LEADS_TO = {State.CONNECTED: b"", State.READY: EHLO, State.MAIL: EHLO + MAIL, State.RCPT: EHLO + MAIL + RCPT}
+
+
+def to_state(state: State, **options: Any) -> Conversation:
+    conversation = Conversation(**options)
+    conversation.send(LEADS_TO[state])
+    assert conversation.session.state is state
+    return conversation
+
+
+# --- any portions give the same replies -------------------------------------------------------------------------------
+
+
+def byte_by_byte(data: bytes) -> Iterator[bytes]:
+    return (data[i : i + 1] for i in range(len(data)))
+
+
+def at_each_crlf(data: bytes) -> list[bytes]:
+    return [line + b"\r\n" for line in data.split(b"\r\n")[:-1]]
+
+
+def at(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    edges = [0, *sorted(cuts), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
+
+
+COMMANDS = st.sampled_from(
+    [
+        EHLO, MAIL, RCPT, b"HELO x\r\n", b"DATA\r\n", b"RSET\r\n", b"NOOP\r\n", b"VRFY a\r\n", b"HELP\r\n", b"QUIT\r\n",
+        b"rcpt to: c@server.example  \r\n", b"RCPT TO:<>\r\n", b"MAIL FROM:<> SIZE=100\r\n", b"MAIL FROM:<a@b> X=1\r\n",
+        b"\r\n", b"\n\r\n", b"FOO\r\n", b"EXPN x\r\n", b"MAIL\r\n", b"NOOP " + b"x" * 2000 + b"\r\n",
+        b"x" * 20_000 + b"\r\n", b"a\x00b\r\n", b"\xff\xfe\r\n", b"AUTH PLAIN\r\n", b"DATA x\r\n",
+        EHLO + MAIL + RCPT + b"DATA\r\n", MAIL + RCPT + b"DATA\r\n.\r\n", b".\r\n",
+        b"Subject: x\r\n\r\n..dots\r\n.\r\n", b"lone\rCR\r\n.\r\n", b"lone\nLF\r\n.\r\n", b"y" * 1000 + b"\r\n.\r\n",
+    ]
+)  # fmt: skip
+DIALOGUES = st.lists(COMMANDS, min_size=1, max_size=14).map(b"".join)
+
+
+def trace(portions: Iterable[bytes]) -> tuple[bytes, list[tuple[int, str]], list[bytes]]:
+    conversation = Conversation()
+    conversation.send(EHLO)
+    conversation.send(*portions)
+    bodies = [b"".join(message.body.chunks) for message in conversation.messages]
+    return conversation.sent, [(verb, reply.text) for verb, reply, _ in conversation.observed], bodies
+
+
+@given(DIALOGUES, st.data())
+def test_any_portions_of_the_same_bytes_give_the_same_replies(dialogue, data):
+    whole = trace([dialogue])
+    assert trace(byte_by_byte(dialogue)) == whole
+    assert trace(at_each_crlf(dialogue)) == whole
+    cuts = data.draw(st.lists(st.integers(0, len(dialogue)), max_size=8))
+    assert trace(at(dialogue, cuts)) == whole
+
+
+@given(DIALOGUES)
+def test_answers_that_take_time_keep_the_replies_in_order(dialogue):
+    late = Conversation()
+    late.send(EHLO)
+    late.session.receive_data(dialogue)
+    while (event := late.session.next_event()) is not None:
+        assert late.session.next_event() is None, "the session stands still until it is answered"
+        assert late.session.awaiting is event
+        late.session.receive_data(b"")
+        assert late.session.next_event() is None
+        late.session.reply(agree(event))
+    late.sent += late.session.data_to_send()
+    assert late.sent == trace([dialogue])[0]
+
+
+def test_a_hundred_messages_in_one_packet_get_their_replies_in_order():
+    one = MAIL + RCPT + b"DATA\r\nSubject: x\r\n\r\ntext\r\n.\r\n"
+    conversation = Conversation()
+    assert conversation.send(EHLO + one * 100 + b"QUIT\r\n") == [
+        "250",
+        *(["250 2.1.0", "250 2.1.5", "354", "250 2.0.0"] * 100),
+        "221 2.0.0",
+    ]
+
+
+@given(DIALOGUES)
+def test_every_reply_has_its_enhanced_code(dialogue):
+    conversation = Conversation()
+    conversation.send(EHLO, dialogue)
+    for _, reply, _ in conversation.observed:
+        assert has_the_right_enhanced_code(reply), reply
+
+
+def has_the_right_enhanced_code(reply: Reply) -> bool:
+    """RFC 2034 §4: in all 2xx, 4xx and 5xx but the greeting and the replies to EHLO and HELO."""
+    if reply.code // 100 == 3 or (reply.code in (220, 250) and not reply.enhanced):
+        return reply.enhanced == ""
+    return reply.enhanced.partition(".")[0] == str(reply.code)[0] and reply.enhanced.count(".") == 2
+
+
+@pytest.mark.parametrize("reply", [value for value in vars(replies).values() if isinstance(value, Reply)], ids=repr)
+def test_every_constant_reply_is_well_formed(reply):
+    assert has_the_right_enhanced_code(reply)
+    assert (reply.reason is None) == (reply.code < 400)
+    assert all(len(line) <= 510 for line in reply.wire.split(b"\r\n"))  # RFC 5321 §4.5.3.1.5
+    assert reply.wire.isascii()
+
+
+# --- the order of commands --------------------------------------------------------------------------------------------
+
+# RFC 5321 §4.1.4. What a command gets in each state.
+ORDER = """
+              CONNECTED    READY        MAIL         RCPT
+EHLO x        250          250          250          250
+HELO x        250          250          250          250
+MAIL FROM:<>  503 5.5.1    250 2.1.0    503 5.5.1    503 5.5.1
+RCPT TO:<a@b> 503 5.5.1    503 5.5.1    250 2.1.5    250 2.1.5
+DATA          503 5.5.1    503 5.5.1    503 5.5.1    354
+RSET          250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0
+NOOP          250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0
+NOOP any text 250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0
+VRFY a        252 2.1.5    252 2.1.5    252 2.1.5    252 2.1.5
+VRFY          501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
+HELP          214 2.0.0    214 2.0.0    214 2.0.0    214 2.0.0
+HELP MAIL     214 2.0.0    214 2.0.0    214 2.0.0    214 2.0.0
+QUIT          221 2.0.0    221 2.0.0    221 2.0.0    221 2.0.0
+QUIT now      501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
+RSET x        501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
+DATA x        503 5.5.1    503 5.5.1    503 5.5.1    501 5.5.4
+STARTTLS      503 5.5.1    220 2.0.0    503 5.5.1    503 5.5.1
+STARTTLS x    503 5.5.1    501 5.5.4    503 5.5.1    503 5.5.1
+AUTH PLAIN    503 5.5.1    538 5.7.11   503 5.5.1    503 5.5.1
+EXPN a        502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
+BDAT 1 LAST   502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
+XCLIENT a=b   502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
+LHLO x        500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1
+GET / HTTP/1  500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1
+"""
+ROWS = [
+    (line[:13].strip(), state, line[14 + 13 * state :][:12].strip())
+    for line in ORDER.strip("\n").splitlines()[1:]
+    for state in (State.CONNECTED, State.READY, State.MAIL, State.RCPT)
+]
+
+
+@pytest.mark.parametrize(("command", "state", "code"), ROWS)
+def test_the_order_of_commands(command, state, code):
+    conversation = to_state(state, offer_auth=True)
+    assert conversation.send(command.encode() + b"\r\n") == [code]
+
+
+def test_the_table_of_this_test_covers_the_sessions():
+    verbs = {command.partition(" ")[0] for command, _, _ in ROWS}
+    for row in ALLOWED.values():
+        assert {fp.VERB_NAMES[verb] for verb in row} <= verbs
+
+
+@pytest.mark.parametrize("command", [b"EHLO again\r\n", b"HELO again\r\n", b"RSET\r\n"])
+def test_ehlo_and_rset_end_the_transaction(command):
+    conversation = to_state(State.RCPT)
+    conversation.send(command)
+    assert conversation.session.mail is None
+    assert conversation.session.recipients == []
+    assert conversation.send(RCPT) == ["503 5.5.1"]
+
+
+def test_commands_are_known_in_any_case_and_with_blanks_behind():
+    conversation = Conversation()
+    sent = b"eHlO x \r\nmAiL FrOm:<a@b> \r\nrcpt\tTO:<c@d>\t\r\ndata \r\n.\r\nquit  \r\n"
+    assert conversation.send(sent) == ["250", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0", "221 2.0.0"]
+
+
+def test_data_after_only_refused_recipients_is_554():
+    conversation = Conversation(
+        answer=lambda event: replies.relay_denied("x:1") if isinstance(event, RcptRequested) else agree(event)
+    )
+    assert conversation.send(EHLO, MAIL, RCPT, b"DATA\r\n")[-2:] == ["550 5.7.1", "554 5.5.1"]
+
+
+def test_a_refused_event_changes_nothing():
+    refuse = replies.make(450, "later", Reason.POLICY_REJECT)
+    conversation = Conversation(answer=lambda event: refuse)
+    conversation.send(EHLO)
+    assert conversation.session.state is State.CONNECTED
+    conversation.answer = agree
+    conversation.send(EHLO)
+    conversation.answer = lambda event: refuse
+    conversation.send(MAIL)
+    assert conversation.session.state is State.READY
+
+
+def test_nothing_is_read_after_quit():
+    conversation = Conversation()
+    assert conversation.send(EHLO + b"QUIT\r\n" + MAIL) == ["250", "221 2.0.0"]
+    assert conversation.session.closed
+    assert conversation.session.quit
+
+
+def test_a_421_ends_the_session():
+    conversation = Conversation(answer=lambda event: replies.make(421, "4.3.2 go away", Reason.POLICY_REJECT))
+    assert conversation.send(EHLO + MAIL) == ["421 4.3.2"]
+    assert conversation.session.closed
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [b"NOOP ", b"MAIL FROM:", b"x", b"EHLO "])
+@pytest.mark.parametrize("length", [1000, 5000, 12_290, 100_000])
+def test_an_over_long_command_line_is_refused_and_the_session_goes_on(command, length):
+    conversation = to_state(State.READY)
+    assert conversation.send(command.ljust(length, b"x") + b"\r\n", b"NOOP\r\n") == ["500 5.5.2", "250 2.0.0"]
+
+
+def test_a_command_line_of_the_limits_length_is_read():
+    conversation = to_state(State.READY)
+    assert conversation.send(b"NOOP ".ljust(998, b"x") + b"\r\n") == ["250 2.0.0"]
+
+
+def test_an_announced_size_over_the_limit_is_refused_before_the_data():
+    conversation = to_state(State.READY, max_message_size=1000)
+    assert conversation.send(b"MAIL FROM:<a@b> SIZE=1001\r\n", b"MAIL FROM:<a@b> SIZE=1000\r\n") == [
+        "552 5.3.4",
+        "250 2.1.0",
+    ]
+
+
+def test_the_recipient_limit_is_per_message():
+    conversation = to_state(State.READY, max_recipients_per_message=2)
+    assert conversation.send(MAIL, RCPT * 3) == ["250 2.1.0", "250 2.1.5", "250 2.1.5", "452 4.5.3"]
+    assert conversation.send(b"DATA\r\n.\r\n", MAIL, RCPT)[-1] == "250 2.1.5"
+    assert len(conversation.messages[0].recipients) == 2
+
+
+def test_the_message_limit_ends_the_session():
+    conversation = to_state(State.READY, max_messages_per_connection=1)
+    conversation.send(MAIL + RCPT + b"DATA\r\n.\r\n")
+    assert conversation.send(MAIL) == ["421 4.5.3"]
+    assert conversation.session.closed
+
+
+# --- DATA -------------------------------------------------------------------------------------------------------------
+
+
+def deliver(content: bytes, **params: Any) -> tuple[str, Conversation]:
+    """The reply to a content, which is sent with the commands that follow it; these must then work."""
+    conversation = to_state(State.RCPT, **params)
+    answers = conversation.send(b"DATA\r\n" + content + b"\r\n.\r\n" if content else b"DATA\r\n.\r\n", MAIL, RCPT)
+    assert answers[0] == "354"
+    assert answers[2:] == ["250 2.1.0", "250 2.1.5"], "the next transaction works"
+    return answers[1], conversation
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"Subject: x\r\n\r\ntext",
+        b"..",
+        b"..\r\n...\r\n..x",
+        b"\x00\xff",
+        b"x" * 998,
+        b"a\r\n\r\n\r\nb",
+        b".x",
+        b"MAIL FROM:<a@b>\r\nQUIT",
+    ],
+)
+def test_a_content_ends_at_crlf_dot_crlf_and_is_kept_as_it_came(content):
+    answer, conversation = deliver(content)
+    assert answer == "250 2.0.0"
+    (message,) = conversation.messages
+    assert b"".join(message.body.chunks) == (content + b"\r\n" if content else b"")
+    assert message.mail.sender.email == "a@client.example"
+    assert [recipient.email for recipient in message.recipients] == ["b@server.example"]
+
+
+# What lenient servers take for an end of data: none of it is one (SMTP smuggling).
+SMUGGLING = [
+    b"\n.\n",
+    b"\n.\r\n",
+    b"\r\n.\n",
+    b"\r.\r",
+    b"\r\n.\r",
+    b"\r.\r\n",
+    b"\n.\r",
+    b"\r\n\x00.\r\n",
+    b"\r\r\n.\r\r\n",
+]
+
+
+@pytest.mark.parametrize("marker", SMUGGLING)
+@pytest.mark.parametrize("line_endings", LineEndings)
+def test_nothing_else_ends_the_data(marker, line_endings):
+    content = b"one" + marker + b"MAIL FROM:<evil@x>\r\nRCPT TO:<b@x>\r\nDATA\r\ntwo"
+    _, conversation = deliver(content, invalid_line_endings=line_endings)
+    mails = [event.command.sender.email for event in conversation.events if isinstance(event, MailRequested)]
+    assert mails == ["a@client.example", "a@client.example"]
+    assert [b"".join(message.body.chunks) for message in conversation.messages] in ([], [content + b"\r\n"])
+
+
+@pytest.mark.parametrize("content", [b"a\rb", b"a\nb", b"\n", b"a\r", b"a\r\r\nb"])
+@pytest.mark.parametrize(
+    ("line_endings", "answer"),
+    [(LineEndings.DENY, "552 5.6.0"), (LineEndings.ALLOW, "250 2.0.0"), (LineEndings.FIX, "250 2.0.0")],
+)
+def test_lone_crs_and_lfs_are_handled_as_the_listener_says(content, line_endings, answer):
+    assert deliver(content, invalid_line_endings=line_endings)[0] == answer
+
+
+def test_an_oversize_content_is_swallowed_and_refused():
+    answer, conversation = deliver(b"x" * 90 + b"\r\n" + b"y" * 90, max_message_size=100)
+    assert answer == "552 5.3.4"
+    assert conversation.messages == []
+
+
+def test_dots_of_stuffing_do_not_count_towards_the_size():
+    assert deliver(b"..23456\r\n..23456", max_message_size=16)[0] == "250 2.0.0"
+    assert deliver(b"..234567\r\n..23456", max_message_size=16)[0] == "552 5.3.4"
+
+
+def test_a_long_body_line_is_refused():
+    answer, conversation = deliver(b"short\r\n" + b"x" * 999)
+    assert answer == "500 5.2.3"
+    assert conversation.messages == []
+    assert deliver(b"." + b"." * 998)[0] == "250 2.0.0"  # the first dot is no content
+
+
+def test_a_refused_message_ends_its_transaction_with_4xx_too():
+    conversation = Conversation(
+        answer=lambda event: replies.UPSTREAM_LOST if isinstance(event, MessageReceived) else agree(event)
+    )
+    conversation.send(EHLO + MAIL + RCPT + b"DATA\r\n.\r\n")
+    assert conversation.session.state is State.READY
+    assert conversation.send(MAIL) == ["250 2.1.0"]
+
+
+# --- STARTTLS ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_comes_in_clear_behind_starttls_is_never_executed():
+    conversation = to_state(State.READY)
+    assert conversation.send(b"STARTTLS\r\n" + MAIL + RCPT) == ["503 5.5.1"]
+    assert conversation.session.closed
+    assert not [event for event in conversation.events if isinstance(event, MailRequested | TlsRequested)]
+
+
+def test_tls_forgets_everything_said_before():
+    conversation = to_state(State.READY, offer_auth=True)
+    assert conversation.send(b"STARTTLS\r\n") == ["220 2.0.0"]
+    assert conversation.session.ehlo_name == ""
+    assert conversation.send(MAIL) == ["503 5.5.1"]
+    conversation.send(EHLO)
+    offered = [event.extensions for event in conversation.events if isinstance(event, EhloRequested)]
+    assert "STARTTLS" in offered[0]
+    assert "AUTH PLAIN" not in offered[0]
+    assert "STARTTLS" not in offered[1]
+    assert "AUTH PLAIN" in offered[1]
+    assert conversation.send(b"STARTTLS\r\n") == ["503 5.5.1"]
+
+
+def test_without_a_certificate_starttls_is_454():
+    session = ServerSession(ListenerParams(hostname="gw.example"), lambda *seen: None, offer_tls=False)
+    session.receive_data(EHLO)
+    event = session.next_event()
+    assert isinstance(event, EhloRequested)
+    assert event.extensions is not None
+    assert "STARTTLS" not in event.extensions
+    session.reply(agree(event))
+    session.receive_data(b"STARTTLS\r\n")
+    assert session.next_event() is None
+    assert b"454 4.7.0" in session.data_to_send()
+
+
+# --- AUTH -------------------------------------------------------------------------------------------------------------
+
+
+def authenticating(**options: Any) -> Conversation:
+    conversation = Conversation(tls=True, offer_auth=True, **options)
+    conversation.send(EHLO)
+    return conversation
+
+
+@pytest.mark.parametrize("portions", [[b"AUTH PLAIN " + PLAIN], [b"auth plain", PLAIN], [b"AUTH PLAIN  " + PLAIN]])
+def test_auth_plain_with_and_without_an_initial_response(portions):
+    conversation = authenticating()
+    answers = conversation.send(*(portion + b"\r\n" for portion in portions))
+    assert answers[-1] == "235 2.7.0"
+    event = conversation.events[-1]
+    assert (event.authorization, event.authentication, event.password) == ("user", "user", "secret")
+    assert conversation.session.authenticated
+    assert conversation.send(b"AUTH PLAIN\r\n") == ["503 5.5.1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"AUTH", "501 5.5.4"),
+        (b"AUTH LOGIN", "504 5.5.4"),
+        (b"AUTH CRAM-MD5 x", "504 5.5.4"),
+        (b"AUTH PLAIN not-base64", "501 5.5.2"),
+        (b"AUTH PLAIN =", "501 5.5.2"),
+        (b"AUTH PLAIN " + PLAIN + b" x", "501 5.5.2"),
+    ],
+)
+def test_an_auth_that_cannot_be_is_refused(line, code):
+    conversation = authenticating()
+    assert conversation.send(line + b"\r\n", b"NOOP\r\n") == [code, "250 2.0.0"]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [(b"*", "501 5.7.0"), (b"", "501 5.5.2"), (b"?", "501 5.5.2"), (b"x" * 12_289, "500 5.5.6")]
+)
+def test_an_auth_exchange_can_end_badly_and_the_session_goes_on(line, code):
+    conversation = authenticating()
+    assert conversation.send(b"AUTH PLAIN\r\n", line + b"\r\n", b"NOOP\r\n") == ["334", code, "250 2.0.0"]
+
+
+def test_a_long_initial_response_is_read():
+    conversation = authenticating()
+    password = b"p" * 6000
+    assert conversation.send(b"AUTH PLAIN " + base64.b64encode(b"\0u\0" + password) + b"\r\n") == ["235 2.7.0"]
+    assert conversation.events[-1].password == password.decode()
+
+
+def test_auth_is_not_known_where_no_policy_handles_it():
+    conversation = Conversation(tls=True)
+    conversation.send(EHLO)
+    assert conversation.send(b"AUTH PLAIN " + PLAIN + b"\r\n") == ["502 5.5.1"]
+
+
+@pytest.mark.parametrize("state", [State.CONNECTED, State.READY, State.MAIL, State.RCPT])
+@pytest.mark.parametrize("tls", [True, False])
+@pytest.mark.parametrize("accept", [True, False])
+def test_no_observer_ever_sees_a_credential(state, tls, accept):
+    conversation = Conversation(
+        tls=tls,
+        offer_auth=True,
+        answer=lambda event: replies.AUTH_FAILED if not accept and isinstance(event, AuthRequested) else agree(event),
+    )
+    conversation.send(LEADS_TO[state])
+    secrets = [PLAIN, PLAIN.lower(), b"secret", PLAIN[:10]]
+    conversation.send(b"AUTH PLAIN " + PLAIN + b"\r\n", b"AUTH PLAIN\r\n" + PLAIN + b"\r\n", b"AUTH " + PLAIN + b"\r\n")
+    conversation.send(b"AUHT PLAIN " + PLAIN + b"\r\n", PLAIN + b"\r\n")
+    shown = b"\n".join(argument for _, _, argument in conversation.observed) + repr(conversation.events).encode()
+    assert not [secret for secret in secrets if secret in shown]
+
+
+def test_the_repr_of_an_auth_event_shows_nothing():
+    event = AuthRequested("me", "me", "hunter2")
+    assert "hunter2" not in repr(event)
+    assert "hunter2" not in str(event)
+
+
+# --- outside of commands ----------------------------------------------------------------------------------------------
+
+
+def test_replies_to_no_command_are_observed_as_such():
+    conversation = Conversation()
+    conversation.session.greet(replies.greeting("gw.example", "hello"))
+    conversation.session.close(replies.closing("gw.example", "idle too long", Reason.IDLE_TIMEOUT, "4.4.2"))
+    assert [verb for verb, _, _ in conversation.observed] == [NO_COMMAND, NO_COMMAND]
+    assert conversation.session.data_to_send() == b"220 gw.example hello\r\n421 4.4.2 gw.example idle too long\r\n"
+
+
+def test_the_reply_to_the_final_dot_is_observed_as_such():
+    conversation = to_state(State.RCPT)
+    conversation.send(b"DATA\r\n.\r\n")
+    assert [verb for verb, _, _ in conversation.observed[-2:]] == [fp.DATA, END_OF_DATA]
+
+
+@pytest.mark.parametrize(
+    ("sent", "idle"),
+    [
+        (b"", True), (EHLO, True), (EHLO + b"NOO", False), (EHLO + MAIL, False),
+        (EHLO + MAIL + RCPT + b"DATA\r\n", False), (EHLO + MAIL + RCPT + b"DATA\r\n.\r\n", True),
+    ],
+)  # fmt: skip
+def test_a_session_is_idle_when_nothing_is_under_way(sent, idle):
+    conversation = Conversation()
+    conversation.send(sent)
+    assert conversation.session.idle is idle
