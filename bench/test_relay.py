@@ -7,7 +7,8 @@ from gateway.relay import outcome
 from gateway.relay.handover import Batch
 from gateway.relay.job import Job
 from gateway.smtp.address import parse_address
-from gateway.smtp.client import ClientSession, Transaction
+from gateway.smtp.client import ClientSession
+from gateway.smtp.client_values import Transaction
 from gateway.smtp.response import ReplyReader
 
 GREETING = b"220 up.example ESMTP\r\n"

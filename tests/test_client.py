@@ -12,7 +12,8 @@ from gateway.config import EgressPath, UpstreamTls
 from gateway.relay import outcome
 from gateway.relay.handover import Status
 from gateway.smtp.address import NULL_SENDER, parse_address
-from gateway.smtp.client import ClientSession, Event, Failure, Stage, State, Transaction
+from gateway.smtp.client import ClientSession
+from gateway.smtp.client_values import Event, Failure, Stage, State, Transaction
 from gateway.smtp.response import MAX_REPLY, ReplyReader, Response
 
 GREETING = b"220 up.example ESMTP\r\n"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import uvloop
-from upstream import EXTENSIONS, Do, Upstream, ehlo
+from upstream import EXTENSIONS, Answer, Dialogue, Do, Upstream, ehlo
 
 from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
 from gateway.config import EgressPath, Host, QueueConfig, SmtpFleet
+from gateway.relay import fleet as fleet_module
 from gateway.relay import relay as relay_module
 from gateway.relay.handover import Batch, HandOver, Status
 from gateway.relay.relay import Relay
@@ -534,6 +537,37 @@ def test_a_member_that_refuses_connections_is_replaced_and_then_asked_last(run) 
     run(main())
 
 
+def test_work_waits_for_a_sound_member_rather_than_try_one_that_failed_lately(run) -> None:
+    async def main() -> None:
+        answers = {"CONNECT": [Do.DROP, Do.STALL]}
+        async with Upstream(answers) as broken, Upstream() as sound, Gateway(sound, broken) as gateway:
+            path = EgressPath(connection_limit=1)
+            assert only(await gateway.hand_over(batch(), path)) == DELIVERED
+            results = [gateway.start(batch(), path) for _ in range(5)]
+            assert {only(await result) for result in results} == {DELIVERED}
+            assert len(broken.dialogues) == 1
+
+    run(main())
+
+
+def test_a_member_that_failed_is_asked_again_after_its_rest(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(fleet_module, "REST", 0.0)
+        async with Upstream({"CONNECT": [Do.DROP, b"220 hi\r\n"]}) as once, Gateway(once) as gateway:
+            assert only(await gateway.hand_over(batch())) == UNREACHABLE
+            assert only(await gateway.hand_over(batch())) == DELIVERED
+
+    run(main())
+
+
+def test_a_fleet_without_members_is_transient(run) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            assert only(await gateway.hand_over(batch())) == UNREACHABLE
+
+    run(main())
+
+
 def test_a_fleet_that_nobody_answers_for_is_transient(run) -> None:
     async def main() -> None:
         async with Upstream() as absent, Gateway(absent) as gateway:
@@ -717,6 +751,39 @@ def test_a_deadline_in_the_middle_of_the_content_is_transient_because_the_dot_ne
 def go_ahead_and_pause(member: Upstream, command: str) -> None:
     if command == "DATA":
         asyncio.get_running_loop().call_soon(member.pause)
+
+
+# --- any day ----------------------------------------------------------------------------------------------------------
+
+MISHAPS = [Do.DROP, Do.RESET, b"421 4.3.2 bye\r\n", b"450 4.2.1 later\r\n", b"550 5.1.1 no\r\n", b"garbage\r\n"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_happens_every_outcome_is_true(run, seed: int) -> None:
+    chance = random.Random(seed)
+
+    def decide(dialogue: Dialogue, command: str) -> Answer | None:
+        return chance.choice(MISHAPS) if chance.random() < 0.08 else None
+
+    async def main() -> None:
+        async with Upstream(decide=decide) as one, Upstream(decide=decide) as two, Upstream(decide=decide) as three:
+            members = (one, two, three)
+            async with Gateway(*members) as gateway:
+                path = EgressPath(connection_limit=3, max_deliveries_per_connection=7)
+                results = [gateway.start(batch(f"r{n}@y.example"), path) for n in range(150)]
+                outcomes = [(await result).outcomes[0] for result in results]
+            arrived = Counter(mail.recipients[0] for member in members for mail in member.mails)
+            possible = {
+                Status.DELIVERED: {1},
+                Status.TRANSIENT: {0},
+                Status.PERMANENT: {0},
+                Status.UNKNOWN: {0, 1},
+            }
+            for outcome in outcomes:
+                assert arrived[outcome.recipient.email] in possible[outcome.status], outcome
+            assert Status.DELIVERED in {outcome.status for outcome in outcomes}
+
+    run(main())
 
 
 # --- a cut at every octet ---------------------------------------------------------------------------------------------

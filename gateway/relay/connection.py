@@ -14,7 +14,8 @@ from typing import Protocol, cast
 
 from gateway.config import EgressPath, Host, UpstreamTls
 from gateway.relay.resolver import Resolver
-from gateway.smtp.client import ClientSession, Event, Failure, State, Transaction
+from gateway.smtp.client import ClientSession
+from gateway.smtp.client_values import Event, Failure, State, Transaction
 
 _INSECURE = (UpstreamTls.OPPORTUNISTIC_INSECURE, UpstreamTls.REQUIRED_INSECURE)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.smtp.client import ClientSession, Failure, Stage, Transaction
+from gateway.smtp.client import ClientSession
+from gateway.smtp.client_values import Failure, Stage, Transaction
 
 OPENED = metrics.UPSTREAM_OPENED.slot()
 OPEN = metrics.UPSTREAM_OPEN.slot()

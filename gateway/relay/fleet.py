@@ -1,9 +1,9 @@
 """A fleet: the members of one `mx_list`, the connections to them, and the jobs that wait for one.
 
-Work goes to the member with the fewest transactions in flight among those with room; where none has room it waits,
-first in, first out. A member that fails a job before the content was sent is replaced by another one; a kept
-connection that turns out dead gets one more try on a new connection to the same member. What a single connection does
-is gateway/relay/connection.py, what answers mean is gateway/relay/outcome.py.
+Work goes to the member with the fewest transactions in flight; where none has room it waits, first in, first out. A
+member that fails a job before the content was sent is replaced by another one; a kept connection that turns out dead
+gets one more try on a new connection to the same member. What a single connection does is gateway/relay/connection.py,
+what answers mean is gateway/relay/outcome.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.relay.handover import site_name
 from gateway.relay.job import Job
 from gateway.relay.resolver import Resolver
 from gateway.smtp import replies
-from gateway.smtp.client import Transaction
+from gateway.smtp.client_values import Transaction
 from gateway.smtp.replies import Reply
 
 REST = 5.0  # seconds for which a member that failed is asked last
@@ -76,6 +76,7 @@ class Fleet:
             self._give_up(job, replies.UPSTREAM_BUSY)
         for member in self._members:
             member.sweep(now)
+        self.serve_waiting()
         if self.in_use:
             self.last_used = now
 
@@ -111,6 +112,12 @@ class Fleet:
                 return job
         return None
 
+    def serve_waiting(self) -> None:
+        """There may be room again: place those that wait, in their order."""
+        while self._waiting and (member := self._choose(self._waiting[0])) is not None:
+            self.page.add(counting.WAITING, -1)
+            member.carry(self._waiting.popleft())
+
     def recover(self, member: Member, job: Job, connection: Connection) -> None:
         """A connection ended under its job: go on elsewhere if that is safe."""
         now = self.loop.time()
@@ -143,16 +150,18 @@ class Fleet:
             self.page.add(counting.WAITING)
 
     def _choose(self, job: Job) -> Member | None:
+        """The member for this job; None where it is better to wait, or where all have failed it.
+
+        A member that failed lately is asked only where all others have failed the job too.
+        """
         members = self._members
-        first = self._next = (self._next + 1) % len(members)
+        first = self._next = (self._next + 1) % (len(members) or 1)
         best: Member | None = None
         for index in range(first, first + len(members)):
             member = members[index % len(members)]
-            if member in job.tried or not member.has_room:
-                continue
-            if best is None or (member.resting, member.busy) < (best.resting, best.busy):
+            if member not in job.tried and (best is None or member.load < best.load):
                 best = member
-        return best
+        return best if best is not None and best.has_room else None
 
     def _give_up(self, job: Job, reply: Reply) -> None:
         job.settle_rest(reply)
@@ -179,6 +188,11 @@ class Member:
     def has_room(self) -> bool:
         """True when a job could be carried at once."""
         return bool(self._idle) or len(self.connections) < self._fleet.path.connection_limit
+
+    @property
+    def load(self) -> tuple[bool, bool, int]:
+        """What makes one member a worse choice than another."""
+        return self.resting, not self.has_room, self.busy
 
     def carry(self, job: Job, *, afresh: bool = False) -> None:
         """Put the job on an idle connection, or on a new one: always with `afresh`."""
@@ -264,8 +278,7 @@ class Member:
         del self.connections[connection]
         if job is not None:
             self._fleet.recover(self, job, connection)
-        if self.has_room and (waiting := self._fleet.next_waiting(self)) is not None:
-            self.carry(waiting)
+        self._fleet.serve_waiting()
 
     # --- jobs on connections ------------------------------------------------------------------------------------------
 

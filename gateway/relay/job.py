@@ -13,7 +13,7 @@ from gateway.relay import outcome
 from gateway.relay.handover import Batch, Done, HandOver, RecipientOutcome, Status
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.client import Transaction
+from gateway.smtp.client_values import Transaction
 from gateway.smtp.replies import Reply
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from gateway.relay.handover import Batch, RecipientOutcome, Status
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.client import END_OF_DATA, ClientSession, Failure, Transaction
+from gateway.smtp.client import END_OF_DATA, ClientSession
+from gateway.smtp.client_values import Failure, Transaction
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.response import Answer, Response
 

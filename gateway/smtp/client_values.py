@@ -1,0 +1,115 @@
+"""The words of gateway/smtp/client.py: what a session waits for, what it tells, and the transaction it carries.
+
+Values only; what is done with them is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, IntEnum, StrEnum, auto
+
+from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.response import Answer
+
+
+class State(IntEnum):
+    """What the session is waiting for."""
+
+    GREETING = auto()
+    EHLO = auto()
+    HELO = auto()
+    STARTTLS = auto()
+    HANDSHAKE = auto()  # of TLS, by the caller
+    READY = auto()  # for `begin`
+    ENVELOPE = auto()  # answers to MAIL, RCPT and DATA
+    CONTENT = auto()  # the answer to the final dot
+    RESET = auto()
+    QUIT = auto()
+    CLOSED = auto()  # nothing more to say; the connection has to be dropped, unsent bytes included
+
+
+class Stage(StrEnum):
+    """What the answer that is due is an answer to."""
+
+    GREETING = "greeting"
+    EHLO = "ehlo"  # or HELO
+    STARTTLS = "starttls"  # and the handshake
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    END_OF_DATA = "end_of_data"
+    RSET = "rset"
+    QUIT = "quit"
+    IDLE = "idle"  # none is due
+
+
+class Event(Enum):
+    """What `receive_data` has to tell."""
+
+    READY = auto()  # a transaction may begin
+    START_TLS = auto()  # the caller does the handshake now, then calls `tls_started`
+    CONCLUDED = auto()  # the transaction has all its answers; `state` says whether the session goes on
+    FAILED = auto()  # see `failure`; a transaction under way has not got its last answer
+    BYE = auto()  # QUIT was answered
+
+
+class Failure(StrEnum):
+    """Why a connection failed."""
+
+    RESOLVE = "resolve"
+    PROHIBITED = "prohibited"
+    CONNECT = "connect"
+    GREETING = "greeting"
+    TLS = "tls"
+    PROTOCOL = "protocol"
+    TIMEOUT = "timeout"
+    LOST = "lost"
+
+
+class Transaction:
+    """One mail transaction: what goes out, and the answers that came back, in order.
+
+    recipients: at least one. chunks: the content, dot-stuffed, ending with CRLF, without the final dot. size: octets
+    of the content before stuffing. answers: to MAIL, each RCPT, DATA and the final dot, as far as they were asked.
+    accepted: recipients answered with 2xx. deferred: some were answered with 4xx. content_sent: the final dot may be on
+    its way.
+    """
+
+    __slots__ = (
+        "accepted",
+        "answers",
+        "chunks",
+        "content_sent",
+        "deferred",
+        "eight_bit",
+        "recipients",
+        "sender",
+        "size",
+        "smtputf8",
+    )
+
+    def __init__(
+        self,
+        sender: EnvelopeAddress,
+        recipients: Sequence[EnvelopeAddress],
+        chunks: Sequence[bytes],
+        *,
+        size: int,
+        eight_bit: bool = False,
+        smtputf8: bool = False,
+    ) -> None:
+        self.sender = sender
+        self.recipients = recipients
+        self.chunks = chunks
+        self.size = size
+        self.eight_bit = eight_bit
+        self.smtputf8 = smtputf8
+        self.answers: list[Answer] = []
+        self.accepted = 0
+        self.deferred = False
+        self.content_sent = False
+
+    @property
+    def content_may_follow(self) -> bool:
+        """True when the answers to MAIL and RCPT do not speak against sending the content."""
+        return self.accepted > 0 and not self.deferred and self.answers[0][0] // 100 == 2
