@@ -192,3 +192,16 @@ def test_wrong_calls_are_errors_of_the_policy(call: str) -> None:
     assert any(
         word in error_of(call) for word in ("msg:id: call it with a colon", "expected a name", "expected a string")
     )
+
+
+def test_a_message_is_out_of_reach_after_its_event() -> None:
+    policy = load("""
+        kumo.on('smtp_server_message_received', function(msg)
+          if kept then kept:id() end
+          kept = msg
+        end)
+    """)
+    message = Message("0" * 32, parse_address("s@send.example"), [], content=MAIL)
+    policy.message_received(message, ConnMeta())
+    with pytest.raises(PolicyError, match="msg:id: the event that the message came with is over"):
+        policy.message_received(message, ConnMeta())

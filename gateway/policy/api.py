@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from gateway import __version__
 from gateway.config import HttpListener, Listener, LocalLogs, PolicyConfig, Spool
 from gateway.policy import events
+from gateway.policy.decision_cache import MISSING, RecentlyUsed
 from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions
 from gateway.policy.problems import Problem, Rejected
@@ -23,6 +24,8 @@ from gateway.policy.runtime import Fault, LuaFunction, LuaState, inward, is_func
 from gateway.policy.schemas import SCHEMAS
 
 VERSION = f"relay-gateway {__version__}"
+
+MADE = 1_024  # different tables whose checked values are kept
 
 MAKERS = ("make_listener_domain", "make_queue_config", "make_egress_path")
 DECLARATIONS = ("start_esmtp_listener", "start_http_listener", "configure_local_logs", "define_spool")
@@ -91,6 +94,7 @@ class Api:
         self.handlers: dict[str, list[Handler]] = {}
         self.problems: list[Problem] = []
         self._protected = 0  # how many pcalls we are in
+        self._made: RecentlyUsed[tuple[dict[str, Any], object]] = RecentlyUsed(MADE)
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
 
     def functions(self) -> dict[str, Callable[..., Any]]:
@@ -160,9 +164,8 @@ class Api:
 
     # --- options ------------------------------------------------------------------------------------------
 
-    def _options(self, name: str, arguments: tuple[object, ...]) -> dict[str, Any] | None:
+    def _options(self, name: str, table: object) -> dict[str, Any] | None:
         """The checked option table of a call; None if it is bad and the policy is still loading."""
-        table = self.lua.plain(arguments[0]) if arguments else None
         try:
             return SCHEMAS[name].read(table)
         except BadOptions as bad:
@@ -173,13 +176,22 @@ class Api:
             return None
 
     def _make(self, name: str, *arguments: object) -> Made:
-        options = self._options(name, arguments)
-        return Made(name, SCHEMAS[name], SCHEMAS[name].read({}) if options is None else options)
+        """Every call returns an object of its own; the values behind equal ones are shared."""
+        table = self.lua.plain(arguments[0]) if arguments else None
+        key = name, repr(table)
+        known = self._made.get(key)
+        if known is MISSING:
+            options = self._options(name, table)
+            if options is None:
+                return Made(name, SCHEMAS[name].read({}), SCHEMAS[name]({}))
+            known = options, SCHEMAS[name].built(options)
+            self._made.put(key, known)
+        return Made(name, *known)
 
     def _declare(self, name: str, *arguments: object) -> None:
         if not self.loading:
             self._fail(f"kumo.{name} must be called in the init event")
-        options = self._options(name, arguments)
+        options = self._options(name, self.lua.plain(arguments[0]) if arguments else None)
         if options is not None:
             self._declared[name].append(SCHEMAS[name].built(options))
 

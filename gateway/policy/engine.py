@@ -18,6 +18,7 @@ from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import MISSING, DecisionCache, Evaluation, RecentlyUsed
 from gateway.policy.handlers import Handlers, log
+from gateway.policy.message_methods import MessageHandle
 from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions, list_of, mismatch
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
@@ -139,7 +140,8 @@ class Policy:
 
     def message_received(self, message: Message, conn: ConnMeta) -> None:
         """A complete message; the handler may change it."""
-        self._handlers.call(events.MESSAGE_RECEIVED, message, conn)
+        with MessageHandle(message) as handle:
+            self._handlers.call(events.MESSAGE_RECEIVED, handle, conn)
 
     # --- the decision -------------------------------------------------------------------------------------
 
@@ -244,7 +246,8 @@ class Policy:
     def log_filter(self, event: str, message: Message) -> bool:
         """Whether a logger's filter_event lets a message's record through. A failing filter loses no record."""
         try:
-            return bool(self._handlers.call(event, message))
+            with MessageHandle(message) as handle:
+                return bool(self._handlers.call(event, handle))
         except (Rejected, PolicyError):
             return True
 

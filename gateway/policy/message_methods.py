@@ -57,6 +57,24 @@ IMPORT_SPEC = Schema(
 )
 
 
+class MessageHandle:
+    """A message as Lua holds it, for as long as an event lasts.
+
+    Lua's collector sees a few octets where a whole message hangs on, so it would keep messages for a long time.
+    """
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: Message) -> None:
+        self.message: Message | None = message
+
+    def __enter__(self) -> MessageHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.message = None
+
+
 class MessageMethods:
     """The methods of one Lua state's messages. Called with the message first; Lua's strings come and go as they are."""
 
@@ -68,7 +86,7 @@ class MessageMethods:
     def exposed(self) -> dict[type, Exposed]:
         """For Host.exposed."""
         return {
-            Message: Exposed(self.methods()),
+            MessageHandle: Exposed(self.methods()),
             AddressHeader: Exposed({}, self._address_header_fields),
             Mailbox: Exposed({}, _mailbox_fields),
         }
@@ -87,9 +105,12 @@ class MessageMethods:
     def _guarded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         count = method.__code__.co_argcount - 2  # without self and message
 
-        def call(message: object = None, *arguments: object) -> Any:
-            if not isinstance(message, Message):
+        def call(handle: object = None, *arguments: object) -> Any:
+            if not isinstance(handle, MessageHandle):
                 raise Fault(f"msg:{name}: call it with a colon, on a message")
+            message = handle.message
+            if message is None:
+                raise Fault(f"msg:{name}: the event that the message came with is over")
             self._touched()
             # As Lua has it: arguments that are missing are nil, superfluous ones are dropped.
             padded = (*arguments, *([None] * count))[:count]

@@ -13,7 +13,7 @@ from gateway._fastpath import CidrSet
 from gateway.config import Disposition
 from gateway.policy.conn_meta import IDENTITY_KEYS, ConnMeta
 from gateway.policy.decision_cache import Evaluation
-from gateway.policy.options import BadOptions, Schema, humantime, json_value
+from gateway.policy.options import BadOptions, humantime, json_value
 from gateway.policy.runtime import Exposed, Fault, LuaState, inward, kind_of, outward
 from gateway.smtp.address import AddressError, EnvelopeAddress, parse_address
 
@@ -23,10 +23,10 @@ class Made:
 
     __slots__ = ("maker", "options", "value")
 
-    def __init__(self, maker: str, schema: Schema, options: dict[str, Any]) -> None:
+    def __init__(self, maker: str, options: dict[str, Any], value: object) -> None:
         self.maker = maker
         self.options = options
-        self.value = schema.built(options)
+        self.value = value
 
 
 def lua_option(value: Any) -> Any:
