@@ -8,6 +8,10 @@ from glob import glob
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+# Plain Python modules that every command or message passes through, compiled as they are; the .pxd beside each gives
+# the C types of its fields. Without a compiler's help they behave the same, only slower.
+TYPED = ["smtp/address", "smtp/commands", "smtp/replies", "smtp/session"]
+
 FLAGS = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 
 setup(
@@ -20,6 +24,10 @@ setup(
                 extra_compile_args=FLAGS,
             ),
             *(
+                Extension(f"gateway.{name.replace('/', '.')}", [f"gateway/{name}.py"], extra_compile_args=["-O2"])
+                for name in TYPED
+            ),
+            *(
                 Extension(
                     f"relay_gateway_bench.{name}",
                     [f"bench/{name}.pyx"],
@@ -29,6 +37,7 @@ setup(
                 for name in ("_load", "_sink")
             ),
         ],
-        compiler_directives={"language_level": 3},
+        # annotations are for readers and mypy; C types come from the .pxd files alone
+        compiler_directives={"language_level": 3, "annotation_typing": False},
     )
 )

@@ -34,8 +34,6 @@ class EnvelopeAddress:
     local_part: as given, with its quotes. domain: normalised, "" for the null reverse-path and <Postmaster>.
     """
 
-    __slots__ = ("domain", "email", "local_part")
-
     def __init__(self, local_part: str, domain: str) -> None:
         self.local_part = local_part
         self.domain = domain

@@ -38,8 +38,6 @@ class MailCommand:
     size: octets the client announces (RFC 1870), 0 if it does not. eight_bit: BODY=8BITMIME. smtputf8: RFC 6531.
     """
 
-    __slots__ = ("eight_bit", "sender", "size", "smtputf8")
-
     def __init__(self, sender: EnvelopeAddress) -> None:
         self.sender = sender
         self.size = 0
@@ -47,7 +45,7 @@ class MailCommand:
         self.smtputf8 = False
 
 
-def parse_mail(argument: bytes, *, auth_offered: bool = False) -> MailCommand:
+def parse_mail(argument: bytes, auth_offered: bool = False) -> MailCommand:
     """Reads `FROM:<reverse-path> [parameters]`.
 
     auth_offered: whether AUTH= is a known parameter (RFC 4954 §5). Raises Refused.
@@ -69,7 +67,7 @@ def parse_mail(argument: bytes, *, auth_offered: bool = False) -> MailCommand:
     return command
 
 
-def parse_rcpt(argument: bytes, *, smtputf8: bool) -> EnvelopeAddress:
+def parse_rcpt(argument: bytes, smtputf8: bool) -> EnvelopeAddress:
     """Reads `TO:<forward-path>`. There are no parameters to accept (DSN is not offered). Raises Refused."""
     plain = plain_to(argument)
     if plain is not None and not plain[2]:

@@ -67,8 +67,6 @@ class Reply:
     closes: the connection ends after this reply. wire: the bytes to send, made once.
     """
 
-    __slots__ = ("closes", "code", "enhanced", "reason", "text", "wire")
-
     def __init__(
         self, code: int, enhanced: str, text: str, reason: Reason | None = None, *, closes: bool = False
     ) -> None:

@@ -7,6 +7,8 @@ Rules of this file:
   as an event, and the session then stands still until it is answered with reply(): pipelined commands wait in the
   framer and replies keep the order of their commands (RFC 2920 §3.2).
 - No policy, no sockets, no clock, no log.
+
+This module is compiled (session.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import _fastpath as fp
+from gateway._fastpath import DATA, MAIL, RCPT
 from gateway.config import LineEndings, ListenerParams
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
@@ -39,21 +42,22 @@ class State(enum.IntEnum):
     CLOSED = 6  # nothing more is read
 
 
+# The states as plain numbers, for the comparisons that every command makes.
+_CONNECTED, _READY, _MAIL, _RCPT, _BODY, _AUTH, _CLOSED = map(int, State)
+
 _ANYWHERE = {fp.EHLO, fp.HELO, fp.RSET, fp.NOOP, fp.VRFY, fp.HELP, fp.QUIT}
 
 # RFC 5321 §4.1.4: order of commands. A verb missing from a row is answered 503 5.5.1. BODY and AUTH read no commands.
-ALLOWED: dict[State, set[int]] = {
-    State.CONNECTED: _ANYWHERE,
-    State.READY: _ANYWHERE | {fp.MAIL, fp.STARTTLS, fp.AUTH},
-    State.MAIL: _ANYWHERE | {fp.RCPT},
-    State.RCPT: _ANYWHERE | {fp.RCPT, fp.DATA},
+ALLOWED: dict[int, set[int]] = {
+    _CONNECTED: _ANYWHERE,
+    _READY: _ANYWHERE | {MAIL, fp.STARTTLS, fp.AUTH},
+    _MAIL: _ANYWHERE | {RCPT},
+    _RCPT: _ANYWHERE | {RCPT, DATA},
 }
 
 
 class EhloRequested:
     """EHLO (or HELO): `extensions` is what would be offered; None for HELO."""
-
-    __slots__ = ("extensions", "name")
 
     def __init__(self, name: str, extensions: list[str] | None) -> None:
         self.name = name
@@ -62,8 +66,6 @@ class EhloRequested:
 
 class AuthRequested:
     """AUTH PLAIN with complete credentials. Its repr shows none of them."""
-
-    __slots__ = ("authentication", "authorization", "password")
 
     def __init__(self, authorization: str, authentication: str, password: str) -> None:
         self.authorization = authorization
@@ -74,13 +76,9 @@ class AuthRequested:
 class TlsRequested:
     """STARTTLS was answered with 220: send what is due, start TLS, then call tls_started()."""
 
-    __slots__ = ()
-
 
 class MailRequested:
     """MAIL with an acceptable reverse-path and parameters."""
-
-    __slots__ = ("command",)
 
     def __init__(self, command: MailCommand) -> None:
         self.command = command
@@ -89,16 +87,12 @@ class MailRequested:
 class RcptRequested:
     """RCPT within the recipient limit."""
 
-    __slots__ = ("recipient",)
-
     def __init__(self, recipient: EnvelopeAddress) -> None:
         self.recipient = recipient
 
 
 class MessageReceived:
     """A complete message that broke no rule of the session. The transaction is over whatever the answer."""
-
-    __slots__ = ("body", "mail", "recipients")
 
     def __init__(self, mail: MailCommand, recipients: list[EnvelopeAddress], body: fp.Body) -> None:
         self.mail = mail
@@ -118,29 +112,6 @@ class ServerSession:
     any AUTH data. offer_auth: whether AUTH PLAIN is offered (under TLS). offer_tls: whether STARTTLS is.
     """
 
-    __slots__ = (
-        "_argument",
-        "_awaiting",
-        "_framer",
-        "_max_line",
-        "_messages",
-        "_observer",
-        "_offer_auth",
-        "_offer_tls",
-        "_out",
-        "_params",
-        "_rcpt_refused",
-        "_verb",
-        "authenticated",
-        "ehlo_name",
-        "esmtp",
-        "mail",
-        "quit",
-        "recipients",
-        "state",
-        "tls",
-    )
-
     def __init__(
         self, params: ListenerParams, observer: Observer, *, offer_tls: bool = True, offer_auth: bool = False
     ) -> None:
@@ -149,6 +120,9 @@ class ServerSession:
         self._offer_tls = offer_tls
         self._offer_auth = offer_auth
         self._max_line = params.line_length_hard_limit
+        self._max_size = params.max_message_size
+        self._max_recipients = params.max_recipients_per_message
+        self._max_messages = params.max_messages_per_connection
         self._framer = fp.Framer(max(self._max_line, MAX_AUTH_LINE) + 2)
         self._out: list[bytes] = []
         self._awaiting: Event | None = None
@@ -156,7 +130,7 @@ class ServerSession:
         self._argument = b""
         self._messages = 0
         self._rcpt_refused = False
-        self.state = State.CONNECTED
+        self.state: int = _CONNECTED
         self.ehlo_name = ""
         self.esmtp = False
         self.tls = False
@@ -177,10 +151,10 @@ class ServerSession:
         None: more bytes are needed, or an event is still unanswered, or the session is closed.
         """
         event: Any
-        while self._awaiting is None and self.state is not State.CLOSED:
-            if self.state is State.BODY:
+        while self._awaiting is None and self.state != _CLOSED:
+            if self.state == _BODY:
                 event = self._read_body()
-            elif self.state is State.AUTH:
+            elif self.state == _AUTH:
                 event = self._read_auth_line()
             else:
                 event = self._read_command()
@@ -202,8 +176,8 @@ class ServerSession:
         if type(event) is RcptRequested:
             if reply.code < 400:
                 self.recipients.append(event.recipient)
-                if self.state is State.MAIL:
-                    self.state = State.RCPT
+                if self.state == _MAIL:
+                    self.state = _RCPT
             else:
                 self._rcpt_refused = True
         elif reply.code < 400:
@@ -228,7 +202,7 @@ class ServerSession:
         self._argument = b""
         self._awaiting = None
         self._say(reply)
-        self.state = State.CLOSED
+        self.state = _CLOSED
 
     def tls_started(self) -> None:
         """The handshake is done: everything learned before is dropped (RFC 3207 §4.2)."""
@@ -236,12 +210,12 @@ class ServerSession:
         self.tls = True
         self.ehlo_name = ""
         self.authenticated = False
-        self._reset(State.CONNECTED)
+        self._reset(_CONNECTED)
 
     @property
     def closed(self) -> bool:
         """True once nothing more will be read."""
-        return self.state is State.CLOSED
+        return self.state == _CLOSED
 
     @property
     def awaiting(self) -> Event | None:
@@ -251,7 +225,7 @@ class ServerSession:
     @property
     def idle(self) -> bool:
         """True where a shutdown may end the session: no transaction is under way and nothing waits to be read."""
-        return self._awaiting is None and self.state in (State.CONNECTED, State.READY) and not self._framer.buffered
+        return self._awaiting is None and self.state in (_CONNECTED, _READY) and not self._framer.buffered
 
     @property
     def buffered(self) -> int:
@@ -263,7 +237,7 @@ class ServerSession:
         """What EHLO offers now."""
         offered = [
             "PIPELINING",
-            f"SIZE {self._params.max_message_size}",
+            f"SIZE {self._max_size}",
             "8BITMIME",
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
@@ -280,9 +254,9 @@ class ServerSession:
         self._observer(self._verb, reply, self._argument)
         self._out.append(reply.wire)
         if reply.closes:
-            self.state = State.CLOSED
+            self.state = _CLOSED
 
-    def _reset(self, state: State) -> None:
+    def _reset(self, state: int) -> None:
         self.state = state
         self.mail = None
         self.recipients = []
@@ -291,11 +265,11 @@ class ServerSession:
     def _carry_out(self, event: Event | None) -> None:
         if type(event) is MailRequested:
             self.mail = event.command
-            self.state = State.MAIL
+            self.state = _MAIL
         elif type(event) is EhloRequested:
             self.ehlo_name = event.name
             self.esmtp = event.extensions is not None
-            self._reset(State.READY)  # RFC 5321 §4.1.4: EHLO resets a transaction
+            self._reset(_READY)  # RFC 5321 §4.1.4: EHLO resets a transaction
         elif type(event) is AuthRequested:
             self.authenticated = True
 
@@ -316,9 +290,15 @@ class ServerSession:
             self._say(self._out_of_order(verb))
             return None
         try:
+            if verb == MAIL:  # the usual three need no look into the table
+                return self._mail(argument)
+            if verb == RCPT:
+                return self._rcpt(argument)
+            if verb == DATA:
+                return self._data(argument)
             return _HANDLERS[verb](self, argument)
         except Refused as refusal:
-            if verb == fp.RCPT:
+            if verb == RCPT:
                 self._rcpt_refused = True
             self._say(refusal.reply)
             return None
@@ -333,13 +313,13 @@ class ServerSession:
             self._argument = b"***"
         if verb in (fp.EXPN, fp.XCLIENT, fp.BDAT):
             return replies.NOT_IMPLEMENTED
-        if self.state is State.CONNECTED:
+        if self.state == _CONNECTED:
             return replies.EHLO_FIRST
-        if verb == fp.MAIL:
+        if verb == MAIL:
             return replies.NESTED_MAIL
-        if verb == fp.DATA and self.state is State.MAIL:
+        if verb == DATA and self.state == _MAIL:
             return replies.NO_RECIPIENTS if self._rcpt_refused else replies.RCPT_FIRST  # RFC 5321 §4.1.1.4
-        if verb in (fp.RCPT, fp.DATA):
+        if verb in (RCPT, DATA):
             return replies.MAIL_FIRST
         return replies.BAD_SEQUENCE
 
@@ -350,33 +330,33 @@ class ServerSession:
         return EhloRequested(parse_ehlo(argument), None)
 
     def _mail(self, argument: bytes) -> Event:
-        command = parse_mail(argument, auth_offered=self._offer_auth and self.tls)
-        if command.size > self._params.max_message_size:  # RFC 1870 §6.1: before the data
+        command = parse_mail(argument, self._offer_auth and self.tls)
+        if command.size > self._max_size:  # RFC 1870 §6.1: before the data
             raise Refused(replies.MESSAGE_TOO_BIG)
-        if self._messages >= self._params.max_messages_per_connection:
+        if self._messages >= self._max_messages:
             what = "too many messages on this connection"
             raise Refused(replies.closing(self._params.hostname, what, replies.Reason.MESSAGE_LIMIT, enhanced="4.5.3"))
         return MailRequested(command)
 
     def _rcpt(self, argument: bytes) -> Event:
         assert self.mail is not None
-        recipient = parse_rcpt(argument, smtputf8=self.mail.smtputf8)
-        if len(self.recipients) >= self._params.max_recipients_per_message:
+        recipient = parse_rcpt(argument, self.mail.smtputf8)
+        if len(self.recipients) >= self._max_recipients:
             raise Refused(replies.TOO_MANY_RECIPIENTS)
         return RcptRequested(recipient)
 
     def _data(self, argument: bytes) -> None:
         if argument:
             raise Refused(replies.NO_ARGUMENT)
-        self._framer.start_body(self._params.max_message_size, self._max_line)
-        self.state = State.BODY
+        self._framer.start_body(self._max_size, self._max_line)
+        self.state = _BODY
         self._say(replies.START_BODY)
 
     def _rset(self, argument: bytes) -> None:
         if argument:
             raise Refused(replies.NO_ARGUMENT)
-        if self.state is not State.CONNECTED:
-            self._reset(State.READY)
+        if self.state != _CONNECTED:
+            self._reset(_READY)
         self._say(replies.RESET_OK)
 
     def _noop(self, argument: bytes) -> None:
@@ -393,7 +373,7 @@ class ServerSession:
             raise Refused(replies.NO_ARGUMENT)
         self._say(replies.BYE)
         self.quit = True
-        self.state = State.CLOSED
+        self.state = _CLOSED
 
     def _starttls(self, argument: bytes) -> Event | None:
         if argument:
@@ -420,7 +400,7 @@ class ServerSession:
             raise Refused(replies.AUTH_REQUIRES_TLS)
         initial = initial.strip()
         if not initial:
-            self.state = State.AUTH
+            self.state = _AUTH
             self._say(replies.AUTH_CONTINUE)
             return None
         return AuthRequested(*decode_plain(initial))
@@ -430,7 +410,7 @@ class ServerSession:
         if read is None:
             return _INCOMPLETE
         verb, line = read
-        self.state = State.READY
+        self.state = _READY
         try:
             if verb == fp.LINE_TOO_LONG:
                 raise Refused(replies.AUTH_TOO_LONG)
@@ -452,10 +432,10 @@ class ServerSession:
         refusal = self._body_refusal(body)
         if refusal is not None:
             self._say(refusal)
-            if self.state is not State.CLOSED:
-                self._reset(State.READY)
+            if self.state != _CLOSED:
+                self._reset(_READY)
             return None
-        self._reset(State.READY)  # whatever the answer, this transaction is over (RFC 5321 §3.3)
+        self._reset(_READY)  # whatever the answer, this transaction is over (RFC 5321 §3.3)
         return MessageReceived(mail, recipients, body)
 
     def _body_refusal(self, body: fp.Body) -> Reply | None:
@@ -479,9 +459,6 @@ _INCOMPLETE: Any = object()  # more bytes are needed
 _HANDLERS: dict[int, Callable[[ServerSession, bytes], Event | None]] = {
     fp.EHLO: ServerSession._ehlo,
     fp.HELO: ServerSession._helo,
-    fp.MAIL: ServerSession._mail,
-    fp.RCPT: ServerSession._rcpt,
-    fp.DATA: ServerSession._data,
     fp.RSET: ServerSession._rset,
     fp.NOOP: ServerSession._noop,
     fp.VRFY: ServerSession._vrfy,

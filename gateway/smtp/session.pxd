@@ -1,0 +1,49 @@
+# The C types of session.py, which is compiled with them: the fields of its classes and what is called inside.
+
+from gateway.smtp.commands cimport MailCommand
+from gateway.smtp.replies cimport Reply
+
+cdef class EhloRequested:
+    cdef readonly object name, extensions
+
+cdef class AuthRequested:
+    cdef readonly object authorization, authentication, password
+
+cdef class TlsRequested:
+    pass
+
+cdef class MailRequested:
+    cdef readonly MailCommand command
+
+cdef class RcptRequested:
+    cdef readonly object recipient
+
+cdef class MessageReceived:
+    cdef readonly MailCommand mail
+    cdef readonly list recipients
+    cdef readonly object body
+
+cdef class ServerSession:
+    cdef object _params, _observer, _framer, _awaiting, _argument, _verb
+    cdef bint _offer_tls, _offer_auth, _rcpt_refused
+    cdef Py_ssize_t _max_line, _messages, _max_messages, _max_recipients, _max_size
+    cdef list _out
+    cdef public int state
+    cdef public object ehlo_name
+    cdef public bint esmtp, tls, authenticated, quit
+    cdef public MailCommand mail
+    cdef public list recipients
+
+    cpdef receive_data(self, data)
+    cpdef next_event(self)
+    cpdef reply(self, Reply reply)
+    cpdef bytes data_to_send(self)
+    cpdef _say(self, Reply reply)
+    cpdef _reset(self, int state)
+    cpdef _carry_out(self, event)
+    cpdef _read_command(self)
+    cpdef _mail(self, argument)
+    cpdef _rcpt(self, argument)
+    cpdef _data(self, argument)
+    cpdef _read_body(self)
+    cpdef _body_refusal(self, body)
