@@ -10,7 +10,16 @@ from setuptools import Extension, setup
 
 # Plain Python modules that every command or message passes through, compiled as they are; the .pxd beside each gives
 # the C types of its fields. Without a compiler's help they behave the same, only slower.
-TYPED = ["smtp/address", "smtp/commands", "smtp/replies", "smtp/session"]
+TYPED = [
+    "connection",
+    "message",
+    "reception",
+    "transaction",
+    "smtp/address",
+    "smtp/commands",
+    "smtp/replies",
+    "smtp/session",
+]
 
 FLAGS = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 

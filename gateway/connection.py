@@ -1,6 +1,7 @@
 """One client's TCP connection: bytes between the socket and the session, time-outs, the TLS upgrade, closing.
 
-No SMTP and no policy: those are the session's and the reception's.
+No SMTP and no policy: those are the session's and the reception's. This module is compiled (connection.pxd has its
+types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
 from typing import Protocol, cast
 
 from gateway import metrics, tls
@@ -59,13 +59,14 @@ class Host(Protocol):
         """True once sessions are to end as soon as they are idle."""
 
 
-class Connection(asyncio.Protocol):
-    """The protocol object of one connection. `host` is its listener in its worker."""
+class Connection:
+    """The asyncio protocol of one connection. `host` is its listener in its worker."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._loop = host.loop
         self._page: CounterPage = host.services.page
+        self._logs = host.services.logs
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
         self._reception: Reception | None = None
         self._timeout = 0.0
@@ -182,7 +183,7 @@ class Connection(asyncio.Protocol):
         if self._closing or self._reception is None or self._tls_task is not None:
             return
         session = self._reception.session
-        logs = self._host.services.logs
+        logs = self._logs
         pause = logs.full or self._writing_paused or (session.awaiting is not None and session.buffered > MAX_BUFFERED)
         if pause != self._reading_paused:
             self._reading_paused = pause
@@ -198,7 +199,11 @@ class Connection(asyncio.Protocol):
         try:
             context = self._host.contexts.context(self._params)
             transport = await self._loop.start_tls(
-                self._transport, self, context, server_side=True, ssl_handshake_timeout=self._timeout
+                self._transport,
+                cast(asyncio.Protocol, self),
+                context,
+                server_side=True,
+                ssl_handshake_timeout=self._timeout,
             )
         except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
             # RFC 3207 §4.1: after a failed handshake neither side can know what the other saw, so there is no way back
@@ -257,8 +262,3 @@ class Connection(asyncio.Protocol):
             return
         self._transport.write_eof()
         self._timer = self._loop.call_later(LINGER, self._transport.close)
-
-
-def factory(host: Host) -> Callable[[], Connection]:
-    """The protocol factory of one listener."""
-    return lambda: Connection(host)

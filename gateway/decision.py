@@ -15,29 +15,24 @@ from gateway.config import Disposition, ListenerDomain
 Lookup = Callable[[str], ListenerDomain | None]
 
 
-class Decision(NamedTuple):
-    """What one recipient was accepted for at RCPT."""
+class Decision:
+    """What one recipient was accepted for at RCPT.
 
-    relay: bool
-    log_oob: Disposition
-    log_arf: Disposition
+    takes_reports: whether the content has to be looked at for a report. recipient_class: recipients of one
+    transaction must agree in this, so that one reply after the data is true for all of them. A relayed recipient can
+    take any content. One that was accepted for reports only can take just the kinds it logs; with another such
+    recipient that logs other kinds, some content would be right for one and wrong for the other.
+    """
 
-    @property
-    def takes_reports(self) -> bool:
-        """True where the content has to be looked at for a report."""
-        return self.log_oob is not Disposition.IGNORE or self.log_arf is not Disposition.IGNORE
+    __slots__ = ("log_arf", "log_oob", "recipient_class", "relay", "takes_reports")
 
-    @property
-    def recipient_class(self) -> tuple[bool, bool, bool]:
-        """Recipients of one transaction must agree in this, so that one reply after the data is true for all of them.
-
-        A relayed recipient can take any content. One that was accepted for reports only can take just the kinds it
-        logs; with another such recipient that logs other kinds, some content would be right for one and wrong for
-        the other.
-        """
-        if self.relay:
-            return True, True, True
-        return False, self.log_oob is not Disposition.IGNORE, self.log_arf is not Disposition.IGNORE
+    def __init__(self, relay: bool, log_oob: Disposition, log_arf: Disposition) -> None:
+        self.relay = relay
+        self.log_oob = log_oob
+        self.log_arf = log_arf
+        oob, arf = log_oob is not Disposition.IGNORE, log_arf is not Disposition.IGNORE
+        self.takes_reports = oob or arf
+        self.recipient_class = (True, True, True) if relay else (False, oob, arf)
 
 
 RELAY = Decision(True, Disposition.IGNORE, Disposition.IGNORE)

@@ -1,7 +1,7 @@
 """Message: one accepted message between its end of data and its records, with its envelope and metadata.
 
 The content stays dot-stuffed as it was received, and is neither joined nor copied unless somebody looks at or edits it.
-No SMTP dialogue, no Lua, no I/O.
+No SMTP dialogue, no Lua, no I/O. This module is compiled (message.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -21,11 +21,6 @@ class Message:
     size: octets of the content, prepended fields included. eight_bit: it has octets above 127 (RFC 6152).
     attempts: deliveries tried so far, for policies that count them.
     """
-
-    __slots__ = (
-        "_chunks", "_content", "_fields", "_prepended", "_stuffed",
-        "attempts", "eight_bit", "id", "meta", "received_at", "recipients", "sender", "size",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -126,9 +121,10 @@ class Message:
         recipient: whose domain it is, the first one's by default. Raises ValueError where one of these metadata is
         no string.
         """
-        queue, campaign, tenant, routing_domain = map(self._name, ("queue", "campaign", "tenant", "routing_domain"))
+        queue = self._name("queue")
         if queue is not None:
             return queue
+        campaign, tenant, routing_domain = self._name("campaign"), self._name("tenant"), self._name("routing_domain")
         if recipient is None and self.recipients:
             recipient = self.recipients[0]
         name = "" if recipient is None else recipient.domain

@@ -2,13 +2,14 @@
 
 This is where the SMTP session, the policy, the decision, transactions, records and metrics meet. No sockets (that is
 connection.py), no protocol (smtp/session.py), no Lua (policy/).
+
+This module is compiled (reception.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from gateway import _fastpath as fp
 from gateway import metrics
@@ -82,6 +83,7 @@ class Reception:
     ) -> None:
         self._services = services
         self._policy = services.policy
+        self._page = services.page
         self._params = params
         self._endpoints = endpoints
         self._resume = resume
@@ -107,7 +109,6 @@ class Reception:
         self._refused_sender: EnvelopeAddress | None = None
         self._message: MessageReceived | None = None
         self._transaction: Transaction | None = None
-        self._message_began = 0.0
         self._advancing = False
         self._asked_lua = False
 
@@ -124,7 +125,7 @@ class Reception:
             except PolicyError:
                 greeting = self._technical_difficulties(Reason.POLICY_ERROR)
         if greeting.reason is not None:
-            self._services.page.add(_CONNECTION_REFUSED[greeting.reason])
+            self._page.add(_CONNECTION_REFUSED[greeting.reason])
         self._before_ehlo = dict(self._conn.values)
         self.session.greet(greeting)
 
@@ -142,7 +143,7 @@ class Reception:
 
     def _answer(self, event: Event) -> None:
         try:
-            _ANSWERS[type(event)](self, event)
+            self._dispatch(event)
         except Rejected as reject:
             self._reply(replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=reject.closes))
             if reject.follow_with_421 and reject.code != 421:
@@ -154,6 +155,19 @@ class Reception:
         except Exception:  # our own fault: the client may try again, the operator gets the traceback
             log.exception("internal error in %s", type(event).__name__)
             self._reply(replies.INTERNAL)
+
+    def _dispatch(self, event: Event) -> None:
+        """The events in the order of how often they come."""
+        if isinstance(event, RcptRequested):
+            self._rcpt(event)
+        elif isinstance(event, MailRequested):
+            self._mail(event)
+        elif isinstance(event, MessageReceived):
+            self._message_received(event)
+        elif isinstance(event, EhloRequested):
+            self._ehlo(event)
+        elif isinstance(event, AuthRequested):
+            self._auth(event)
 
     def tls_started(self, version: str, cipher: str) -> None:
         """The handshake succeeded: all that the client said in clear is forgotten (RFC 3207 §4.2)."""
@@ -186,9 +200,9 @@ class Reception:
         try:
             identity = self._policy.auth_plain(event.authorization, event.authentication, event.password, self._conn)
         except (Rejected, PolicyError):
-            self._services.page.add(_AUTH["error"])
+            self._page.add(_AUTH["error"])
             raise
-        self._services.page.add(_AUTH["refused" if identity is None else "accepted"])
+        self._page.add(_AUTH["refused" if identity is None else "accepted"])
         if identity is None:
             self._reply(replies.AUTH_FAILED)
             return
@@ -232,7 +246,7 @@ class Reception:
             )
             outcome = "denied" if decision is None else "relay" if decision.relay else "report_only"
         finally:
-            self._services.page.add(_DECISION_SLOTS[outcome, self._asked_lua])
+            self._page.add(_DECISION_SLOTS[outcome, self._asked_lua])
         return decision
 
     def _lookup(self, domain: str) -> ListenerDomain | None:
@@ -243,7 +257,6 @@ class Reception:
 
     def _message_received(self, event: MessageReceived) -> None:
         self._message = event
-        self._message_began = self._services.monotonic()
         facts = self._session_facts(event)
         self._transaction = Transaction(self._services, facts, event, self._decisions, self._settled)
         self._transaction.start()
@@ -257,8 +270,8 @@ class Reception:
             self._resume()
 
     def _reply(self, reply: Reply) -> None:
-        if self._message is not None:
-            self._services.page.observe(_MESSAGE_DURATION, self._services.monotonic() - self._message_began)
+        if self._transaction is not None:
+            self._page.observe(_MESSAGE_DURATION, self._transaction.seconds)
         self.session.reply(reply)
         self._message = None
         self._transaction = None
@@ -307,14 +320,13 @@ class Reception:
 
     def _replied(self, verb: int, reply: Reply, argument: bytes) -> None:
         """Counts a reply, and records it if it refuses something."""
-        page = self._services.page
         if verb != NO_COMMAND:
-            page.add(_COMMAND_SLOTS[verb, reply.code // 100])
+            self._page.add(_COMMAND_SLOTS[verb, reply.code // 100])
         if reply.reason is None:
             return
-        page.add(_REJECTION_SLOTS[_STAGES.get(verb, "command"), reply.reason])
+        self._page.add(_REJECTION_SLOTS[_STAGES.get(verb, "command"), reply.reason])
         if verb == END_OF_DATA:
-            page.add(_UNKNOWN if reply.reason is Reason.OUTCOME_UNKNOWN else _REFUSED)
+            self._page.add(_UNKNOWN if reply.reason is Reason.OUTCOME_UNKNOWN else _REFUSED)
         command = None
         if verb >= 0:
             command = f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
@@ -341,12 +353,3 @@ class Reception:
         if verb == END_OF_DATA:
             return sender, self._message.recipients if self._message is not None else self.session.recipients
         return sender, []
-
-
-_ANSWERS: dict[type[Any], Callable[[Reception, Any], None]] = {
-    EhloRequested: Reception._ehlo,
-    AuthRequested: Reception._auth,
-    MailRequested: Reception._mail,
-    RcptRequested: Reception._rcpt,
-    MessageReceived: Reception._message_received,
-}

@@ -3,17 +3,20 @@
 The order: trace headers and policy, report recognition and each recipient's fate, destinations, hand-over, records,
 reply. The reply is 250 only when every recipient was handed over, is in a report's record on disk, was discarded on
 purpose, or was refused for good by the fleet while another one was handed over. No sockets, no SMTP dialogue here.
+
+This module is compiled (transaction.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from gateway import metrics
 from gateway.config import BatchHandling, EgressPath, LineEndings, ListenerParams, QueueConfig, SmtpFleet
-from gateway.decision import Decision, fate
+from gateway.decision import RELAY, Decision, fate
 from gateway.logs import records
 from gateway.logs.identity import new_message_id
 from gateway.message import Message, parse_queue_name
@@ -26,6 +29,8 @@ from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.session import MessageReceived
 
+log = logging.getLogger(__name__)
+
 NULL_QUEUE = "null"  # KumoMTA's name for "discard on purpose"
 _NO_PATH = EgressPath()
 
@@ -37,8 +42,6 @@ _RECEIVED_BYTES = metrics.RECEIVED_BYTES.slot()
 
 class SessionFacts:
     """What a transaction needs to know of its session. received_start: see trace.received_from()."""
-
-    __slots__ = ("conn", "origin", "params", "received_start")
 
     def __init__(self, params: ListenerParams, conn: ConnMeta, origin: records.Origin, received_start: str) -> None:
         self.params = params
@@ -81,61 +84,71 @@ class Transaction:
         done: Callable[[Reply], None],
     ) -> None:
         self._services = services
+        self._page = services.page
+        self._policy = services.policy
         self._facts = facts
         self._event = event
-        self._decisions = dict(zip(event.recipients, decisions, strict=True))
+        self._decisions = decisions
         self._done = done
-        self._deadline = services.monotonic() + facts.params.data_processing_timeout
+        self._began = services.monotonic()
         self._now_ns = services.now_ns()
         self._messages: list[tuple[Message, str]] = []  # with their queues' names
         self._reports: dict[str, tuple[Recognition, bool]] = {}  # by message id: what is logged, and is it relayed too
-        self._waiting: deque[Delivery] = deque()
+        self._waiting: list[Delivery] = []  # the next one last
         self._results: list[tuple[Delivery, HandOver]] = []
         self._discarded = False
         self._dropped_report = False  # a recipient is served by the report's record alone
+        self._report_is_logged = False  # some logger took that record
         self.unreadable: str | None = None  # why what claimed to be a report was taken for none
 
     def start(self) -> None:
         """Does everything up to the first hand-over. Raises TransactionRefused, or what the policy raises."""
-        self._services.page.add(_RECEIVED_BYTES, self._event.body.size)
+        self._page.add(_RECEIVED_BYTES, self._event.body.size)
+        wanted = "smtp_server_message_received" in self._policy.handles
         for recipients in self._split():
             message = self._make_message(recipients)
-            if "smtp_server_message_received" in self._services.policy.handles:
-                self._services.policy.message_received(message, self._facts.conn)
+            if wanted:
+                self._policy.message_received(message, self._facts.conn)
             self._settle(message)
+        self._waiting.reverse()
         self._hand_over_next()
+
+    @property
+    def seconds(self) -> float:
+        """How long the transaction has been under way."""
+        return self._services.monotonic() - self._began
 
     # -- the message --------------------------------------------------------------------------------------------------
 
-    def _split(self) -> Iterator[list[EnvelopeAddress]]:
+    def _split(self) -> list[list[EnvelopeAddress]]:
         """Which recipients make one message (`batch_handling`)."""
         recipients = self._event.recipients
         handling = self._facts.params.batch_handling
         if handling is BatchHandling.TOGETHER or len(recipients) == 1:
-            yield recipients
-        elif handling is BatchHandling.BIFURCATE:
-            yield from ([recipient] for recipient in recipients)
-        else:
-            by_domain: dict[str, list[EnvelopeAddress]] = {}
-            for recipient in recipients:
-                by_domain.setdefault(recipient.domain, []).append(recipient)
-            yield from by_domain.values()
+            return [recipients]
+        if handling is BatchHandling.BIFURCATE:
+            return [[recipient] for recipient in recipients]
+        by_domain: dict[str, list[EnvelopeAddress]] = {}
+        for recipient in recipients:
+            by_domain.setdefault(recipient.domain, []).append(recipient)
+        return list(by_domain.values())
 
     def _make_message(self, recipients: list[EnvelopeAddress]) -> Message:
         event, facts = self._event, self._facts
+        params = facts.params
+        if trace.hops(event.body.chunks) >= trace.MAX_HOPS:
+            raise TransactionRefused(replies.MAIL_LOOP)
         message_id = new_message_id(self._now_ns)
         message = Message(
             message_id,
             event.mail.sender,
-            list(recipients),
+            recipients.copy(),
             event.body,
-            meta=dict(facts.conn.values),
+            meta=facts.conn.values.copy(),
             received_at=self._now_ns / 1e9,
-            fix_line_endings=facts.params.invalid_line_endings is LineEndings.FIX,
+            fix_line_endings=params.invalid_line_endings is LineEndings.FIX,
         )
-        if trace.hops(message.header_block()) >= trace.MAX_HOPS:
-            raise TransactionRefused(replies.MAIL_LOOP)
-        if facts.params.trace_headers.received_header:
+        if params.trace_headers.received_header:
             seconds = self._now_ns // 1_000_000_000
             message.prepend(trace.received(facts.received_start, message_id, recipients[0].email, seconds))
         return message
@@ -159,27 +172,28 @@ class Transaction:
 
     def _relayed_recipients(self, message: Message) -> list[EnvelopeAddress]:
         """The recipients the message goes on to, after a look for a report where one of them logs reports."""
-        decisions = [self._decision(recipient) for recipient in message.recipients]
+        if all([decision is RELAY for decision in self._decisions]):
+            return message.recipients
+        by_recipient = dict(zip(self._event.recipients, self._decisions, strict=True))
+        # A recipient that the policy put in has the standing of those it accepted.
+        decisions = [by_recipient.get(recipient, self._decisions[0]) for recipient in message.recipients]
         found = NOTHING
-        if any(decision.takes_reports for decision in decisions):
-            found = recognise(message, self._services.page, self._services.monotonic)
+        if any([decision.takes_reports for decision in decisions]):
+            found = recognise(message, self._page, self._services.monotonic)
             self.unreadable = found.unreadable
         fates = [fate(decision, found.kind) for decision in decisions]
-        if None in fates:
-            raise TransactionRefused(replies.NOT_A_REPORT)
-        relayed = [
-            recipient for recipient, f in zip(message.recipients, fates, strict=True) if f is not None and f.relay
-        ]
-        if any(f is not None and f.log for f in fates):
+        relayed = []
+        for recipient, outcome in zip(message.recipients, fates, strict=True):
+            if outcome is None:
+                raise TransactionRefused(replies.NOT_A_REPORT)
+            if outcome.relay:
+                relayed.append(recipient)
+        if any([outcome is not None and outcome.log is not None for outcome in fates]):
             self._reports[message.id] = found, bool(relayed)
-            self._dropped_report |= len(relayed) < len(message.recipients)
+            self._dropped_report = self._dropped_report or len(relayed) < len(message.recipients)
         elif found.kind is not None:
-            count(found, message, [], relayed=True, page=self._services.page)
+            count(found, message, [], relayed=True, page=self._page)
         return relayed
-
-    def _decision(self, recipient: EnvelopeAddress) -> Decision:
-        """What the recipient was accepted for; one that the policy put in has the standing of those it accepted."""
-        return self._decisions.get(recipient) or next(iter(self._decisions.values()))
 
     def _add_supplemental_header(self, message: Message) -> None:
         headers = self._facts.params.trace_headers
@@ -191,7 +205,11 @@ class Transaction:
 
     def _destinations(self, message: Message, queue_name: str, recipients: list[EnvelopeAddress]) -> list[Delivery]:
         """One delivery for each destination, so that recipients with different handling never mix."""
-        if message.meta.get("queue") or len({recipient.domain for recipient in recipients}) == 1:
+        if (
+            len(recipients) == 1
+            or message.meta.get("queue")
+            or len({recipient.domain for recipient in recipients}) == 1
+        ):
             return [self._destination(message, queue_name, recipients)]
         deliveries: dict[object, Delivery] = {}
         for recipient in recipients:
@@ -203,7 +221,7 @@ class Transaction:
         return list(deliveries.values())
 
     def _destination(self, message: Message, queue_name: str, recipients: list[EnvelopeAddress]) -> Delivery:
-        policy = self._services.policy
+        policy = self._policy
         campaign, tenant, domain, routing_domain = parse_queue_name(queue_name)
         queue = policy.queue_config(domain, tenant, campaign, routing_domain)
         if queue is None or queue.protocol is None:
@@ -220,7 +238,7 @@ class Transaction:
         if not self._waiting or (self._results and _failed_for_now(self._results[-1][1])):
             self._conclude()
             return
-        delivery = self._waiting.popleft()
+        delivery = self._waiting.pop()
         message = delivery.message
         batch = Batch(
             message.id,
@@ -231,31 +249,45 @@ class Transaction:
             message.eight_bit,
             self._event.mail.smtputf8,
         )
+        deadline = self._began + self._facts.params.data_processing_timeout
+        done = partial(self._handed_over, delivery)
+        self._services.relay.hand_over(batch, delivery.queue, delivery.path, deadline, done)
 
-        def handed_over(result: HandOver) -> None:
-            self._results.append((delivery, result))
+    def _handed_over(self, delivery: Delivery, result: HandOver) -> None:
+        self._results.append((delivery, result))
+        try:
             self._hand_over_next()
-
-        self._services.relay.hand_over(batch, delivery.queue, delivery.path, self._deadline, handed_over)
+        except Exception:  # our own fault; nobody above us would answer the client
+            log.exception("internal error after a hand-over")
+            self._done(replies.INTERNAL)
 
     def _conclude(self) -> None:
         outcomes = [outcome for _, result in self._results for outcome in result.outcomes]
         refusal = self._refusal(outcomes)
         if refusal is None:
             self._log_messages()
-        self._log_hand_overs(bool(refusal))
+        self._log_hand_overs(refusal is not None)
         if refusal is not None:
             self._done(refusal)
-        elif self._dropped_report:
-            # From now on the record is all there is of the report: it has to be on disk before the 250.
-            self._services.logs.durable(lambda ok: self._accept(outcomes) if ok else self._done(replies.STORAGE))
-        else:
+        elif not self._dropped_report:
             self._accept(outcomes)
+        elif self._report_is_logged:
+            # From now on the record is all there is of the report: it has to be on disk before the 250.
+            self._services.logs.durable(partial(self._recorded, outcomes))
+        else:
+            log.error("a report that is to be logged and dropped is taken by no logger: see configure_local_logs")
+            self._done(replies.STORAGE)
+
+    def _recorded(self, outcomes: Sequence[RecipientOutcome], on_disk: bool) -> None:
+        if on_disk:
+            self._accept(outcomes)
+        else:
+            self._done(replies.STORAGE)
 
     def _accept(self, outcomes: Sequence[RecipientOutcome]) -> None:
-        self._services.page.add(self._disposition())
-        refused = sum(outcome.status is Status.PERMANENT for outcome in outcomes)
-        ids = " ".join(message.id for message, _ in self._messages)
+        self._page.add(self._disposition())
+        refused = len([outcome for outcome in outcomes if outcome.status is Status.PERMANENT])
+        ids = " ".join([message.id for message, _ in self._messages])
         self._done(replies.accepted(ids, refused, len(self._event.recipients)))
 
     def _refusal(self, outcomes: Sequence[RecipientOutcome]) -> Reply | None:
@@ -265,7 +297,7 @@ class Transaction:
                 if outcome.status is status:
                     return _as_reply(outcome)
         served_otherwise = self._discarded or self._dropped_report
-        if outcomes and not served_otherwise and all(o.status is Status.PERMANENT for o in outcomes):
+        if outcomes and not served_otherwise and all([o.status is Status.PERMANENT for o in outcomes]):
             return _as_reply(outcomes[0])
         return None
 
@@ -290,17 +322,21 @@ class Transaction:
                 continue
             logged = found.records(message, origin, queue_name, now_ns)
             for record in logged:
-                services.logs.submit(record, message)
+                self._report_is_logged = services.logs.submit(record, message) or self._report_is_logged
             count(found, message, logged, relayed=relayed, page=services.page)
 
     def _log_hand_overs(self, refused: bool) -> None:
         """What became of each hand-over. The Rejection of a refused message is logged with its reply."""
+        if not self._results:
+            return
         services, origin = self._services, self._facts.origin
         now_ns = services.now_ns()
         for delivery, result in self._results:
-            if refused and all(outcome.status is Status.PERMANENT for outcome in result.outcomes):
+            if refused and all([outcome.status is Status.PERMANENT for outcome in result.outcomes]):
                 continue  # never accepted, so there is nothing to bounce: the Rejection says it all
-            for record in records.handed_over(delivery.message, origin, delivery.queue_name, result, now_ns):
+            for record in records.handed_over(
+                delivery.message, origin, delivery.queue_name, result, now_ns, egress_pool=delivery.queue.egress_pool
+            ):
                 services.logs.submit(record, delivery.message)
 
 

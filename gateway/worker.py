@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import time
+from typing import cast
 
 import uvloop
 
@@ -137,8 +138,8 @@ class ListenerHost:
         self.contexts = worker.contexts
         self.loop = worker.loop
 
-    def connection(self) -> Connection:
-        return Connection(self)
+    def connection(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, Connection(self))
 
     def params_for(self, endpoints: Endpoints) -> ListenerParams:
         return self._params.params_for(endpoints.peer_address, endpoints.local_address)

@@ -5,7 +5,6 @@ Header text only; when it is added, and whether, is the transaction's business.
 
 from __future__ import annotations
 
-import re
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
@@ -16,7 +15,6 @@ import orjson
 
 MAX_HOPS = 100  # RFC 5321 §6.3: a large threshold, at least 100 Received headers
 PRODUCT = "relay-gateway"
-_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _FOLD = 75  # octets of base64 on a line
 _MARKER = {"_@_": "\\_/"}  # tells a supplemental header from anybody else's X- header
 
@@ -64,10 +62,17 @@ def supplemental(name: str, recipients: Sequence[str], meta: Mapping[str, Any], 
     return name.encode() + b": " + encoded + b"\r\n"
 
 
-def hops(head: bytes) -> int:
-    """How many Received headers there are. head: the message from its start; what follows the header is ignored."""
+def hops(chunks: Sequence[bytes]) -> int:
+    """How many Received headers a message has. chunks: its content as received."""
+    if not chunks:
+        return 0
+    head = chunks[0]
     end = head.find(b"\r\n\r\n")
-    return len(_RECEIVED.findall(head, 0, end if end >= 0 else len(head)))
+    if end < 0 and len(chunks) > 1:
+        head = b"".join(chunks)
+        end = head.find(b"\r\n\r\n")
+    header = (head[:end] if end >= 0 else head).lower()
+    return header.count(b"\nreceived:") + header.startswith(b"received:")
 
 
 @lru_cache(maxsize=4)

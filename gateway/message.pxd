@@ -1,0 +1,14 @@
+# The C types of message.py, which is compiled with them.
+
+cdef class Message:
+    cdef public object id, sender, meta, received_at, attempts
+    cdef public list recipients
+    cdef public Py_ssize_t size
+    cdef public bint eight_bit
+    cdef object _content, _fields
+    cdef list _chunks, _prepended
+    cdef bint _stuffed
+
+    cpdef prepend(self, bytes header)
+    cpdef list wire_chunks(self)
+    cpdef queue_name(self, recipient=*)

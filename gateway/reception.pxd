@@ -1,0 +1,34 @@
+# The C types of reception.py, which is compiled with them.
+
+from gateway.smtp.replies cimport Reply
+from gateway.smtp.session cimport (
+    EhloRequested,
+    AuthRequested,
+    MailRequested,
+    MessageReceived,
+    RcptRequested,
+    ServerSession,
+)
+from gateway.transaction cimport Transaction
+
+cdef class Reception:
+    cdef readonly ServerSession session
+    cdef object _services, _policy, _page, _params, _endpoints, _resume, _session_id, _conn, _before_ehlo, _facts
+    cdef list _decisions
+    cdef object _tls, _refused_recipient, _refused_sender
+    cdef bint _peer_is_relay_host, _advancing, _asked_lua
+    cdef MessageReceived _message
+    cdef Transaction _transaction
+
+    cpdef start(self)
+    cpdef advance(self)
+    cpdef _answer(self, event)
+    cpdef _dispatch(self, event)
+    cpdef _mail(self, MailRequested event)
+    cpdef _rcpt(self, RcptRequested event)
+    cpdef _decide(self, recipient)
+    cpdef _lookup(self, domain)
+    cpdef _message_received(self, MessageReceived event)
+    cpdef _settled(self, Reply reply)
+    cpdef _reply(self, Reply reply)
+    cpdef _replied(self, verb, Reply reply, argument)
