@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-SOURCES := $(wildcard gateway/_fastpath.pyx gateway/fastpath/*.pxi bench/*.pyx)
+TYPED   := $(wildcard gateway/*.pxd gateway/*/*.pxd)
+SOURCES := $(TYPED) $(TYPED:.pxd=.py) $(wildcard gateway/_fastpath.pyx gateway/fastpath/*.pxi bench/*.pyx bench/wire/*.pxi)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint fuzz lock clean debian-packages
@@ -38,4 +39,4 @@ lock: $(READY)  ## refresh requirements.lock from pyproject.toml
 	    --all-extras --output-file requirements.lock pyproject.toml deploy/build-requirements.in
 
 clean:  ## remove everything that set-up and builds made
-	rm -rf $(VENV) build dist *.egg-info gateway/*.so gateway/_fastpath.c
+	rm -rf $(VENV) build dist *.egg-info gateway/*.so gateway/*/*.so bench/*.so $(TYPED:.pxd=.c) gateway/_fastpath.c bench/_*.c

@@ -26,6 +26,7 @@ class WorkerContext:
     """
 
     slot: int  # 0 to the number of workers − 1
+    workers: int  # how many share the listeners' limits
     listeners: Sequence[tuple[Listener, socket]]  # bound and listening; this slot's own SO_REUSEPORT sockets
     source: PolicySource  # the policy's text as the supervisor validated it
     epoch: int  # the policy's number

@@ -315,6 +315,7 @@ class Supervisor:
         self._http.close_others(())
         context = WorkerContext(
             slot=slot,
+            workers=self._settings.workers,
             listeners=list(zip(policy.config.listeners, sockets, strict=True)),
             source=policy.source,
             epoch=epoch,

@@ -55,6 +55,7 @@ class Worker:
 
     def __init__(self, context: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
+        self.workers = context.workers
         self.loop = loop
         self.draining = False
         self._stop = asyncio.Event()
@@ -132,8 +133,8 @@ class ListenerHost:
         self._worker = worker
         self._params = ParamsTable(listener)
         self._open = 0
-        # Connections are spread over the workers by the kernel, so each takes its share of the limit.
-        self._max_connections = listener.max_connections
+        # The kernel spreads connections over the workers, so each takes its share of the limit.
+        self._max_connections = -(-listener.max_connections // worker.workers)
         self.services = worker.services
         self.contexts = worker.contexts
         self.loop = worker.loop

@@ -1,0 +1,25 @@
+"""What holds for all tests: they never run against compiled modules that are older than their sources."""
+
+from pathlib import Path
+
+import pytest
+
+GATEWAY = Path(__file__).parent.parent / "gateway"
+
+
+def _stale() -> list[str]:
+    fragments = [GATEWAY / "_fastpath.pyx", *GATEWAY.glob("fastpath/*.pxi")]
+    sources = {GATEWAY / "_fastpath": fragments}
+    sources |= {pxd.with_suffix(""): [pxd, pxd.with_suffix(".py")] for pxd in GATEWAY.rglob("*.pxd")}
+    stale = []
+    for module, files in sources.items():
+        built = [path.stat().st_mtime for path in module.parent.glob(module.name + ".*.so")]
+        if not built or max(path.stat().st_mtime for path in files) > max(built):
+            stale.append(str(module.relative_to(GATEWAY.parent)))
+    return stale
+
+
+def pytest_sessionstart() -> None:
+    if stale := _stale():
+        command = "python setup.py build_ext --inplace"
+        pytest.exit(f"compiled modules are older than their sources: {', '.join(stale)}; run `{command}`", 3)
