@@ -65,14 +65,3 @@ def test_ctrl_c_ends_a_command_with_130(monkeypatch):
 
     monkeypatch.setattr(command, "run", lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(["logs", "/"]) == 130
-
-
-def test_the_page_about_running_lists_every_option_exit_code_and_path():
-    text = (Path(__file__).parent.parent / "docs" / "running.md").read_text()
-    in_first_column = set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE))
-    parser = argparse.ArgumentParser(add_help=False)
-    run.add_arguments(parser)
-    options = {option for action in parser._actions for option in action.option_strings}
-    assert {name for name in in_first_column if name.startswith("--")} == options
-    assert {name for name in in_first_column if name.startswith("/")} == set(admin.ENDPOINTS)
-    assert {name for name in in_first_column if name.isdigit()} == {"0", "2", str(EX_SOFTWARE), str(EX_CONFIG)}
