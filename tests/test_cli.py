@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from gateway import __version__, admin, cli, run
-from gateway.context import EX_CONFIG, EX_SOFTWARE
+from gateway import __version__, cli
 
 
 def relay_gateway(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -101,15 +101,18 @@ def make(code: int, text: str, reason: Reason, *, closes: bool = False) -> Reply
     """
     if not 200 <= code <= 599:
         code = 451
-    lines = [
-        "".join(c if c >= " " and c != "\x7f" else " " for c in line).strip()[:480]
-        for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    ]
+    lines = [_printable(line) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     enhanced, lines[0] = split_enhanced(code, lines[0])
     lines = [lines[0], *(split_enhanced(code, line)[1] for line in lines[1:])]
     if not enhanced:
         enhanced = f"{code // 100}.0.0" if code // 100 in (2, 4, 5) else ""
     return Reply(code, enhanced, "\n".join(lines) or "refused", reason, closes=closes)
+
+
+def _printable(line: str) -> str:
+    """At most 480 octets, so that code and enhanced code fit before them (RFC 5321 §4.5.3.1.5)."""
+    shown = "".join(c if c >= " " and c != "\x7f" else " " for c in line).strip()
+    return shown.encode("utf-8", "replace")[:480].decode("utf-8", "ignore")
 
 
 def split_enhanced(code: int, line: str) -> tuple[str, str]:
