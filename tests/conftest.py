@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.gateway_process"]  # the fixture `start`
+
 GATEWAY = Path(__file__).parent.parent / "gateway"
 
 

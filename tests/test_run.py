@@ -2,95 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
-import smtplib
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 
-POLICY = """
-kumo.on('init', function()
-  kumo.start_esmtp_listener { listen = '127.0.0.1:0', hostname = 'gw.example' }
-  kumo.start_http_listener { listen = '127.0.0.1:0' }
-end)
-"""
-PATIENCE = 30.0  # seconds
-
-
-def wait_until(holds: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (result := holds()):
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.01)
-    return result
-
-
-class Gateway:
-    def __init__(self, folder: Path, policy: str, *options: str) -> None:
-        self.policy_file, self.announce_file, self.log_file = (folder / n for n in ("init.lua", "announce", "log"))
-        self.policy_file.write_text(policy)
-        command = [sys.executable, "-m", "gateway", "run", "--policy", str(self.policy_file)]
-        command += ["--announce", str(self.announce_file), *options]
-        with open(self.log_file, "wb") as log:
-            self.process = subprocess.Popen(command, stderr=log)
-
-    def announced(self, epoch: int = 1) -> dict[str, Any]:
-        def read() -> dict[str, Any] | None:
-            assert self.process.poll() is None, self.log_file.read_text()
-            text = json.loads(self.announce_file.read_text()) if self.announce_file.exists() else {"epoch": 0}
-            return text if text["epoch"] >= epoch else None
-
-        return wait_until(read, f"epoch {epoch} announced")
-
-    def smtp(self) -> smtplib.SMTP:
-        host, _, port = self.announced()["smtp"][0].rpartition(":")
-        return smtplib.SMTP(host, int(port), timeout=PATIENCE)
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urlopen(f"http://{self.announced()['http'][0]}{path}", timeout=PATIENCE) as response:
-                return response.status, response.read().decode()
-        except HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-    def metric(self, name: str) -> float:
-        found = re.search(rf"^relay_gateway_{re.escape(name)} (\S+)$", self.get("/metrics")[1], re.MULTILINE)
-        assert found, name
-        return float(found[1])
-
-    def children(self) -> list[int]:
-        return [
-            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        ]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    gateways: list[Gateway] = []
-
-    def begin(policy: str = POLICY, *options: str) -> Gateway:
-        gateways.append(Gateway(tmp_path, policy, *options))
-        return gateways[-1]
-
-    yield begin
-    for gateway in gateways:
-        gateway.process.kill()
-        gateway.process.wait()
+from tests.gateway_process import INIT, PATIENCE, wait_until
 
 
 def test_it_serves_counts_reloads_and_drains(start):
-    gateway = start(POLICY, "--workers", "2")
+    gateway = start(INIT, "--workers", "2")
     with gateway.smtp() as client:
         assert client.ehlo()[0] == 250
         assert client.noop()[0] == 250
@@ -116,7 +37,7 @@ def test_it_serves_counts_reloads_and_drains(start):
 
 
 def test_counters_do_not_go_down_when_a_worker_is_killed(start):
-    gateway = start(POLICY, "--workers", "1")
+    gateway = start(INIT, "--workers", "1")
     with gateway.smtp() as client:
         client.noop()
     wait_until(lambda: gateway.metric('commands_total{reply="2xx",verb="NOOP"}') == 1, "the command counted")
@@ -138,7 +59,7 @@ def test_a_bad_policy_is_told_in_full_and_exits_78(start):
 
 
 def test_a_missing_policy_is_told(start, tmp_path):
-    gateway = start(POLICY, "--policy", str(tmp_path / "missing.lua"))
+    gateway = start(INIT, "--policy", str(tmp_path / "missing.lua"))
     assert gateway.process.wait(PATIENCE) == 78
     assert "missing.lua: No such file or directory" in gateway.log_file.read_text()
 
@@ -152,6 +73,6 @@ def test_a_missing_policy_is_told(start, tmp_path):
     ],
 )
 def test_settings_that_cannot_be_are_refused_at_once(start, options, code, said):
-    gateway = start(POLICY, *options)
+    gateway = start(INIT, *options)
     assert gateway.process.wait(PATIENCE) == code
     assert said in gateway.log_file.read_text()

@@ -94,7 +94,7 @@ LEADS_TO = {State.CONNECTED: b"", State.READY: EHLO, State.MAIL: EHLO + MAIL, St
 def to_state(state: State, **options: Any) -> Conversation:
     conversation = Conversation(**options)
     conversation.send(LEADS_TO[state])
-    assert conversation.session.state is state
+    assert conversation.session.state == state
     return conversation
 
 
@@ -267,12 +267,12 @@ def test_a_refused_event_changes_nothing():
     refuse = replies.make(450, "later", Reason.POLICY_REJECT)
     conversation = Conversation(answer=lambda event: refuse)
     conversation.send(EHLO)
-    assert conversation.session.state is State.CONNECTED
+    assert conversation.session.state == State.CONNECTED
     conversation.answer = agree
     conversation.send(EHLO)
     conversation.answer = lambda event: refuse
     conversation.send(MAIL)
-    assert conversation.session.state is State.READY
+    assert conversation.session.state == State.READY
 
 
 def test_nothing_is_read_after_quit():
@@ -416,7 +416,7 @@ def test_a_refused_message_ends_its_transaction_with_4xx_too():
         answer=lambda event: replies.UPSTREAM_LOST if isinstance(event, MessageReceived) else agree(event)
     )
     conversation.send(EHLO + MAIL + RCPT + b"DATA\r\n.\r\n")
-    assert conversation.session.state is State.READY
+    assert conversation.session.state == State.READY
     assert conversation.send(MAIL) == ["250 2.1.0"]
 
 
