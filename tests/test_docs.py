@@ -130,7 +130,6 @@ LUA_BLOCKS = [
     pytest.param(block, id=f"{relative(path)}-{number}")
     for path in PAGES
     for number, block in enumerate(re.findall(r"^```lua\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE), 1)
-    if relative(path) != "docs/policy.md"
 ]
 
 

@@ -1,1 +1,1 @@
-"""Policy: the Lua runtime, the kumo module, what policies declare, and the relay decision with its cache."""
+"""Policy: the Lua runtime, the kumo module, what policies declare, and the cache of its decisions."""
