@@ -1,5 +1,5 @@
-# Reading MIME text in place: physical lines, header fields (RFC 5322 §2.2), delimiter lines (RFC 2046 §5.1.1), base64 and
-# quoted-printable (RFC 2045 §6). Tolerant where mailers are sloppy and the meaning is plain. Content-Type is
+# Reading MIME text in place: physical lines, header fields (RFC 5322 §2.2), delimiter lines (RFC 2046 §5.1.1), base64
+# and quoted-printable (RFC 2045 §6). Tolerant where mailers are sloppy and the meaning is plain. Content-Type is
 # content_type.pxi's; what a report is, report.pxi knows.
 #
 # A line ends in CRLF or LF; a bare CR is data (RFC 5322 §2.3). Every function takes time linear in its input.
