@@ -1,14 +1,8 @@
 # The C types of reception.py, which is compiled with them.
 
+from gateway.smtp.events cimport AuthRequested, EhloRequested, MailRequested, MessageReceived, RcptRequested
 from gateway.smtp.replies cimport Reply
-from gateway.smtp.session cimport (
-    EhloRequested,
-    AuthRequested,
-    MailRequested,
-    MessageReceived,
-    RcptRequested,
-    ServerSession,
-)
+from gateway.smtp.session cimport ServerSession
 from gateway.transaction cimport Transaction
 
 cdef class Reception:

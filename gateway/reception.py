@@ -23,19 +23,17 @@ from gateway.policy.engine import PolicyError, Rejected
 from gateway.services import Services
 from gateway.smtp import replies, trace
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.session import (
-    END_OF_DATA,
-    NO_COMMAND,
+from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
     Event,
     MailRequested,
     MessageReceived,
     RcptRequested,
-    ServerSession,
     TlsRequested,
 )
+from gateway.smtp.replies import Reason, Reply
+from gateway.smtp.session import END_OF_DATA, NO_COMMAND, ServerSession
 from gateway.transaction import SessionFacts, Transaction, TransactionRefused
 
 log = logging.getLogger(__name__)

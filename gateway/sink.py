@@ -20,8 +20,9 @@ from gateway.config import LineEndings, ListenerParams
 from gateway.logs.identity import new_message_id
 from gateway.message import Message
 from gateway.smtp import replies
+from gateway.smtp.events import EhloRequested, MailRequested, MessageReceived, RcptRequested
 from gateway.smtp.replies import Reply
-from gateway.smtp.session import EhloRequested, MailRequested, MessageReceived, RcptRequested, ServerSession
+from gateway.smtp.session import ServerSession
 
 HOSTNAME = "sink.localhost"
 PARAMS = ListenerParams(

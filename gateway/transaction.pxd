@@ -1,7 +1,7 @@
 # The C types of transaction.py, which is compiled with them.
 
 from gateway.message cimport Message
-from gateway.smtp.session cimport MessageReceived
+from gateway.smtp.events cimport MessageReceived
 
 cdef class SessionFacts:
     cdef readonly object params, conn, origin, received_start

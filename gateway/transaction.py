@@ -26,8 +26,8 @@ from gateway.relay.handover import Batch, HandOver, RecipientOutcome, Status, si
 from gateway.services import Services
 from gateway.smtp import replies, trace
 from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.events import MessageReceived
 from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.session import MessageReceived
 
 log = logging.getLogger(__name__)
 

@@ -16,20 +16,16 @@ from hypothesis import strategies as st
 from gateway import _fastpath as fp
 from gateway.config import LineEndings, ListenerParams
 from gateway.smtp import replies
-from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.session import (
-    ALLOWED,
-    END_OF_DATA,
-    NO_COMMAND,
+from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
     MailRequested,
     MessageReceived,
     RcptRequested,
-    ServerSession,
-    State,
     TlsRequested,
 )
+from gateway.smtp.replies import Reason, Reply
+from gateway.smtp.session import ALLOWED, END_OF_DATA, NO_COMMAND, ServerSession, State
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<a@client.example>\r\n"

@@ -3,26 +3,6 @@
 from gateway.smtp.commands cimport MailCommand
 from gateway.smtp.replies cimport Reply
 
-cdef class EhloRequested:
-    cdef readonly object name, extensions
-
-cdef class AuthRequested:
-    cdef readonly object authorization, authentication, password
-
-cdef class TlsRequested:
-    pass
-
-cdef class MailRequested:
-    cdef readonly MailCommand command
-
-cdef class RcptRequested:
-    cdef readonly object recipient
-
-cdef class MessageReceived:
-    cdef readonly MailCommand mail
-    cdef readonly list recipients
-    cdef readonly object body
-
 cdef class ServerSession:
     cdef object _params, _observer, _framer, _awaiting, _argument, _verb
     cdef bint _offer_tls, _offer_auth, _rcpt_refused

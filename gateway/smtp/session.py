@@ -23,6 +23,15 @@ from gateway.config import LineEndings, ListenerParams
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt
+from gateway.smtp.events import (
+    AuthRequested,
+    EhloRequested,
+    Event,
+    MailRequested,
+    MessageReceived,
+    RcptRequested,
+    TlsRequested,
+)
 from gateway.smtp.replies import Reply
 
 MAX_AUTH_LINE = 12_288  # octets without CRLF, RFC 4954 §4
@@ -56,51 +65,6 @@ ALLOWED: dict[int, set[int]] = {
 }
 
 
-class EhloRequested:
-    """EHLO (or HELO): `extensions` is what would be offered; None for HELO."""
-
-    def __init__(self, name: str, extensions: list[str] | None) -> None:
-        self.name = name
-        self.extensions = extensions
-
-
-class AuthRequested:
-    """AUTH PLAIN with complete credentials. Its repr shows none of them."""
-
-    def __init__(self, authorization: str, authentication: str, password: str) -> None:
-        self.authorization = authorization
-        self.authentication = authentication
-        self.password = password
-
-
-class TlsRequested:
-    """STARTTLS was answered with 220: send what is due, start TLS, then call tls_started()."""
-
-
-class MailRequested:
-    """MAIL with an acceptable reverse-path and parameters."""
-
-    def __init__(self, command: MailCommand) -> None:
-        self.command = command
-
-
-class RcptRequested:
-    """RCPT within the recipient limit."""
-
-    def __init__(self, recipient: EnvelopeAddress) -> None:
-        self.recipient = recipient
-
-
-class MessageReceived:
-    """A complete message that broke no rule of the session. The transaction is over whatever the answer."""
-
-    def __init__(self, mail: MailCommand, recipients: list[EnvelopeAddress], body: fp.Body) -> None:
-        self.mail = mail
-        self.recipients = recipients
-        self.body = body
-
-
-Event = EhloRequested | AuthRequested | TlsRequested | MailRequested | RcptRequested | MessageReceived
 Observer = Callable[[int, Reply, bytes], None]
 
 

@@ -1,0 +1,23 @@
+# The C types of events.py, which is compiled with them.
+
+from gateway.smtp.commands cimport MailCommand
+
+cdef class EhloRequested:
+    cdef readonly object name, extensions
+
+cdef class AuthRequested:
+    cdef readonly object authorization, authentication, password
+
+cdef class TlsRequested:
+    pass
+
+cdef class MailRequested:
+    cdef readonly MailCommand command
+
+cdef class RcptRequested:
+    cdef readonly object recipient
+
+cdef class MessageReceived:
+    cdef readonly MailCommand mail
+    cdef readonly list recipients
+    cdef readonly object body

@@ -1,0 +1,57 @@
+"""What a server's session asks of its surroundings: the events that ServerSession.next_event() returns.
+
+Plain values. This module is compiled (events.pxd has its types), and runs as plain Python, too.
+"""
+
+from __future__ import annotations
+
+from gateway import _fastpath as fp
+from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.commands import MailCommand
+
+
+class EhloRequested:
+    """EHLO (or HELO): `extensions` is what would be offered; None for HELO."""
+
+    def __init__(self, name: str, extensions: list[str] | None) -> None:
+        self.name = name
+        self.extensions = extensions
+
+
+class AuthRequested:
+    """AUTH PLAIN with complete credentials. Its repr shows none of them."""
+
+    def __init__(self, authorization: str, authentication: str, password: str) -> None:
+        self.authorization = authorization
+        self.authentication = authentication
+        self.password = password
+
+
+class TlsRequested:
+    """STARTTLS was answered with 220: send what is due, start TLS, then call tls_started()."""
+
+
+class MailRequested:
+    """MAIL with an acceptable reverse-path and parameters."""
+
+    def __init__(self, command: MailCommand) -> None:
+        self.command = command
+
+
+class RcptRequested:
+    """RCPT within the recipient limit."""
+
+    def __init__(self, recipient: EnvelopeAddress) -> None:
+        self.recipient = recipient
+
+
+class MessageReceived:
+    """A complete message that broke no rule of the session. The transaction is over whatever the answer."""
+
+    def __init__(self, mail: MailCommand, recipients: list[EnvelopeAddress], body: fp.Body) -> None:
+        self.mail = mail
+        self.recipients = recipients
+        self.body = body
+
+
+Event = EhloRequested | AuthRequested | TlsRequested | MailRequested | RcptRequested | MessageReceived
