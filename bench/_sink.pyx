@@ -10,6 +10,8 @@ include "wire/mark.pxi"
 include "wire/enddata.pxi"
 include "wire/arrivals.pxi"
 
+from cpython.exc cimport PyErr_CheckSignals
+
 cdef enum:
     LINE = 2048                 # longest command line that is understood
     REPLIES = 4096              # replies gathered before they are written
@@ -106,11 +108,12 @@ cdef class Sink:
             close(self.timer)
 
     def serve(self) -> None:
-        """Serve until something can be read from the control descriptor."""
+        """Serve until something can be read from the control descriptor, or a signal handler raises."""
         cdef bint called = False
         while not called:
             with nogil:
                 called = self._turn()
+            PyErr_CheckSignals()
 
     def runs(self) -> dict:
         """What arrived of each run of the load source: {run: {messages, unique, recipients, corrupt}}."""

@@ -6,10 +6,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from . import instructions
 from .load import Plan, Target, TargetError, prepared, show_progress
 from .mix import SENDER, Mix, MixError, load_mix, parse_size, plain_mix
 from .peers import PEERS
 from .peers.simple import KumoMTA
+from .report import write_report
 from .run import FULL, QUICK, SMOKE, Runner, write
 from .sink import listen, parse_refusals, serve
 
@@ -19,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="bench_command", required=True, metavar="COMMAND")
     _add_load(commands.add_parser("load", help="send load to an SMTP server and say how it did", description=_LOAD))
     _add_run(commands.add_parser("run", help="measure the gateway beside its peers", description=_RUN))
+    _add_report(commands.add_parser("report", help="make the page of a result again", description=_REPORT))
+    counts = "count the instructions of the kernels and compare them with the baseline"
+    instructions.add_arguments(commands.add_parser("instructions", help=counts, description=instructions.__doc__))
     _add_sink(commands.add_parser("sink", help="an SMTP server that takes, checks, and discards", description=_SINK))
 
 
@@ -42,6 +47,8 @@ times whatever the server does, and latency counts from when a message was due. 
 _RUN = """\
 Run the scenarios against every server that is installed here, side by side, and write JSON, Markdown and HTML.
 Everything runs on loopback, on free ports, in private directories. Peers that are absent are named and skipped."""
+
+_REPORT = "Write Markdown, HTML and pictures beside a result of `bench run`."
 
 _SINK = """\
 Accept every message and discard it, checking the marks that `bench load` puts in: counts are printed as
@@ -121,7 +128,18 @@ def _run(arguments: argparse.Namespace) -> int:
     chosen |= {"repetitions": arguments.repetitions, "seconds": arguments.seconds}
     settings = replace(arguments.settings, **{name: value for name, value in chosen.items() if value})
     path = write(Runner(settings).run(), arguments.results)
-    print(path)
+    print("\n".join(str(file) for file in [path, *write_report(path)]))
+    return 0
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("result", type=Path, nargs="+", metavar="FILE", help="JSON that `bench run` wrote")
+    parser.set_defaults(bench_run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    for path in arguments.result:
+        print("\n".join(str(file) for file in write_report(path)))
     return 0
 
 

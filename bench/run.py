@@ -9,7 +9,6 @@ import fnmatch
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -18,14 +17,14 @@ from typing import Any
 
 from . import measure
 from .load import Plan, Target, prepared
-from .mix import Mix, load_mix, plain_mix
+from .mix import Mix, message_from_file, plain_mix
 from .peers import PEERS, Knobs, Peer, PeerError
 from .scenarios import SCENARIOS, Contender, Scenario
 from .sink import SinkProcess
 
 FORMAT = 1
 DRAIN_SECONDS = 60.0  # for what a queueing peer still has to deliver
-_CORPUS = Path(__file__).parent.parent / "tests" / "corpus"
+_CORPUS = Path(__file__).parent.parent / "tests" / "corpus" / "reports" / "visible"
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,19 @@ class Settings:
         return [self._restricted(scenario) for scenario in chosen]
 
     def _restricted(self, scenario: Scenario) -> Scenario:
-        if not self.peers:
-            return scenario
-        return replace(scenario, contenders=tuple(c for c in scenario.contenders if c.peer in self.peers))
+        chosen = (c for c in scenario.contenders if c.peer in (self.peers or PEERS))
+        return replace(scenario, contenders=tuple(c for c in chosen if c.quick or not self.quick or self.peers))
 
 
-SMOKE = Settings(1, 0.05, 60, only=("accept-1k", "relay-1k", "idle-latency"), syscalls=False)
-QUICK = Settings(5, 0.5)
+SMOKE = Settings(
+    1,
+    0.05,
+    60,
+    only=("accept-1k", "relay-1k", "idle-latency"),
+    peers=("direct", "smtp-sink", "gateway"),
+    syscalls=False,
+)
+QUICK = Settings(5, 0.3)
 FULL = Settings(9, 3.0, quick=False)
 
 
@@ -234,10 +239,10 @@ def _mix_of(scenario: Scenario) -> Mix | None:
         return plain_mix(scenario.size, recipients=scenario.recipients, domains=scenario.domains)
     if not _CORPUS.is_dir():
         return None
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "mix.toml"
-        path.write_text(f'[[message]]\ncorpus = "{_CORPUS}"\nsender = ""\n')
-        return load_mix(path)
+    expected = map(json.loads, (_CORPUS / "expected.jsonl").read_text().splitlines())
+    files = [_CORPUS / entry["file"] for entry in expected if entry["class"] != "other"]
+    contents = [(b"", message_from_file(file.read_bytes())) for file in files]
+    return replace(plain_mix(1024), contents=contents, order=list(range(len(contents))))
 
 
 def write(result: dict[str, Any], directory: Path) -> Path:
@@ -249,12 +254,12 @@ def write(result: dict[str, Any], directory: Path) -> Path:
 
 
 def commit() -> str:
-    """The short name of the commit this runs from, with + when files were changed; `installed` outside a checkout."""
+    """The short name of the commit this runs from, marked when files were changed; `installed` outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         name = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True, stderr=subprocess.DEVNULL)
         changed = subprocess.check_output([*git, "status", "--porcelain", "--untracked-files=no"], text=True)
-        return name.strip() + ("+" if changed else "")
+        return name.strip() + ("-changed" if changed else "")
     return "installed"
 
 

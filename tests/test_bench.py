@@ -3,27 +3,32 @@
 Nothing here asserts a speed.
 """
 
+import argparse
+import json
 import random
 import secrets
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relay_gateway_bench import _load
+from relay_gateway_bench import _load, measure
+from relay_gateway_bench.analysis import Result
+from relay_gateway_bench.cli import add_arguments, run
 from relay_gateway_bench.histogram import Histogram, bounds
 from relay_gateway_bench.load import Plan, Target, TargetError, send
-from relay_gateway_bench.mix import (
-    Mix,
-    MixError,
-    load_mix,
-    message_from_file,
-    message_of,
-    parse_size,
-    plain_mix,
-)
+from relay_gateway_bench.mix import Mix, MixError, load_mix, message_from_file, message_of, parse_size, plain_mix
+from relay_gateway_bench.peers import PEERS, Knobs, Peer, PeerError
+from relay_gateway_bench.report import write_report
+from relay_gateway_bench.run import Settings, write
+from relay_gateway_bench.scenarios import SCENARIOS, TARGETS
 from relay_gateway_bench.sink import SinkProcess, parse_refusals
 
 
@@ -31,6 +36,12 @@ from relay_gateway_bench.sink import SinkProcess, parse_refusals
 def sink() -> Iterator[SinkProcess]:
     with SinkProcess() as process:
         yield process
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args(words))
 
 
 def at(sink: SinkProcess) -> Target:
@@ -271,3 +282,133 @@ def test_a_bad_mix_file_is_refused_with_its_name(tmp_path: Path, text: str) -> N
 
 def test_sizes_have_units() -> None:
     assert [parse_size(text) for text in ("100", "1KiB", "5 MiB", "2k")] == [100, 1024, 5 * 1024**2, 2048]
+
+
+# ------------------------------------------------------------------------------------- measuring and reporting
+
+
+def test_the_cpu_of_children_that_have_ended_is_counted() -> None:
+    child = "os.fork() or (sum(range(4_000_000)), os._exit(0))"
+    work = f"import os, sys\nsys.stdin.readline()\nfor _ in range(3):\n    {child}\n    os.wait()\n"
+    script = work + "print(sum(os.times()[:4]), flush=True)\nsys.stdin.readline()"
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdin and process.stdout
+        before = measure.usage([process.pid])
+        process.stdin.write("\n")
+        process.stdin.flush()
+        told = float(process.stdout.readline())
+        after = measure.usage([process.pid])
+        process.stdin.close()
+    assert after.cpu == pytest.approx(told, abs=0.05)
+    assert measure.cost(before, after, 1)["cpu_us"] == pytest.approx(1e6 * (after.cpu - before.cpu))
+
+
+def sample(scenario: str, contender: str, repetition: int, cpu_us: float) -> dict[str, Any]:
+    latency = Histogram({_load.bucket(int(cpu_us * 1000)): 1000})
+    return {
+        "scenario": scenario, "contender": contender, "repetition": repetition, "cpu_us": cpu_us, "user_us": cpu_us / 2,
+        "system_us": cpu_us / 2, "messages_per_second": 1e6 / cpu_us, "resident_bytes": 1 << 24, "shares": [1.0],
+        "latency_us": latency.summary(), "histogram": latency.to_json(), "spin_seconds": 0.01 + repetition / 1000,
+        "trouble": {"lost": 2} if repetition == 2 else {},
+    }  # fmt: skip
+
+
+def result_of(samples: list[dict[str, Any]], only: tuple[str, ...]) -> dict[str, Any]:
+    scenarios = [asdict(scenario) for scenario in Settings(only=only).scenarios()]
+    return {
+        "begun": "2026-01-01T00:00:00+00:00", "seconds": 1.0, "commit": "abc", "project": "0", "scenarios": scenarios,
+        "machine": measure.machine() | {"stolen_seconds": 0.0}, "settings": asdict(Settings()), "samples": samples,
+        "versions": {"gateway": "relay-gateway 0"}, "skipped": {"exim": "not\ninstalled"},
+    }  # fmt: skip
+
+
+def test_ratios_are_taken_pair_by_pair() -> None:
+    # The machine becomes ten times slower on the way; the ratio does not.
+    speeds = [(10.0, 15.0), (20.0, 28.0), (100.0, 160.0)]
+    samples = [sample("accept-1k", "smtp-sink", i, a) for i, (a, _) in enumerate(speeds)]
+    samples += [sample("accept-1k", "gateway", i, b) for i, (_, b) in enumerate(speeds)]
+    result = Result(result_of(samples, ("accept-1k",)))
+    ratio = result.ratio("accept-1k", "gateway", "smtp-sink")
+    assert ratio and (ratio.median, ratio.low, ratio.high) == pytest.approx((1.5, 1.4, 1.6))
+    verdicts = {verdict.target.scenario: verdict.word for verdict in result.verdicts()}
+    assert verdicts["accept-1k"] == "bar met"
+    assert verdicts["tls-1k"] == "not measured"
+    assert result.trouble() == [
+        "accept-1k, smtp-sink, repetition 3: 2 lost",
+        "accept-1k, gateway, repetition 3: 2 lost",
+    ]
+
+
+def test_a_report_has_tables_pictures_and_what_was_skipped(tmp_path: Path) -> None:
+    only = ("relay-1k", "idle-latency", "grow-connections-1", "grow-connections-10")
+    samples = [sample(name, "gateway", i, 50.0 + i) for name in only for i in range(3)]
+    path = write(result_of(samples, only), tmp_path)
+    names = {file.name.removeprefix(path.stem): file for file in write_report(path)}
+    assert set(names) == {
+        ".md", ".html", "-cost-relay-1k.svg", "-throughput-relay-1k.svg", "-latency-idle-latency.svg",
+        "-growth-connections.svg",
+    }  # fmt: skip
+    for name, file in names.items():
+        if name.endswith(".svg"):
+            ElementTree.fromstring(file.read_text())
+    markdown = names[".md"].read_text()
+    assert "Skipped: exim: installed" in markdown
+    assert "| gateway | 51.0 (50.0–52.0) |" in markdown
+    assert all(f"]({path.stem}{name})" in markdown for name in names if name.endswith(".svg"))
+    assert names[".html"].read_text().count("<svg") == 4
+
+
+def test_every_target_names_a_scenario_with_both_contenders() -> None:
+    labels = {scenario.name: {contender.label for contender in scenario.contenders} for scenario in SCENARIOS}
+    assert len(labels) == len(SCENARIOS)
+    for target in TARGETS:
+        assert {target.contender, target.other} <= labels[target.scenario], target.title
+    assert {c.peer for scenario in SCENARIOS for c in scenario.contenders} == set(PEERS)
+
+
+def test_an_unknown_scenario_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="accept-1k"):
+        Settings(only=("accept-1kk",)).scenarios()
+
+
+def test_a_peer_that_does_not_start_says_why_and_leaves_nothing() -> None:
+    class Broken(Peer):
+        name = "broken"
+
+        def start(self) -> None:
+            self.run("sh", "-c", "echo no such luck; exit 3")
+
+    broken = Broken(Knobs())
+    with pytest.raises(PeerError, match="no such luck"), broken:
+        pass
+    assert not broken.home.exists()
+
+
+def test_a_smoke_run_measures_the_gateway_and_reports(tmp_path: Path) -> None:
+    assert main(["run", "--smoke", "--results", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.json")
+    data = json.loads(path.read_text())
+    mine = [s for s in data["samples"] if s["contender"] == "gateway"]
+    assert {s["scenario"] for s in mine} == {"accept-1k", "relay-1k", "idle-latency"}, data["skipped"]
+    assert all(s["intact"] and s["acked"] and s["cpu_us"] > 0 for s in mine), mine
+    assert path.with_suffix(".html").exists()
+
+
+def test_load_says_how_it_did(sink: SinkProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "result.json"
+    assert main(["load", f"127.0.0.1:{sink.port}", "-n", "50", "-q", "--json", str(out)]) == 0
+    assert "50 of 50 messages taken" in capsys.readouterr().out
+    assert json.loads(out.read_text())["acked"] == 50
+    assert main(["load", "192.0.2.1:25"]) == 2
+    assert "--target-is-mine" in capsys.readouterr().err
+
+
+def test_tls_and_auth_reach_the_gateway() -> None:
+    with SinkProcess() as sink, PEERS["gateway"](Knobs(upstream=sink.port)) as gateway:
+        plan = Plan(messages=30, connections=3, tls=True, auth=("bench", "bench"))
+        result = send(Target("127.0.0.1", gateway.port), plain_mix(1024), plan)
+        assert result["acked"] == 30, result
+        assert sink.run(result["run"])["unique"] == 30
+        wrong = send(Target("127.0.0.1", gateway.port), plain_mix(1024), replace(plan, auth=("bench", "x")))
+        assert wrong["acked"] == 0
