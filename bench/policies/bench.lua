@@ -4,7 +4,7 @@
 --   BENCH_UPSTREAM           port of the sink; 0: accept and discard (queue null)
 --   BENCH_LOGS               directory of the log records; empty: none are kept
 --   BENCH_POLICY             cached; uncached: the handler looks at the clock; none: no handler, relay_hosts decides
---   BENCH_DOMAINS            0: relays to any domain; N: to d0.example … d<N-1>.example
+--   BENCH_DOMAINS            0: relays to any domain; N: to in.example and d0.example … d<N-1>.example
 --   BENCH_CIDRS              prefixes in relay_hosts besides loopback
 --   BENCH_REPORTS            1: in.example takes bounces and complaints, and logs and drops them
 local kumo = require 'kumo'
@@ -59,7 +59,7 @@ if policy ~= 'none' then
     if reports and domain == 'in.example' then
       return kumo.make_listener_domain { log_oob = 'LogThenDrop', log_arf = 'LogThenDrop' }
     end
-    if next(domains) == nil or domains[domain] then
+    if next(domains) == nil or domains[domain] or domain == 'in.example' then
       return kumo.make_listener_domain { relay_to = true }
     end
   end)
