@@ -7,6 +7,7 @@ decide alike.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Any
 
 
@@ -26,8 +27,13 @@ class Endpoints:
 
 
 def _read(address: tuple[Any, ...]) -> tuple[bytes, str, str]:
-    ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address[0].partition("%")[0])
+    packed, text = _canonical(address[0])
+    return packed, text, f"{text}:{address[1]}" if len(packed) == 4 else f"[{text}]:{address[1]}"
+
+
+@lru_cache(maxsize=4096)
+def _canonical(host: str) -> tuple[bytes, str]:
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    text = str(ip)
-    return ip.packed, text, f"[{text}]:{address[1]}" if ip.version == 6 else f"{text}:{address[1]}"
+    return ip.packed, str(ip)

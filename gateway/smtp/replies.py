@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 _ENHANCED_CODE = re.compile(r"(([0-9]{1,3})\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)")
 
@@ -126,6 +127,7 @@ def split_enhanced(code: int, line: str) -> tuple[str, str]:
     return "", rest  # a class that contradicts the code would mislead the client (RFC 2034 §4)
 
 
+@lru_cache(maxsize=256)
 def greeting(hostname: str, banner: str) -> Reply:
     """The 220 that opens a session. RFC 5321 §4.2: the host name comes first, and no enhanced code."""
     return Reply(220, "", f"{hostname} {banner}".rstrip())
