@@ -107,6 +107,9 @@ class Connection:
         reception = self._reception
         if reception is None or self._closing:
             return
+        if self._tls_task is not None:  # clear text behind STARTTLS; reading is paused, so this should never happen
+            self.abort()
+            return
         self._last_read = self._loop.time()
         reception.session.receive_data(data)
         self._advance()
@@ -209,11 +212,11 @@ class Connection:
             # RFC 3207 §4.1: after a failed handshake neither side can know what the other saw, so there is no way back
             self._page.add(_TLS_FAILED)
             log.info("TLS handshake failed: %s", type(error).__name__)
-            self._closing = True
-            self._transport.abort()
-            return
-        finally:
             self._tls_task = None
+            self._transport.abort()
+            self.connection_lost(None)  # nobody else calls it during a handshake
+            return
+        self._tls_task = None
         if transport is None or self._reception is None:
             return
         self._page.add(_TLS_OK)

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from gateway import diagnostics, metrics, privileges, worker
+from gateway import diagnostics, metrics, privileges, tls, worker
 from gateway._fastpath import CounterPage
 from gateway.context import EX_CONFIG, AdminContext
 from gateway.loading import BadPolicy, LoadedPolicy
@@ -94,6 +94,8 @@ def load(path: str) -> LoadedPolicy | BadPolicy:
         return BadPolicy((f"{path}: {error.strerror}",))
     except PolicyProblems as found:
         return BadPolicy(tuple(map(str, found.problems)))
+    if unusable := tls.problems(policy.config.listeners):
+        return BadPolicy(tuple(f"{path}: {problem}" for problem in unusable))
     return LoadedPolicy(policy.config, policy.source)
 
 

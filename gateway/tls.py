@@ -5,15 +5,16 @@ from __future__ import annotations
 import datetime
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.config import KeySource, ListenerParams
+from gateway.config import KeySource, Listener, ListenerParams
 
 _SELF_SIGNED_LIFE = datetime.timedelta(days=365)
 
@@ -34,6 +35,33 @@ class ServerContexts:
         if context is None:
             context = self._contexts[key] = _make_context(*key)
         return context
+
+
+def problems(listeners: Iterable[Listener]) -> list[str]:
+    """What is wrong with the certificates and keys that listeners name, one text for each; [] where all can be used."""
+    found = []
+    for listener in listeners:
+        for block in _blocks({**listener.overrides, "peer": listener.peer, "via": listener.via}):
+            certificate, key = block.get("tls_certificate"), block.get("tls_private_key")
+            if (certificate is None) != (key is None):
+                found.append(f"listener {listener.listen}: tls_certificate and tls_private_key belong together")
+            elif certificate is not None:
+                try:
+                    _make_context("", certificate, key)
+                except (OSError, ssl.SSLError) as error:
+                    found.append(f"listener {listener.listen}: {_shown(certificate)}, {_shown(key)}: {error}")
+    return found
+
+
+def _blocks(block: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield block
+    for name in ("peer", "via"):
+        for inner in (block.get(name) or {}).values():
+            yield from _blocks(inner)
+
+
+def _shown(source: KeySource | None) -> str:
+    return "key_data" if source is None or source.path is None else source.path
 
 
 def _make_context(hostname: str, certificate: KeySource | None, private_key: KeySource | None) -> ssl.SSLContext:

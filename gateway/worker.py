@@ -19,11 +19,11 @@ import uvloop
 from gateway import metrics, tls
 from gateway.config import Listener, ListenerParams
 from gateway.connection import Connection
-from gateway.context import WorkerContext
+from gateway.context import EX_CONFIG, WorkerContext
 from gateway.endpoints import Endpoints
 from gateway.families import State
 from gateway.logs.writer import LogWriter
-from gateway.policy.engine import Policy
+from gateway.policy.engine import Policy, PolicyProblems
 from gateway.policy.listener import ParamsTable
 from gateway.relay.relay import Relay
 from gateway.services import Services
@@ -44,7 +44,12 @@ def run(context: WorkerContext) -> int:
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        return loop.run_until_complete(Worker(context, loop).run())
+        try:
+            worker = Worker(context, loop)
+        except (OSError, PolicyProblems) as error:  # a log directory that cannot be written, a file that has gone
+            log.critical("cannot start: %s", error)
+            return EX_CONFIG
+        return loop.run_until_complete(worker.run())
     finally:
         asyncio.set_event_loop(None)
         loop.close()

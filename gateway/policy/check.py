@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from gateway import metrics
+from gateway import metrics, tls
 from gateway._fastpath import CounterPage
 from gateway.config import ListenerDomain
 from gateway.policy import events, lint
@@ -57,6 +57,8 @@ def examine(source: PolicySource) -> tuple[list[Problem], list[Problem], str]:
     except PolicyProblems as bad:
         found = list(bad.problems)
     found = _merged(found, lint.problems(source))
+    if policy is not None:
+        found += [Problem(source.path, 0, problem) for problem in tls.problems(policy.config.listeners)]
     warnings = lint.notes(source)
     if policy is not None and not found:
         warnings += _strangers_rights(policy)
