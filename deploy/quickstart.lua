@@ -10,7 +10,7 @@ kumo.on('init', function()
     relay_hosts = { '127.0.0.1', '::1' }, -- these clients may send to anywhere
   }
   kumo.start_http_listener { listen = '127.0.0.1:8025' } -- http://127.0.0.1:8025/metrics
-  kumo.configure_local_logs { log_dir = 'var/log' } -- relay-gateway logs -f var/log
+  kumo.configure_local_logs { log_dir = 'var/log', min_free_space = '1%' } -- relay-gateway logs -f var/log
 end)
 
 -- Asked about the sender's and the recipient's domain. Returning nothing grants nothing: relaying is denied

@@ -325,7 +325,7 @@ class Reception:
         self._page.add(_REJECTION_SLOTS[_STAGES.get(verb, "command"), reply.reason])
         if verb == END_OF_DATA:
             self._page.add(_UNKNOWN if reply.reason is Reason.OUTCOME_UNKNOWN else _REFUSED)
-        command = None
+        command = "DATA" if verb == END_OF_DATA else None
         if verb >= 0:
             command = f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
         sender, recipients = self._refused(verb)

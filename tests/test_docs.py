@@ -138,6 +138,7 @@ def test_every_policy_in_a_page_is_good(block, tmp_path):
     policy = tmp_path / "policy.lua"
     policy.write_text(block)
     problems, warnings, _ = check.examine(PolicySource.read(str(policy)))
+    problems = [problem for problem in problems if "No such file" not in problem.message]  # a page's certificates
     assert (problems, warnings) == ([], [])
 
 

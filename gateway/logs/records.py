@@ -236,7 +236,7 @@ def rejection(
 ) -> Record:
     """A command, message or connection was refused.
 
-    command: the line that was refused, without its line end; None after the data.
+    command: the line that was refused, without its line end; "DATA" after the data; None where no command was answered.
     sender: of the transaction, or the one that was refused. recipients: the refused ones: the one of a RCPT, all of
     the transaction after DATA. meta: the session's.
     """

@@ -49,7 +49,6 @@ class Reason(StrEnum):
     MAIL_LOOP = "mail_loop"
     NOT_A_REPORT = "not_a_report"
     NO_DESTINATION = "no_destination"
-    PROCESSING_TIMEOUT = "processing_timeout"
     UPSTREAM_REFUSED = "upstream_refused"
     UPSTREAM_DEFERRED = "upstream_deferred"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"

@@ -1,0 +1,69 @@
+"""Certificates of listeners: read when the policy is, and what is wrong with them said in words."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from gateway import tls
+from gateway.config import KeySource, Listener, ListenerParams
+
+
+@pytest.fixture
+def pems(tmp_path: Path) -> tuple[KeySource, KeySource]:
+    """A certificate in a file, and its key as text."""
+    certificate, key = tls._self_signed("mx.example")
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(certificate)
+    return KeySource(path=str(path)), KeySource(key_data=key.decode())
+
+
+def test_a_certificate_from_a_file_and_a_key_from_text_make_a_context(pems: tuple[KeySource, KeySource]) -> None:
+    certificate, key = pems
+    listener = Listener(listen="127.0.0.1:0", overrides={"tls_certificate": certificate, "tls_private_key": key})
+    assert tls.problems([listener]) == []
+    params = ListenerParams(hostname="mx.example", tls_certificate=certificate, tls_private_key=key)
+    contexts = tls.ServerContexts()
+    context = contexts.context(params)
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert contexts.context(params) is context
+
+
+def test_without_certificate_a_self_signed_one_is_made_once() -> None:
+    contexts = tls.ServerContexts()
+    params = ListenerParams(hostname="mx.example")
+    assert contexts.context(params) is contexts.context(params)
+    assert contexts.context(ListenerParams(hostname="other.example")) is not contexts.context(params)
+
+
+def test_every_unusable_certificate_is_named_also_in_peer_and_via_blocks(
+    tmp_path: Path, pems: tuple[KeySource, KeySource]
+) -> None:
+    certificate, key = pems
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("no certificate")
+    missing = KeySource(path=str(tmp_path / "missing.pem"))
+    listener = Listener(
+        listen="127.0.0.1:25",
+        overrides={"tls_certificate": missing, "tls_private_key": key},
+        peer={"10.0.0.0/8": {"tls_certificate": KeySource(path=str(garbage)), "tls_private_key": key}},
+        via={"192.0.2.1": {"tls_certificate": certificate}},
+    )
+    first, second, third = tls.problems([listener])
+    assert "listener 127.0.0.1:25" in first and "missing.pem" in first
+    assert "garbage.pem" in second
+    assert "belong together" in third
+
+
+@pytest.mark.parametrize(
+    ("cipher", "shown"),
+    [
+        (("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256), ("TLSv1_3", "TLS13_AES_256_GCM_SHA384")),
+        (("ECDHE-RSA-AES128-GCM-SHA256", "TLSv1.2", 128), ("TLSv1_2", "ECDHE-RSA-AES128-GCM-SHA256")),
+        (None, ("", "")),
+    ],
+)
+def test_names_are_kumomtas(cipher: tuple[str, str, int] | None, shown: tuple[str, str]) -> None:
+    assert tls.shown_names(cipher) == shown
