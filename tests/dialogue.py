@@ -33,6 +33,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics
+from gateway._fastpath import CounterPage
 from gateway.config import EgressPath, QueueConfig
 from gateway.endpoints import Endpoints
 from gateway.policy.engine import Policy
@@ -44,7 +45,7 @@ from tests.gateway_process import PATIENCE, Gateway, wait_until
 from tests.policy_tools import new_page, source_of
 
 CLIENTS = {"stranger": "127.8.0.{}", "ours": "127.9.0.{}", "partner": "127.10.0.{}", "banned": "127.11.0.{}"}
-STEP = re.compile(r"(C:|C\||S:|U<|U>|L:|L!|M:|TLS|EOF C|EOF U|CLOSED)(?: (.*))?\Z")
+STEP = re.compile(r"(C:|C\||S:|U<|U>|U\||L:|L!|M:|TLS|EOF C|EOF U|CLOSED)(?: (.*))?\Z")
 GROWTH = re.compile(r"(\w+)(?:\{(.*)\})? \+(\d+)\Z")
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -77,7 +78,7 @@ class Dialogue:
     @property
     def needs_sockets(self) -> bool:
         """Whether somebody but the client takes part."""
-        return self.only == "sockets" or any(kind in ("U<", "U>", "EOF U") for _, kind, _ in self.steps)
+        return self.only == "sockets" or any(kind in ("U<", "U>", "U|", "EOF U") for _, kind, _ in self.steps)
 
 
 class Client(Protocol):
@@ -91,24 +92,25 @@ class Client(Protocol):
     def eof(self) -> None: ...
     def records(self) -> list[dict[str, Any]]: ...
     def metrics(self) -> Values: ...
+    def wait(self, holds: Callable[[], bool], what: Callable[[], str]) -> None:
+        """Waits for what happens on the other side."""
 
 
 class Player:
-    """Plays one dialogue."""
+    """Plays one dialogue. before: the metrics when the client was not yet connected."""
 
-    def __init__(self, dialogue: Dialogue, client: Client, upstream: ScriptedUpstream | None) -> None:
-        self.dialogue, self.client, self.upstream = dialogue, client, upstream
+    def __init__(self, dialogue: Dialogue, client: Client, upstream: ScriptedUpstream | None, before: Values) -> None:
+        self.dialogue, self.client, self.upstream, self._before = dialogue, client, upstream, before
         self._pending = b""
 
     def play(self) -> None:
-        before = self.client.metrics()
         for number, kind, text in self.dialogue.steps:
             try:
                 if kind in ("C:", "C|"):
                     self._pending += text.encode() + b"\r\n" if kind == "C:" else eval(text).encode("latin-1")
                     continue
                 self._flush()
-                self._step(kind, text, before)
+                self._step(kind, text)
             except (AssertionError, TimeoutError) as error:
                 raise AssertionError(f"{self.dialogue.name}.smtp:{number}: {kind} {text}\n{error}") from None
         self._flush()
@@ -118,7 +120,7 @@ class Player:
             self.client.send(self._pending)
             self._pending = b""
 
-    def _step(self, kind: str, text: str, before: Values) -> None:
+    def _step(self, kind: str, text: str) -> None:
         if kind == "S:":
             self._server_says(text)
         elif kind == "TLS":
@@ -127,19 +129,22 @@ class Player:
             self.client.eof()
         elif kind == "CLOSED":
             assert self.client.read_line() == ""
-        elif kind in ("U<", "U>", "EOF U"):
+        elif kind in ("U<", "U>", "U|", "EOF U"):
             assert self.upstream is not None
-            {"U<": self.upstream.expect, "U>": self.upstream.say, "EOF U": self.upstream.close}[kind](text)
+            upstream = self.upstream
+            {"U<": upstream.expect, "U|": upstream.expect_exactly, "U>": upstream.say, "EOF U": upstream.close}[kind](
+                text
+            )
         elif kind == "M:":
             grown = GROWTH.match(text)
             assert grown, "a metric is NAME{LABELS} +N"
             name, labels = f"relay_gateway_{grown[1]}", frozenset(re.findall(r'(\w+)="([^"]*)"', grown[2] or ""))
-            expected = total(before, name, labels) + int(grown[3])
-            wait_until(lambda: total(self.client.metrics(), name, labels) == expected, f"{text}")
+            expected = total(self._before, name, labels) + int(grown[3])
+            self.client.wait(lambda: total(self.client.metrics(), name, labels) == expected, lambda: "counted")
         else:
             wanted = json.loads(text)
             if kind == "L:":
-                wait_until(lambda: any(covers(record, wanted) for record in self.client.records()), self._logged())
+                self.client.wait(lambda: any(covers(record, wanted) for record in self.client.records()), self._logged)
             else:
                 assert not [record for record in self.client.records() if covers(record, wanted)]
 
@@ -201,8 +206,9 @@ class RecordsInMemory:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
 
-    def submit(self, record: dict[str, Any], message: object = None) -> None:
-        self.records.append(json.loads(json.dumps(record, default=str)))
+    def submit(self, record: dict[str, Any], message: object = None) -> bool:
+        self.records.append(json.loads(json.dumps(record)))
+        return True
 
     def durable(self, done: Callable[[bool], None]) -> None:
         done(True)
@@ -211,7 +217,9 @@ class RecordsInMemory:
 class MemoryClient:
     """A client whose portions, cut by `split`, go straight into a Reception."""
 
-    def __init__(self, policy: Policy, address: str, split: Callable[[bytes], Iterable[bytes]], page: Any) -> None:
+    def __init__(
+        self, policy: Policy, address: str, split: Callable[[bytes], Iterable[bytes]], page: CounterPage
+    ) -> None:
         self._split, self._page, self._logs = split, page, RecordsInMemory()
         self._said = b""
         services: Any = Services(
@@ -252,14 +260,22 @@ class MemoryClient:
         return self._logs.records
 
     def metrics(self) -> Values:
-        return values_of(metrics.collect([self._page], now=0.0, memory=lambda pid: 0))
+        return metrics_of(self._page)
+
+    def wait(self, holds: Callable[[], bool], what: Callable[[], str]) -> None:
+        assert holds(), f"not {what()}"
+
+
+def metrics_of(page: CounterPage) -> Values:
+    return values_of(metrics.collect([page], now=0.0, memory=lambda pid: 0))
 
 
 def play_in_memory(dialogue: Dialogue, policy: str, split: Callable[[bytes], Iterable[bytes]]) -> None:
     """policy: the text, with values for the globals."""
     page = new_page()
     loaded = Policy.load(source_of(policy), page=page)
-    Player(dialogue, MemoryClient(loaded, CLIENTS[dialogue.client].format(1), split, page), None).play()
+    before = metrics_of(page)
+    Player(dialogue, MemoryClient(loaded, CLIENTS[dialogue.client].format(1), split, page), None, before).play()
 
 
 # --- over sockets -----------------------------------------------------------------------------------------------------
@@ -285,6 +301,12 @@ class Lines:
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\r\n")
         return line.decode()
+
+    def read_exactly(self, octets: int) -> bytes:
+        while len(self._buffer) < octets:
+            self._buffer += self.sock.recv(65_536) or b"(closed)".ljust(octets)
+        data, self._buffer = self._buffer[:octets], self._buffer[octets:]
+        return data
 
 
 class SocketClient:
@@ -319,7 +341,14 @@ class SocketClient:
         return [record for record in records if record in own or record["id"] in ids]
 
     def metrics(self) -> Values:
-        return values_of(text_string_to_metric_families(self._gateway.get("/metrics")[1]))
+        return metrics_page(self._gateway)
+
+    def wait(self, holds: Callable[[], bool], what: Callable[[], str]) -> None:
+        wait_until(holds, what)
+
+
+def metrics_page(gateway: Gateway) -> Values:
+    return values_of(text_string_to_metric_families(gateway.get("/metrics")[1]))
 
 
 class ScriptedUpstream:
@@ -345,6 +374,11 @@ class ScriptedUpstream:
         matches = line.startswith(prefix) and re.search(pattern, line[len(prefix) :]) if tilde else line == text
         assert matches, f"upstream received: {line}"
 
+    def expect_exactly(self, text: str) -> None:
+        expected = eval(text).encode("latin-1")
+        received = self._connection().read_exactly(len(expected))
+        assert received == expected, f"upstream received: {received!r}"
+
     def say(self, text: str) -> None:
         self._connection().sock.sendall(text.encode() + b"\r\n")
 
@@ -368,9 +402,10 @@ class ScriptedUpstream:
 
 def play_over_sockets(dialogue: Dialogue, gateway: Gateway, upstream: ScriptedUpstream, number: int) -> None:
     """number: 1 to 254, of this dialogue; its client has an address of its own, so that its records are known."""
+    before = metrics_page(gateway)
     client = SocketClient(gateway, CLIENTS[dialogue.client].format(number))
     try:
-        Player(dialogue, client, upstream).play()
+        Player(dialogue, client, upstream, before).play()
     finally:
         client.close()
         upstream.close()

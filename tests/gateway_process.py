@@ -45,11 +45,12 @@ end)
 """
 
 
-def wait_until(holds: Callable[[], Any], what: str) -> Any:
-    """The first true result of `holds`."""
+def wait_until(holds: Callable[[], Any], what: str | Callable[[], str]) -> Any:
+    """The first true result of `holds`. what: what is waited for, or a function that tells it in the end."""
     deadline = time.monotonic() + PATIENCE
     while not (result := holds()):
-        assert time.monotonic() < deadline, f"still not: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still not: {what() if callable(what) else what}")
         time.sleep(0.01)
     return result
 
