@@ -131,6 +131,7 @@ class Connection:
         if self._reception is not None:
             self._page.add(_OPEN, -1)
             self._host.lost(self)
+            self._reception.lost()
             self._reception = None
 
     def pause_writing(self) -> None:

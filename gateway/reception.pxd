@@ -6,7 +6,7 @@ from gateway.smtp.session cimport ServerSession
 from gateway.transaction cimport Transaction
 
 cdef class Reception:
-    cdef readonly ServerSession session
+    cdef readonly ServerSession session  # None once the client is gone
     cdef object _services, _policy, _page, _params, _endpoints, _resume, _session_id, _conn, _before_ehlo, _facts
     cdef list _decisions
     cdef object _tls, _refused_recipient, _refused_sender

@@ -85,7 +85,7 @@ class Reception:
         self._params = params
         self._endpoints = endpoints
         self._resume = resume
-        self.session = ServerSession(
+        self.session: ServerSession = ServerSession(
             params, self._replied, offer_auth="smtp_server_auth_plain" in services.policy.handles
         )
         self._session_id = new_session_id()
@@ -174,6 +174,11 @@ class Reception:
         self._conn.values.update(self._before_ehlo, tls_cipher=cipher, tls_protocol_version=version)
         self._facts = None
         self.session.tls_started()
+
+    def lost(self) -> None:
+        """The client is gone. A transaction that is under way goes on without it."""
+        if self._transaction is None:
+            self.session = None  # type: ignore[assignment]  # it refers back to us, and garbage is better not made than collected
 
     def end(self, what: str, reason: Reason, enhanced: str = "4.3.2") -> None:
         """Ends the session with a 421."""
