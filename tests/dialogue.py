@@ -334,9 +334,9 @@ class SocketClient:
         self._lines.sock.close()
 
     def records(self) -> list[dict[str, Any]]:
-        """Those of this client, and those of its messages."""
+        """Those of this client, those of its messages, and where the policy logs `received_from`, those about it."""
         records = self._gateway.records()
-        own = [r for r in records if r["peer_address"] and r["peer_address"]["addr"] == self._address]
+        own = [record for record in records if self._address in (_peer(record), _received_from(record))]
         ids = {record["id"] for record in own if record["id"]}
         return [record for record in records if record in own or record["id"] in ids]
 
@@ -345,6 +345,14 @@ class SocketClient:
 
     def wait(self, holds: Callable[[], bool], what: Callable[[], str]) -> None:
         wait_until(holds, what)
+
+
+def _peer(record: dict[str, Any]) -> str:
+    return record["peer_address"]["addr"] if record["peer_address"] else ""
+
+
+def _received_from(record: dict[str, Any]) -> str:
+    return record["meta"].get("received_from", "").partition(":")[0]
 
 
 def metrics_page(gateway: Gateway) -> Values:
