@@ -23,6 +23,7 @@ from gateway.policy.engine import PolicyError, Rejected
 from gateway.services import Services
 from gateway.smtp import replies, trace
 from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.commands import Refused, parse_mail, parse_rcpt
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
@@ -333,7 +334,7 @@ class Reception:
         command = "DATA" if verb == END_OF_DATA else None
         if verb >= 0:
             command = f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
-        sender, recipients = self._refused(verb)
+        sender, recipients = self._refused(verb, argument)
         record = records.rejection(
             reply,
             self._origin() if self._facts is None else self._facts.origin,
@@ -347,12 +348,23 @@ class Reception:
             record["report_unreadable"] = self._transaction.unreadable
         self._services.logs.submit(record)
 
-    def _refused(self, verb: int) -> tuple[EnvelopeAddress | None, list[EnvelopeAddress]]:
+    def _refused(self, verb: int, argument: bytes) -> tuple[EnvelopeAddress | None, list[EnvelopeAddress]]:
         """The sender and the recipients that a refusal concerns."""
         mail = self._message.mail if self._message is not None else self.session.mail
         sender = self._refused_sender or (mail.sender if mail is not None else None)
-        if self._refused_recipient is not None:
-            return sender, [self._refused_recipient]
+        if verb == fp.MAIL:
+            return self._refused_sender or _address_in(verb, argument), []
+        if verb == fp.RCPT:
+            recipient = self._refused_recipient or _address_in(verb, argument)
+            return sender, [] if recipient is None else [recipient]
         if verb == END_OF_DATA:
             return sender, self._message.recipients if self._message is not None else self.session.recipients
         return sender, []
+
+
+def _address_in(verb: int, argument: bytes) -> EnvelopeAddress | None:
+    """The address in a MAIL or RCPT that was refused before anybody looked at it, over its order or a limit."""
+    try:
+        return parse_mail(argument).sender if verb == fp.MAIL else parse_rcpt(argument, smtputf8=True)
+    except Refused:
+        return None
