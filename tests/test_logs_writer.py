@@ -351,6 +351,33 @@ def test_many_durable_calls_share_a_sync(harness, monkeypatch):
     assert len(syncs) == 3  # file and directory, then the file once for the 49 others
 
 
+def test_whoever_asks_soon_after_a_sync_shares_the_next_one(harness, monkeypatch):
+    paused, syncs = threading.Event(), []
+    fsync, sleep = os.fsync, time.sleep
+
+    def pause(seconds: float) -> None:
+        if threading.current_thread().name == "logs" and seconds > 0:
+            paused.wait(30)
+        else:
+            sleep(seconds)
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (syncs.append(fd), fsync(fd)))
+    monkeypatch.setattr(time, "sleep", pause)
+    monkeypatch.setattr(writer_module, "SYNC_SECONDS", 60)
+    writer = harness.writer(harness.logger())
+    writer.submit(record(0))
+    assert harness.durable(writer)
+    answers: list[bool] = []
+    for n in range(1, 10):
+        writer.submit(record(n))
+        writer.durable(answers.append)
+    paused.set()
+    while len(answers) < 9:
+        harness.loop.run_one()
+    assert all(answers)
+    assert len(syncs) == 3  # file and directory, then the file once
+
+
 def test_a_failed_sync_is_reported_and_the_segment_is_not_trusted_again(harness, monkeypatch, quick_retry):
     disk = FailingDisk(monkeypatch, "fsync", errno.EIO)
     writer = harness.writer(harness.logger())

@@ -44,7 +44,8 @@ class Segment:
         self.size = 0  # bytes before compression
         self.synced = False
         self._entered = False  # the directory entry is durable
-        self._whole = 0  # length of the file up to the end of a record
+        self._length = 0  # of the file
+        self._whole = 0  # of the file up to the end of a record
         self._unwritten = b""
         self._stream = zstandard.ZstdCompressor(level=level or DEFAULT_LEVEL).compressobj()
         if header:
@@ -62,8 +63,9 @@ class Segment:
             return
         while self._unwritten:
             count = os.write(self._fd, self._unwritten)
+            self._length += count
             self._unwritten = self._unwritten[count:]
-        self._whole = os.fstat(self._fd).st_size
+        self._whole = self._length
 
     def sync(self) -> None:
         """Makes everything flushed durable, with the directory entry. After an error nothing is certain: abandon."""

@@ -33,6 +33,7 @@ log = logging.getLogger("gateway.logs")
 
 BATCH_BYTES = 256 * 1024  # a batch is written as soon as it has this size …
 BATCH_SECONDS = 0.25  # … or its first record this age
+SYNC_SECONDS = 0.005  # from one sync to the next: whoever asks meanwhile shares it
 RETRY_SECONDS = 1.0
 DISK_CHECK_SECONDS = 5.0
 
@@ -107,6 +108,7 @@ class LogWriter:
         self._closing = False
         self._check_disks()
         self._next_check = time.monotonic() + DISK_CHECK_SECONDS
+        self._next_sync = 0.0  # monotonic seconds
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
@@ -199,10 +201,12 @@ class LogWriter:
                 log.warning("cannot look for abandoned segments in %s: %s", directory, error.strerror)
         while not self._closing:
             self._work.wait(self._patience())
-            self._work.clear()
             if self._awake:
                 self._hurry.wait(BATCH_SECONDS)
-                self._hurry.clear()
+                # No event ends this wait: waking for each who asks would interrupt the event loop as often.
+                time.sleep(max(0.0, self._next_sync - time.monotonic()))
+            self._hurry.clear()
+            self._work.clear()
             self._round()
         for last_chance in (self._round, self._finish):
             for destination in self._destinations:
@@ -229,6 +233,7 @@ class LogWriter:
             for destination in logger.destinations:
                 ok &= self._attempt(destination, partial(self._write, logger, destination, bool(waiting)))
         if waiting:
+            self._next_sync = time.monotonic() + SYNC_SECONDS
             ok &= self._sure
             self._sure = True
             self._notify(partial(_answer, waiting, ok))
