@@ -180,6 +180,11 @@ def plain_from(argument: bytes) -> tuple[str, str, bytes] | None:
 def plain_to(argument: bytes) -> tuple[str, str, bytes] | None:
     """The same for `TO:<dot-string@domain> …`."""
 
+# --- mime.pxi ---------------------------------------------------------------------------------------------
+
+def count_fields(content: bytes, name: bytes) -> int:
+    """How many header fields of that name, which is in lower case, stand before the first blank line of a message."""
+
 # --- report.pxi -------------------------------------------------------------------------------------------
 
 UNREADABLE_REASONS: tuple[str, ...]
@@ -228,6 +233,16 @@ def scan_report(
     None: it does not claim to be one; a message that is not multipart/… costs no more than its header section.
     `dot_stuffed`: lines are as they were in DATA (RFC 5321 §4.5.2). `null_sender`: the reverse-path is `<>`, so a
     multipart/mixed message with a delivery-status part counts. Time is linear in the size of the message.
+    """
+
+# --- json.pxi ---------------------------------------------------------------------------------------------
+
+def fill_gaps(pieces: tuple[bytes, ...], values: tuple[str | int | bytes | None, ...]) -> bytes:
+    """The pieces, one more than there are values, with a value as JSON between any two of them.
+
+    Bytes are JSON already and go in as they are. Raises TypeError for a value of another type, UnicodeEncodeError for
+    a text with lone surrogates, OverflowError for an integer of more than 64 bits with its sign, ValueError where the
+    numbers do not match or there are more than 64 values.
     """
 
 # --- counters.pxi -----------------------------------------------------------------------------------------

@@ -108,6 +108,16 @@ cdef FieldEvent field_next(LineReader* r, uint8_t initial, Field* field) noexcep
     return END_OF_FIELDS
 
 
+def count_fields(bytes content not None, bytes name not None):
+    cdef LineReader reader = line_reader(octets_of(content), octets_of(content) + len(content), True)
+    cdef Span wanted = Span(octets_of(name), len(name))
+    cdef Field field
+    cdef int count = 0
+    while field_next(&reader, wanted.p[0], &field) == FIELD:
+        count += equals_folded(field.name, wanted)
+    return count
+
+
 # --- delimiter lines ---
 
 cdef Delimiter delimiter_end(const uint8_t* p, const uint8_t* end, const uint8_t** following) noexcept nogil:

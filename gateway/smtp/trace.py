@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from gateway._fastpath import count_fields
+
 MAX_HOPS = 100  # RFC 5321 §6.3: a large threshold, at least 100 Received headers
 PRODUCT = "relay-gateway"
 _FOLD = 75  # octets of base64 on a line
@@ -66,13 +68,8 @@ def hops(chunks: Sequence[bytes]) -> int:
     """How many Received headers a message has. chunks: its content as received."""
     if not chunks:
         return 0
-    head = chunks[0]
-    end = head.find(b"\r\n\r\n")
-    if end < 0 and len(chunks) > 1:
-        head = b"".join(chunks)
-        end = head.find(b"\r\n\r\n")
-    header = (head[:end] if end >= 0 else head).lower()
-    return header.count(b"\nreceived:") + header.startswith(b"received:")
+    head = chunks[0] if len(chunks) == 1 or b"\r\n\r\n" in chunks[0] else b"".join(chunks)
+    return count_fields(head, b"received")
 
 
 @lru_cache(maxsize=4)
