@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.gateway_process"]  # the fixture `start`
+pytest_plugins = ["tests.gateway_process"]  # the fixtures `start` and `sink`
 
 GATEWAY = Path(__file__).parent.parent / "gateway"
 

@@ -30,7 +30,7 @@ INIT = """
 kumo.on('init', function()
   kumo.start_esmtp_listener { listen = LISTEN, hostname = 'gw.example', relay_hosts = {} }
   kumo.start_http_listener { listen = HTTP }
-  kumo.configure_local_logs { log_dir = LOGS }
+  kumo.configure_local_logs { log_dir = LOGS, min_free_space = 0 }
 end)
 """
 TO_MAILDIR = """
@@ -169,6 +169,33 @@ def _open_files(pid: int) -> set[str]:
         return {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
     except OSError:  # it has just ended
         return set()
+
+
+class Sink:
+    """`relay-gateway sink`, storing what it gets in `maildir`."""
+
+    def __init__(self, maildir: Path) -> None:
+        self.maildir = maildir
+        command = [sys.executable, "-m", "gateway", "sink", "--listen", "127.0.0.1:0", "--quiet", "--maildir", maildir]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().rpartition(" ")[2].strip()
+
+    def mails(self) -> list[bytes]:
+        """What it has taken."""
+        return [path.read_bytes() for path in (self.maildir / "new").iterdir()]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[Sink]:
+    """A sink that does not outlive the test."""
+    running = Sink(tmp_path / "sink")
+    yield running
+    running.kill()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ kumo.on('init', function()
     max_messages_per_connection = 5,
   }
   kumo.start_http_listener { listen = HTTP }
-  kumo.configure_local_logs { log_dir = LOGS, headers = { 'Subject' } }
+  kumo.configure_local_logs { log_dir = LOGS, min_free_space = 0, headers = { 'Subject' } }
 end)
 
 kumo.on('get_listener_domain', function(domain, listener, conn_meta)

@@ -12,7 +12,7 @@ local DOMAINS = {
 kumo.on('init', function()
   kumo.start_esmtp_listener { listen = LISTEN, hostname = 'gw.example', relay_hosts = { '127.9.0.0/16' } }
   kumo.start_http_listener { listen = HTTP }
-  kumo.configure_local_logs { log_dir = LOGS }
+  kumo.configure_local_logs { log_dir = LOGS, min_free_space = 0 }
 end)
 
 kumo.on('get_listener_domain', function(domain, listener, conn_meta)

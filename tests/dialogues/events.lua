@@ -16,7 +16,7 @@ end
 kumo.on('init', function()
   kumo.start_esmtp_listener { listen = LISTEN, hostname = 'gw.example', relay_hosts = { '127.9.0.0/16' } }
   kumo.start_http_listener { listen = HTTP }
-  kumo.configure_local_logs { log_dir = LOGS }
+  kumo.configure_local_logs { log_dir = LOGS, min_free_space = 0 }
 end)
 
 kumo.on('smtp_server_connection_accepted', function(conn_meta)

@@ -2,7 +2,7 @@
 kumo.on('init', function()
   kumo.start_esmtp_listener { listen = LISTEN, hostname = 'gw.example', relay_hosts = { '127.9.0.0/16' } }
   kumo.start_http_listener { listen = HTTP }
-  kumo.configure_local_logs { log_dir = LOGS, meta = { 'received_from' } }
+  kumo.configure_local_logs { log_dir = LOGS, min_free_space = 0, meta = { 'received_from' } }
 end)
 
 kumo.on('get_queue_config', function()

@@ -8,7 +8,7 @@ kumo.on('init', function()
     trace_headers = { received_header = false, supplemental_header = false },
   }
   kumo.start_http_listener { listen = HTTP }
-  kumo.configure_local_logs { log_dir = LOGS }
+  kumo.configure_local_logs { log_dir = LOGS, min_free_space = 0 }
 end)
 
 kumo.on('get_queue_config', function()
