@@ -7,6 +7,7 @@ docs/policy.md. Relaying is denied unless something grants it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from gateway.config import Disposition, ListenerDomain
 Lookup = Callable[[str], ListenerDomain | None]
 
 
+@dataclass(slots=True)
 class Decision:
     """What one recipient was accepted for at RCPT.
 
@@ -24,15 +26,16 @@ class Decision:
     recipient that logs other kinds, some content would be right for one and wrong for the other.
     """
 
-    __slots__ = ("log_arf", "log_oob", "recipient_class", "relay", "takes_reports")
+    relay: bool
+    log_oob: Disposition
+    log_arf: Disposition
+    takes_reports: bool = field(init=False, compare=False)
+    recipient_class: tuple[bool, bool, bool] = field(init=False, compare=False)
 
-    def __init__(self, relay: bool, log_oob: Disposition, log_arf: Disposition) -> None:
-        self.relay = relay
-        self.log_oob = log_oob
-        self.log_arf = log_arf
-        oob, arf = log_oob is not Disposition.IGNORE, log_arf is not Disposition.IGNORE
+    def __post_init__(self) -> None:
+        oob, arf = self.log_oob is not Disposition.IGNORE, self.log_arf is not Disposition.IGNORE
         self.takes_reports = oob or arf
-        self.recipient_class = (True, True, True) if relay else (False, oob, arf)
+        self.recipient_class = (True, True, True) if self.relay else (False, oob, arf)
 
 
 RELAY = Decision(True, Disposition.IGNORE, Disposition.IGNORE)
