@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from gateway.config import EgressPath, UpstreamTls
-from gateway.relay import outcome
-from gateway.relay.handover import Batch
-from gateway.relay.job import Job
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+
+from gateway import metrics
+from gateway._fastpath import CounterPage
+from gateway.config import EgressPath, Host, QueueConfig, SmtpFleet, UpstreamTls
+from gateway.relay.handover import Batch, HandOver, Status
+from gateway.relay.relay import Relay
 from gateway.smtp.address import parse_address
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import Transaction
@@ -38,7 +43,7 @@ def test_a_transaction_with_pipelining(benchmark) -> None:
     session = ready()
 
     def relay() -> None:
-        session.begin(Transaction(SENDER, RECIPIENTS, CHUNKS, size=1027))
+        session.begin(Transaction(SENDER, RECIPIENTS, CHUNKS, 1027))
         session.data_to_send()
         session.receive_data(ENVELOPE)
         session.data_to_send()
@@ -48,20 +53,67 @@ def test_a_transaction_with_pipelining(benchmark) -> None:
     benchmark(relay)
 
 
-def test_a_transaction_from_batch_to_hand_over(benchmark) -> None:
-    """Everything that is done per message except choosing a connection and moving bytes."""
-    session = ready()
+class Transport:
+    """Takes everything at once and remembers nothing."""
 
-    def relay() -> None:
-        job = Job(Batch("id", SENDER, RECIPIENTS, CHUNKS, 1027), 1.0, lambda hand_over: None)
-        transaction = job.next_transaction(100)
-        session.begin(transaction)
-        session.data_to_send()
-        session.receive_data(ENVELOPE)
-        session.data_to_send()
-        session.receive_data(VERDICT)
-        session.data_to_send()
-        job.settle(outcome.concluded(transaction))
-        job.report("site")
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        return "127.0.0.1", 40000
 
-    benchmark(relay)
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+    def writelines(self, chunks: list[bytes]) -> None:
+        pass
+
+
+class Loop:
+    """As much of an event loop as a relay needs: `run` does what would be done in a later turn."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Coroutine[None, None, None]] = []
+        self.connections: list[asyncio.Protocol] = []
+
+    def time(self) -> float:
+        return 1.0
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        pass
+
+    def create_task(self, task: Coroutine[None, None, None]) -> None:
+        self.tasks.append(task)
+
+    async def create_connection(self, protocol: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
+        connection = protocol()
+        connection.connection_made(Transport())
+        self.connections.append(connection)
+
+    def run(self) -> None:
+        while self.tasks:
+            with contextlib.suppress(StopIteration):
+                self.tasks.pop().send(None)
+
+
+def test_a_message_from_hand_over_to_done(benchmark) -> None:
+    """Everything that is done per message, except moving the bytes."""
+    loop = Loop()
+    relay = Relay(loop, CounterPage(bytearray(metrics.page_size())), "gw.example")
+    queue = QueueConfig(protocol=SmtpFleet((Host("up", "127.0.0.1", 25),)))
+    path = EgressPath(enable_tls=UpstreamTls.DISABLED, max_deliveries_per_connection=2**60)
+    done: list[HandOver] = []
+
+    def hand_over() -> None:
+        relay.hand_over(Batch("id", SENDER, RECIPIENTS, CHUNKS, 1027), queue, path, 60.0, done.append)
+
+    hand_over()
+    loop.run()
+    (connection,) = loop.connections
+    for answer in (GREETING, EHLO, ENVELOPE, VERDICT):
+        connection.data_received(answer)
+
+    def message() -> None:
+        hand_over()
+        connection.data_received(ENVELOPE)
+        connection.data_received(VERDICT)
+        assert done.pop().outcomes[0].status is Status.DELIVERED
+
+    benchmark(message)

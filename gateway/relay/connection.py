@@ -2,6 +2,8 @@
 
 It opens itself (name, TCP, TLS), moves bytes, and tells its owner what came of it. Which message goes where, and what
 is done about a failure, is gateway/relay/fleet.py; the SMTP is gateway/smtp/client.py.
+
+This module is compiled (connection.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from gateway.relay.resolver import Resolver
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import Event, Failure, State, Transaction
 
+_READY, _CLOSED, _CONCLUDED = State.READY, State.CLOSED, Event.CONCLUDED
 _INSECURE = (UpstreamTls.OPPORTUNISTIC_INSECURE, UpstreamTls.REQUIRED_INSECURE)
 
 
@@ -36,8 +39,8 @@ class Owner(Protocol):
         """Exactly once, and the last call. `session.failure` says why; `transaction` is the one cut short, if any."""
 
 
-class Connection(asyncio.Protocol):
-    """An upstream connection.
+class Connection:
+    """An upstream connection, the asyncio protocol of its socket.
 
     address: the IP address in use, "" before. source_address: "IP:PORT" of this end. transactions: begun so far.
     """
@@ -74,10 +77,9 @@ class Connection(asyncio.Protocol):
 
     # --- the owner's side ---------------------------------------------------------------------------------------------
 
-    @property
     def ready(self) -> bool:
         """True when a transaction may begin."""
-        return self.session.state is State.READY
+        return self.session.state is _READY
 
     def overdue(self, now: float) -> bool:
         """True when the upstream has used up its time; then somebody should call `quit` or `time_out`."""
@@ -126,18 +128,21 @@ class Connection(asyncio.Protocol):
         for address in addresses:
             self.address = address
             try:
-                await self._loop.create_connection(lambda: self, address, self.host.port or self._path.smtp_port)
+                await self._loop.create_connection(self._as_protocol, address, self.host.port or self._path.smtp_port)
                 return None
             except OSError as error:
                 detail = str(error)
         return self.abort(Failure.CONNECT, detail)
+
+    def _as_protocol(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, self)  # event loops ask for the methods only
 
     async def _start_tls(self) -> None:
         insecure = self._path.enable_tls in _INSECURE
         try:
             transport = await self._loop.start_tls(
                 cast(asyncio.Transport, self._transport),
-                self,
+                self._as_protocol(),
                 tls_context(insecure),
                 server_hostname=self.host.address,
                 ssl_handshake_timeout=self._path.starttls_timeout,
@@ -193,7 +198,7 @@ class Connection(asyncio.Protocol):
             self._transport.writelines(output)
 
     def _on(self, event: Event) -> None:
-        if event is Event.CONCLUDED:
+        if event is _CONCLUDED:
             self._on_concluded()
         elif event is Event.READY:
             self._owner.connection_ready(self)
@@ -213,7 +218,7 @@ class Connection(asyncio.Protocol):
             self.session.fail(Failure.PROTOCOL, "refused before all of the content was sent")
         self.transaction = None
         self._owner.transaction_concluded(self, transaction)
-        return self._end() if self.session.state is State.CLOSED else None
+        return self._end() if self.session.state is _CLOSED else None
 
     def _end(self) -> None:
         if self._ended:

@@ -1,4 +1,7 @@
-"""Which counters the relay bumps for what an upstream answered. The families themselves are in gateway/metrics.py."""
+"""Which counters the relay bumps for what an upstream answered. The families themselves are in gateway/metrics.py.
+
+This module is compiled (counting.pxd has its types), and runs as plain Python, too.
+"""
 
 from __future__ import annotations
 

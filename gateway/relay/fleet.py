@@ -3,7 +3,8 @@
 Work goes to the member with the fewest transactions in flight; where none has room it waits, first in, first out. A
 member that fails a job before the content was sent is replaced by another one; a kept connection that turns out dead
 gets one more try on a new connection to the same member. What a single connection does is gateway/relay/connection.py,
-what answers mean is gateway/relay/outcome.py.
+what answers mean is gateway/relay/outcome.py. This module is compiled (fleet.pxd has its types), and runs as plain
+Python, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gateway.smtp.client_values import Transaction
 from gateway.smtp.replies import Reply
 
 REST = 5.0  # seconds for which a member that failed is asked last
+_MOST_BUSY = 1 << 30  # more than a member ever has in flight
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +127,7 @@ class Fleet:
         if transaction is not None and connection.may_have_delivered:
             job.settle(outcome.unknown(transaction))
             self.report(job)
-        elif job.begun:
+        elif job.begun():
             self._give_up(job, outcome.failure_reply(connection.session))
         elif now >= job.deadline:
             self._give_up(job, replies.UPSTREAM_TIMEOUT)
@@ -159,9 +161,9 @@ class Fleet:
         best: Member | None = None
         for index in range(first, first + len(members)):
             member = members[index % len(members)]
-            if member not in job.tried and (best is None or member.load < best.load):
+            if member not in job.tried and (best is None or member.load() < best.load()):
                 best = member
-        return best if best is not None and best.has_room else None
+        return best if best is not None and best.has_room() else None
 
     def _give_up(self, job: Job, reply: Reply) -> None:
         job.settle_rest(reply)
@@ -184,17 +186,15 @@ class Member:
         self._host = host
         self._idle: list[Connection] = []  # last used last, so that a surplus grows old and is closed
 
-    @property
     def has_room(self) -> bool:
         """True when a job could be carried at once."""
         return bool(self._idle) or len(self.connections) < self._fleet.path.connection_limit
 
-    @property
-    def load(self) -> tuple[bool, bool, int]:
-        """What makes one member a worse choice than another."""
-        return self.resting, not self.has_room, self.busy
+    def load(self) -> int:
+        """What makes one member a worse choice than another: it rests, else it has no room, else it is busier."""
+        return (2 * self.resting + (not self.has_room())) * _MOST_BUSY + self.busy
 
-    def carry(self, job: Job, *, afresh: bool = False) -> None:
+    def carry(self, job: Job, afresh: bool = False) -> None:
         """Put the job on an idle connection, or on a new one: always with `afresh`."""
         self.busy += 1
         if self._idle and not afresh:
@@ -223,7 +223,7 @@ class Member:
         for connection, job in list(self.connections.items()):
             if not connection.overdue(now) and (job is None or now < job.deadline):
                 continue
-            if connection.ready:
+            if connection.ready():
                 self._idle.remove(connection)
                 connection.quit()
             else:
@@ -259,12 +259,12 @@ class Member:
         job = self.connections[connection]
         assert job is not None
         job.settle(outcome.concluded(transaction))
-        if not job.finished:
-            if connection.ready:
+        if not job.finished():
+            if connection.ready():
                 self._begin(connection, job)
             return
         self._release(connection)
-        if connection.ready:
+        if connection.ready():
             self._spare(connection)  # first, so that whoever is told next finds it
         self._fleet.report(job)
 

@@ -1,12 +1,13 @@
 """A batch on its way through a fleet: what is left to do for it, and the one answer it ends with.
 
-No choice of members and no I/O: gateway/relay/fleet.py drives it.
+No choice of members and no I/O: gateway/relay/fleet.py drives it. This module is compiled (job.pxd has its types), and
+runs as plain Python, too.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.relay import outcome
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.relay.connection import Connection
     from gateway.relay.fleet import Member
 
-_FINAL = (Status.DELIVERED, Status.PERMANENT)
+_DELIVERED, _PERMANENT = Status.DELIVERED, Status.PERMANENT  # these are final
 
 
 class Job:
@@ -33,8 +34,6 @@ class Job:
     rest is TRANSIENT, and a client that is told 4xx and sends everything again reaches the earlier ones twice.
     """
 
-    __slots__ = ("_done", "_outcomes", "_started", "batch", "connection", "deadline", "tried")
-
     def __init__(self, batch: Batch, deadline: float, done: Done) -> None:
         self.batch = batch
         self.deadline = deadline
@@ -42,14 +41,12 @@ class Job:
         self.connection: Connection | None = None  # the last one that was to carry it
         self._outcomes: list[RecipientOutcome] = []
         self._done = done
-        self._started = time.monotonic()  # finer than the loop's clock
+        self._started = monotonic()  # finer than the loop's clock
 
-    @property
     def begun(self) -> bool:
         """True when some recipients have their outcome already: no other member may take over any more."""
         return bool(self._outcomes)
 
-    @property
     def finished(self) -> bool:
         """True when nothing more is to be sent: all recipients have an outcome, or one was not handed over."""
         return len(self._outcomes) == len(self.batch.recipients)
@@ -60,19 +57,14 @@ class Job:
         recipients: Sequence[EnvelopeAddress] = batch.recipients
         if self._outcomes or len(recipients) > most_recipients:
             recipients = recipients[len(self._outcomes) :][:most_recipients]
-        return Transaction(
-            batch.sender,
-            recipients,
-            batch.chunks,
-            size=batch.size,
-            eight_bit=batch.eight_bit,
-            smtputf8=batch.smtputf8,
-        )
+        return Transaction(batch.sender, recipients, batch.chunks, batch.size, batch.eight_bit, batch.smtputf8)
 
     def settle(self, outcomes: list[RecipientOutcome]) -> None:
         """The outcomes of the next recipients. The rest is not tried once one of these is not final."""
         self._outcomes = self._outcomes + outcomes if self._outcomes else outcomes
-        if not self.finished and not all(settled.status in _FINAL for settled in outcomes):
+        if self.finished():
+            return
+        if not all([settled.status is _DELIVERED or settled.status is _PERMANENT for settled in outcomes]):
             self.settle_rest(replies.UPSTREAM_NOT_SENT)
 
     def settle_rest(self, reply: Reply) -> None:
@@ -82,14 +74,22 @@ class Job:
 
     def report(self, site: str) -> float:
         """Hand the outcomes to whoever asked for them. Returns the seconds that all of it took."""
-        hand_over = HandOver(self._outcomes, site, "ESMTP", time.monotonic() - self._started)
+        seconds = monotonic() - self._started
         connection = self.connection
-        if connection is not None:
-            hand_over.peer_name = connection.host.name
-            hand_over.peer_address = connection.address
-            hand_over.session_id = connection.session_id
-            hand_over.source_address = connection.source_address
-            hand_over.tls_cipher = connection.tls_cipher
-            hand_over.tls_protocol_version = connection.tls_protocol_version
+        if connection is None:
+            self._done(HandOver(self._outcomes, site, "ESMTP", seconds))
+            return seconds
+        hand_over = HandOver(
+            self._outcomes,
+            site,
+            "ESMTP",
+            seconds,
+            connection.host.name,
+            connection.address,
+            connection.session_id,
+            connection.source_address,
+            connection.tls_cipher,
+            connection.tls_protocol_version,
+        )
         self._done(hand_over)
-        return hand_over.seconds
+        return seconds

@@ -7,11 +7,14 @@ The rules, in the order in which they apply (gateway/smtp/client.py keeps to the
 - A RCPT refused (5xx): PERMANENT for that recipient, whatever becomes of the others.
 - DATA or the content refused: that answer for all recipients that had been accepted.
 - The upstream lost after the final dot may have left: UNKNOWN for those.
+
+This module is compiled (outcome.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from gateway.relay.handover import Batch, RecipientOutcome, Status
 from gateway.smtp import replies
@@ -22,6 +25,7 @@ from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.response import Answer, Response
 
 _DOT = END_OF_DATA.decode()
+_DELIVERED = Status.DELIVERED  # CPython 3.11 takes its time to find a member in its enum
 _FAILED_WITH = {
     Failure.TIMEOUT: replies.UPSTREAM_TIMEOUT,
     Failure.LOST: replies.UPSTREAM_LOST,
@@ -59,7 +63,7 @@ def concluded(transaction: Transaction) -> list[RecipientOutcome]:
         verdict = _refusal(answers[0], f"MAIL FROM:<{transaction.sender.email}>\r\n")
         return [RecipientOutcome(recipient, *verdict) for recipient in recipients]
     rcpt_answers = answers[1 : len(recipients) + 1]
-    if any(code // 100 == 4 for code, _ in rcpt_answers):
+    if transaction.deferred:
         return _deferred(transaction, rcpt_answers)
     sent = len(answers) == len(recipients) + 3
     return _with_verdict(transaction, _verdict(answers[-1], _DOT if sent else "DATA\r\n"))
@@ -72,15 +76,17 @@ def unknown(transaction: Transaction) -> list[RecipientOutcome]:
     return _with_verdict(transaction, (Status.UNKNOWN, response, reply.reason))
 
 
-_Verdict = tuple[Status, Response, Reason | None]
+_Verdict: TypeAlias = "tuple[Status, Response, Reason | None]"
 
 
 def _with_verdict(transaction: Transaction, verdict: _Verdict) -> list[RecipientOutcome]:
     """The verdict for the accepted recipients, their own answer for the refused ones."""
-    return [
-        RecipientOutcome(recipient, *(verdict if answer[0] // 100 == 2 else _rcpt_refusal(recipient, answer)))
-        for recipient, answer in zip(transaction.recipients, transaction.answers[1:], strict=False)
-    ]
+    outcomes = []
+    for place, recipient in enumerate(transaction.recipients, 1):
+        answer = transaction.answers[place]
+        status, response, reason = verdict if answer[0] // 100 == 2 else _rcpt_refusal(recipient, answer)
+        outcomes.append(RecipientOutcome(recipient, status, response, reason))
+    return outcomes
 
 
 def _deferred(transaction: Transaction, rcpt_answers: list[Answer]) -> list[RecipientOutcome]:
@@ -104,7 +110,7 @@ def _rcpt_refusal(recipient: EnvelopeAddress, answer: Answer) -> _Verdict:
 
 def _verdict(answer: Answer, command: str) -> _Verdict:
     if answer[0] // 100 == 2:
-        return Status.DELIVERED, Response.of(answer, command), None
+        return _DELIVERED, Response.of(answer, command), None
     return _refusal(answer, command)
 
 

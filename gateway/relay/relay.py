@@ -3,6 +3,8 @@
 Everything happens in callbacks on the worker's event loop; a connection being opened has a task, a message has none.
 Nothing is retried over time and nothing is stored: what cannot be handed over by the deadline comes back, and the
 client that still holds the message is told to try again.
+
+This module is compiled (relay.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations

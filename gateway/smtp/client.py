@@ -5,6 +5,8 @@ offers, and the rule that decides whether the content goes out: MAIL and DATA ac
 accepted, and none deferred, because a message must not reach some now and again all of them later. What the answers
 mean for each recipient is gateway/relay/outcome.py; sockets, clocks and TLS are gateway/relay/connection.py.
 RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3207 (STARTTLS), 6152 (8BITMIME), 6531 (SMTPUTF8).
+
+This module is compiled (client.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from gateway.smtp.response import Answer, ReplyReader
 END_OF_DATA = b".\r\n"
 BRIEF_TIMEOUT = 5.0  # seconds for RSET and QUIT, KumoMTA's default; no message depends on the answer
 
-
 # What is looked up for every message; CPython 3.11 takes its time to find a member in its enum.
-_READY, _ENVELOPE, _CONTENT, _CLOSED = State.READY, State.ENVELOPE, State.CONTENT, State.CLOSED
+_READY, _ENVELOPE, _CONTENT = State.READY, State.ENVELOPE, State.CONTENT
+_RESET, _CLOSED = State.RESET, State.CLOSED
+_CONCLUDED = Event.CONCLUDED
 
 
 class ClientSession:
@@ -28,25 +31,6 @@ class ClientSession:
 
     path: TLS, pipelining and timeouts wanted. hostname: for EHLO where the path names none.
     """
-
-    __slots__ = (
-        "_commands",
-        "_output",
-        "_path",
-        "_pipelining",
-        "_reader",
-        "_timeouts",
-        "_tls_active",
-        "answered",
-        "detail",
-        "ehlo_domain",
-        "extensions",
-        "failed_at",
-        "failure",
-        "size_limit",
-        "state",
-        "transaction",
-    )
 
     def __init__(self, path: EgressPath, hostname: str) -> None:
         self.state = State.GREETING
@@ -75,9 +59,13 @@ class ClientSession:
         reader = self._reader
         answers = reader.read(data)
         for place, answer in enumerate(answers, 1):
-            if self.state not in _IN_TRANSACTION:
+            if self.state is _ENVELOPE:
+                event = self._on_envelope(answer)
+            elif self.state is _CONTENT:
+                event = self._on_content(answer)
+            else:
                 self.answered.append((self.stage, answer[0]))
-            event = _REACTIONS[self.state](self, answer)
+                event = _REACTIONS[self.state](self, answer)
             if event is not None or self._output:
                 if place < len(answers) or reader.pending:
                     return self._out_of_step(event)
@@ -102,7 +90,7 @@ class ClientSession:
         commands += [f"RCPT TO:<{recipient.email}>\r\n" for recipient in transaction.recipients]
         commands.append("DATA\r\n")
         self._commands = commands
-        self._say("".join(commands) if self._pipelining else commands[0])
+        self._output.append(("".join(commands) if self._pipelining else commands[0]).encode())
 
     def quit(self) -> None:
         """Take leave of a session that is READY; BYE follows."""
@@ -228,7 +216,7 @@ class ClientSession:
         """Without PIPELINING: what to say after an answer to MAIL or RCPT."""
         asked = len(transaction.answers)
         refused = asked == 1 and transaction.answers[0][0] // 100 != 2
-        if refused or (asked == len(self._commands) - 1 and not transaction.content_may_follow):
+        if refused or (asked == len(self._commands) - 1 and not transaction.content_may_follow()):
             return self._conclude(State.RESET)
         self._say(self._commands[asked])
         return None
@@ -236,7 +224,7 @@ class ClientSession:
     def _on_data(self, transaction: Transaction, answer: Answer) -> Event | None:
         if answer[0] // 100 != 3:
             return self._conclude(State.RESET)
-        if not transaction.content_may_follow:
+        if not transaction.content_may_follow():
             # RFC 2920 §3.1 would have a lone dot sent here; closing cannot be mistaken for an empty message
             return self._conclude(State.CLOSED)
         transaction.content_sent = True
@@ -246,19 +234,21 @@ class ClientSession:
         return None
 
     def _on_content(self, answer: Answer) -> Event | None:
-        assert self.transaction is not None
-        if answer[0] // 100 == 3:
+        transaction = self.transaction
+        assert transaction is not None
+        code = answer[0]
+        if code // 100 == 3:
             return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
-        self.transaction.answers.append(answer)
-        if answer[0] // 100 == 2:
+        transaction.answers.append(answer)
+        if code // 100 == 2:
             return self._conclude(_READY)  # the next MAIL needs no RSET
-        return self._conclude(State.CLOSED if answer[0] == 421 else State.RESET)
+        return self._conclude(_CLOSED if code == 421 else _RESET)
 
     def _conclude(self, state: State) -> Event:
         self.state = state
-        if state is State.RESET:
+        if state is _RESET:
             self._say("RSET\r\n")
-        return Event.CONCLUDED
+        return _CONCLUDED
 
     def _on_reset(self, answer: Answer) -> Event | None:
         if answer[0] // 100 != 2:
@@ -285,7 +275,7 @@ class ClientSession:
         return event
 
 
-_IN_TRANSACTION = frozenset({State.ENVELOPE, State.CONTENT})
+# in every state but ENVELOPE and CONTENT
 _REACTIONS: dict[State, Callable[[ClientSession, Answer], Event | None]] = {
     State.GREETING: ClientSession._on_greeting,
     State.EHLO: ClientSession._on_ehlo,
@@ -293,8 +283,6 @@ _REACTIONS: dict[State, Callable[[ClientSession, Answer], Event | None]] = {
     State.STARTTLS: ClientSession._on_starttls,
     State.HANDSHAKE: ClientSession._on_unsolicited,
     State.READY: ClientSession._on_unsolicited,
-    State.ENVELOPE: ClientSession._on_envelope,
-    State.CONTENT: ClientSession._on_content,
     State.RESET: ClientSession._on_reset,
     State.QUIT: ClientSession._on_quit,
 }

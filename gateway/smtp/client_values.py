@@ -1,6 +1,7 @@
 """The words of gateway/smtp/client.py: what a session waits for, what it tells, and the transaction it carries.
 
-Values only; what is done with them is there.
+Values only; what is done with them is there. This module is compiled (client_values.pxd has its types), and runs as
+plain Python, too.
 """
 
 from __future__ import annotations
@@ -75,25 +76,11 @@ class Transaction:
     its way.
     """
 
-    __slots__ = (
-        "accepted",
-        "answers",
-        "chunks",
-        "content_sent",
-        "deferred",
-        "eight_bit",
-        "recipients",
-        "sender",
-        "size",
-        "smtputf8",
-    )
-
     def __init__(
         self,
         sender: EnvelopeAddress,
         recipients: Sequence[EnvelopeAddress],
         chunks: Sequence[bytes],
-        *,
         size: int,
         eight_bit: bool = False,
         smtputf8: bool = False,
@@ -109,7 +96,6 @@ class Transaction:
         self.deferred = False
         self.content_sent = False
 
-    @property
     def content_may_follow(self) -> bool:
         """True when the answers to MAIL and RCPT do not speak against sending the content."""
         return self.accepted > 0 and not self.deferred and self.answers[0][0] // 100 == 2

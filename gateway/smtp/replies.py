@@ -10,7 +10,7 @@ import re
 from enum import StrEnum
 from functools import lru_cache
 
-_ENHANCED_CODE = re.compile(r"(([0-9]{1,3})\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)")
+_ENHANCED_CODE = re.compile(r"([0-9]{1,3})\.[0-9]{1,3}\.[0-9]{1,3}\Z")
 
 
 class Reason(StrEnum):
@@ -117,13 +117,20 @@ def _printable(line: str) -> str:
 
 def split_enhanced(code: int, line: str) -> tuple[str, str]:
     """("5.1.1", "rest") out of "5.1.1 rest"; ("", line) where there is no enhanced code of the reply's class."""
-    match = _ENHANCED_CODE.match(line)
-    if match is None:
+    word, _, rest = line.partition(" ")
+    status_class = _status_class(word)
+    if status_class is None:
         return "", line
-    enhanced, rest = match[1], line[match.end() :]
-    if int(match[2]) == code // 100:
-        return enhanced, rest
+    if status_class == code // 100:
+        return word, rest
     return "", rest  # a class that contradicts the code would mislead the client (RFC 2034 §4)
+
+
+@lru_cache(maxsize=256)  # upstreams say the same few with every message
+def _status_class(word: str) -> int | None:
+    """The class of an enhanced code, which is its first number; None where the word is none."""
+    match = _ENHANCED_CODE.match(word)
+    return None if match is None else int(match[1])
 
 
 @lru_cache(maxsize=256)

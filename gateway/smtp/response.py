@@ -3,12 +3,13 @@
 Liberal in what RFC 5321 §4.2 leaves to taste (bare LF, no text, no enhanced code), strict where a misreading could turn
 a refusal into a delivery: every line starts with the same three digits, a reply is bounded, and nothing is skipped.
 No state of the session is known here: that is gateway/smtp/client.py.
+
+This module is compiled (response.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from gateway.smtp.replies import Reply, split_enhanced
 
@@ -16,29 +17,44 @@ MAX_REPLY = 16 * 1024  # octets; RFC 5321 §4.5.3.1.5 allows 512 a line, and an 
 
 # RFC 5321 §4.2: Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF, one code
 _REPLY = re.compile(rb"([2-5][0-9][0-9])(?:-[^\n]*\n\1)*(?: [^\n]*)?\r?\n")
-_CODES = {b"%d " % code: code for code in range(200, 600)}
 _UNFINISHED = re.compile(rb"([2-5][0-9][0-9])-[^\n]*\n(?:\1-[^\n]*\n)*\Z")
 
 Answer = tuple[int, bytes]  # a reply's code, and all its octets
 
 
-@dataclass(slots=True)
 class Response:
-    """A reply as log records show it. `command` is what it answers, with its CRLF; None where nothing was asked."""
+    """A reply as log records show it.
 
-    code: int
-    enhanced: str  # "" where the reply has none
-    content: str  # the text without the codes; "\\n" separates lines
-    command: str | None = None
+    enhanced: "" where the reply has none. content: the text without the codes; "\\n" separates lines. command: what it
+    answers, with its CRLF; None where nothing was asked.
+    """
+
+    def __init__(self, code: int, enhanced: str, content: str, command: str | None = None) -> None:
+        self.code = code
+        self.enhanced = enhanced
+        self.content = content
+        self.command = command
+
+    def __repr__(self) -> str:
+        return f"Response({self.code}, {self.enhanced!r}, {self.content!r}, {self.command!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Response) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
     @classmethod
     def of(cls, answer: Answer, command: str | None) -> Response:
         """The readable form of what an upstream answered to `command`."""
         code, octets = answer
-        first, *others = octets[4:].decode("utf-8", "replace").rstrip("\r\n").split("\n")
-        enhanced, text = split_enhanced(code, first.rstrip("\r"))
-        if others:
-            text = "\n".join([text, *(split_enhanced(code, line[4:].rstrip("\r"))[1] for line in others)])
+        text = octets[4:].decode("utf-8", "replace").rstrip("\r\n")
+        if "\n" not in text:
+            enhanced, text = split_enhanced(code, text)
+        else:
+            first, *others = [line.rstrip("\r") for line in text.split("\n")]
+            enhanced, first = split_enhanced(code, first)
+            text = "\n".join([first, *[split_enhanced(code, line[4:])[1] for line in others]])
         return cls(code, enhanced, text, command)
 
     @classmethod
@@ -54,8 +70,6 @@ class ReplyReader:
     reply. A stream that was malformed once cannot be trusted any more.
     """
 
-    __slots__ = ("malformed", "pending")
-
     def __init__(self) -> None:
         self.pending = b""
         self.malformed: str | None = None
@@ -66,8 +80,8 @@ class ReplyReader:
         answers: list[Answer] = []
         start = 0
         while start < len(buffer):
-            code = _CODES.get(buffer[start : start + 4])
-            if code is not None and (end := buffer.find(b"\n", start) + 1):  # nearly every reply: one line with a text
+            code = _code_of_last_line(buffer, start)
+            if code and (end := buffer.find(b"\n", start) + 1):  # nearly every reply: one line with a text
                 answers.append((code, buffer[start:end]))
             elif match := _REPLY.match(buffer, start):
                 end = match.end()
@@ -87,3 +101,11 @@ class ReplyReader:
             self.malformed = "a reply without an end"
         elif lines and not _UNFINISHED.match(lines):
             self.malformed = f"not a reply: {lines[:80]!r}"
+
+
+def _code_of_last_line(buffer: bytes, start: int) -> int:
+    """The code that stands there with a space behind it, as on a reply's last or only line; 0 for anything else."""
+    if len(buffer) < start + 4 or buffer[start + 3] != 0x20:
+        return 0
+    first, second, third = buffer[start] - 0x30, buffer[start + 1] - 0x30, buffer[start + 2] - 0x30
+    return 100 * first + 10 * second + third if 2 <= first <= 5 and 0 <= second <= 9 and 0 <= third <= 9 else 0

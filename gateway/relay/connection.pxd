@@ -1,0 +1,24 @@
+# The C types of connection.py, which is compiled with them.
+
+from gateway.smtp.client cimport ClientSession
+from gateway.smtp.client_values cimport Transaction
+
+cdef class Connection:
+    cdef readonly ClientSession session
+    cdef readonly Transaction transaction
+    cdef readonly object host
+    cdef readonly str session_id, address, source_address, tls_cipher, tls_protocol_version
+    cdef readonly Py_ssize_t transactions
+    cdef object _loop, _resolver, _path, _owner, _transport, _task
+    cdef double _since
+    cdef bint _unsent, _ended
+
+    cpdef bint ready(self)
+    cpdef begin(self, Transaction transaction)
+    cpdef quit(self)
+    cpdef abort(self, failure, str detail)
+    cpdef data_received(self, bytes data)
+    cpdef _flush(self)
+    cpdef _on(self, event)
+    cpdef _on_concluded(self)
+    cpdef _end(self)

@@ -1,0 +1,9 @@
+# The C types of counting.py, which is compiled with them.
+
+import cython
+
+from gateway.smtp.client_values cimport Transaction
+
+
+@cython.locals(place=Py_ssize_t, recipients=Py_ssize_t, answer=tuple)
+cpdef count_transaction(page, Transaction transaction)

@@ -1,0 +1,20 @@
+# The C types of handover.py, which is compiled with them.
+
+from gateway.smtp.address cimport EnvelopeAddress
+
+cdef class Batch:
+    cdef readonly str message_id
+    cdef readonly EnvelopeAddress sender
+    cdef readonly object recipients, chunks
+    cdef readonly Py_ssize_t size
+    cdef readonly bint eight_bit, smtputf8
+
+cdef class RecipientOutcome:
+    cdef readonly EnvelopeAddress recipient
+    cdef readonly object status, response, reason
+
+cdef class HandOver:
+    cdef readonly list outcomes
+    cdef readonly str site, protocol, peer_name, peer_address, session_id, source_address, tls_cipher
+    cdef readonly str tls_protocol_version
+    cdef readonly double seconds

@@ -1,0 +1,12 @@
+# The C types of relay.py, which is compiled with them.
+
+from gateway.relay.fleet cimport Fleet
+from gateway.relay.handover cimport Batch
+
+cdef class Relay:
+    cdef object _loop, _page, _resolver, _maildirs, _timer
+    cdef str _hostname
+    cdef dict _fleets, _by_identity
+
+    cpdef hand_over(self, Batch batch, queue, path, double deadline, done)
+    cpdef Fleet _fleet(self, protocol, path)

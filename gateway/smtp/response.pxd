@@ -1,0 +1,18 @@
+# The C types of response.py, which is compiled with them.
+
+import cython
+
+cdef class Response:
+    cdef readonly int code
+    cdef readonly str enhanced, content, command
+
+cdef class ReplyReader:
+    cdef readonly bytes pending
+    cdef readonly str malformed
+
+    @cython.locals(buffer=bytes, answers=list, start=Py_ssize_t, end=Py_ssize_t, code=int)
+    cpdef list read(self, bytes data)
+
+
+@cython.locals(first=int, second=int, third=int)
+cdef int _code_of_last_line(bytes buffer, Py_ssize_t start)
