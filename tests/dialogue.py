@@ -195,7 +195,7 @@ class EverythingIsDelivered:
     ) -> None:
         response = Response(250, "2.0.0", "taken", None)
         outcomes = [RecipientOutcome(recipient, Status.DELIVERED, response, None) for recipient in batch.recipients]
-        done(HandOver(outcomes, "memory", "192.0.2.99", "memory", "ESMTP", None, None, None, 0.0, None))
+        done(HandOver(outcomes, "memory", "ESMTP", 0.0, "memory", "192.0.2.99"))
 
 
 class RecordsInMemory:
