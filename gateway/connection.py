@@ -15,6 +15,8 @@ from gateway import metrics, tls
 from gateway._fastpath import CounterPage
 from gateway.config import ListenerParams
 from gateway.endpoints import Endpoints
+from gateway.logs import records
+from gateway.logs.identity import new_session_id
 from gateway.reception import Reception
 from gateway.services import Services
 from gateway.smtp.replies import Reason, Reply
@@ -92,7 +94,7 @@ class Connection:
         params = self._params = self._host.params_for(endpoints)
         refusal = self._host.admission(params)
         if refusal is not None:
-            self._turn_away(refusal)
+            self._turn_away(refusal, params, endpoints)
             return
         self._page.add(_OPEN)
         self._host.opened(self)
@@ -247,10 +249,14 @@ class Connection:
         self._reception.end(what, reason, enhanced)
         self._flush()
 
-    def _turn_away(self, refusal: Reply) -> None:
+    def _turn_away(self, refusal: Reply, params: ListenerParams, endpoints: Endpoints) -> None:
         assert refusal.reason is not None
         self._page.add(_REFUSED_SLOTS[refusal.reason])
         self._page.add(_CONNECT_REJECTIONS[refusal.reason])
+        if refusal.reason is not Reason.STORAGE and not self._logs.full:  # a flood of records must not make that worse
+            origin = records.Origin("", endpoints.peer_address, new_session_id())
+            now_ns = self._host.services.now_ns()
+            self._logs.submit(records.rejection(refusal, origin, now_ns, command=None, meta=params.meta))
         self._transport.write(refusal.wire)
         self._close()
 

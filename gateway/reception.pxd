@@ -9,7 +9,7 @@ cdef class Reception:
     cdef readonly ServerSession session  # None once the client is gone
     cdef object _services, _policy, _page, _params, _endpoints, _resume, _session_id, _conn, _before_ehlo, _facts
     cdef list _decisions
-    cdef object _tls, _refused_recipient, _refused_sender
+    cdef object _tls
     cdef bint _peer_is_relay_host, _advancing, _asked_lua
     cdef MessageReceived _message
     cdef Transaction _transaction

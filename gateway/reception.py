@@ -23,7 +23,7 @@ from gateway.policy.engine import PolicyError, Rejected
 from gateway.services import Services
 from gateway.smtp import replies, trace
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import Refused, parse_mail, parse_rcpt
+from gateway.smtp.commands import address_in
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
@@ -104,8 +104,6 @@ class Reception:
         self._facts: SessionFacts | None = None
         self._decisions: list[Decision] = []
         self._tls: tuple[str, str] | None = None  # protocol version and cipher
-        self._refused_recipient: EnvelopeAddress | None = None
-        self._refused_sender: EnvelopeAddress | None = None
         self._message: MessageReceived | None = None
         self._transaction: Transaction | None = None
         self._advancing = False
@@ -203,7 +201,10 @@ class Reception:
     def _auth(self, event: AuthRequested) -> None:
         try:
             identity = self._policy.auth_plain(event.authorization, event.authentication, event.password, self._conn)
-        except (Rejected, PolicyError):
+        except Rejected:
+            self._page.add(_AUTH["refused"])
+            raise
+        except PolicyError:
             self._page.add(_AUTH["error"])
             raise
         self._page.add(_AUTH["refused" if identity is None else "accepted"])
@@ -215,14 +216,12 @@ class Reception:
         self._facts = None
 
     def _mail(self, event: MailRequested) -> None:
-        self._refused_sender = event.command.sender
         if "smtp_server_mail_from" in self._policy.handles:
             self._policy.mail_from(event.command.sender, self._conn)
         self._decisions = []
         self._reply(replies.MAIL_OK)
 
     def _rcpt(self, event: RcptRequested) -> None:
-        self._refused_recipient = event.recipient
         decision = self._decide(event.recipient)
         if decision is None:
             self._reply(replies.relay_denied(self._endpoints.received_from))
@@ -279,8 +278,6 @@ class Reception:
         self.session.reply(reply)
         self._message = None
         self._transaction = None
-        self._refused_sender = None
-        self._refused_recipient = None
 
     def _session_facts(self, event: MessageReceived) -> SessionFacts:
         """What records and trace headers say of this session; made again only after EHLO, AUTH or STARTTLS."""
@@ -351,20 +348,12 @@ class Reception:
     def _refused(self, verb: int, argument: bytes) -> tuple[EnvelopeAddress | None, list[EnvelopeAddress]]:
         """The sender and the recipients that a refusal concerns."""
         mail = self._message.mail if self._message is not None else self.session.mail
-        sender = self._refused_sender or (mail.sender if mail is not None else None)
+        sender = mail.sender if mail is not None else None
         if verb == fp.MAIL:
-            return self._refused_sender or _address_in(verb, argument), []
+            return address_in(argument) or sender, []
         if verb == fp.RCPT:
-            recipient = self._refused_recipient or _address_in(verb, argument)
+            recipient = address_in(argument)
             return sender, [] if recipient is None else [recipient]
         if verb == END_OF_DATA:
             return sender, self._message.recipients if self._message is not None else self.session.recipients
         return sender, []
-
-
-def _address_in(verb: int, argument: bytes) -> EnvelopeAddress | None:
-    """The address in a MAIL or RCPT that was refused before anybody looked at it, over its order or a limit."""
-    try:
-        return parse_mail(argument).sender if verb == fp.MAIL else parse_rcpt(argument, smtputf8=True)
-    except Refused:
-        return None

@@ -38,6 +38,7 @@ _RELAYED = metrics.MESSAGES.slot("relayed")
 _REPORT_LOGGED = metrics.MESSAGES.slot("report_logged")
 _DISCARDED = metrics.MESSAGES.slot("discarded")
 _RECEIVED_BYTES = metrics.RECEIVED_BYTES.slot()
+_SENT_BYTES = metrics.SENT_BYTES.slot()
 
 
 class SessionFacts:
@@ -255,6 +256,8 @@ class Transaction:
 
     def _handed_over(self, delivery: Delivery, result: HandOver) -> None:
         self._results.append((delivery, result))
+        if any([outcome.status is Status.DELIVERED for outcome in result.outcomes]):
+            self._page.add(_SENT_BYTES, delivery.message.size)
         try:
             self._hand_over_next()
         except Exception:  # our own fault; nobody above us would answer the client

@@ -60,6 +60,7 @@ def test_smtplib_delivers_a_message_as_it_is(start):
         assert session.send_message(message) == {}
     (stored,) = gateway.mails()
     assert stored.endswith(message.as_bytes(policy=email.policy.SMTP))
+    assert gateway.metric("sent_bytes_total") == len(stored)
     received = email.message_from_bytes(stored, policy=email.policy.default)
     assert received["Received"].startswith("from client.example (127.0.0.1)")
     assert "X-KumoRef" in received

@@ -81,6 +81,16 @@ def parse_rcpt(argument: bytes, smtputf8: bool) -> EnvelopeAddress:
     return _mailbox(path, smtputf8, replies.RECIPIENT_SYNTAX)
 
 
+def address_in(argument: bytes) -> EnvelopeAddress | None:
+    """The address that a refused MAIL or RCPT was about, for its record; None where it cannot be read."""
+    keyword = b"FROM:" if argument[:5].upper() == b"FROM:" else b"TO:"
+    try:
+        path, _ = _split_path(argument, keyword, replies.SYNTAX)
+        return parse_mailbox(path.decode()) if path else NULL_SENDER
+    except (Refused, AddressError, UnicodeDecodeError):
+        return None
+
+
 def parse_ehlo(argument: bytes) -> str:
     """Reads the name in EHLO or HELO, normalised where it is a domain or literal.
 
