@@ -85,8 +85,8 @@ class Client(Protocol):
     """The client's end, however it is connected."""
 
     def send(self, data: bytes) -> None: ...
-    def read_line(self) -> str:
-        """The next line of the server, "" when it has closed."""
+    def read_line(self) -> str | None:
+        """The next line of the server, None when it has closed."""
 
     def start_tls(self) -> None: ...
     def eof(self) -> None: ...
@@ -128,7 +128,7 @@ class Player:
         elif kind == "EOF C":
             self.client.eof()
         elif kind == "CLOSED":
-            assert self.client.read_line() == ""
+            assert self.client.read_line() is None
         elif kind in ("U<", "U>", "U|", "EOF U"):
             assert self.upstream is not None
             upstream = self.upstream
@@ -149,10 +149,10 @@ class Player:
                 assert not [record for record in self.client.records() if covers(record, wanted)]
 
     def _server_says(self, expected: str) -> None:
-        line = self.client.read_line()
+        line = self.client.read_line() or "(nothing: it closed)"
         if expected.endswith(" ..."):
             while line[:4] == expected[:3] + "-":
-                line = self.client.read_line()
+                line = self.client.read_line() or "(nothing: it closed)"
             assert line[:4] == expected[:4], f"it said: {line}"
             return
         prefix, tilde, pattern = expected.partition("~")
@@ -245,10 +245,10 @@ class MemoryClient:
             self._reception.session.receive_data(portion)
             self._advance()
 
-    def read_line(self) -> str:
+    def read_line(self) -> str | None:
         line, _, self._said = self._said.partition(b"\r\n")
         assert line or self._reception.session.closed, "nothing was said"
-        return line.decode()
+        return line.decode() or None
 
     def start_tls(self) -> None:
         self._reception.tls_started("TLSv1_3", "TLS13_AES_256_GCM_SHA384")
@@ -289,15 +289,15 @@ class Lines:
         self._buffer = b""
         sock.settimeout(PATIENCE)
 
-    def read(self) -> str:
-        """A line without its CRLF; "" when the other side has closed."""
+    def read(self) -> str | None:
+        """A line without its CRLF; None when the other side has closed."""
         while b"\r\n" not in self._buffer:
             try:
                 data = self.sock.recv(65_536)
             except ConnectionResetError:
                 data = b""
             if not data:
-                return ""
+                return None
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\r\n")
         return line.decode()
@@ -319,7 +319,7 @@ class SocketClient:
     def send(self, data: bytes) -> None:
         self._lines.sock.sendall(data)
 
-    def read_line(self) -> str:
+    def read_line(self) -> str | None:
         return self._lines.read()
 
     def start_tls(self) -> None:
@@ -375,9 +375,10 @@ class ScriptedUpstream:
             return
         line = self._connection().read()
         while self._skipping and line != text:
-            assert line, f"closed before it said {text}"
+            assert line is not None, f"closed before it said {text}"
             line = self._connection().read()
         self._skipping = False
+        assert line is not None, "it was closed"
         prefix, tilde, pattern = text.partition("~")
         matches = line.startswith(prefix) and re.search(pattern, line[len(prefix) :]) if tilde else line == text
         assert matches, f"upstream received: {line}"
@@ -394,7 +395,7 @@ class ScriptedUpstream:
         if self._lines is None:
             self._lines = Lines(self._listening.accept()[0])
             self.say("220 fleet.example ESMTP")
-            assert self._lines.read().startswith("EHLO ")
+            assert (self._lines.read() or "").startswith("EHLO ")
             self.say("250-fleet.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 10000000")
         return self._lines
 

@@ -66,10 +66,11 @@ class Gateway:
         self.write_policy(policy)
         self._reader = DirectoryReader(str(self.logs))
         self._records: list[dict[str, Any]] = []
+        self._clients: list[smtplib.SMTP] = []
         command = [sys.executable, "-m", "gateway", "run", "--policy", str(self.policy_file)]
         command += ["--announce", str(self.announce_file), *options]
         with open(self.log_file, "wb") as log:
-            self.process = subprocess.Popen(command, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(command, cwd=folder, stderr=log, start_new_session=True)
 
     def write_policy(self, policy: str) -> None:
         """Puts another policy in place; SIGHUP makes the gateway read it."""
@@ -99,8 +100,10 @@ class Gateway:
         return host, int(port)
 
     def smtp(self, source: str = "127.0.0.1") -> smtplib.SMTP:
-        """A client; any 127.x.y.z will do for its address."""
-        return smtplib.SMTP(*self.address, "client.example", PATIENCE, source_address=(source, 0))
+        """A client, closed with the gateway if not before; any 127.x.y.z will do for its address."""
+        client = smtplib.SMTP(*self.address, "client.example", PATIENCE, source_address=(source, 0))
+        self._clients.append(client)
+        return client
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page of the admin process."""
@@ -162,6 +165,8 @@ class Gateway:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.close()
+        for client in self._clients:
+            client.close()
 
 
 def _open_files(pid: int) -> set[str]:
@@ -176,8 +181,13 @@ class Sink:
 
     def __init__(self, maildir: Path) -> None:
         self.maildir = maildir
-        command = [sys.executable, "-m", "gateway", "sink", "--listen", "127.0.0.1:0", "--quiet", "--maildir", maildir]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.address = "127.0.0.1:0"
+        self.start()
+
+    def start(self) -> None:
+        """Runs it, after kill() again at the same address."""
+        command = [sys.executable, "-m", "gateway", "sink", "--listen", self.address, "--quiet"]
+        self.process = subprocess.Popen([*command, "--maildir", self.maildir], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().rpartition(" ")[2].strip()
 
@@ -186,6 +196,7 @@ class Sink:
         return [path.read_bytes() for path in (self.maildir / "new").iterdir()]
 
     def kill(self) -> None:
+        """Ends it at once."""
         self.process.kill()
         self.process.communicate()
 

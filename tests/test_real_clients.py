@@ -146,8 +146,6 @@ def test_a_decision_for_one_session_grants_nothing_to_another(start):
         assert codes == [550, 250, 550, 550]
     assert gateway.metric('decisions_total{outcome="relay",source="cache"}') == 2
     assert gateway.metric('decisions_total{outcome="denied",source="cache"}') >= 8
-    for session in sessions:
-        session.close()
 
 
 # --- curl -------------------------------------------------------------------------------------------------------------

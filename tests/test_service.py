@@ -1,0 +1,392 @@
+"""The service as operators meet it: stopping, reloading, dying workers, limits, the quickstart, and above all the
+delivery contract: what got a 250 is where it belongs, whatever is killed meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.dialogue import ScriptedUpstream
+from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, TO_UPSTREAMS, Gateway, Sink, wait_until
+
+ROOT = Path(__file__).parent.parent
+OPEN = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
+CLOSED = INIT
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    scripted = ScriptedUpstream()
+    yield scripted
+    scripted.stop()
+
+
+def begin_data(session: smtplib.SMTP) -> None:
+    """A transaction up to the middle of its content."""
+    session.ehlo()
+    session.mail("a@out.example")
+    assert session.rcpt("b@far.example")[0] == 250
+    assert session.docmd("DATA")[0] == 354
+    session.send("Subject: under way\r\n\r\nfirst half\r\n")
+
+
+def finish_data(session: smtplib.SMTP) -> tuple[int, bytes]:
+    session.send("second half\r\n.\r\n")
+    return session.getreply()
+
+
+def is_closed(session: smtplib.SMTP) -> bool:
+    """Whether the server has closed; the client then does so, too."""
+    assert session.sock is not None
+    closed = session.sock.recv(1) == b""
+    session.close()
+    return closed
+
+
+def refuses_connections(gateway: Gateway) -> bool:
+    try:
+        socket.create_connection(gateway.address, PATIENCE).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_ends_idle_sessions_and_lets_a_transaction_finish(start):
+    gateway = start(OPEN + TO_MAILDIR, "--workers", "2")
+    idle, busy = gateway.smtp(), gateway.smtp()
+    idle.ehlo()
+    begin_data(busy)
+    gateway.process.terminate()
+    assert idle.getreply() == (421, b"4.3.2 gw.example shutting down")
+    assert is_closed(idle)
+    wait_until(lambda: refuses_connections(gateway), "connections are refused")
+    assert finish_data(busy)[0] == 250
+    assert busy.getreply() == (421, b"4.3.2 gw.example shutting down")
+    assert is_closed(busy)
+    assert gateway.process.wait(PATIENCE) == 0
+    assert [mail.endswith(b"first half\r\nsecond half\r\n") for mail in gateway.mails()] == [True]
+    types = [record["type"] for record in gateway.records() if record["response"]["code"] != 421]
+    assert types == ["Reception", "Delivery"]
+
+
+def test_sigterm_waits_for_the_fleets_answer(start, upstream):
+    gateway = start(OPEN + TO_UPSTREAMS, "--workers", "1", upstreams=[upstream.address])
+    session = gateway.smtp()
+    begin_data(session)
+    session.send("second half\r\n.\r\n")
+    upstream.expect("~^MAIL FROM:<a@out.example>")
+    gateway.process.terminate()
+    wait_until(lambda: refuses_connections(gateway), "connections are refused")
+    for answer in ("250 ok", "250 ok", "354 go"):
+        upstream.say(answer)
+    upstream.expect("...")
+    upstream.expect(".")
+    upstream.say("250 queued")
+    assert session.getreply()[0] == 250
+    assert session.getreply()[0] == 421
+    assert is_closed(session)
+    upstream.expect("QUIT")
+    upstream.close()
+    assert gateway.process.wait(PATIENCE) == 0
+
+
+def test_the_drain_deadline_ends_what_does_not_finish(start):
+    gateway = start(OPEN + TO_MAILDIR, "--workers", "1", "--drain-timeout", "0.1")
+    session = gateway.smtp()
+    begin_data(session)
+    assert gateway.stop() == 0
+    assert is_closed(session)
+    assert gateway.mails() == []
+
+
+# --- reloading --------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_policy_takes_over_and_a_transaction_under_way_finishes_under_the_old_one(start):
+    gateway = start(OPEN + TO_MAILDIR, "--workers", "2")
+    busy = gateway.smtp()
+    begin_data(busy)
+    gateway.reload(CLOSED + TO_MAILDIR)
+    gateway.announced(epoch=2)
+    with gateway.smtp() as later:
+        later.ehlo()
+        later.mail("a@out.example")
+        assert later.rcpt("b@far.example")[0] == 550
+    assert finish_data(busy)[0] == 250
+    assert busy.getreply()[0] == 421
+    assert gateway.metric('policy_reloads_total{result="ok"}') == 1
+
+
+def test_a_bad_policy_changes_nothing_and_is_told(start):
+    gateway = start(OPEN + TO_MAILDIR, "--workers", "1")
+    session = gateway.smtp()
+    session.ehlo()
+    gateway.reload("kumo.on('init', function() kumo.start_esmtp_listener { listne = LISTEN } end)")
+    wait_until(lambda: gateway.metric('policy_reloads_total{result="failed"}') == 1, "the failed reload is counted")
+    assert session.sendmail("a@out.example", "b@far.example", "Subject: x\r\n\r\n") == {}
+    assert gateway.get("/readyz")[0] == 200
+    assert gateway.metric("policy_epoch") == 1
+    assert "listne" in gateway.diagnostics()
+    gateway.reload(OPEN + TO_MAILDIR)
+    gateway.announced(epoch=2)
+
+
+def test_no_client_is_turned_away_while_policies_change(start):
+    gateway = start(OPEN + TO_MAILDIR, "--workers", "2")
+    stop, sent, failures = threading.Event(), [], []
+
+    def send_on() -> None:
+        while not stop.is_set():
+            try:
+                with gateway.smtp() as session:
+                    session.sendmail("a@out.example", "b@far.example", "Subject: x\r\n\r\n")
+                sent.append(1)
+            except smtplib.SMTPResponseException as error:
+                if error.smtp_code != 421:  # which says "come again"
+                    failures.append(error)
+            except smtplib.SMTPServerDisconnected:
+                pass  # behind a 421
+            except OSError as error:
+                failures.append(error)
+
+    gateway.announced()
+    thread = threading.Thread(target=send_on)
+    thread.start()
+    for epoch in (2, 3, 4):
+        seen = len(sent)
+        gateway.reload(OPEN + TO_MAILDIR)
+        gateway.announced(epoch)
+        wait_until(lambda seen=seen: len(sent) > seen + 5, "messages went on")
+    stop.set()
+    thread.join()
+    assert failures == []
+    assert len(gateway.mails()) >= len(sent)
+
+
+# --- workers that die -------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_workers_clients_wait_at_its_socket_and_are_served(start):
+    gateway = start(OPEN + TO_MAILDIR, "--workers", "1")
+    with gateway.smtp() as session:
+        session.sendmail("a@out.example", "b@far.example", "Subject: x\r\n\r\n")
+    wait_until(lambda: gateway.metric("connections_open") == 0, "the connection is counted as closed")
+    before = gateway.get("/metrics")[1]
+    (pid,) = gateway.workers()
+    os.kill(pid, signal.SIGKILL)
+    with gateway.smtp() as session:  # the socket is the supervisor's: it goes on listening
+        session.sendmail("a@out.example", "b@far.example", "Subject: x\r\n\r\n")
+    (replacement,) = gateway.workers()
+    assert replacement != pid
+    assert gateway.metric("worker_restarts_total") == 1
+    assert gateway.metric('messages_total{disposition="relayed"}') == 2
+    counter = re.compile(r"^(relay_gateway_\w+_total(?:\{.*\})?) (\S+)$", re.MULTILINE)
+    after = dict(counter.findall(gateway.get("/metrics")[1]))
+    went_down = [name for name, value in counter.findall(before) if float(after[name]) < float(value)]
+    assert went_down == []
+    assert f"worker-0[{pid}] died" in gateway.diagnostics()
+
+
+# --- limits that need a clock or neighbours ---------------------------------------------------------------------------
+
+
+def test_an_idle_client_is_told_so_and_sent_away(start):
+    gateway = start(OPEN.replace("hostname =", "client_timeout = 0.2, hostname ="), "--workers", "1")
+    session = gateway.smtp()
+    assert session.getreply() == (421, b"4.4.2 gw.example idle too long")
+    assert is_closed(session)
+    wait_until(lambda: [r["reason"] for r in gateway.records()] == ["idle_timeout"], "a Rejection is logged")
+
+
+def test_connections_over_the_limit_are_turned_away(start):
+    gateway = start(OPEN.replace("hostname =", "max_connections = 1, hostname ="), "--workers", "1")
+    with gateway.smtp():
+        with pytest.raises(smtplib.SMTPConnectError) as refused:
+            gateway.smtp()
+        assert refused.value.smtp_code == 421
+    wait_until(lambda: gateway.metric("connections_open") == 0, "the place is free again")
+    with gateway.smtp() as session:
+        session.noop()
+    assert gateway.metric('connections_refused_total{reason="too_many_connections"}') == 1
+
+
+def test_a_message_in_many_portions_and_of_many_megabytes_arrives_whole(start, sink):
+    gateway = start(OPEN + TO_UPSTREAMS, "--workers", "1", upstreams=[sink.address])
+    lines = [b"%d " % n + b"x" * (n % 900) for n in range(30_000)]
+    content = b"Subject: big\r\n\r\n" + b"\r\n".join(lines) + b"\r\n"
+    with gateway.smtp() as session:
+        session.sendmail("a@out.example", "b@far.example", content)
+    assert [mail.endswith(content) for mail in sink.mails()] == [True]
+
+
+# --- the quickstart ---------------------------------------------------------------------------------------------------
+
+
+def test_the_quickstart_does_what_the_readme_says(start):
+    policy = (ROOT / "deploy" / "quickstart.lua").read_text()
+    for port in ("2525", "8025"):
+        assert f"'127.0.0.1:{port}'" in policy
+        policy = policy.replace(f"'127.0.0.1:{port}'", "'127.0.0.1:0'")
+    gateway = start(policy)
+    with gateway.smtp() as session:
+        session.sendmail("me@sender.example", "you@example.com", "Subject: first\r\n\r\nHello")
+    (stored,) = (gateway.folder / "var" / "maildir" / "new").iterdir()
+    assert b"\nReceived: from" in b"\n" + stored.read_bytes()
+
+    def printed() -> list[str]:
+        command = [sys.executable, "-m", "gateway", "logs", str(gateway.folder / "var" / "log")]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return re.findall(r'"type": ?"(\w+)"', out)
+
+    wait_until(lambda: printed() == ["Reception", "Delivery"], "both records")
+    assert gateway.metric('messages_total{disposition="relayed"}') == 1
+    assert gateway.stop() == 0
+
+
+# --- the delivery contract --------------------------------------------------------------------------------------------
+
+DSN = """From: MAILER-DAEMON@far.example
+Content-Type: multipart/report; report-type=delivery-status; boundary="b"
+
+--b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mx.far.example
+
+Final-Recipient: rfc822; {}@far.example
+Action: failed
+Status: 5.1.1
+
+--b--
+""".replace("\n", "\r\n")
+LOG_THEN_DROP = """
+kumo.on('get_listener_domain', function(domain)
+  return kumo.make_listener_domain { log_oob = 'LogThenDrop' }
+end)
+"""
+
+
+class Load:
+    """Clients that try each message until it gets its 250. Every attempt has a name of its own."""
+
+    def __init__(self, gateway: Gateway, content: str, *, clients: int = 4, each: int = 60) -> None:
+        gateway.announced()
+        self._gateway, self._content, self._each = gateway, content, each
+        self.acknowledged: list[str] = []
+        self._changed = threading.Condition()
+        self._threads = [threading.Thread(target=self._client, args=(number,)) for number in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _client(self, number: int) -> None:
+        session: smtplib.SMTP | None = None
+        done = attempt = 0
+        while done < self._each:
+            attempt += 1
+            name = f"m-{number}-{attempt}-"
+            try:
+                session = session or self._gateway.smtp()
+                session.sendmail("", "b@far.example", self._content.format(name))
+            except (smtplib.SMTPException, OSError):  # refused for now, or cut off: once more
+                if session is not None:
+                    session.close()
+                session = None
+                continue
+            done += 1
+            with self._changed:
+                self.acknowledged.append(name)
+                self._changed.notify()
+        if session is not None:
+            session.close()
+
+    def until(self, count: int) -> None:
+        """Waits for so many acknowledged messages."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.acknowledged) >= count, PATIENCE)
+
+    def finish(self) -> list[str]:
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        return self.acknowledged
+
+
+def under_fire(gateway: Gateway, content: str, fault: Callable[[], object], times: int = 4) -> list[str]:
+    """The acknowledged attempts of a load during which `fault` strikes at random moments."""
+    load = Load(gateway, content)
+    for moment in sorted(random.sample(range(10, 200), times)):
+        load.until(moment)
+        fault()
+    return load.finish()
+
+
+def kill_a_worker(gateway: Gateway) -> Callable[[], None]:
+    def kill() -> None:
+        os.kill(random.choice(wait_until(gateway.workers, "a worker")), signal.SIGKILL)
+
+    return kill
+
+
+def missing(acknowledged: list[str], found: list[bytes]) -> list[str]:
+    everything = b"\0".join(found)
+    return [name for name in acknowledged if name.encode() not in everything]
+
+
+SIMPLE = "Subject: {}\r\n\r\n" + "text\r\n" * 300
+
+
+def test_no_message_with_a_250_is_lost_when_workers_are_killed(start, sink):
+    gateway = start(OPEN + TO_UPSTREAMS, "--workers", "2", upstreams=[sink.address])
+    acknowledged = under_fire(gateway, SIMPLE, kill_a_worker(gateway))
+    assert len(acknowledged) == 240
+    assert missing(acknowledged, sink.mails()) == []
+    assert gateway.metric("worker_restarts_total") == 4
+
+
+def test_no_message_with_a_250_is_lost_when_members_of_the_fleet_are_killed(start, tmp_path):
+    sinks = [Sink(tmp_path / name) for name in ("one", "two")]
+    gateway = start(OPEN + TO_UPSTREAMS, "--workers", "2", upstreams=[sink.address for sink in sinks])
+
+    def kill_and_revive() -> None:
+        sink = random.choice(sinks)
+        sink.kill()
+        sink.start()
+
+    try:
+        acknowledged = under_fire(gateway, SIMPLE, kill_and_revive)
+        assert missing(acknowledged, sinks[0].mails() + sinks[1].mails()) == []
+        complete = [mail.endswith(b"text\r\n" * 300) for sink in sinks for mail in sink.mails()]
+        assert all(complete)
+    finally:
+        for sink in sinks:
+            sink.kill()
+
+
+def test_no_message_with_a_250_is_lost_from_a_maildir(start):
+    gateway = start(OPEN + TO_MAILDIR, "--workers", "2")
+    acknowledged = under_fire(gateway, SIMPLE, kill_a_worker(gateway))
+    assert missing(acknowledged, gateway.mails()) == []
+    assert all(mail.endswith(b"text\r\n" * 300) for mail in gateway.mails())
+
+
+def test_no_dropped_report_with_a_250_is_without_its_record(start):
+    gateway = start(CLOSED + LOG_THEN_DROP, "--workers", "2")
+    acknowledged = under_fire(gateway, DSN, kill_a_worker(gateway))
+    for pid in gateway.workers():  # nothing that waits in memory counts
+        os.kill(pid, signal.SIGKILL)
+    recorded = [record["recipient"].encode() for record in gateway.records() if record["type"] == "OOB"]
+    assert missing(acknowledged, recorded) == []
