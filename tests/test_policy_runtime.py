@@ -407,9 +407,10 @@ def test_a_verdict_is_honoured_in_get_listener_domain_and_not_cached() -> None:
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        ("kumo.reject(199, 'x')", "2: kumo.reject: expected a code from 200 to 599, got 199"),
-        ("kumo.reject(600, 'x')", "2: kumo.reject: expected a code from 200 to 599, got 600"),
-        ("kumo.reject('550', 'x')", "2: kumo.reject: expected a code from 200 to 599, got 550"),
+        ("kumo.reject(250, 'x')", "2: kumo.reject: expected a code from 400 to 599, got 250"),
+        ("kumo.reject(399, 'x')", "2: kumo.reject: expected a code from 400 to 599, got 399"),
+        ("kumo.reject(600, 'x')", "2: kumo.reject: expected a code from 400 to 599, got 600"),
+        ("kumo.reject('550', 'x')", "2: kumo.reject: expected a code from 400 to 599, got 550"),
         ("kumo.reject(550)", "2: kumo.reject: expected a code and a text, got 1 arguments"),
         ("kumo.reject(550, {})", "2: kumo.reject: expected a text, got a table"),
         (

@@ -219,8 +219,9 @@ class Api:
 
     def _verdict(self, function: str, code: object, text: object) -> tuple[int, str]:
         number = int(code) if isinstance(code, float) and code.is_integer() else code
-        if isinstance(number, bool) or not isinstance(number, int) or not 200 <= number <= 599:
-            self._fail(f"kumo.{function}: expected a code from 200 to 599, got {self.lua.text(code)}")
+        if isinstance(number, bool) or not isinstance(number, int) or not 400 <= number <= 599:
+            # Nothing else refuses: a 2xx would promise a delivery that nobody undertook.
+            self._fail(f"kumo.{function}: expected a code from 400 to 599, got {self.lua.text(code)}")
         if not isinstance(text, str):
             self._fail(f"kumo.{function}: expected a text, got a {kind_of(text)}")
         return number, inward(text).strip() or "refused"  # a reply must say something (RFC 5321 §4.2)
