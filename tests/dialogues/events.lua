@@ -8,6 +8,8 @@ local function obey(name)
     kumo.reject(421, '4.3.2 go away')
   elseif name:find 'disconnect' then
     kumo.disconnect(550, '5.7.0 enough', 'FollowWith421')
+  elseif name:find 'accept' then
+    kumo.reject(250, 'fine')
   elseif name:find 'fail' then
     error('a fault in the policy: ' .. name)
   end
