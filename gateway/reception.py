@@ -340,9 +340,8 @@ class Reception:
             sender=sender,
             recipients=recipients,
             meta=self._conn.values,
+            unreadable=self._transaction.unreadable if self._transaction is not None else None,
         )
-        if self._transaction is not None and self._transaction.unreadable is not None:
-            record["report_unreadable"] = self._transaction.unreadable
         self._services.logs.submit(record)
 
     def _refused(self, verb: int, argument: bytes) -> tuple[EnvelopeAddress | None, list[EnvelopeAddress]]:

@@ -193,7 +193,7 @@ class Transaction:
             self._reports[message.id] = found, bool(relayed)
             self._dropped_report = self._dropped_report or len(relayed) < len(message.recipients)
         elif found.kind is not None:
-            count(found, message, [], relayed=True, page=self._page)
+            count(found, message, logged=False, relayed=True, page=self._page)
         return relayed
 
     def _add_supplemental_header(self, message: Message) -> None:
@@ -318,15 +318,13 @@ class Transaction:
         for message, queue_name in self._messages:
             found, relayed = self._reports.get(message.id, (NOTHING, True))
             if found is NOTHING:
-                record = records.reception(message, origin, queue_name, now_ns)
-                if self.unreadable is not None:
-                    record["report_unreadable"] = self.unreadable
+                record = records.reception(message, origin, queue_name, now_ns, self.unreadable)
                 services.logs.submit(record, message)
                 continue
             logged = found.records(message, origin, queue_name, now_ns)
             for record in logged:
                 self._report_is_logged = services.logs.submit(record, message) or self._report_is_logged
-            count(found, message, logged, relayed=relayed, page=services.page)
+            count(found, message, logged=bool(logged), relayed=relayed, page=services.page)
 
     def _log_hand_overs(self, refused: bool) -> None:
         """What became of each hand-over. The Rejection of a refused message is logged with its reply."""
@@ -338,7 +336,7 @@ class Transaction:
             if refused and all([outcome.status is Status.PERMANENT for outcome in result.outcomes]):
                 continue  # never accepted, so there is nothing to bounce: the Rejection says it all
             for record in records.handed_over(
-                delivery.message, origin, delivery.queue_name, result, now_ns, egress_pool=delivery.queue.egress_pool
+                delivery.message, origin, delivery.queue_name, result, now_ns, delivery.queue.egress_pool
             ):
                 services.logs.submit(record, delivery.message)
 

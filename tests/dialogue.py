@@ -36,6 +36,7 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import EgressPath, QueueConfig
 from gateway.endpoints import Endpoints
+from gateway.logs.encoding import Record, to_json
 from gateway.policy.engine import Policy
 from gateway.policy.listener import ParamsTable
 from gateway.reception import Reception
@@ -206,8 +207,8 @@ class RecordsInMemory:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
 
-    def submit(self, record: dict[str, Any], message: object = None) -> bool:
-        self.records.append(json.loads(json.dumps(record)))
+    def submit(self, record: Record, message: object = None) -> bool:
+        self.records.append(json.loads(record.line(to_json(record.meta))))
         return True
 
     def durable(self, done: Callable[[bool], None]) -> None:

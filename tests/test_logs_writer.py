@@ -21,6 +21,7 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs, RecordSettings
 from gateway.logs import writer as writer_module
+from gateway.logs.encoding import GAP, Form, Record
 from gateway.logs.reader import DirectoryReader
 from gateway.logs.segments import Segment, is_complete, list_segments
 from gateway.logs.writer import LogWriter
@@ -107,8 +108,8 @@ class FailingDisk:
         monkeypatch.setattr(os, function, call)
 
 
-def record(n: int, kind: str = "Reception", **meta: Any) -> dict[str, Any]:
-    return {"type": kind, "n": n, "meta": meta, "headers": {}}
+def record(n: int, kind: str = "Reception", filler: str = "", **meta: Any) -> Record:
+    return Record(Form({"type": kind, "n": n, "filler": filler, "meta": GAP, "headers": GAP}), meta)
 
 
 A_MESSAGE = Message(
@@ -154,7 +155,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_a_segment_ends_at_max_file_size_before_compression(harness):
     writer = harness.writer(harness.logger(max_file_size=1000))
     for n in range(3):
-        writer.submit({**record(n), "filler": "x" * 2000})
+        writer.submit(record(n, filler="x" * 2000))
         assert harness.durable(writer)
     paths = list_segments(str(harness.directory))
     assert len(paths) == 3
@@ -565,13 +566,15 @@ SUBMIT_UNTIL_KILLED = textwrap.dedent("""
     from gateway import metrics
     from gateway._fastpath import CounterPage
     from gateway.config import LocalLogs
+    from gateway.logs.encoding import GAP, Form, Record
     from gateway.logs.writer import LogWriter
 
     answers = queue.SimpleQueue()
     config = LocalLogs(log_dir=sys.argv[1], min_free_space=0, min_free_inodes=0, max_file_size=200_000)
     writer = LogWriter([config], CounterPage(bytearray(metrics.page_size())), call_soon=lambda call: call())
     for n in range(10**9):
-        writer.submit({"type": "Reception", "n": n, "meta": {}, "headers": {}, "filler": os.urandom(n % 400).hex()})
+        layout = {"type": "Reception", "n": n, "meta": GAP, "headers": GAP, "filler": os.urandom(n % 400).hex()}
+        writer.submit(Record(Form(layout), {}))
         if n % 200 == 0:
             os.write(1, b"submitted %d %d\\n" % (n, time.monotonic_ns()))
             writer.durable(lambda ok, n=n: os.write(1, b"durable %d %d\\n" % (n, ok)))

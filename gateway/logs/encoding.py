@@ -1,4 +1,7 @@
-"""From a record to the bytes of a segment: which metadata and headers a logger shows, JSON, templates. No I/O."""
+"""From a record to the bytes of a segment: which metadata and headers a logger shows, JSON, templates. No I/O.
+
+This module is compiled (encoding.pxd has its types), and runs as plain Python, too.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,50 @@ import jinja2
 import orjson
 from jinja2 import TemplateError
 
-from gateway.logs.records import Record
+from gateway._fastpath import fill_gaps
 
-__all__ = ["Selection", "Template", "TemplateError", "encode"]
+__all__ = ["GAP", "Form", "Record", "Selection", "Template", "TemplateError", "to_json"]
+
+# Stands in a layout for a value that every record has its own of. The octet is one that JSON text never has.
+GAP = orjson.Fragment(b"\0")
+EMPTY = b"{}"
+
+
+class Form:
+    """What a type's records have in common: the JSON around their gaps, encoded once.
+
+    layout: all keys in their order; GAP where the values differ, and at least for `meta` and `headers`.
+    """
+
+    def __init__(self, layout: Mapping[str, Any]) -> None:
+        self.type = layout["type"]
+        self.pieces = tuple((to_json(layout) + b"\n").split(b"\0"))
+
+
+class Record:
+    """One record: a form and what fills its gaps, in their order. Whether `meta` and `headers` are shown is each
+    logger's business, so these two are put in by whoever asks for the line.
+
+    meta: all of the metadata. before, behind: the values of the gaps before `meta` and behind `headers`; text,
+    integers, None, or bytes that are JSON already.
+    """
+
+    def __init__(
+        self, form: Form, meta: Mapping[str, Any], before: tuple[Any, ...] = (), behind: tuple[Any, ...] = ()
+    ) -> None:
+        self.form = form
+        self.meta = meta
+        self._before = before
+        self._behind = behind
+
+    def line(self, meta: bytes = EMPTY, headers: bytes = EMPTY) -> bytes:
+        """The record as one line of JSON, whatever policy and peers put into it. meta, headers: JSON objects."""
+        values = (*self._before, meta, headers, *self._behind)
+        try:
+            return fill_gaps(self.form.pieces, values)
+        except (TypeError, OverflowError, UnicodeEncodeError):
+            encoded = [value if isinstance(value, bytes) else to_json(value) for value in values]
+            return fill_gaps(self.form.pieces, tuple(encoded))
 
 
 class Selection:
@@ -58,12 +102,12 @@ def _patterns(patterns: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]
     return exact, tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
 
 
-def encode(record: Record) -> bytes:
-    """The record as one line of JSON, whatever policy and peers put into it."""
+def to_json(value: Any) -> bytes:
+    """JSON of anything at all."""
     try:
-        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(value)
     except TypeError:  # lone surrogates, integers beyond 64 bits, keys that are no strings
-        return orjson.dumps(_plain(record), option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(_plain(value))
 
 
 def _plain(value: Any) -> Any:
@@ -78,7 +122,9 @@ def _plain(value: Any) -> Any:
         return value.decode("utf-8", "replace")
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**64):
+    if value is None or value is GAP or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
         return value
     return str(value)
 

@@ -1,15 +1,20 @@
 """The log records: one pure function per type, which lays a record out as KumoMTA does. docs/log-records.md
 explains every field. No I/O and no clock; what of `meta` and `headers` is shown is each logger's business
 (encoding.py), so a record starts with all of the metadata.
+
+A type that comes with every message has a form, made of the layout once; a rare one is laid out each time.
+
+This module is compiled (records.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from gateway.logs.encoding import GAP, Form, Record, to_json
 from gateway.logs.identity import node_id
 from gateway.relay.handover import HandOver, RecipientOutcome, Status
 from gateway.smtp.address import EnvelopeAddress
@@ -19,12 +24,12 @@ if TYPE_CHECKING:
     from gateway.message import Message
     from gateway.reports.rfc3464 import OutOfBand
 
-Record = dict[str, Any]
+Keys = dict[str, Any]
 
 RECORD_TYPES = ("Reception", "Delivery", "TransientFailure", "Bounce", "Rejection", "OOB", "Feedback")
 
 # Every key in its place; a record of any type is this with its own values put in, and optional keys behind.
-_LAYOUT: Record = {
+_LAYOUT: Keys = {
     "type": "",
     "id": "",
     "sender": "",
@@ -44,8 +49,8 @@ _LAYOUT: Record = {
     "egress_source": None,
     "source_address": None,
     "feedback_report": None,
-    "meta": {},
-    "headers": {},
+    "meta": GAP,
+    "headers": GAP,
     "delivery_protocol": None,
     "reception_protocol": None,
     "nodeid": "",
@@ -57,8 +62,6 @@ class Origin:
 
     peer_name: the name given with EHLO or HELO, or "". peer_address: the client's IP address.
     """
-
-    __slots__ = ("_base", "peer_address", "protocol")
 
     def __init__(
         self,
@@ -73,31 +76,35 @@ class Origin:
     ) -> None:
         self.peer_address = peer_address
         self.protocol = protocol
-        self._base = _LAYOUT | {
-            "peer_address": {"name": peer_name, "addr": peer_address},
-            "reception_protocol": protocol,
-            "nodeid": node_id(),
-            **_session_keys(tls_cipher, tls_protocol_version, tls_peer_subject_name, session_id),
-        }
+        self._peer = {"name": peer_name, "addr": peer_address}
+        self._session = _session(tls_cipher, tls_protocol_version, tls_peer_subject_name, session_id)
+        self.peer_json = to_json(self._peer)
+        self.optional_keys = tuple(self._session)
+        self.behind = (protocol, *map(_json_of_list, self._session.values()))
 
-    def record(self, values: Record) -> Record:
+    def layout(self, values: Keys) -> Keys:
         """The layout with this session's values and `values`."""
-        return self._base | values
+        session = {"peer_address": self._peer, "reception_protocol": self.protocol, "nodeid": node_id()}
+        return _LAYOUT | session | self._session | values
 
 
 _TLS_KEYS = ("tls_cipher", "tls_protocol_version", "tls_peer_subject_name")
 
 
-def _session_keys(
+def _session(
     tls_cipher: str | None, tls_protocol_version: str | None, subject: Sequence[str], session_id: str | None
-) -> Record:
+) -> Keys:
     """The optional keys at the end of a record, which are absent rather than null."""
-    keys: Record = {}
+    keys: Keys = {}
     if tls_cipher is not None:
         keys |= zip(_TLS_KEYS, (tls_cipher, tls_protocol_version, list(subject)), strict=True)
     if session_id is not None:
         keys["session_id"] = session_id
     return keys
+
+
+def _json_of_list(value: Any) -> Any:
+    return to_json(value) if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=8)
@@ -107,13 +114,16 @@ def _date_and_time(seconds: int) -> str:
 
 def rfc3339(ns: int) -> str:
     """Nanoseconds since 1970 in the form of `event_time`."""
-    return f"{_date_and_time(ns // 1_000_000_000)}.{str(ns)[-9:]}Z"  # its last nine digits are the fraction
+    seconds = ns // 1_000_000_000
+    fraction = ns % 1_000_000_000
+    return f"{_date_and_time(seconds)}.{fraction:09d}Z"
 
 
-def _reception_time(message: Message) -> tuple[int, str]:
-    microseconds = int(message.received_at * 1_000_000)
+def _rfc3339_to_the_microsecond(microseconds: int) -> str:
+    """Microseconds since 1970 in the form of `created_time`."""
     seconds = microseconds // 1_000_000
-    return seconds, f"{_date_and_time(seconds)}.{str(microseconds)[-6:]}Z"
+    fraction = microseconds % 1_000_000
+    return f"{_date_and_time(seconds)}.{fraction:06d}Z"
 
 
 def _recipient(recipients: Sequence[EnvelopeAddress]) -> str | list[str]:
@@ -123,10 +133,19 @@ def _recipient(recipients: Sequence[EnvelopeAddress]) -> str | list[str]:
     return [recipient.email for recipient in recipients] or ""
 
 
-def _response(code: int, enhanced: str, content: str, command: str | None) -> Record:
-    if not content.isprintable():
-        content = content.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
-    return {"code": code, "enhanced_code": _enhanced_code(enhanced), "content": content, "command": command}
+def _response(code: int, enhanced: str, content: str, command: str | None) -> Keys:
+    return {
+        "code": code,
+        "enhanced_code": _enhanced_code(enhanced),
+        "content": _on_one_line(content),
+        "command": command,
+    }
+
+
+def _on_one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 
 @lru_cache(maxsize=256)
@@ -139,57 +158,134 @@ def _enhanced_code(text: str) -> dict[str, int] | None:
 _RECEIVED = _response(250, "", "", None)
 
 
-def reception(message: Message, origin: Origin, queue: str, now_ns: int) -> Record:
-    """A message was accepted. queue: its queue's name. now_ns: nanoseconds since 1970."""
-    created, created_time = _reception_time(message)
-    return origin.record(
-        {
-            "type": "Reception",
-            "id": message.id,
-            "sender": message.sender.email,
-            "recipient": _recipient(message.recipients),
-            "queue": queue,
-            "size": message.size,
-            "response": _RECEIVED,
-            "timestamp": now_ns // 1_000_000_000,
-            "event_time": rfc3339(now_ns),
-            "created": created,
-            "created_time": created_time,
-            "num_attempts": message.attempts,
-            "meta": message.meta,
-        }
+# Gaps of the forms, by what fills them. Wherever they are named, values go in in the layout's order.
+_OF_MESSAGE = ("id", "sender", "recipient", "queue", "size", "created", "created_time", "num_attempts")
+_OF_EVENT = ("peer_address", "timestamp", "event_time", "reception_protocol")
+_OF_HAND_OVER = ("site", "egress_pool", "source_address", "delivery_protocol")
+_OF_RESPONSE = ("code", "enhanced_code", "content", "command")
+
+
+def _reception_layout(optional_keys: tuple[str, ...]) -> Keys:
+    gaps = (*_OF_MESSAGE, *_OF_EVENT, *optional_keys)
+    return _LAYOUT | {"type": "Reception", "response": _RECEIVED, "nodeid": node_id()} | dict.fromkeys(gaps, GAP)
+
+
+@cache
+def _reception_form(optional_keys: tuple[str, ...]) -> Form:
+    return Form(_reception_layout(optional_keys))
+
+
+def _accepted(form: Form, message: Message, origin: Origin, queue: str, now_ns: int) -> Record:
+    created = int(message.received_at * 1_000_000)
+    values = (
+        message.id,
+        message.sender.email,
+        _json_of_list(_recipient(message.recipients)),
+        queue,
+        message.size,
+        origin.peer_json,
+        now_ns // 1_000_000_000,
+        rfc3339(now_ns),
+        created // 1_000_000,
+        _rfc3339_to_the_microsecond(created),
+        message.attempts,
+    )
+    return Record(form, message.meta, values, origin.behind)
+
+
+def reception(message: Message, origin: Origin, queue: str, now_ns: int, unreadable: str | None = None) -> Record:
+    """A message was accepted.
+
+    queue: its queue's name. now_ns: nanoseconds since 1970. unreadable: why what claimed to be a report is none.
+    """
+    form = _reception_form(origin.optional_keys)
+    if unreadable is not None:
+        form = Form(_reception_layout(origin.optional_keys) | {"report_unreadable": unreadable})
+    return _accepted(form, message, origin, queue, now_ns)
+
+
+def feedback(message: Message, origin: Origin, queue: str, report: Keys, now_ns: int) -> Record:
+    """A Feedback record, which takes the place of the Reception of a feedback report (ARF).
+
+    report: what gateway.reports.rfc5965.feedback_report made of it.
+    """
+    form = Form(_reception_layout(origin.optional_keys) | {"type": "Feedback", "feedback_report": report})
+    return _accepted(form, message, origin, queue, now_ns)
+
+
+@cache
+def _hand_over_form(kind: str, optional_keys: tuple[str, ...]) -> Form:
+    gaps = (*_OF_MESSAGE, *_OF_EVENT, *_OF_HAND_OVER, *optional_keys)
+    response = dict.fromkeys(_OF_RESPONSE, GAP)
+    known = {"type": kind, "response": response, "egress_source": "unspecified", "nodeid": node_id()}
+    return Form(_LAYOUT | known | dict.fromkeys(gaps, GAP))
+
+
+@lru_cache(maxsize=256)
+def _enhanced_code_json(text: str) -> bytes:
+    return to_json(_enhanced_code(text))
+
+
+@lru_cache(maxsize=1024)
+def _upstream_json(name: str, address: str, source: str | None) -> tuple[bytes | None, bytes | None]:
+    """`peer_address` and `source_address`; None where there was no connection."""
+    return (
+        to_json({"name": name, "addr": address}) if address else None,
+        to_json({"address": source}) if source else None,
     )
 
 
 def handed_over(
-    message: Message, origin: Origin, queue: str, result: HandOver, now_ns: int, *, egress_pool: str | None = None
+    message: Message, origin: Origin, queue: str, result: HandOver, now_ns: int, egress_pool: str | None = None
 ) -> list[Record]:
     """What became of a message that was handed over: a Delivery, Bounce or TransientFailure for each group of
     recipients with the same result. An unknown outcome is a TransientFailure with `reason` "outcome_unknown".
     """
-    created, created_time = _reception_time(message)
-    common = _LAYOUT | {
-        "id": message.id,
-        "sender": message.sender.email,
-        "queue": queue,
-        "site": result.site,
-        "size": message.size,
-        "peer_address": {"name": result.peer_name, "addr": result.peer_address} if result.peer_address else None,
-        "timestamp": now_ns // 1_000_000_000,
-        "event_time": rfc3339(now_ns),
-        "created": created,
-        "created_time": created_time,
-        "num_attempts": message.attempts,
-        "egress_pool": egress_pool or "unspecified",
-        "egress_source": "unspecified",
-        "source_address": {"address": result.source_address} if result.source_address else None,
-        "meta": message.meta,
-        "delivery_protocol": result.protocol,
-        "reception_protocol": origin.protocol,
-        "nodeid": node_id(),
-        **_session_keys(result.tls_cipher, result.tls_protocol_version, (), result.session_id),
-    }
-    return [common | _outcome(outcomes) for outcomes in _same_results(result.outcomes)]
+    return [
+        _outcome(message, origin, queue, result, now_ns, egress_pool or "unspecified", outcomes)
+        for outcomes in _same_results(result.outcomes)
+    ]
+
+
+def _outcome(
+    message: Message,
+    origin: Origin,
+    queue: str,
+    result: HandOver,
+    now_ns: int,
+    egress_pool: str,
+    outcomes: Sequence[RecipientOutcome],
+) -> Record:
+    first = outcomes[0]
+    answer = first.response
+    created = int(message.received_at * 1_000_000)
+    peer_address, source_address = _upstream_json(result.peer_name, result.peer_address, result.source_address)
+    optional = _session(result.tls_cipher, result.tls_protocol_version, (), result.session_id)
+    if first.reason is not None:
+        optional["reason"] = str(first.reason)
+    values = (
+        message.id,
+        message.sender.email,
+        _json_of_list(_recipient([outcome.recipient for outcome in outcomes])),
+        queue,
+        result.site,
+        message.size,
+        answer.code,
+        _enhanced_code_json(answer.enhanced),
+        _on_one_line(answer.content),
+        answer.command,
+        peer_address,
+        now_ns // 1_000_000_000,
+        rfc3339(now_ns),
+        created // 1_000_000,
+        _rfc3339_to_the_microsecond(created),
+        message.attempts,
+        egress_pool,
+        source_address,
+    )
+    behind = (result.protocol, origin.protocol, *map(_json_of_list, optional.values()))
+    form = _hand_over_form(_TYPE_OF_OUTCOME[first.status], tuple(optional))
+    return Record(form, message.meta, values, behind)
 
 
 _TYPE_OF_OUTCOME = {
@@ -211,19 +307,6 @@ def _same_results(outcomes: Sequence[RecipientOutcome]) -> Iterable[Sequence[Rec
     return groups.values()
 
 
-def _outcome(outcomes: Sequence[RecipientOutcome]) -> Record:
-    first = outcomes[0]
-    answer = first.response
-    record: Record = {
-        "type": _TYPE_OF_OUTCOME[first.status],
-        "recipient": _recipient([outcome.recipient for outcome in outcomes]),
-        "response": _response(answer.code, answer.enhanced, answer.content, answer.command),
-    }
-    if first.reason is not None:
-        record["reason"] = str(first.reason)
-    return record
-
-
 def rejection(
     reply: Reply,
     origin: Origin,
@@ -233,15 +316,16 @@ def rejection(
     sender: EnvelopeAddress | None = None,
     recipients: Sequence[EnvelopeAddress] = (),
     meta: Mapping[str, Any],
+    unreadable: str | None = None,
 ) -> Record:
     """A command, message or connection was refused.
 
     command: the line that was refused, without its line end; "DATA" after the data; None where no command was answered.
     sender: of the transaction, or the one that was refused. recipients: the refused ones: the one of a RCPT, all of
-    the transaction after DATA. meta: the session's.
+    the transaction after DATA. meta: the session's. unreadable: why what claimed to be a report is none.
     """
     seconds, event_time = now_ns // 1_000_000_000, rfc3339(now_ns)
-    return origin.record(
+    layout = origin.layout(
         {
             "type": "Rejection",
             "sender": sender.email if sender is not None else "",
@@ -251,11 +335,13 @@ def rejection(
             "event_time": event_time,
             "created": seconds,
             "created_time": event_time,
-            "meta": meta,
             "reception_protocol": None,
             "reason": str(reply.reason),
         }
     )
+    if unreadable is not None:
+        layout["report_unreadable"] = unreadable
+    return Record(Form(layout), meta)
 
 
 def out_of_band(message: Message, origin: Origin, queue: str, bounce: OutOfBand, now_ns: int) -> Record:
@@ -263,11 +349,11 @@ def out_of_band(message: Message, origin: Origin, queue: str, bounce: OutOfBand,
 
     The sender is the one the report came back to; the peer's name is that of the reporting MTA.
     """
-    created, created_time = _reception_time(message)
+    created = int(message.received_at * 1_000_000)
     attempted = bounce.attempted_at
     attempt_ns = int(attempted.timestamp()) * 1_000_000_000 if attempted is not None else now_ns
     response = _response(bounce.code, "", bounce.content, None) | {"enhanced_code": bounce.enhanced_code}
-    record = origin.record(
+    layout = origin.layout(
         {
             "type": "OOB",
             "id": message.id,
@@ -278,22 +364,13 @@ def out_of_band(message: Message, origin: Origin, queue: str, bounce: OutOfBand,
             "peer_address": {"name": bounce.reporting_mta, "addr": origin.peer_address},
             "timestamp": attempt_ns // 1_000_000_000,
             "event_time": rfc3339(attempt_ns),
-            "created": created,
-            "created_time": created_time,
-            "meta": message.meta,
+            "created": created // 1_000_000,
+            "created_time": _rfc3339_to_the_microsecond(created),
         }
     )
     for key in _TLS_KEYS:
-        record.pop(key, None)
-    return record | bounce.added
-
-
-def feedback(message: Message, origin: Origin, queue: str, report: Record, now_ns: int) -> Record:
-    """A Feedback record, which takes the place of the Reception of a feedback report (ARF).
-
-    report: what gateway.reports.rfc5965.feedback_report made of it.
-    """
-    return reception(message, origin, queue, now_ns) | {"type": "Feedback", "feedback_report": report}
+        layout.pop(key, None)
+    return Record(Form(layout | bounce.added), message.meta)
 
 
 # Commands that are shown as they came. No other line is: after an AUTH that was refused at once, a client that did not

@@ -21,8 +21,8 @@ from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs, RecordSettings
 from gateway.logs.destination import Destination
 from gateway.logs.disk import shortage
-from gateway.logs.encoding import Selection, encode
-from gateway.logs.records import RECORD_TYPES, Record
+from gateway.logs.encoding import EMPTY, Record, Selection, to_json
+from gateway.logs.records import RECORD_TYPES
 from gateway.logs.segments import seal_abandoned
 from gateway.metrics import LOG_BACKLOG, LOG_FAILURES, LOG_LOST, LOG_RECORDS
 
@@ -113,11 +113,11 @@ class LogWriter:
         self._thread.start()
 
     def submit(self, record: Record, message: Message | None = None) -> bool:
-        """Hands over a record, which must not be changed any more; returns whether any logger takes it.
+        """Hands over a record; returns whether any logger takes it.
 
         message: what filters and the `headers` of loggers look at; None where there is none (Rejection).
         """
-        kind, metadata = record["type"], record["meta"]
+        kind = record.form.type
         taken = False
         for selection, routes in self._plan[kind]:
             line = b""
@@ -125,10 +125,7 @@ class LogWriter:
                 if logger.filter_event is not None and message is not None and not self._passes(logger, message):
                     continue
                 if not line:
-                    record["meta"] = selection.meta(metadata) if selection.shows_meta else {}
-                    if selection.shows_headers and message is not None:
-                        record["headers"] = selection.headers(message.headers())
-                    line = encode(record)
+                    line = _line(record, selection, message)
                     taken = True
                 destination.lines.append(line)
                 logger.submitted += 1
@@ -292,6 +289,14 @@ def _plan(kind: str, loggers: Sequence[_Logger]) -> list[tuple[Selection, list[_
             shown = logger.config.meta, logger.config.headers
             groups.setdefault(shown, []).append(_Route(logger, logger.routes[kind]))
     return [(Selection(meta, headers), routes) for (meta, headers), routes in groups.items()]
+
+
+def _line(record: Record, selection: Selection, message: Message | None) -> bytes:
+    meta = to_json(selection.meta(record.meta)) if selection.shows_meta else EMPTY
+    headers = EMPTY
+    if selection.shows_headers and message is not None:
+        headers = to_json(selection.headers(message.headers()))
+    return record.line(meta, headers)
 
 
 def _answer(waiting: Sequence[Callable[[bool], None]], ok: bool) -> None:
