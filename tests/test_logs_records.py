@@ -454,13 +454,13 @@ def test_a_policy_with_a_broken_template_is_refused_when_it_is_loaded():
 
 
 def test_a_message_id_is_a_version_1_uuid_that_carries_its_time():
-    identity._sequence.reseed()  # as in a process that made no id yet
-    text = identity.new_message_id(NOW)
+    now = NOW + 10**15  # later than any other test's: ids never go back
+    text = identity.new_message_id(now)
     assert re.fullmatch(r"[0-9a-f]{32}", text)
     parsed = uuid.UUID(hex=text)
     assert (parsed.version, parsed.variant) == (1, uuid.RFC_4122)
     assert parsed.node >> 40 & 1  # multicast: no hardware address
-    later = uuid.UUID(hex=identity.new_message_id(NOW + 10**9))
+    later = uuid.UUID(hex=identity.new_message_id(now + 10**9))
     assert later.time - parsed.time == 10**7
 
 

@@ -1,4 +1,7 @@
-"""Names of things in records: message ids, session ids and the node's id. No clock: times come as arguments."""
+"""Names of things in records: message ids, session ids and the node's id. No clock: times come as arguments.
+
+This module is compiled (identity.pxd has its types), and runs as plain Python, too.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,6 @@ _NODE_NAMESPACE = uuid.UUID("0d3b1f46-52b0-5a53-9a3c-6f2d2c1d9f0e")
 
 class _Sequence:
     """The state behind message ids: RFC 9562 §5.1 with a random node (§6.10), so that no process needs another."""
-
-    __slots__ = ("last", "suffix")
 
     def __init__(self) -> None:
         self.reseed()

@@ -4,6 +4,8 @@ cimport cython
 
 from gateway.logs.encoding cimport Form, Record
 from gateway.message cimport Message
+from gateway.relay.handover cimport HandOver, RecipientOutcome
+from gateway.smtp.response cimport Response
 
 cdef class Origin:
     cdef readonly object peer_address, protocol
@@ -12,6 +14,19 @@ cdef class Origin:
     cdef readonly tuple optional_keys, behind
 
     cpdef layout(self, values)
+
+
+cpdef _recipient(recipients)
+
+cpdef _json_of_list(value)
+
+cpdef str _on_one_line(str text)
+
+cpdef str _type_of(status)
+
+cpdef list _same_results(list outcomes)
+
+cpdef dict _session(tls_cipher, tls_protocol_version, subject, session_id)
 
 
 @cython.locals(seconds="long long", fraction="long long")
@@ -28,8 +43,10 @@ cpdef Record _accepted(Form form, Message message, Origin origin, queue, long lo
 
 cpdef Record reception(Message message, Origin origin, queue, long long now_ns, unreadable=*)
 
-cpdef list handed_over(Message message, Origin origin, queue, result, long long now_ns, egress_pool=*)
+cpdef list handed_over(Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool=*)
 
 
-@cython.locals(created="long long")
-cpdef Record _outcome(Message message, Origin origin, queue, result, long long now_ns, egress_pool, outcomes)
+@cython.locals(created="long long", first=RecipientOutcome, answer=Response, optional=dict)
+cpdef Record _outcome(
+    Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool, list outcomes
+)

@@ -9,7 +9,7 @@ This module is compiled (records.pxd has its types), and runs as plain Python, t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -235,6 +235,15 @@ def _upstream_json(name: str, address: str, source: str | None) -> tuple[bytes |
     )
 
 
+_DELIVERED, _PERMANENT = Status.DELIVERED, Status.PERMANENT
+
+
+def _type_of(status: Status) -> str:
+    if status is _DELIVERED:
+        return "Delivery"
+    return "Bounce" if status is _PERMANENT else "TransientFailure"
+
+
 def handed_over(
     message: Message, origin: Origin, queue: str, result: HandOver, now_ns: int, egress_pool: str | None = None
 ) -> list[Record]:
@@ -254,7 +263,7 @@ def _outcome(
     result: HandOver,
     now_ns: int,
     egress_pool: str,
-    outcomes: Sequence[RecipientOutcome],
+    outcomes: list[RecipientOutcome],
 ) -> Record:
     first = outcomes[0]
     answer = first.response
@@ -283,28 +292,20 @@ def _outcome(
         egress_pool,
         source_address,
     )
-    behind = (result.protocol, origin.protocol, *map(_json_of_list, optional.values()))
-    form = _hand_over_form(_TYPE_OF_OUTCOME[first.status], tuple(optional))
+    behind = (result.protocol, origin.protocol, *[_json_of_list(value) for value in optional.values()])
+    form = _hand_over_form(_type_of(first.status), tuple(optional))
     return Record(form, message.meta, values, behind)
 
 
-_TYPE_OF_OUTCOME = {
-    Status.DELIVERED: "Delivery",
-    Status.TRANSIENT: "TransientFailure",
-    Status.PERMANENT: "Bounce",
-    Status.UNKNOWN: "TransientFailure",
-}
-
-
-def _same_results(outcomes: Sequence[RecipientOutcome]) -> Iterable[Sequence[RecipientOutcome]]:
+def _same_results(outcomes: list[RecipientOutcome]) -> list[list[RecipientOutcome]]:
     if len(outcomes) == 1:
-        return (outcomes,)
+        return [outcomes]
     groups: dict[tuple[Any, ...], list[RecipientOutcome]] = {}
     for outcome in outcomes:
         answer = outcome.response
         result = outcome.status, answer.code, answer.enhanced, answer.content, answer.command, outcome.reason
         groups.setdefault(result, []).append(outcome)
-    return groups.values()
+    return list(groups.values())
 
 
 def rejection(

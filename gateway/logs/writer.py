@@ -4,6 +4,8 @@ A stalled disk stalls that thread and nothing else. Nothing is dropped: what can
 again every second; at `back_pressure` waiting records `full` asks the sessions to pause. The event loop appends to a
 destination's `lines`, the thread removes from their front, and every other shared value has one writer. Each such
 operation is atomic by itself, so the two share no lock.
+
+This module is compiled (writer.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations

@@ -1,0 +1,17 @@
+# The C types of identity.py, which is compiled with them.
+
+cimport cython
+
+cdef long long _GREGORIAN, _VERSION_1
+
+cdef class _Sequence:
+    cdef long long last
+    cdef str suffix
+
+    cpdef reseed(self)
+
+cdef _Sequence _sequence
+
+
+@cython.locals(ticks="long long", digits=str)
+cpdef str new_message_id(long long now_ns)

@@ -1,0 +1,26 @@
+# The C types of writer.py, which is compiled with them.
+
+cimport cython
+
+from gateway.logs.encoding cimport Record
+
+cdef class _Logger:
+    cdef readonly object config, filter_event
+    cdef readonly long long back_pressure
+    cdef public long long submitted, written
+    cdef readonly dict routes
+    cdef readonly list destinations
+
+cdef class LogWriter:
+    cdef readonly bint full
+    cdef readonly object disk_problem
+    cdef object _page, _filter, _call_soon, _thread, _work, _hurry
+    cdef list _loggers, _destinations, _room_wanted, _durable_wanted
+    cdef dict _plan
+    cdef bint _sure, _awake, _closing
+    cdef long long _bytes
+    cdef double _next_check, _next_sync
+
+    @cython.locals(logger=_Logger, line=bytes, taken=bint)
+    cpdef bint submit(self, Record record, message=*) except -1
+    cpdef durable(self, done)
