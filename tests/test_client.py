@@ -14,7 +14,7 @@ from gateway.relay.handover import Status
 from gateway.smtp.address import NULL_SENDER, parse_address
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import Event, Failure, Stage, State, Transaction
-from gateway.smtp.response import MAX_REPLY, ReplyReader, Response
+from gateway.smtp.response import MAX_REPLY, ReplyReader, Response, response_to
 
 GREETING = b"220 up.example ESMTP\r\n"
 EHLO = b"250-up.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
@@ -150,7 +150,7 @@ def test_a_reply_without_end_is_given_up_in_bounded_memory(line: bytes) -> None:
     ],
 )
 def test_response_has_code_enhanced_code_and_text(octets: bytes, enhanced: str, content: str) -> None:
-    assert Response.of((550, octets), "DATA\r\n") == Response(550, enhanced, content, "DATA\r\n")
+    assert response_to("DATA\r\n", (550, octets)) == Response(550, enhanced, content, "DATA\r\n")
 
 
 # --- the handshake ----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.client import END_OF_DATA, ClientSession
 from gateway.smtp.client_values import Failure, Transaction
 from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.response import Answer, Response
+from gateway.smtp.response import Answer, Response, response_to
 
 _DOT = END_OF_DATA.decode()
 _DELIVERED = Status.DELIVERED  # CPython 3.11 takes its time to find a member in its enum
@@ -97,7 +97,7 @@ def _deferred(transaction: Transaction, rcpt_answers: list[Answer]) -> list[Reci
         if answer[0] // 100 == 4:
             response = _rcpt_refusal(recipient, answer)[1]
         elif answer[0] // 100 == 5:  # will be said again when the message is; until then it is no bounce
-            refused = Response.of(answer, None)
+            refused = response_to(None, answer)
             own_words = f"{refused.code} {refused.enhanced} {refused.content}".replace("  ", " ")
             response = Response(not_sent.code, not_sent.enhanced, f"{not_sent.content} (this one was: {own_words})")
         result.append(RecipientOutcome(recipient, Status.TRANSIENT, response, Reason.UPSTREAM_DEFERRED))
@@ -110,12 +110,12 @@ def _rcpt_refusal(recipient: EnvelopeAddress, answer: Answer) -> _Verdict:
 
 def _verdict(answer: Answer, command: str) -> _Verdict:
     if answer[0] // 100 == 2:
-        return _DELIVERED, Response.of(answer, command), None
+        return _DELIVERED, response_to(command, answer), None
     return _refusal(answer, command)
 
 
 def _refusal(answer: Answer, command: str) -> _Verdict:
-    response = Response.of(answer, command)
+    response = response_to(command, answer)
     if answer[0] // 100 == 5:
         return Status.PERMANENT, response, Reason.UPSTREAM_REFUSED
     return Status.TRANSIENT, response, Reason.UPSTREAM_DEFERRED

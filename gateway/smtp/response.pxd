@@ -14,5 +14,13 @@ cdef class ReplyReader:
     cpdef list read(self, bytes data)
 
 
+@cython.locals(code=int, octets=bytes, text=str)
+cpdef Response response_to(str command, tuple answer)
+
+
 @cython.locals(first=int, second=int, third=int)
 cdef int _code_of_last_line(bytes buffer, Py_ssize_t start)
+
+
+@cython.locals(place=Py_ssize_t)
+cdef Py_ssize_t _line_end(bytes buffer, Py_ssize_t start)

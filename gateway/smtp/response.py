@@ -45,22 +45,22 @@ class Response:
         return hash(repr(self))
 
     @classmethod
-    def of(cls, answer: Answer, command: str | None) -> Response:
-        """The readable form of what an upstream answered to `command`."""
-        code, octets = answer
-        text = octets[4:].decode("utf-8", "replace").rstrip("\r\n")
-        if "\n" not in text:
-            enhanced, text = split_enhanced(code, text)
-        else:
-            first, *others = [line.rstrip("\r") for line in text.split("\n")]
-            enhanced, first = split_enhanced(code, first)
-            text = "\n".join([first, *[split_enhanced(code, line[4:])[1] for line in others]])
-        return cls(code, enhanced, text, command)
-
-    @classmethod
     def from_reply(cls, reply: Reply) -> Response:
         """The gateway's own words, where no upstream has said anything."""
         return cls(reply.code, reply.enhanced, reply.text)
+
+
+def response_to(command: str | None, answer: Answer) -> Response:
+    """The readable form of what an upstream answered to `command`."""
+    code, octets = answer
+    text = octets[4:].decode("utf-8", "replace").rstrip("\r\n")
+    if "\n" not in text:
+        enhanced, text = split_enhanced(code, text)
+    else:
+        first, *others = [line.rstrip("\r") for line in text.split("\n")]
+        enhanced, first = split_enhanced(code, first)
+        text = "\n".join([first, *[split_enhanced(code, line[4:])[1] for line in others]])
+    return Response(code, enhanced, text, command)
 
 
 class ReplyReader:
@@ -81,7 +81,8 @@ class ReplyReader:
         start = 0
         while start < len(buffer):
             code = _code_of_last_line(buffer, start)
-            if code and (end := buffer.find(b"\n", start) + 1):  # nearly every reply: one line with a text
+            end = _line_end(buffer, start)
+            if code and end:  # nearly every reply: one line with a text
                 answers.append((code, buffer[start:end]))
             elif match := _REPLY.match(buffer, start):
                 end = match.end()
@@ -109,3 +110,11 @@ def _code_of_last_line(buffer: bytes, start: int) -> int:
         return 0
     first, second, third = buffer[start] - 0x30, buffer[start + 1] - 0x30, buffer[start + 2] - 0x30
     return 100 * first + 10 * second + third if 2 <= first <= 5 and 0 <= second <= 9 and 0 <= third <= 9 else 0
+
+
+def _line_end(buffer: bytes, start: int) -> int:
+    """The place behind the line that starts there; 0 where its LF has not arrived."""
+    for place in range(start, len(buffer)):
+        if buffer[place] == 0x0A:
+            return place + 1
+    return 0
