@@ -48,7 +48,8 @@ class Destination:
         """
         if self._segment is not None and not self._added and (now >= self.expires or self._segment.unlinked):
             self.finish()
-        while self._take_batch():
+        everything = self.written + self.backlog  # what comes meanwhile is the next round's: few records compress badly
+        while self.written < everything and self._take_batch():
             segment = self._opened(now, now_ns)
             if not self._added:
                 segment.add(self._batch)

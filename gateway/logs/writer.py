@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.logs")
 
-BATCH_BYTES = 256 * 1024  # a batch is written as soon as it has this size …
+BATCH_BYTES = 2 * 1024 * 1024  # a batch is written as soon as it has this size …
 BATCH_SECONDS = 0.25  # … or its first record this age
 SYNC_SECONDS = 0.005  # from one sync to the next: whoever asks meanwhile shares it
 RETRY_SECONDS = 1.0
