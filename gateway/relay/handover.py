@@ -106,4 +106,4 @@ def site_name(protocol: SmtpFleet | Maildir) -> str:
     """What `get_egress_path_config` gets as its `site_name`, in KumoMTA's spelling."""
     if isinstance(protocol, Maildir):
         return f"maildir:{protocol.path}"
-    return "mx_list:" + ",".join(host.name for host in protocol.mx_list)
+    return "mx_list:" + ",".join([host.name for host in protocol.mx_list])
