@@ -24,7 +24,7 @@ from gateway.smtp.replies import Reason, Reply
 log = logging.getLogger(__name__)
 
 MAX_BUFFERED = 256 * 1024  # octets a client may have sent ahead of the reply it waits for
-LINGER = 2.0  # seconds a client gets to read the last reply before its unread data resets the connection
+LINGER = 2.0  # seconds a client gets to read the last reply, and under TLS to close, before the connection is reset
 
 _OPENED = metrics.CONNECTIONS_OPENED.slot()
 _OPEN = metrics.CONNECTIONS_OPEN.slot()
@@ -210,6 +210,7 @@ class Connection:
                 context,
                 server_side=True,
                 ssl_handshake_timeout=self._timeout,
+                ssl_shutdown_timeout=LINGER,
             )
         except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
             # RFC 3207 §4.1: after a failed handshake neither side can know what the other saw, so there is no way back

@@ -134,6 +134,9 @@ class Reception:
                 if type(event) is TlsRequested:
                     return event
                 self._answer(event)
+        except Exception:  # our own fault, and nobody knows where the session stands
+            log.exception("internal error")
+            self.session.close(self._technical_difficulties(Reason.INTERNAL_ERROR))
         finally:
             self._advancing = False
         return None

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import encodings
+import importlib
 import logging
 import os
+import pkgutil
 import sys
 
 from gateway import diagnostics, metrics, privileges, tls, worker
@@ -77,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         except privileges.PrivilegeError as error:
             print(f"relay-gateway run: --user: {error}", file=sys.stderr)
             return EX_CONFIG
+        _import_what_comes_later()
     elif os.geteuid() == 0:
         log.warning(
             "running as root: everything, the policy's Lua included, has root's rights; --user NAME gives them up"
@@ -97,6 +102,14 @@ def load(path: str) -> LoadedPolicy | BadPolicy:
     if unusable := tls.problems(policy.config.listeners):
         return BadPolicy(tuple(f"{path}: {problem}" for problem in unusable))
     return LoadedPolicy(policy.config, policy.source)
+
+
+def _import_what_comes_later() -> None:
+    """What is otherwise imported when it is needed: `--user` may not be able to read where Python is installed."""
+    importlib.import_module("gateway.admin")
+    for module in pkgutil.iter_modules(encodings.__path__):
+        with contextlib.suppress(ImportError):  # other platforms' have nothing to import here
+            importlib.import_module(f"encodings.{module.name}")
 
 
 def _run_admin(context: AdminContext) -> int:

@@ -84,6 +84,14 @@ def test_sigterm_ends_idle_sessions_and_lets_a_transaction_finish(start):
     assert types == ["Reception", "Delivery"]
 
 
+def test_sigterm_ends_a_session_under_tls_whose_client_does_not_react(start):
+    gateway = start(OPEN + TO_MAILDIR, "--workers", "1", "--drain-timeout", "3600")
+    silent = gateway.smtp()
+    silent.starttls()
+    silent.ehlo()
+    assert gateway.stop() == 0
+
+
 def test_sigterm_waits_for_the_fleets_answer(start, upstream):
     gateway = start(OPEN + TO_UPSTREAMS, "--workers", "1", upstreams=[upstream.address])
     session = gateway.smtp()
@@ -223,6 +231,9 @@ def test_connections_over_the_limit_are_turned_away(start):
     with gateway.smtp() as session:
         session.noop()
     assert gateway.metric('connections_refused_total{reason="too_many_connections"}') == 1
+    (record,) = wait_until(gateway.records, "a Rejection is logged")
+    assert (record["reason"], record["response"]["code"]) == ("too_many_connections", 421)
+    assert record["peer_address"] == {"name": "", "addr": "127.0.0.1"}
 
 
 def test_a_message_in_many_portions_and_of_many_megabytes_arrives_whole(start, sink):
