@@ -293,6 +293,11 @@ def test_no_report_is_none_and_an_unreadable_one_an_error(parse: object) -> None
 def test_each_parser_passes_over_the_other_kind() -> None:
     assert rfc3464.parse((VISIBLE / "kumo-rfc5965-2.eml").read_bytes()) is None
     assert rfc5965.parse((VISIBLE / "kumo-rfc3464-2.eml").read_bytes()) is None
+    report = b"Content-Type: multipart/report; boundary=B; report-type=%s\n\n--B\nContent-Type: message/%s\n\nX: y\n"
+    assert rfc5965.parse(report % (b"delivery-status", b"delivery-status")) is None
+    assert rfc3464.parse(report % (b"feedback-report", b"feedback-report")) is None
+    with pytest.raises(rfc3464.ReportError, match="no_recipient"):
+        rfc3464.parse(report % (b"delivery-status", b"delivery-status"))
 
 
 # --- out-of-band bounces ---

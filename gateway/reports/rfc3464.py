@@ -159,7 +159,7 @@ def parse(message: bytes) -> JSON | None:
     Raises ReportError for one that claims to be a report and cannot be read.
     """
     report = scan_report(message)
-    if report is None or report.kind == "arf":
+    if report is None or report.kind == "arf" or report.reason == "no_feedback_type":
         return None
     if report.kind == "unreadable":
         raise ReportError(report.reason)

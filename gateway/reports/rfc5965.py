@@ -80,7 +80,7 @@ def parse(message: bytes) -> JSON | None:
     Raises ReportError for one that claims to be a report and cannot be read.
     """
     report = scan_report(message)
-    if report is None or report.kind == "dsn":
+    if report is None or report.kind == "dsn" or report.reason == "no_recipient":
         return None
     if report.kind == "unreadable":
         raise ReportError(report.reason)
