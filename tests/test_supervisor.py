@@ -54,8 +54,12 @@ class Client:
 
     @property
     def about(self) -> dict[str, Any]:
+        """The worker's greeting; ConnectionError if the worker died between accepting and greeting."""
         if self._about is None:
-            self._about = json.loads(self.stream.readline())
+            greeting = self.stream.readline()
+            if not greeting:
+                raise ConnectionAbortedError("no greeting")
+            self._about = json.loads(greeting)
         return self._about
 
     def works(self) -> bool:
@@ -211,8 +215,15 @@ def test_a_second_signal_ends_the_patience(start):
 
 def test_a_stuck_worker_leaves_a_traceback_and_is_replaced(start):
     service = start(workers=1, worker="stuck")
-    stuck = service.ask()["pid"]
-    wait_until(lambda: service.ask()["pid"] != stuck, "another worker")
+
+    def served_by() -> int | None:
+        try:
+            return service.ask()["pid"]
+        except ConnectionError:  # accepted by one that was just about to be killed
+            return None
+
+    stuck = wait_until(served_by, "a worker")
+    wait_until(lambda: served_by() not in (stuck, None), "another worker")
     service.logged("does not respond: SIGABRT")
     service.logged("Fatal Python error: Aborted")
 
