@@ -47,13 +47,17 @@ async def _serve(context: AdminContext) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     runners = [await _start(listener, each, context.pages) for listener, each in context.listeners]
-    context.ready()
+    context.enter(State.READY)
     while not stop.is_set():
         context.page.heartbeat = time.monotonic()
         try:
             await asyncio.wait_for(stop.wait(), HEARTBEAT)
         except TimeoutError:
             continue
+    for runner in runners:
+        for site in list(runner.sites):
+            await site.stop()
+    context.enter(State.DRAINING)
     for runner in runners:
         await runner.cleanup()
 

@@ -11,6 +11,7 @@ from gateway._fastpath import CounterPage
 
 if TYPE_CHECKING:
     from gateway.config import HttpListener, Listener
+    from gateway.families import State
     from gateway.policy.source import PolicySource
 
 EX_SOFTWARE = 70  # <sysexits.h>: a process ended by an error of its own
@@ -21,8 +22,9 @@ EX_CONFIG = 78  # <sysexits.h>: starting the process again would not help
 class WorkerContext:
     """A worker's share of the service.
 
-    The worker calls `ready` once it accepts connections, and from then on writes its heartbeat into `page` at least
-    every few seconds. It answers SIGTERM by draining for at most `drain_timeout` seconds, and exits 0 then.
+    The worker enters State.READY once it accepts connections, and from then on writes its heartbeat into `page` every
+    few seconds at least. On SIGTERM it stops accepting and enters State.DRAINING: no connection may be accepted after
+    that. It drains for at most `drain_timeout` seconds, and exits 0 then.
     """
 
     slot: int  # 0 to the number of workers − 1
@@ -31,15 +33,15 @@ class WorkerContext:
     source: PolicySource  # the policy's text as the supervisor validated it
     epoch: int  # the policy's number
     page: CounterPage
-    ready: Callable[[], None]
+    enter: Callable[[State], None]  # tells the supervisor
     drain_timeout: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminContext:
-    """What the admin process serves and looks at. `ready` and SIGTERM as for a worker."""
+    """What the admin process serves and looks at. States and SIGTERM as for a worker."""
 
     listeners: Sequence[tuple[HttpListener, socket]]
     page: CounterPage  # its own, for the heartbeat
     pages: Sequence[CounterPage]  # every process's; the first one is the supervisor's
-    ready: Callable[[], None]
+    enter: Callable[[State], None]

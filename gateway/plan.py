@@ -2,7 +2,9 @@
 
 `plan` says what to do; the supervisor does it and notes it in the `Process`es; deaths come back through `bury`.
 A *generation* is all processes of one policy. A new generation replaces the old one only when all of it is ready;
-if one of its processes dies before that, the whole generation is given up and the old one stays.
+if one of its processes dies before that, the whole generation is given up and the old one stays. It is announced when
+nothing of another generation accepts connections any more: what connects from then on meets the new policy. No wait is
+endless, because a process whose event loop runs stops accepting when told, and one whose event loop does not is killed.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class Process:
     started: float
     heartbeat: float
     ready: bool = False
+    accepting: bool = True  # until it says that it accepts no more connections
     told: float | None = None  # when it was sent SIGTERM
     aborted: float | None = None
     killed: bool = False
@@ -70,7 +73,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The current generation is ready: it is in force."""
+    """The current generation is ready: there is no way back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Nothing but the current generation accepts connections: its policy is in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,7 @@ class Wait:
     seconds: float
 
 
-Action = Spawn | Mute | Send | Commit | Stop | Exit | Wait
+Action = Spawn | Mute | Send | Commit | Announce | Stop | Exit | Wait
 
 
 class Death(Enum):
@@ -111,6 +119,7 @@ class Service:
     kill_after: float  # seconds from SIGTERM to SIGKILL
     generation: int = 0  # the current one; 0 before the first
     committed: int = 0  # the last generation that was ready as a whole
+    announced: int = 0  # the last generation that was the only one to accept connections
     previous: int = 0  # what to go back to while the current generation is not yet ready
     slots: dict[int, Slot] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
@@ -126,6 +135,10 @@ class Service:
     def commit(self) -> None:
         """The current generation is ready as a whole; there is no way back."""
         self.committed, self.previous = self.generation, 0
+
+    def announce(self) -> None:
+        """The current generation is the only one that accepts connections."""
+        self.announced = self.generation
 
     def roll_back(self, workers: int, *, admin: bool) -> None:
         """Make the generation before the current one the current one again."""
@@ -190,7 +203,7 @@ def plan(now: float, service: Service) -> list[Action]:
         if hopeless:
             return [*actions, hopeless, Wait(0.0)]
         actions += _fill(now, service)
-        actions += _retire(service)
+        actions += _replace(service)
     return [*actions, Wait(_until_next(now, service))]
 
 
@@ -237,16 +250,18 @@ def _fill(now: float, service: Service) -> list[Action]:
     return actions
 
 
-def _retire(service: Service) -> list[Action]:
+def _replace(service: Service) -> list[Action]:
     """Ends what the current generation replaces, once all of it is ready; at once, what was rolled back."""
     ready = {p.slot for p in service.processes if p.generation == service.generation and p.ready}
     committed = service.committed == service.generation
     due = not committed and ready == service.slots.keys()
     actions: list[Action] = [Commit()] if due else []
-    for process in service.processes:
-        replaced = process.generation < service.generation and (committed or due)
-        if process.told is None and (replaced or process.generation > service.generation):
+    others = [process for process in service.processes if process.generation != service.generation]
+    for process in others:
+        if process.told is None and (committed or due or process.generation > service.generation):
             actions.append(Send(process, signal.SIGTERM))
+    if (committed or due) and service.announced != service.generation and not any(p.accepting for p in others):
+        actions.append(Announce())
     return actions
 
 

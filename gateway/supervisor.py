@@ -114,7 +114,8 @@ class Supervisor:
         self._own_page.heartbeat = now
         for process, page in self._page_of.items():
             process.heartbeat = page.heartbeat
-            process.ready |= page.state == State.READY
+            process.ready |= page.state != State.STARTING
+            process.accepting &= page.state != State.DRAINING
 
     def _answer(self, signals: set[int], now: float) -> None:
         if signal.SIGTERM in signals or signal.SIGINT in signals:
@@ -152,7 +153,10 @@ class Supervisor:
             case plan.Send(process, number):
                 self._send(process, number, now)
             case plan.Commit():
-                self._commit()
+                self._service.commit()
+                self._close_unused()
+            case plan.Announce():
+                self._announce()
             case plan.Stop(code, why):
                 log.critical("giving up: %s", why)
                 self._service.stop(now, code)
@@ -182,7 +186,6 @@ class Supervisor:
         match number:
             case signal.SIGTERM:
                 process.told = now
-                self._page_of[process].state = State.DRAINING
             case signal.SIGABRT:
                 process.aborted = now
                 log.error("%s[%d] does not respond: SIGABRT", _name(process.slot), process.pid)
@@ -254,17 +257,16 @@ class Supervisor:
         for address in self._smtp.bound(_smtp_addresses(result)) + self._http.bound(_http_addresses(result)):
             log.info("listening on %s", address)
 
-    def _commit(self) -> None:
-        first = not self._service.committed
-        self._service.commit()
-        self._close_unused()
+    def _announce(self) -> None:
+        first = not self._service.announced
+        self._service.announce()
         self._own_page.set(metrics.POLICY_EPOCH.slot(), self._service.generation)
         if not first:
             self._own_page.add(metrics.POLICY_RELOADS.slot("ok"))
         log.info("policy epoch %d in force, %d workers ready", self._service.generation, self._settings.workers)
         if self._settings.announce:
             try:
-                self._announce(self._settings.announce, self._policies[self._service.generation])
+                self._write_announcement(self._settings.announce, self._policies[self._service.generation])
             except OSError as error:
                 log.error("cannot announce to %s: %s", self._settings.announce, error)
 
@@ -284,7 +286,7 @@ class Supervisor:
         self._smtp.keep_only(_smtp_addresses(current) if current else ())
         self._http.keep_only(_http_addresses(current) if current else ())
 
-    def _announce(self, target: str, policy: LoadedPolicy) -> None:
+    def _write_announcement(self, target: str, policy: LoadedPolicy) -> None:
         """Say on which addresses the service is ready: one line of JSON, for programs that start it."""
         text = json.dumps(
             {
@@ -320,7 +322,7 @@ class Supervisor:
             source=policy.source,
             epoch=epoch,
             page=page,
-            ready=lambda: self._ready(page),
+            enter=lambda state: self._enter(state, page),
             drain_timeout=self._settings.drain_timeout,
         )
         return self._run_worker(context)
@@ -333,12 +335,12 @@ class Supervisor:
             listeners=list(zip(policy.config.http_listeners, sockets, strict=True)),
             page=page,
             pages=self._pages,
-            ready=lambda: self._ready(page),
+            enter=lambda state: self._enter(state, page),
         )
         return self._run_admin(context)
 
-    def _ready(self, page: CounterPage) -> None:
-        page.state = State.READY
+    def _enter(self, state: State, page: CounterPage) -> None:
+        page.state = state
         with suppress(BlockingIOError):  # then it will look anyway
             os.write(self._wake, b"\0")  # no signal has this number
 

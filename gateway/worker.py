@@ -94,12 +94,11 @@ class Worker:
         gc.collect()
         gc.freeze()  # what lives as long as the process is no garbage collector's business
         gc.set_threshold(*GC_THRESHOLDS)
-        context.page.state = State.READY
-        context.ready()
+        context.enter(State.READY)
         await self._stop.wait()
-        context.page.state = State.DRAINING
         for server in servers:
-            server.close()
+            server.close()  # at once: no connection is accepted from here on
+        context.enter(State.DRAINING)
         await self._drain(context.drain_timeout)
         return 0
 

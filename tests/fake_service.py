@@ -24,6 +24,7 @@ from pathlib import Path
 
 from gateway import child, diagnostics, plan
 from gateway.context import AdminContext, WorkerContext
+from gateway.families import State
 from gateway.loading import BadPolicy, LoadedPolicy
 from gateway.supervisor import Settings, Supervisor
 
@@ -71,7 +72,7 @@ class Worker:
 
     def run(self) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN if self.behaviour == "stubborn" else self.note_signal)
-        self.context.ready()
+        self.context.enter(State.READY)
         while not self.draining or self.clients:
             if self.behaviour != "stuck":
                 self.context.page.heartbeat = time.monotonic()
@@ -89,6 +90,7 @@ class Worker:
         for _, listener in self.context.listeners:
             self.selector.unregister(listener)
             listener.close()
+        self.context.enter(State.DRAINING)
 
     def accept(self, listener: socket.socket) -> None:
         try:
@@ -121,7 +123,7 @@ def fds() -> list[int]:
 
 
 def run_admin(context: AdminContext) -> int:
-    context.ready()
+    context.enter(State.READY)
     while True:
         context.page.heartbeat = time.monotonic()
         time.sleep(0.05)

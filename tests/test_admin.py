@@ -39,7 +39,7 @@ class AdminProcess:
             listeners=[(HttpListener(trusted_hosts=CidrSet(t)), s) for t, s in zip(trusted, sockets, strict=True)],
             page=self.pages[1],
             pages=self.pages,
-            ready=lambda: os.close(ready),
+            enter=lambda state: os.close(ready) if state is State.READY else None,
         )
         self.pid = child.start(lambda: admin.run(context), "admin")
         for each in sockets:

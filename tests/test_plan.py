@@ -16,6 +16,7 @@ from gateway.plan import (
     TICK,
     YOUNG,
     Action,
+    Announce,
     Commit,
     Death,
     Exit,
@@ -57,6 +58,8 @@ class Simulation:
                     self._send(process, number)
                 case Commit():
                     self.service.commit()
+                case Announce():
+                    self.service.announce()
                 case Stop(code, _):
                     self.service.stop(self.now, code)
         self.trail += actions
@@ -81,7 +84,7 @@ class Simulation:
     def running(self) -> Simulation:
         self.step()
         self.get_ready()
-        assert self.step() == [Commit()]
+        assert self.step() == [Commit(), Announce()]
         return self
 
     def reload(self) -> None:
@@ -94,14 +97,14 @@ class Simulation:
         return [process for process in self.service.processes if process.generation == generation]
 
 
-def test_start_fills_every_slot_and_commits_when_all_are_ready():
+def test_start_fills_every_slot_and_is_announced_when_all_are_ready():
     service = Simulation(workers=2, admin=True)
     assert {action.slot.number for action in service.step()} == {ADMIN, 0, 1}
     assert service.step() == []
     service.service.processes[0].ready = service.service.processes[1].ready = True
     assert service.step() == []
     service.get_ready()
-    assert service.step() == [Commit()]
+    assert service.step() == [Commit(), Announce()]
     assert service.step() == []
 
 
@@ -212,8 +215,50 @@ def test_a_new_generation_replaces_the_old_only_when_all_of_it_is_ready():
     assert service.service.draining
     for process in service.of(1):
         assert service.die(process, 0) is Death.EXPECTED
-    assert service.step() == []
+    assert service.step() == [Announce()]
     assert not service.service.draining
+
+
+def test_a_new_generation_is_announced_when_nothing_older_accepts_connections():
+    service = Simulation().running()
+    service.reload()
+    service.step()
+    service.get_ready()
+    assert Commit() in service.step()
+    lets_go, dies = service.of(1)
+    lets_go.accepting = False
+    assert service.step() == []
+    assert service.die(dies) is Death.EXPECTED
+    assert service.step() == [Announce()]
+    assert service.step() == []
+    assert service.service.draining
+
+
+def test_an_old_worker_that_is_stuck_holds_the_announcement_up_no_longer_than_it_may_live():
+    service = Simulation(workers=1).running()
+    service.reload()
+    service.step()
+    service.get_ready()
+    service.step()
+    (stuck,) = service.of(1)
+    for _ in range(int(HEARTBEAT_TIMEOUT + ABORT_GRACE)):
+        service.step(after=1.0)
+        service.of(2)[0].heartbeat = service.now
+    assert stuck.killed
+    assert service.service.announced == 1
+    service.die(stuck)
+    assert service.step() == [Announce()]
+
+
+def test_a_roll_back_is_not_announced():
+    service = Simulation().running()
+    service.reload()
+    service.step()
+    service.die(service.of(2)[0], 1)
+    service.service.roll_back(2, admin=False)
+    service.step()
+    service.die(service.of(2)[0], 0)
+    assert service.step() == []
 
 
 def test_a_death_before_readiness_gives_the_new_generation_up_and_keeps_the_old():

@@ -125,19 +125,46 @@ def test_the_drain_deadline_ends_what_does_not_finish(start):
 # --- reloading --------------------------------------------------------------------------------------------------------
 
 
-def test_a_good_policy_takes_over_and_a_transaction_under_way_finishes_under_the_old_one(start):
+def relays(session: smtplib.SMTP) -> bool:
+    """Whether the session's policy takes mail for others."""
+    session.ehlo_or_helo_if_needed()
+    session.mail("a@out.example")
+    code = session.rcpt("b@far.example")[0]
+    session.quit()
+    return {250: True, 550: False}[code]
+
+
+def test_once_a_policy_is_announced_every_new_connection_meets_it_and_a_transaction_under_way_keeps_the_old(start):
     gateway = start(OPEN + TO_MAILDIR, "--workers", "2")
     busy = gateway.smtp()
     begin_data(busy)
     gateway.reload(CLOSED + TO_MAILDIR)
     gateway.announced(epoch=2)
-    with gateway.smtp() as later:
-        later.ehlo()
-        later.mail("a@out.example")
-        assert later.rcpt("b@far.example")[0] == 550
+    assert [relays(gateway.smtp()) for _ in range(20)] == [False] * 20
     assert finish_data(busy)[0] == 250
     assert busy.getreply()[0] == 421
     assert gateway.metric('policy_reloads_total{result="ok"}') == 1
+
+
+def test_a_policy_is_not_announced_while_a_worker_of_the_one_before_might_accept(start):
+    gateway = start(OPEN + TO_MAILDIR, "--workers", "1")
+    (old,) = gateway.workers()
+    os.kill(old, signal.SIGSTOP)
+    gateway.reload(CLOSED + TO_MAILDIR)
+    assert not relays(gateway.smtp())  # waits at the slot's socket until the new worker accepts
+    wait_until(lambda: has_pending(old, signal.SIGTERM), "the old worker is told")
+    assert gateway.metric("policy_epoch") == 1
+    assert gateway.announced()["epoch"] == 1
+    os.kill(old, signal.SIGCONT)
+    gateway.announced(epoch=2)
+    assert gateway.metric("policy_epoch") == 2
+    assert [relays(gateway.smtp()) for _ in range(20)] == [False] * 20
+
+
+def has_pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a stopped process has been sent that signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in re.findall(r"^S\w+Pnd:\s*(\w+)", status, re.MULTILINE))
 
 
 def test_a_bad_policy_changes_nothing_and_is_told(start):
