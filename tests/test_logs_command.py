@@ -16,7 +16,8 @@ from gateway.logs.segments import Segment
 
 NOW = 1_785_847_290_123_456_789
 RUN = (
-    "import argparse, sys; from gateway.logs import command; parser = argparse.ArgumentParser();"
+    "import argparse, signal, sys; from gateway.logs import command; parser = argparse.ArgumentParser();"
+    "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a shell's background job ignores it
     "command.add_arguments(parser); sys.exit(command.run(parser.parse_args()))"
 )
 
