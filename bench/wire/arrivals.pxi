@@ -4,12 +4,6 @@ cdef enum:
     MAX_RUNS = 4096
     MAX_WORDS = 1 << 22         # 2^28 messages of a run are told apart, in 32 MiB
 
-cdef struct Mark:
-    bint found
-    uint64_t run
-    uint64_t number
-    uint64_t check
-
 cdef struct Run:
     uint64_t run
     uint64_t* seen
@@ -18,25 +12,6 @@ cdef struct Run:
     int64_t unique
     int64_t recipients
     int64_t corrupt             # arrivals whose body is not what was sent
-
-
-cdef inline Mark find_mark(const char* header, size_t length) noexcept nogil:
-    """The mark in a header section, wherever relays have put fields around it."""
-    cdef Mark mark
-    cdef const char* at = header
-    cdef size_t left = length
-    memset(&mark, 0, sizeof(Mark))
-    while left >= MARK_LENGTH - 2:
-        at = <const char*>memmem(at, left, b"X-Bench: ", 9)
-        if at == NULL:
-            break
-        left = length - <size_t>(at - header)
-        if left >= MARK_LENGTH - 2 and (at == header or (at - 1)[0] == c'\n'):
-            mark.found = get_mark(at + 9, &mark.run, &mark.number, &mark.check)
-            break
-        at += 9
-        left -= 9
-    return mark
 
 
 cdef class Arrivals:
