@@ -118,12 +118,14 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.load.close()
 
-    def connect(self) -> None:
-        """Open and greet the connections that are to be kept: all, or as many as the server takes without delay."""
+    def connect(self) -> int:
+        """Open and greet the connections that are to be kept: all, or as many as the server takes without delay; how
+        many it did not."""
         deadline = time.monotonic() + CONNECT_SECONDS
         greeted = -1
         while not self.load.open(STALL_SECONDS) and time.monotonic() < deadline and self.load.idle > greeted:
             greeted = self.load.idle
+        return self.load.size - self.load.idle
 
     def run(self, progress: Progress | None = None) -> dict[str, Any]:
         """Send until done or out of time; the result."""

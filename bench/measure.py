@@ -23,7 +23,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class ProcessUsage:
-    """One process: seconds of its own, seconds of the children it has waited for, resident bytes."""
+    """One process: seconds of its own, seconds of the children it has waited for, resident bytes, octets it has read
+    and written by read(2), write(2) and their like, those children's included."""
 
     user: float
     system: float
@@ -31,6 +32,8 @@ class ProcessUsage:
     waited_user: float
     waited_system: float
     resident: int
+    read: int
+    written: int
 
     @property
     def own(self) -> float:
@@ -60,6 +63,11 @@ class Usage:
     def resident(self) -> int:
         return sum(p.resident for p in self.processes.values())
 
+    @property
+    def copied(self) -> int:
+        """Octets that went through system calls, in and out."""
+        return sum(p.read + p.written for p in self.processes.values())
+
 
 def usage(roots: Iterable[int]) -> Usage:
     """The process trees below `roots`, now."""
@@ -85,7 +93,15 @@ def _usage_of(pid: int, stat: list[str]) -> ProcessUsage:
         for task in os.scandir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
                 exact += int(Path(task.path, "schedstat").read_text().split()[0]) / 1e9
-    return ProcessUsage(ticks[0], ticks[1], exact, ticks[2], ticks[3], int(stat[21]) * _PAGE)
+    return ProcessUsage(ticks[0], ticks[1], exact, ticks[2], ticks[3], int(stat[21]) * _PAGE, *_octets(pid))
+
+
+def _octets(pid: int) -> tuple[int, int]:
+    """rchar and wchar (proc(5)): what passed through read and write calls, sockets included, recv and send not."""
+    with contextlib.suppress(OSError):
+        found = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+        return int(found["rchar"]), int(found["wchar"])
+    return 0, 0  # another user's process
 
 
 def cost(before: Usage, after: Usage, messages: int) -> dict[str, Any]:
@@ -101,11 +117,18 @@ def cost(before: Usage, after: Usage, messages: int) -> dict[str, Any]:
         "cpu_us": 1e6 * cpu / max(1, messages),
         "user_us": 1e6 * cpu * user_share / max(1, messages),
         "system_us": 1e6 * cpu * (1 - user_share) / max(1, messages),
+        "copied_octets": (after.copied - before.copied) / max(1, messages),
         "resident_bytes": after.resident,
         "processes": len(after.processes),
         # the shares of the processes that did anything worth mentioning, largest first
         "shares": sorted((round(s / cpu, 3) for s in own.values() if cpu > 0 and s > cpu / 100), reverse=True)[:16],
     }
+
+
+def settled(roots: Iterable[int], seconds: float) -> Usage:
+    """The trees' usage when the work of a run is done: records and files are written behind the last reply."""
+    time.sleep(seconds)
+    return usage(roots)
 
 
 def spin() -> float:

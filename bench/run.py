@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import measure
-from .load import Plan, Target, prepared
+from .load import Plan, Target, allow_descriptors, prepared
 from .mix import Mix, message_from_file, plain_mix
 from .peers import PEERS, Knobs, Peer, PeerError
 from .scenarios import SCENARIOS, Contender, Scenario
@@ -24,15 +24,24 @@ from .sink import SinkProcess
 
 FORMAT = 1
 DRAIN_SECONDS = 60.0  # for what a queueing peer still has to deliver
+SETTLE_SECONDS = 0.3  # for what is written behind the last reply; it counts, for everybody
+OPEN_SECONDS = {"rate": 3.0, "share": 2.0}  # of the open loop at least: a 99.9th percentile wants thousands of messages
 _CORPUS = Path(__file__).parent.parent / "tests" / "corpus" / "reports" / "visible"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much to do: repetitions, seconds of load in each, messages at most; which scenarios and peers."""
+    """How much to do: repetitions, seconds of load in each, messages at most; which scenarios and peers.
+
+    growth: repetitions of the points of a growth curve, of which there are many. settle: seconds to wait before a
+    repetition's cost is read. warm_up: whether a first, discarded repetition is as long as its peer needs.
+    """
 
     repetitions: int = 5
-    seconds: float = 1.0
+    growth: int = 3
+    seconds: float = 0.3
+    settle: float = SETTLE_SECONDS
+    warm_up: bool = True
     most_messages: int = 1_000_000
     quick: bool = True
     only: tuple[str, ...] = ()
@@ -57,15 +66,17 @@ class Settings:
 
 
 SMOKE = Settings(
-    1,
-    0.05,
-    60,
+    repetitions=1,
+    seconds=0.05,
+    settle=0.0,
+    warm_up=False,
+    most_messages=60,
     only=("accept-1k", "relay-1k", "idle-latency"),
     peers=("direct", "smtp-sink", "gateway"),
     syscalls=False,
 )
-QUICK = Settings(5, 0.3)
-FULL = Settings(9, 3.0, quick=False)
+QUICK = Settings()
+FULL = Settings(repetitions=7, seconds=1.0, quick=False)
 
 
 def _names() -> str:
@@ -85,6 +96,7 @@ class Runner:
     def run(self) -> dict[str, Any]:
         """Run all; the result, fit for JSON."""
         begun, stolen = time.time(), measure.stolen()
+        allow_descriptors(1 << 16)  # servers inherit it
         for scenario in self.settings.scenarios():
             if scenario.contenders:
                 _say(f"── {scenario.name}: {scenario.title}")
@@ -116,10 +128,10 @@ class Runner:
                 if (peer := self._started(contender, scenario, sink, stack)) is not None
             ]
             plans = {c.label: plan for c, peer in running if (plan := self._calibrated(scenario, c, peer, sink, mix))}
-            for repetition in range(self.settings.repetitions):
+            for repetition in range(self.settings.growth if scenario.series else self.settings.repetitions):
                 for contender, peer in running:
                     if contender.label in plans:
-                        sample = run_once(peer, sink, mix, plans[contender.label])
+                        sample = run_once(peer, sink, mix, plans[contender.label], self.settings.settle)
                         self._keep(scenario, contender, repetition, sample)
             if scenario.syscalls and self.settings.syscalls and measure.SystemCalls.available():
                 for contender, peer in running:
@@ -153,7 +165,6 @@ class Runner:
     ) -> Plan | None:
         """The plan whose repetitions take about the time wanted, found out by warming the contender up."""
         plan = Plan(
-            messages=max(20, 2 * scenario.connections),
             seconds=20 + 10 * self.settings.seconds,
             connections=scenario.connections,
             per_connection=scenario.per_connection,
@@ -161,21 +172,28 @@ class Runner:
             tls=scenario.tls,
         )
         rate = 0.0
-        for _ in range(2):  # the first one pays for caches, pools and processes
+        for length in (0.0, *self._warm_ups(peer)):  # the first ones pay for caches, pools, processes, compilers
+            plan = replace(plan, messages=self._messages(scenario, rate * length))
             begun = time.monotonic()
             warm = run_once(peer, sink, mix, plan)
             rate = warm["acked"] / (time.monotonic() - begun if peer.queues else max(warm["seconds"], 1e-6))
             if not warm["acked"]:
-                self._skip(
-                    f"{contender.label} in {scenario.name}", f"takes no message: {warm['error']} {warm['refusals']}"
-                )
+                what = f"{contender.label} in {scenario.name}"
+                self._skip(what, f"takes no message: {warm['error']} {warm['refusals']}")
                 return None
-            wanted = int(rate * min(0.3, self.settings.seconds))
-            plan = replace(plan, messages=max(2 * scenario.connections, min(wanted, self.settings.most_messages)))
-        open_rate = scenario.rate or scenario.share * rate
-        wanted = int((open_rate or rate) * self.settings.seconds * (4 if scenario.rate else 1))
-        wanted = max(20, 4 * scenario.connections if not open_rate else 0, min(wanted, self.settings.most_messages))
-        return replace(plan, messages=wanted, rate=open_rate)
+        seconds = self.settings.seconds
+        if open_rate := scenario.rate or scenario.share * rate:
+            seconds = max(seconds, OPEN_SECONDS["rate" if scenario.rate else "share"])
+        return replace(plan, messages=self._messages(scenario, (open_rate or rate) * seconds), rate=open_rate)
+
+    def _warm_ups(self, peer: Peer) -> tuple[float, ...]:
+        """Seconds of the discarded runs behind the very first: a short one to learn the rate, one of full length."""
+        short = min(0.3, self.settings.seconds)
+        return (short, max(peer.warm_up, self.settings.seconds)) if self.settings.warm_up else (short,)
+
+    def _messages(self, scenario: Scenario, wanted: float) -> int:
+        least = max(20, 2 * scenario.connections)
+        return max(least, min(int(wanted), self.settings.most_messages))
 
     def _count_calls(self, scenario: Scenario, contender: Contender, peer: Peer, sink: SinkProcess, mix: Mix) -> None:
         plan = Plan(messages=400, connections=scenario.connections, per_connection=scenario.per_connection)
@@ -201,16 +219,17 @@ class Runner:
             _say(f"   SKIPPED {what}: {reason}")
 
 
-def run_once(peer: Peer, sink: SinkProcess, mix: Mix, plan: Plan) -> dict[str, Any]:
-    """One repetition: send, wait until all has arrived, and say what it took."""
+def run_once(peer: Peer, sink: SinkProcess, mix: Mix, plan: Plan, settle: float = 0.0) -> dict[str, Any]:
+    """One repetition: send, wait until all has arrived and `settle` seconds more, and say what it took."""
     spin = measure.spin()
     with prepared(Target("127.0.0.1", peer.port), mix, plan) as load:
-        load.connect()
+        missing = load.connect()
         before = measure.usage(peer.pids())
         result = load.run()
         arrived = _arrived(sink, result) if peer.knobs.upstream and peer.relays else None
-        after = measure.usage(peer.pids())
-    trouble = {name: result[name] for name in ("refused", "lost", "unknown", "unfinished") if result[name]}
+        after = measure.settled(peer.pids(), settle)
+    trouble = {"connections not opened": missing} if missing else {}
+    trouble |= {name: result[name] for name in ("refused", "lost", "unknown", "unfinished") if result[name]}
     if arrived is not None:
         trouble |= {"missing": result["acked"] - arrived["unique"]} if arrived["unique"] < result["acked"] else {}
         trouble |= {"corrupt": arrived["corrupt"]} if arrived["corrupt"] else {}

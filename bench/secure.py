@@ -128,9 +128,11 @@ class SecureRun(Run):
         known = sum(self.tally[name] for name in ("acked", "refused", "lost", "unknown"))
         return self.tally | {"unfinished": self.tally["sent"] - known}
 
-    def connect(self) -> None:
-        if self.plan.per_connection != 1:
-            self.runner.run(asyncio.wait_for(self._open_all(), CONNECT_SECONDS))
+    def connect(self) -> int:
+        if self.plan.per_connection == 1:
+            return 0
+        self.runner.run(asyncio.wait_for(self._open_all(), CONNECT_SECONDS))
+        return sum(not conversation.is_open for conversation in self.conversations)
 
     def run(self, progress: Progress | None = None) -> dict[str, Any]:
         before = time.process_time()

@@ -47,6 +47,7 @@ class Peer:
     name = ""
     relays = True  # hands over to the sink; otherwise accepts and discards
     queues = False  # answers before it handed over
+    warm_up = 0.5  # seconds of load until a message costs what it will go on to cost
 
     def __init__(self, knobs: Knobs) -> None:
         self.knobs = knobs

@@ -48,7 +48,8 @@ class SmtpSink(Peer):
         program = find_program("smtp-sink")
         assert program
         drop = ("-u", "nobody") if os.getuid() == 0 else ()
-        self.run(program, *drop, f"127.0.0.1:{self.port}", "4096")
+        connections = ("-m", "30000")  # at a time; more than 256 would wait otherwise
+        self.run(program, *drop, *connections, f"127.0.0.1:{self.port}", "4096")
 
 
 class Aiosmtpd(Peer):
