@@ -76,6 +76,9 @@ class Loop:
     def time(self) -> float:
         return 1.0
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        callback()
+
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         pass
 

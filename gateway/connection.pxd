@@ -1,15 +1,18 @@
 # The C types of connection.py, which is compiled with them.
 
+from gateway.outbox cimport Outbox
 from gateway.reception cimport Reception
 from gateway.smtp.replies cimport Reply
 
 cdef class Connection:
     cdef object _host, _loop, _page, _logs, _transport, _timer, _params, _tls_task
+    cdef Outbox _outbox
     cdef Reception _reception
     cdef double _timeout, _last_read
-    cdef bint _closing, _eof, _reading_paused, _writing_paused
+    cdef bint _closing, _eof, _in_outbox, _reading_paused, _writing_paused
 
     cpdef data_received(self, bytes data)
     cpdef _advance(self)
     cpdef _flush(self)
+    cpdef write_out(self)
     cpdef _pause_or_resume(self)

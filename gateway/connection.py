@@ -17,6 +17,7 @@ from gateway.config import ListenerParams
 from gateway.endpoints import Endpoints
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
+from gateway.outbox import Outbox
 from gateway.reception import Reception
 from gateway.services import Services
 from gateway.smtp.replies import Reason, Reply
@@ -43,6 +44,7 @@ class Host(Protocol):
     services: Services
     contexts: tls.ServerContexts
     loop: asyncio.AbstractEventLoop
+    outbox: Outbox
 
     def params_for(self, endpoints: Endpoints) -> ListenerParams:
         """The listener's parameters for a connection between these endpoints."""
@@ -67,6 +69,7 @@ class Connection:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._loop = host.loop
+        self._outbox = host.outbox
         self._page: CounterPage = host.services.page
         self._logs = host.services.logs
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
@@ -77,6 +80,7 @@ class Connection:
         self._params: ListenerParams | None = None
         self._tls_task: asyncio.Task[None] | None = None
         self._closing = False
+        self._in_outbox = False
         self._eof = False
         self._reading_paused = False
         self._writing_paused = False
@@ -168,6 +172,7 @@ class Connection:
         self._flush()
         if tls_requested is not None:
             self._transport.pause_reading()  # what comes next is the handshake's
+            self.write_out()
             self._tls_task = self._loop.create_task(self._start_tls(reception))
         elif not self._closing:
             if self._host.draining:
@@ -179,11 +184,19 @@ class Connection:
     def _flush(self) -> None:
         assert self._reception is not None
         session = self._reception.session
-        data = session.data_to_send()
-        if data:
-            self._transport.write(data)
         if session.closed:
             self._close(linger=not session.quit)
+        elif not self._in_outbox:
+            self._in_outbox = True
+            self._outbox.add(self)
+
+    def write_out(self) -> None:
+        """Called by the outbox."""
+        self._in_outbox = False
+        if self._reception is not None:
+            data = self._reception.session.data_to_send()
+            if data:
+                self._transport.write(data)
 
     def _pause_or_resume(self) -> None:
         if self._closing or self._reception is None or self._tls_task is not None:
@@ -266,6 +279,7 @@ class Connection:
         if self._closing:
             return
         self._closing = True
+        self.write_out()
         if self._timer is not None:
             self._timer.cancel()
         if not linger or self._eof or not self._transport.can_write_eof():

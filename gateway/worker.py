@@ -23,6 +23,7 @@ from gateway.context import EX_CONFIG, WorkerContext
 from gateway.endpoints import Endpoints
 from gateway.families import State
 from gateway.logs.writer import LogWriter
+from gateway.outbox import Outbox
 from gateway.policy.engine import Policy, PolicyProblems
 from gateway.policy.listener import ParamsTable
 from gateway.relay.relay import Relay
@@ -81,6 +82,7 @@ class Worker:
             monotonic=time.monotonic,
         )
         self.contexts = tls.ServerContexts()
+        self.outbox = Outbox(loop.call_soon)
 
     async def run(self) -> int:
         """Serves until SIGTERM, then drains."""
@@ -145,6 +147,7 @@ class ListenerHost:
         self._max_connections = -(-listener.max_connections // worker.workers)
         self.services = worker.services
         self.contexts = worker.contexts
+        self.outbox = worker.outbox
         self.loop = worker.loop
 
     def connection(self) -> asyncio.Protocol:

@@ -441,6 +441,25 @@ def test_an_answer_that_makes_no_sense_fails_the_connection_before_the_content(a
     assert said == b""
 
 
+@pytest.mark.parametrize("said, failure", [(b"421 4.3.2 bye\r\n", Failure.LOST), (MAIL_OK, Failure.PROTOCOL)])
+def test_what_comes_before_the_envelope_was_taken_is_no_answer_to_it(said: bytes, failure: Failure) -> None:
+    dialogue = ready()
+    dialogue.session.begin(transaction())
+    assert dialogue.session.receive_data(said) is Event.FAILED
+    assert dialogue.session.failure is failure
+    assert dialogue.session.data_to_send() == []
+
+
+def test_praise_before_the_content_was_taken_leaves_it_unsent() -> None:
+    dialogue = ready()
+    started = transaction()
+    dialogue.begin(started)
+    assert dialogue.session.receive_data(MAIL_OK + RCPT_OK + GO_AHEAD) is None
+    assert dialogue.session.receive_data(QUEUED) is Event.FAILED
+    assert not started.content_sent
+    assert dialogue.session.data_to_send() == []
+
+
 def test_praise_before_the_content_was_sent_is_not_believed() -> None:
     dialogue = ready()
     started = transaction()

@@ -1,5 +1,6 @@
 # The C types of connection.py, which is compiled with them.
 
+from gateway.outbox cimport Outbox
 from gateway.smtp.client cimport ClientSession
 from gateway.smtp.client_values cimport Transaction
 
@@ -10,8 +11,9 @@ cdef class Connection:
     cdef readonly str session_id, address, source_address, tls_cipher, tls_protocol_version
     cdef readonly Py_ssize_t transactions
     cdef object _loop, _resolver, _path, _owner, _transport, _task
+    cdef Outbox _outbox
     cdef double _since
-    cdef bint _unsent, _ended
+    cdef bint _unsent, _in_outbox, _ended
 
     cpdef bint ready(self)
     cpdef begin(self, Transaction transaction)
@@ -19,6 +21,7 @@ cdef class Connection:
     cpdef abort(self, failure, str detail)
     cpdef data_received(self, bytes data)
     cpdef _flush(self)
+    cpdef write_out(self)
     cpdef _on(self, event)
     cpdef _on_concluded(self)
     cpdef _end(self)

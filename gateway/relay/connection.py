@@ -15,6 +15,7 @@ import uuid
 from typing import Protocol, cast
 
 from gateway.config import EgressPath, Host, UpstreamTls
+from gateway.outbox import Outbox
 from gateway.relay.resolver import Resolver
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import Event, Failure, State, Transaction
@@ -48,6 +49,7 @@ class Connection:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        outbox: Outbox,
         resolver: Resolver,
         host: Host,
         path: EgressPath,
@@ -65,6 +67,7 @@ class Connection:
         self._since = loop.time()  # when the upstream's time began to run
         self.transaction: Transaction | None = None
         self._loop = loop
+        self._outbox = outbox
         self._resolver = resolver
         self._path = path
         self._owner = owner
@@ -73,6 +76,7 @@ class Connection:
         # True while the kernel has certainly not taken the final dot yet. Exact in clear; TLS has its own buffers, and
         # False there may be wrong: then an outcome counts as unknown that could have been told.
         self._unsent = False
+        self._in_outbox = False
         self._ended = False
 
     # --- the owner's side ---------------------------------------------------------------------------------------------
@@ -89,7 +93,8 @@ class Connection:
     @property
     def may_have_delivered(self) -> bool:
         """True when the transaction under way was cut short after its final dot may have reached the upstream."""
-        return self.transaction is not None and self.transaction.content_sent and not self._unsent
+        sent = not self._unsent and not self._in_outbox
+        return sent and self.transaction is not None and self.transaction.content_sent
 
     def open(self) -> None:
         """Start connecting; connection_ready or connection_ended follows."""
@@ -192,9 +197,16 @@ class Connection:
     # --- what happened ------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        output = self.session.data_to_send()
         self._since = self._loop.time()
-        if output and self._transport is not None:
+        if not self._in_outbox and self.session.has_output():
+            self._in_outbox = True
+            self._outbox.add(self)
+
+    def write_out(self) -> None:
+        """Called by the outbox."""
+        self._in_outbox = False
+        output = self.session.data_to_send()
+        if output and self._transport is not None and not self._ended:
             self._transport.writelines(output)
 
     def _on(self, event: Event) -> None:

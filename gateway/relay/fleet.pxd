@@ -8,7 +8,7 @@ from gateway.smtp.client_values cimport Transaction
 from gateway.smtp.replies cimport Reply
 
 cdef class Fleet:
-    cdef readonly object loop, resolver, page, path
+    cdef readonly object loop, outbox, resolver, page, path
     cdef readonly str hostname
     cdef readonly Py_ssize_t jobs
     cdef readonly double last_used

@@ -15,6 +15,7 @@ from collections import deque
 
 from gateway._fastpath import CounterPage
 from gateway.config import EgressPath, Host, SmtpFleet
+from gateway.outbox import Outbox
 from gateway.relay import counting, outcome
 from gateway.relay.connection import Connection
 from gateway.relay.handover import site_name
@@ -39,6 +40,7 @@ class Fleet:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        outbox: Outbox,
         resolver: Resolver,
         page: CounterPage,
         hostname: str,
@@ -46,6 +48,7 @@ class Fleet:
         path: EgressPath,
     ) -> None:
         self.loop = loop
+        self.outbox = outbox
         self.resolver = resolver
         self.page = page
         self.hostname = hostname
@@ -203,7 +206,7 @@ class Member:
                 self._spare(connection)
             return
         fleet = self._fleet
-        connection = Connection(fleet.loop, fleet.resolver, self._host, fleet.path, fleet.hostname, self)
+        connection = Connection(fleet.loop, fleet.outbox, fleet.resolver, self._host, fleet.path, fleet.hostname, self)
         self.connections[connection] = job
         job.connection = connection
         connection.open()

@@ -4,7 +4,7 @@ from gateway.relay.fleet cimport Fleet
 from gateway.relay.handover cimport Batch
 
 cdef class Relay:
-    cdef object _loop, _page, _resolver, _maildirs, _timer
+    cdef object _loop, _page, _outbox, _resolver, _maildirs, _timer
     cdef str _hostname
     cdef dict _fleets, _by_identity
 

@@ -13,6 +13,7 @@ import asyncio
 
 from gateway._fastpath import CounterPage
 from gateway.config import EgressPath, Maildir, QueueConfig, SmtpFleet
+from gateway.outbox import Outbox
 from gateway.relay.fleet import Fleet
 from gateway.relay.handover import Batch, Done
 from gateway.relay.job import Job
@@ -32,6 +33,7 @@ class Relay:
         self._loop = loop
         self._page = page
         self._hostname = hostname
+        self._outbox = Outbox(loop.call_soon)  # apart from the clients': what goes to one process goes there in one run
         self._resolver = Resolver(loop)
         self._maildirs = MaildirWriter(loop, page, hostname)
         self._fleets: dict[tuple[SmtpFleet, EgressPath], Fleet] = {}
@@ -80,7 +82,7 @@ class Relay:
             return known[0]
         fleet = self._fleets.get((protocol, path))
         if fleet is None:
-            fleet = Fleet(self._loop, self._resolver, self._page, self._hostname, protocol, path)
+            fleet = Fleet(self._loop, self._outbox, self._resolver, self._page, self._hostname, protocol, path)
             self._fleets[protocol, path] = fleet
         if len(self._by_identity) >= MOST_IDENTITIES:
             self._by_identity.clear()

@@ -19,6 +19,7 @@ cdef class ClientSession:
 
     @cython.locals(place=Py_ssize_t, answer=tuple)
     cpdef receive_data(self, bytes data)
+    cpdef bint has_output(self)
     cpdef list data_to_send(self)
     cpdef begin(self, Transaction transaction)
     cpdef quit(self)

@@ -58,6 +58,8 @@ class ClientSession:
             return None
         reader = self._reader
         answers = reader.read(data)
+        if answers and self._output:  # what it would be an answer to has not been sent yet
+            return self._on_unsolicited(answers[0])
         for place, answer in enumerate(answers, 1):
             if self.state is _ENVELOPE:
                 event = self._on_envelope(answer)
@@ -72,6 +74,10 @@ class ClientSession:
                 if event is not None:
                     return event
         return self.fail(Failure.PROTOCOL, reader.malformed) if reader.malformed else None
+
+    def has_output(self) -> bool:
+        """True when data_to_send has something."""
+        return bool(self._output)
 
     def data_to_send(self) -> list[bytes]:
         """Everything to write since the last call, as one gathered write. Content is passed through, not copied."""
@@ -261,18 +267,23 @@ class ClientSession:
         return Event.BYE
 
     def _on_unsolicited(self, answer: Answer) -> Event | None:
+        self._keep_content()
         failure = Failure.LOST if answer[0] == 421 else Failure.PROTOCOL
         return self.fail(failure, f"unasked: {_shown(answer)}")
 
     def _out_of_step(self, event: Event | None) -> Event:
         """More arrived than was asked for, so the next answer could be taken for that to something else."""
         if event is None or event is Event.READY or event is Event.START_TLS:
-            if self.state is _CONTENT and self.transaction is not None:
-                self.transaction.content_sent = False  # it is still in the output, and stays there
+            self._keep_content()
             return self.fail(Failure.PROTOCOL, "an answer before its command")
         self.state = _CLOSED
         self._output = []
         return event
+
+    def _keep_content(self) -> None:
+        """The session fails before its output was taken: content in there was not sent, and will not be."""
+        if self.state is _CONTENT and self.transaction is not None:
+            self.transaction.content_sent = False
 
 
 # in every state but ENVELOPE and CONTENT
