@@ -191,8 +191,9 @@ UNREADABLE_REASONS: tuple[str, ...]
 """Why a message that claims to be a report is not one, the closed list:
 
 `no_boundary`: the multipart/report has no boundary parameter; `no_parts`: nothing is delimited by it;
-`no_report_part`: no part of the kind that its report-type names; `no_recipient`: no recipient group with an
-address and an Action or Status; `no_feedback_type`: the feedback part lacks its Feedback-Type.
+`too_many_parts`: no report among as many as are looked at; `no_report_part`: no part of the kind that its
+report-type names; `no_recipient`: no recipient group with an address and an Action or Status;
+`no_feedback_type`: the feedback part lacks its Feedback-Type.
 """
 
 @final
@@ -206,7 +207,8 @@ class Report:
     mixed: bool
     """A multipart/mixed message that counts as a DSN because of its null reverse-path."""
     truncated: bool
-    """There were more than 10,000 recipient groups or 100,000 fields; what is missing was not read."""
+    """There were more than 20,000 lines that begin like a delimiter, 10,000 recipient groups or 100,000 fields; what
+    is missing was not read."""
     per_message: dict[str, str] | None
     """Of a DSN: the per-message fields (RFC 3464 §2.2); of repeated fields the first."""
     per_recipient: list[dict[str, str]] | None

@@ -12,8 +12,9 @@ include "fastpath/cidr_text.pxi"  # how prefixes are written, and what is wrong 
 include "fastpath/dots.pxi"      # stuff, unstuff, repair_line_endings: dots and line endings of a content
 include "fastpath/framing.pxi"   # Framer, Body: bytes of a connection -> lines and bodies
 include "fastpath/path.pxi"      # plain_from, plain_to: the usual arguments of MAIL and RCPT
-include "fastpath/mime.pxi"      # count_fields; lines, header fields, delimiter lines and encodings of a MIME message
+include "fastpath/mime.pxi"      # count_fields; lines, header fields and encodings of a MIME message
 include "fastpath/content_type.pxi"   # Content-Type and its parameters
+include "fastpath/parts.pxi"     # header sections and delimiter lines: where the parts of a multipart are
 include "fastpath/report_fields.pxi"  # the fields of reports as text, and which recipient they belong to
 include "fastpath/report.pxi"    # scan_report: is a message a bounce or a feedback report, and what does it say
 include "fastpath/json.pxi"      # fill_gaps: values put into a JSON object that is always the same

@@ -111,6 +111,8 @@ def test_multipart_mixed_counts_only_with_a_null_sender() -> None:
         ("no_boundary", b"Content-Type: multipart/report; boundary=\"\"\n\n--\n"),
         ("no_parts", b"Content-Type: multipart/report; boundary=B\n\n--C\n"),
         ("no_parts", b"Content-Type: multipart/report; boundary=B"),
+        ("too_many_parts", message(*["\n"] * 20_000, status_part())),
+        ("too_many_parts", message("--Bx\n" * 20_000, status_part())),
         ("no_report_part", message("\ntext\n")),
         ("no_report_part", message(status_part(), kind="multipart/report; report-type=feedback-report")),
         ("no_recipient", message(status_part("Reporting-MTA: dns; mx\n"))),
@@ -143,6 +145,8 @@ def test_an_unreadable_report_says_why(expected: str | None, octets: bytes) -> N
         "multipart/report; boundary=B1; boundary=X",
         "multipart/report; boundary*=us-ascii'en'%421",
         "multipart/report; boundary*0=B; boundary*1=1",
+        "multipart/report; boundary*0=B; boundary*1=1; boundary*1=2; boundary*3=X; boundary*16=X; boundary*1000=X",
+        "multipart/report; boundary*0=X; boundary=B1; boundary*=X",
         "multipart/report; boundary*1=1; boundary*0*=''%42",
         'multipart/report; boundary="B1 "',
     ],
@@ -356,8 +360,9 @@ MANY = 400_000
 @pytest.mark.parametrize(
     "octets",
     [
-        message(*["\nx"] * MANY, status_part()),
+        message(status_part(), *["\nx"] * MANY),
         message(status_part(), *[""] * MANY),
+        message(*["\nx" * 40] * 19_000, status_part()),
         message(status_part(STATUS + "--Bx\n" * MANY)),
         message(status_part(STATUS + "--" * MANY)),
         message(status_part(), boundary="-" * 900).replace(b"\n\n", b"\n\n" + b"-" * 901 * 999 + b"\n", 1),
@@ -370,8 +375,8 @@ MANY = 400_000
         message(status_part("x" * 9 * MANY + "\n" + STATUS)),
         message(status_part("\n" * 9 * MANY + STATUS)),
     ],
-    ids=["parts", "empty parts", "lookalikes", "dashes", "dash boundary", "levels", "long header", "folded header",
-         "no colon", "headers", "folded field", "long line", "empty lines"],
+    ids=["parts", "empty parts", "parts before", "lookalikes", "dashes", "dash boundary", "levels", "long header",
+         "folded header", "no colon", "headers", "folded field", "long line", "empty lines"],
 )  # fmt: skip
 def test_hostile_messages_are_read_in_linear_time(octets: bytes) -> None:
     assert scanned(octets).kind == "dsn"
@@ -392,6 +397,12 @@ def test_what_is_kept_of_hostile_counts_is_bounded() -> None:
     assert groups.per_recipient is not None and len(groups.per_recipient) == 10_000
     assert fields.per_recipient is not None and len(fields.per_recipient[0]) <= 100_000
     assert repeated.feedback is not None and len(repeated.feedback["x"]) <= 100_000
+
+
+def test_parts_that_are_not_looked_at_are_told_of() -> None:
+    report = scanned(message(status_part(), *["\nx"] * 20_000))
+    assert (report.kind, report.truncated) == ("dsn", True)
+    assert not scanned(message(status_part(), ORIGINAL, *["\nx"] * 20_000)).truncated  # nothing more is wanted
 
 
 def test_a_message_that_is_no_multipart_is_dismissed_without_allocating() -> None:

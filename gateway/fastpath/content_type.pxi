@@ -40,9 +40,15 @@ cdef void skip_comments(Span* s) noexcept nogil:
 cdef Span take_word(Span* s, uint8_t stop) noexcept nogil:
     # Wider than RFC 2045's token: mailers leave quotes away round "=", "/" and the like.
     cdef Span word = s[0]
-    while s.n and s.p[0] != stop and s.p[0] != c';' and s.p[0] != c'(' and not is_fws(s.p[0]):
-        advance(s, 1)
-    word.n -= s.n
+    cdef uint8_t c
+    cdef size_t n = 0
+    while n < word.n:
+        c = word.p[n]
+        if c == stop or (c <= c';' and (c == c';' or c == c'(' or is_fws(c))):
+            break
+        n += 1
+    advance(s, n)
+    word.n = n
     return word
 
 
@@ -87,31 +93,24 @@ cdef bint parameter_next(Span* s, Parameter* found) noexcept nogil:
     return True
 
 
-cdef bint parameter_named(Span name, Span wanted, int section, bint* extended) noexcept nogil:
-    # RFC 2231: `wanted` or `wanted*`; with a section `wanted*N` or `wanted*N*`. A final asterisk: percent-encoded.
+cdef int parameter_place(Span name, Span wanted, bint* extended) noexcept nogil:
+    # RFC 2231: 0 for `wanted` or `wanted*`, 1 + N for its section `wanted*N` or `wanted*N*`, -1 for another name.
+    # A final asterisk: percent-encoded.
     cdef int number = 0
     if name.n < wanted.n or not equals_folded(Span(name.p, wanted.n), wanted):
-        return False
+        return -1
     advance(&name, wanted.n)
     extended[0] = name.n > 0 and name.p[name.n - 1] == c'*'
     name.n -= extended[0]
-    if section < 0:
-        return name.n == 0
+    if name.n == 0:
+        return 0
     if name.n < 2 or name.n > 3 or name.p[0] != c'*':
-        return False
+        return -1
     for i in range(1, name.n):
         if not c'0' <= name.p[i] <= c'9':
-            return False
+            return -1
         number = number * 10 + name.p[i] - c'0'
-    return number == section
-
-
-cdef bint parameter_find(Span parameters, Span wanted, int section, Parameter* found, bint* extended) noexcept nogil:
-    # Of repeated parameters the first counts.
-    while parameter_next(&parameters, found):
-        if parameter_named(found.name, wanted, section, extended):
-            return True
-    return False
+    return 1 + number if number < MAX_SECTIONS else -1
 
 
 cdef int hex_pair(Span s) noexcept nogil:
@@ -161,18 +160,23 @@ cdef size_t parameter_append(Parameter* found, bint extended, uint8_t* out, size
 
 cdef size_t parameter_copy(Span parameters, Span wanted, uint8_t* out, size_t room) noexcept nogil:
     """Write the value of a parameter to `out`, put together from its sections; the octets written, at most `room`."""
+    cdef Parameter[1 + MAX_SECTIONS] pieces
+    cdef bint[1 + MAX_SECTIONS] extended
+    cdef uint32_t seen = 0
     cdef Parameter found
-    cdef bint extended = False
+    cdef bint encoded = False
     cdef size_t used = 0
-    cdef int section
-    if parameter_find(parameters, wanted, -1, &found, &extended):
-        if extended:
-            found.value = without_charset(found.value)
-        return parameter_append(&found, extended, out, 0, room)
-    for section in range(MAX_SECTIONS):
-        if not parameter_find(parameters, wanted, section, &found, &extended):
-            break
-        if section == 0 and extended:
-            found.value = without_charset(found.value)
-        used = parameter_append(&found, extended, out, used, room)
+    cdef int place
+    while not seen & 1 and parameter_next(&parameters, &found):
+        place = parameter_place(found.name, wanted, &encoded)
+        if place >= 0 and not (seen >> place) & 1:  # of repeated parameters the first counts
+            pieces[place] = found
+            extended[place] = encoded
+            seen |= <uint32_t>1 << place
+    place = 0 if seen & 1 else 1
+    while (seen >> place) & 1:
+        if extended[place] and place <= 1:
+            pieces[place].value = without_charset(pieces[place].value)
+        used = parameter_append(&pieces[place], extended[place], out, used, room)
+        place = 1 + MAX_SECTIONS if place == 0 else place + 1
     return used

@@ -1,6 +1,6 @@
-# Reading MIME text in place: physical lines, header fields (RFC 5322 §2.2), delimiter lines (RFC 2046 §5.1.1), base64
-# and quoted-printable (RFC 2045 §6). Tolerant where mailers are sloppy and the meaning is plain. Content-Type is
-# content_type.pxi's; what a report is, report.pxi knows.
+# Reading MIME text in place: physical lines, header fields (RFC 5322 §2.2), base64 and quoted-printable (RFC 2045 §6).
+# Tolerant where mailers are sloppy and the meaning is plain. What divides a message into parts is parts.pxi's,
+# Content-Type content_type.pxi's; what a report is, report.pxi knows.
 #
 # A line ends in CRLF or LF; a bare CR is data (RFC 5322 §2.3). Every function takes time linear in its input.
 
@@ -11,11 +11,6 @@ cdef enum FieldEvent:
     FIELD
     EMPTY_LINE
     END_OF_FIELDS
-
-cdef enum Delimiter:
-    NO_DELIMITER
-    NEXT_PART
-    CLOSE
 
 cdef enum Encoding:
     IDENTITY
@@ -116,68 +111,6 @@ def count_fields(bytes content not None, bytes name not None):
     while field_next(&reader, wanted.p[0], &field) == FIELD:
         count += equals_folded(field.name, wanted)
     return count
-
-
-# --- delimiter lines ---
-
-cdef Delimiter delimiter_end(const uint8_t* p, const uint8_t* end, const uint8_t** following) noexcept nogil:
-    # Behind the boundary: "--" if it closes, blanks, the line end (RFC 2046 §5.1.1, transport-padding).
-    cdef Delimiter kind = NEXT_PART
-    if end - p >= 2 and p[0] == c'-' and p[1] == c'-':
-        kind = CLOSE
-        p += 2
-    while p < end and is_blank(p[0]):
-        p += 1
-    if end - p >= 2 and p[0] == c'\r' and p[1] == c'\n':
-        p += 1
-    if p < end and p[0] != c'\n':
-        return NO_DELIMITER
-    following[0] = p + (p < end)
-    return kind
-
-
-cdef const uint8_t* dashed_line(const uint8_t* p, const uint8_t* end) noexcept nogil:
-    """The start of the next line that begins with a dash, NULL without one."""
-    cdef uint8_t hit
-    cdef int i
-    while end - p > 64:
-        hit = 0
-        for i in range(64):  # without a branch, so that the compiler makes vector code of it
-            hit |= (p[i] == c'\n') & (p[i + 1] == c'-')
-        if hit:
-            break
-        p += 64
-    while True:
-        p = <const uint8_t*>memchr(p, c'\n', end - p)
-        if p == NULL or p + 1 == end:
-            return NULL
-        p += 1
-        if p[0] == c'-':
-            return p
-
-
-cdef Delimiter delimiter_next(const uint8_t** position, const uint8_t* end, Span delimiter,
-                              const uint8_t** before) noexcept nogil:
-    """From `position`, the start of a line, to the next line that begins with `delimiter` ("--" and the boundary).
-    Sets `position` behind that line and `before` to where the content in front of it ends."""
-    cdef const uint8_t* start = position[0]
-    cdef const uint8_t* p = start
-    cdef Delimiter kind
-    if p < end and p[0] != c'-':
-        p = dashed_line(p, end)
-    while p != NULL and p < end:
-        if <size_t>(end - p) >= delimiter.n and memcmp(p, delimiter.p, delimiter.n) == 0:
-            kind = delimiter_end(p + delimiter.n, end, position)
-            if kind != NO_DELIMITER:
-                if p > start:  # the line end belongs to the delimiter
-                    p -= 1
-                if p > start and (p - 1)[0] == c'\r':
-                    p -= 1
-                before[0] = p
-                return kind
-        p = dashed_line(p, end)
-    before[0] = position[0] = end
-    return NO_DELIMITER
 
 
 # --- transfer encodings ---

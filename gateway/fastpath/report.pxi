@@ -6,6 +6,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 
 cdef enum:
     MAX_BOUNDARY = 998          # octets: what a line can hold (RFC 5322 §2.1.1); RFC 2046 §5.1.1 allows 70
+    MAX_DELIMITERS = 20000      # lines that begin like a delimiter; what follows more of them is not looked at
     MAX_RECIPIENT_GROUPS = 10000
     MAX_FIELDS = 100000         # of one status or feedback part
     MAX_ORIGINAL_HEADER = 262144  # octets of the original that are searched for its header section
@@ -32,6 +33,7 @@ cdef struct Part:
 
 cdef struct Parts:              # the children that matter, the first of each kind
     bint any
+    bint cut                    # there are more than are looked at
     Part status
     Part feedback
     Part original
@@ -43,12 +45,16 @@ cdef MediaType media_type(Span* s) noexcept nogil:
     """What the Content-Type in `s` names; leaves its parameters in `s`."""
     cdef Span kind, subtype
     skip_comments(s)
+    if s.n == 0 or (s.p[0] | 0x20 != c'm' and s.p[0] | 0x20 != c't'):
+        return OTHER_TYPE
     kind = take_word(s, c'/')
     skip_comments(s)
     if s.n == 0 or s.p[0] != c'/':
         return OTHER_TYPE
     advance(s, 1)
     skip_comments(s)
+    if s.n == 0 or s.p[0] | 0x20 == c'p' or s.p[0] | 0x20 == c'h':  # text/plain, text/html: most parts
+        return OTHER_TYPE
     subtype = take_word(s, c';')
     if equals_folded(kind, literal(b"multipart")):
         if equals_folded(subtype, literal(b"report")):
@@ -79,55 +85,63 @@ cdef Encoding encoding_named(Span value) noexcept nogil:
     return QUOTED_PRINTABLE if equals_folded(word, literal(b"quoted-printable")) else IDENTITY
 
 
-cdef bint content_type_find(LineReader* r, Span* value) noexcept nogil:
-    """Reads on to the first Content-Type; False when the header section has none."""
-    cdef Field field
-    while field_next(r, c'c', &field) == FIELD:
-        if equals_folded(field.name, literal(b"content-type")):
-            value[0] = Span(field.value.p, min(field.value.n, <size_t>MAX_CONTENT_TYPE))
-            return True
-    return False
-
-
-cdef MediaType part_read(const uint8_t* start, const uint8_t* end, bint stuffed, Part* part) noexcept nogil:
-    cdef LineReader reader = line_reader(start, end, stuffed)
-    cdef Field field
+cdef MediaType part_read(
+    const uint8_t* start, const uint8_t* end, const uint8_t* limit, bint stuffed, Part* part
+) noexcept nogil:
+    cdef HeaderReader reader
+    cdef HeaderEvent event = CONTENT_TYPE
     cdef MediaType kind = OTHER_TYPE
+    cdef Span value
     cdef bint typed = False, encoded = False
+    header_from(&reader, start, end, limit, stuffed)
     part.encoding = IDENTITY
-    while field_next(&reader, c'c', &field) == FIELD:
-        if not typed and equals_folded(field.name, literal(b"content-type")):
+    while event != END_OF_HEADER:
+        event = header_next(&reader, &value)
+        if event == CONTENT_TYPE and not typed:
             typed = True
-            field.value.n = min(field.value.n, <size_t>MAX_CONTENT_TYPE)
-            kind = media_type(&field.value)
-        elif not encoded and equals_folded(field.name, literal(b"content-transfer-encoding")):
+            kind = media_type(&value)
+            if kind == OTHER_TYPE:
+                break
+        elif event == CONTENT_TRANSFER_ENCODING and not encoded:
             encoded = True
-            part.encoding = encoding_named(field.value)
-    part.start = reader.p
+            part.encoding = encoding_named(value)
+    part.start = reader.line
     part.end = end
     return kind
 
 
-cdef void parts_read(const uint8_t* p, const uint8_t* end, Span delimiter, bint stuffed, Parts* parts) noexcept nogil:
-    """The direct children of the multipart whose body is from p to end; RFC 2046 §5.1.1: preamble and epilogue
-    do not count, a missing close delimiter is no obstacle."""
+cdef bint is_settled(Parts* parts, ReportType wanted) noexcept nogil:
+    """Whether no further part can change anything: see judge()."""
+    if parts.original.start == NULL:
+        return False
+    if wanted == STATUS_WANTED:
+        return parts.status.start != NULL
+    return parts.feedback.start != NULL and (wanted != NO_REPORT_TYPE or parts.status.start != NULL)
+
+
+cdef void parts_read(PartReader* r, ReportType wanted, bint stuffed, Parts* parts) noexcept nogil:
+    """The direct children of the multipart whose body `r` is at; RFC 2046 §5.1.1: preamble and epilogue do not
+    count, a missing close delimiter is no obstacle."""
     cdef const uint8_t* start
     cdef const uint8_t* before
     cdef Part part
     cdef MediaType kind
-    cdef Delimiter found = delimiter_next(&p, end, delimiter, &before)
+    cdef Delimiter found = delimiter_next(r, &before)
     memset(parts, 0, sizeof(Parts))
     parts.any = found == NEXT_PART
-    while found == NEXT_PART:
-        start = p
-        found = delimiter_next(&p, end, delimiter, &before)
-        kind = part_read(start, before, stuffed, &part)
+    while found == NEXT_PART and not is_settled(parts, wanted):
+        start = r.p
+        found = delimiter_next(r, &before)
+        if start == before or start[0] == c'\n' or (before - start > 1 and start[0] == c'\r' and start[1] == c'\n'):
+            continue  # without header section
+        kind = part_read(start, before, r.ends.end, stuffed, &part)
         if kind == DELIVERY_STATUS and parts.status.start == NULL:
             parts.status = part
         elif kind == FEEDBACK_REPORT and parts.feedback.start == NULL:
             parts.feedback = part
         elif kind == ORIGINAL and parts.original.start == NULL:
             parts.original = part
+    parts.cut = found == NO_DELIMITER and r.lines_left == 0
 
 
 cdef ReportType report_type_read(Span parameters) noexcept nogil:
@@ -159,7 +173,7 @@ cdef bytes part_decoded(Part* part, bint stuffed):
     return decoded[:n]
 
 
-cdef LineReader part_reader(Part* part, bytes decoded, bint stuffed) noexcept:
+cdef LineReader decoded_reader(Part* part, bytes decoded, bint stuffed) noexcept:
     cdef const uint8_t* p
     if decoded is None:
         return line_reader(part.start, part.end, stuffed)
@@ -167,7 +181,9 @@ cdef LineReader part_reader(Part* part, bytes decoded, bint stuffed) noexcept:
     return line_reader(p, p + len(decoded), False)
 
 
-UNREADABLE_REASONS = ("no_boundary", "no_parts", "no_report_part", "no_recipient", "no_feedback_type")
+UNREADABLE_REASONS = (
+    "no_boundary", "no_parts", "too_many_parts", "no_report_part", "no_recipient", "no_feedback_type"
+)
 
 
 @cython.final
@@ -186,7 +202,7 @@ cdef class Report:
 
     cdef bint read_status(self, Part* part) except -1:
         cdef bytes decoded = part_decoded(part, self.dot_stuffed)
-        cdef LineReader reader = part_reader(part, decoded, self.dot_stuffed)
+        cdef LineReader reader = decoded_reader(part, decoded, self.dot_stuffed)
         cdef StatusGroups groups = StatusGroups()
         cdef FieldEvent event = FIELD
         cdef Field field
@@ -198,7 +214,7 @@ cdef class Report:
             elif count == MAX_FIELDS or len(groups.per_recipient) == MAX_RECIPIENT_GROUPS:
                 self.truncated = True
             else:
-                groups.add(field_name(field.name), field_text(&field))
+                groups.add(&field)
                 count += 1
         if count == MAX_FIELDS:
             groups.end_block()
@@ -211,7 +227,7 @@ cdef class Report:
 
     cdef bint read_feedback(self, Part* part) except -1:
         cdef bytes decoded = part_decoded(part, self.dot_stuffed)
-        cdef LineReader reader = part_reader(part, decoded, self.dot_stuffed)
+        cdef LineReader reader = decoded_reader(part, decoded, self.dot_stuffed)
         cdef FieldEvent event = FIELD
         cdef Field field
         cdef int count = 0
@@ -246,7 +262,7 @@ cdef class Report:
 
 cdef list header_section(Part* part, bint stuffed):
     cdef bytes decoded = part_decoded(part, stuffed)
-    cdef LineReader reader = part_reader(part, decoded, stuffed)
+    cdef LineReader reader = decoded_reader(part, decoded, stuffed)
     cdef Field field
     cdef list fields = []
     while len(fields) < MAX_ORIGINAL_FIELDS and field_next(&reader, 0, &field) == FIELD:
@@ -271,30 +287,37 @@ cdef Report judge(Report report, Parts* parts, ReportType wanted):
         return None
     if feedback and report.read_feedback(&parts.feedback):
         report.kind = "arf"
-        return report
-    report.feedback = None
-    report.truncated = False
-    if status and report.read_status(&parts.status):
-        report.kind = "dsn"
+    else:
+        report.feedback = None
+        report.truncated = False
+        if status and report.read_status(&parts.status):
+            report.kind = "dsn"
+    if report.kind is not None:
+        report.truncated |= parts.cut
         return report
     if status:
         return unreadable(report, "no_recipient")
     if feedback:
         return unreadable(report, "no_feedback_type")
+    if parts.cut:
+        return unreadable(report, "too_many_parts")
     return unreadable(report, "no_report_part" if parts.any else "no_parts")
 
 
 cdef Report scan(const uint8_t* message, size_t n, bint stuffed, bint null_sender):
     cdef uint8_t[MAX_BOUNDARY + 2] boundary
-    cdef LineReader reader = line_reader(message, message + n, stuffed)
-    cdef Span parameters, line, delimiter
+    cdef HeaderReader header
+    cdef HeaderEvent event = CONTENT_TRANSFER_ENCODING
+    cdef Span parameters, delimiter, ignored
     cdef MediaType kind
     cdef ReportType wanted
+    cdef PartReader reader
     cdef Parts parts
     cdef Report report
-    if not content_type_find(&reader, &parameters):
-        return None
-    kind = media_type(&parameters)
+    header_from(&header, message, message + n, message + n, stuffed)
+    while event == CONTENT_TRANSFER_ENCODING:
+        event = header_next(&header, &parameters)
+    kind = media_type(&parameters) if event == CONTENT_TYPE else OTHER_TYPE
     if kind != MULTIPART_REPORT and not (kind == MULTIPART_MIXED and null_sender):
         return None
     report = Report.__new__(Report)
@@ -307,9 +330,12 @@ cdef Report scan(const uint8_t* message, size_t n, bint stuffed, bint null_sende
     delimiter = trimmed(delimiter)  # RFC 2046 §5.1.1: a boundary does not end in a blank
     if delimiter.n == 2:
         return None if report.mixed or wanted == OTHER_REPORT_TYPE else unreadable(report, "no_boundary")
-    while line_next(&reader, &line) and line.n:
-        pass
-    parts_read(reader.p, reader.end, delimiter, stuffed, &parts)
+    while event != END_OF_HEADER:
+        event = header_next(&header, &ignored)
+    parts_from(&reader, header.line, message + n)
+    reader.delimiter = delimiter
+    reader.lines_left = MAX_DELIMITERS
+    parts_read(&reader, wanted, stuffed, &parts)
     if parts.original.start != NULL:
         report.original = (parts.original.start - message, parts.original.end - message)
         report.original_encoding = parts.original.encoding

@@ -45,11 +45,15 @@ cdef str STATUS = "status"
 
 
 cdef str field_name(Span name):
-    cdef int i
+    cdef uint8_t[MAX_KNOWN_NAME] lower
+    cdef size_t i
     if name.n <= MAX_KNOWN_NAME:
         for i in range(KNOWN_FROM[name.n], KNOWN_FROM[name.n + 1]):
             if equals_folded(name, KNOWN_SPANS[i]):
                 return <str>KNOWN_NAMES[i]
+        for i in range(name.n):
+            lower[i] = name.p[i] + 32 if c'A' <= name.p[i] <= c'Z' else name.p[i]
+        return PyUnicode_DecodeASCII(<const char*>lower, name.n, NULL)
     return PyUnicode_DecodeASCII(<const char*>name.p, name.n, NULL).lower()
 
 
@@ -114,7 +118,8 @@ cdef class StatusGroups:
         self.fields = {}
         self.first_block = True
 
-    cdef int add(self, str name, str value) except -1:
+    cdef int add(self, Field* field) except -1:
+        cdef str name = field_name(field.name)
         cdef int mark = mark_of(name)
         if mark:
             if self.seen & mark and self.seen != MARK_STATUS:
@@ -126,7 +131,8 @@ cdef class StatusGroups:
                 self.leading = self.fields
                 self.fields = {}
             self.seen |= mark
-        self.fields.setdefault(name, value)
+        if name not in self.fields:  # of repeated ones the first counts
+            self.fields[name] = field_text(field)
         return 0
 
     cdef int end_block(self) except -1:
