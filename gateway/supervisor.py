@@ -254,6 +254,8 @@ class Supervisor:
         self._last_generation += 1
         self._policies[self._last_generation] = result
         self._service.begin(self._last_generation, self._settings.workers, admin=bool(result.config.http_listeners))
+        if not result.config.listeners:
+            log.warning("no mail is accepted: the policy calls no kumo.start_esmtp_listener")
         for address in self._smtp.bound(_smtp_addresses(result)) + self._http.bound(_http_addresses(result)):
             log.info("listening on %s", address)
 

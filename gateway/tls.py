@@ -39,18 +39,24 @@ class ServerContexts:
 
 def problems(listeners: Iterable[Listener]) -> list[str]:
     """What is wrong with the certificates and keys that listeners name, one text for each; [] where all can be used."""
-    found = []
-    for listener in listeners:
-        for block in _blocks({**listener.overrides, "peer": listener.peer, "via": listener.via}):
-            certificate, key = block.get("tls_certificate"), block.get("tls_private_key")
-            if (certificate is None) != (key is None):
-                found.append(f"listener {listener.listen}: tls_certificate and tls_private_key belong together")
-            elif certificate is not None:
-                try:
-                    _make_context("", certificate, key)
-                except (OSError, ssl.SSLError) as error:
-                    found.append(f"listener {listener.listen}: {_shown(certificate)}, {_shown(key)}: {error}")
-    return found
+    return [
+        f"listener {listener.listen}: {problem}"
+        for listener in listeners
+        for block in _blocks({**listener.overrides, "peer": listener.peer, "via": listener.via})
+        if (problem := key_problem(block.get("tls_certificate"), block.get("tls_private_key")))
+    ]
+
+
+def key_problem(certificate: KeySource | None, key: KeySource | None) -> str | None:
+    """Why these cannot be used together; None if they can, or if neither is given."""
+    if (certificate is None) != (key is None):
+        return "tls_certificate and tls_private_key belong together"
+    if certificate is not None:
+        try:
+            _make_context("", certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            return f"{_shown(certificate)}, {_shown(key)}: {error}"
+    return None
 
 
 def _blocks(block: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

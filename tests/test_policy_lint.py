@@ -61,7 +61,9 @@ def test_comments_and_strings_hide_what_they_contain() -> None:
         ("{ a = f(1, { 2 }), b = 2 }", {"a": UNKNOWN, "b": 2}),
         ("{ a = function() local x = { 1, 2 } if x then return 1, 2 end end, b = 2 }", {"a": UNKNOWN, "b": 2}),
         ("{ [key] = 1, b = 2 }", {"b": 2}),
-        ("{ 'a' .. x, -5 }", {1: UNKNOWN, 2: UNKNOWN}),
+        ("-5", -5),
+        ("-0x1F", -31),
+        ("{ 'a' .. x, -x, -1.5, - 5 }", {1: UNKNOWN, 2: UNKNOWN, 3: -1.5, 4: -5}),
         ("variable", UNKNOWN),
     ],
 )
@@ -124,6 +126,30 @@ def test_a_bad_policy_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_missing_file_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "nowhere.lua") == 1
     assert "No such file" in capsys.readouterr().out
+
+
+def test_an_unusable_certificate_is_told_with_its_line_beside_all_other_problems() -> None:
+    text = """kumo.start_esmtp_listener {
+        listen = '127.0.0.1:25',
+        tls_certificate = '/nowhere/cert.pem',
+        tls_private_key = '/nowhere/key.pem',
+    }
+    kumo.start_esmtp_listener { listen = '127.0.0.1:26', banner = 'a\\r\\n250 b', hostname = 'mail b\u00fccher' }
+    """
+    problems, _, _ = examine(source_of(text))
+    assert [(problem.line, problem.message.partition(": ")[2].partition(",")[0]) for problem in problems] == [
+        (3, "/nowhere/cert.pem"),
+        (6, "banner: expected a text without control characters"),
+        (6, "hostname: expected a host name in ASCII such as 'mx.example.com'"),
+    ]
+
+
+def test_a_certificate_that_the_policy_computes_is_looked_at_too() -> None:
+    text = """name = '/nowhere/cert.pem'
+    kumo.start_esmtp_listener { listen = '127.0.0.1:25', tls_certificate = name, tls_private_key = name }
+    """
+    (problem,), _, _ = examine(source_of(text))
+    assert str(problem).startswith("policy.lua: listener 127.0.0.1:25: /nowhere/cert.pem, /nowhere/cert.pem: ")
 
 
 def test_required_files_are_looked_at_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import pickle
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway import metrics
+from gateway.config import ListenerDomain
 from gateway.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Identity, Policy
@@ -16,7 +18,7 @@ from gateway.policy.handlers import OncePerMinute
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, parse_address
-from tests.policy_tools import ask, domain_policy, load, new_page
+from tests.policy_tools import ask, domain_policy, load, new_page, source_of
 
 CONN = ConnMeta()
 
@@ -120,6 +122,19 @@ def test_syntax_and_runtime_errors_are_problems_with_their_place() -> None:
         "policy.lua:3: attempt to index a nil value (global 'nothing')",
     ]
     assert problems_of("kumo.on('init', function()\nerror 'no'\nend)") == ["policy.lua:2: no"]
+
+
+def test_a_policy_whose_loading_does_not_end_is_a_problem_with_its_place() -> None:
+    seconds = itertools.count(step=10.0)
+    source = source_of("kumo.on('init', function()\n  while true do end\nend)")
+    with pytest.raises(PolicyProblems) as bad:
+        Policy.load(source, page=new_page(), clock=lambda: next(seconds))
+    assert str(bad.value) == "policy.lua:2: the policy takes more than 30 seconds to load"
+
+
+def test_handlers_may_take_as_long_as_they_like() -> None:
+    policy = domain_policy("for _ = 1, 3000000 do end return kumo.make_listener_domain { relay_to = true }")
+    assert ask(policy) == ListenerDomain(relay_to=True)
 
 
 def test_pre_init_runs_before_init() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -23,6 +24,8 @@ from gateway.policy.runtime import Fault, Host, LuaFailure, LuaState
 from gateway.policy.source import PolicySource
 
 KUMOMTA_PATHS = ("/opt/kumomta/share", "/opt/kumomta/etc/policy")
+
+LOADING_TIME = 30.0  # seconds that top level and init may take together
 
 OTHER_EVENT = "filter_event"  # the metrics' label for events with a name of the policy's own
 DURATION = {event: metrics.POLICY_EVENT_DURATION.slot(event) for event in metrics.EVENTS}
@@ -91,6 +94,7 @@ class Handlers:
         """
         if validating:
             self.lua.set_global("_VALIDATING_CONFIG", True)
+        self.lua.watch(partial(self._keep_to, self._clock() + LOADING_TIME))
         if self._survives(None, lambda: self.lua.call(self.lua.load(self._source.path, self._source.main))):
             self._run_all(events.PRE_INIT)
             self._run_all(events.INIT)
@@ -99,9 +103,15 @@ class Handlers:
                 if self.api.validation_failed:
                     self.api.problems.append(Problem(self._source.path, 0, "validate_config says that it failed"))
             self._check_filters()
+        self.lua.watch(None)
         self.api.loading = False
         if self.api.problems:
             raise PolicyProblems(self.api.problems)
+
+    def _keep_to(self, deadline: float) -> None:
+        if self._clock() > deadline:
+            file, line = self.lua.where()
+            raise Fault(f"{file}:{line}: the policy takes more than {LOADING_TIME:.0f} seconds to load")
 
     def _run_all(self, event: str) -> None:
         for handler in self.api.handlers.get(event, ()):

@@ -19,15 +19,16 @@ NOT_YET = "is not supported yet by relay-gateway"
 
 def problems(source: PolicySource) -> list[Problem]:
     """Mistakes in the calls of `kumo` functions, in all files of a policy."""
-    return [problem for file, call in _calls(source) for problem in _of_call(file, call)]
+    return [problem for file, call in calls_in(source) for problem in _of_call(file, call)]
 
 
 def notes(source: PolicySource) -> list[Problem]:
     """What is no mistake, but is often meant otherwise."""
-    return list(dict.fromkeys(note for file, call in _calls(source) for note in _notes_of(file, call)))
+    return list(dict.fromkeys(note for file, call in calls_in(source) for note in _notes_of(file, call)))
 
 
-def _calls(source: PolicySource) -> Iterator[tuple[str, Call]]:
+def calls_in(source: PolicySource) -> Iterator[tuple[str, Call]]:
+    """Every call of a `kumo` function, with its file."""
     for path, content in source.files.items():
         if content is not None:
             for call in calls(content.decode("utf-8", "replace")):

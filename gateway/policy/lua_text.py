@@ -152,6 +152,9 @@ class _Reader:
         if token.kind == "number":
             self._take()
             return _number(token.value)
+        if token.value == "-" and token.kind == "symbol" and self._stream[self._index + 1].kind == "number":
+            self._take()
+            return _number("-" + self._take().value)
         constants = {"true": True, "false": False, "nil": None}
         if token.kind == "name" and token.value in constants:
             return constants[self._take().value]
@@ -193,7 +196,7 @@ class _Reader:
 
 def _number(text: str) -> object:
     try:
-        return int(text, 0) if re.fullmatch(r"0[xX][0-9a-fA-F]+", text) else int(text)
+        return int(text, 0) if re.fullmatch(r"-?0[xX][0-9a-fA-F]+", text) else int(text)
     except ValueError:
         pass
     try:

@@ -97,7 +97,7 @@ def _described(value: object) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f'the string "{value}"'
+            return f"the string {json.dumps(value, ensure_ascii=False)}"
         case int() | float():
             return f"the number {value}"
         case dict():
@@ -149,6 +149,20 @@ def header_name(value: object) -> str:
     """The name of a header field (RFC 5322 §2.2)."""
     if not (isinstance(value, str) and re.fullmatch(r"[!-9;-~]+", value)):
         raise mismatch("the name of a header field", value)
+    return value
+
+
+def one_line(value: object) -> str:
+    """A text for a line of SMTP."""
+    if not (isinstance(value, str) and value.isprintable()):
+        raise mismatch("a text without control characters", value)
+    return value
+
+
+def host_name(value: object) -> str:
+    """What a host calls itself (RFC 5321 §4.1.3): a domain name in ASCII, or an address literal."""
+    if not (isinstance(value, str) and re.fullmatch(r"\w[\w.-]{0,254}|\[[\w.:]+\]", value, re.ASCII)):
+        raise mismatch("a host name in ASCII such as 'mx.example.com'", value)
     return value
 
 

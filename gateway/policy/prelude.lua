@@ -4,7 +4,7 @@
 -- object: all of them share one metatable. Functions of the `kumo` module live in api.py, not here.
 
 local host, sample = ...
-local getinfo, getmetatable, traceback = debug.getinfo, debug.getmetatable, debug.traceback
+local getinfo, getmetatable, sethook, traceback = debug.getinfo, debug.getmetatable, debug.sethook, debug.traceback
 local as_function, error, load, select, xpcall = python.as_function, error, load, select, xpcall
 
 -- Python objects look like KumoMTA's userdata: fields and methods by name (runtime.py decides which), read-only.
@@ -109,6 +109,11 @@ function calls.where()
     if info.currentline > 0 and info.source:sub(1, 1) == '@' then return info.source:sub(2), info.currentline end
   end
   return nil
+end
+
+-- Calls a function of the host every so often while Lua code runs, which may fail to end it; nil: no more.
+function calls.watch(watcher)
+  if watcher then sethook(as_function(watcher), '', 1000000) else sethook() end
 end
 
 calls.tostring = tostring

@@ -99,6 +99,7 @@ class LuaState:
         calls = self._lua.execute(_PRELUDE.read_bytes(), self._lua.table_from(services), self, name="=prelude")
         self._run = calls.run
         self._where = calls.where
+        self._watch = calls.watch
         self._tostring = calls.tostring
 
     def load(self, path: str, text: bytes) -> LuaFunction:
@@ -112,6 +113,10 @@ class LuaState:
         """Sets a global variable."""
         self._lua.globals()[name] = value
 
+    def watch(self, watcher: Callable[[], None] | None) -> None:
+        """Calls `watcher` every million instructions of Lua; what it raises ends the running code. None: no more."""
+        self._watch(None if watcher is None else lambda *_: watcher())
+
     def call(self, function: LuaFunction, *arguments: object) -> tuple[Any, ...]:
         """Runs a Lua function; returns its results, as many as it returned. Raises LuaFailure."""
         try:
@@ -121,6 +126,8 @@ class LuaState:
         if results[0]:
             return results[2:]  # type: ignore[no-any-return]
         _, problem, trace = results
+        if isinstance(problem, KeyboardInterrupt):
+            raise problem
         if isinstance(problem, BaseException):
             raise LuaFailure(str(problem), _trimmed(trace), problem)
         raise LuaFailure(self.text(problem), _trimmed(trace))

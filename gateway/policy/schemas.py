@@ -36,11 +36,13 @@ from gateway.policy.options import (
     collected,
     duration,
     header_name,
+    host_name,
     integer,
     json_value,
     list_of,
     map_of,
     mismatch,
+    one_line,
     one_of,
     refusal,
     refused,
@@ -122,8 +124,8 @@ def _block(value: object) -> dict[str, Any]:
 
 
 _DYNAMIC = {
-    "hostname": Option(string),
-    "banner": Option(string),
+    "hostname": Option(host_name),
+    "banner": Option(one_line),
     "relay_hosts": Option(cidrs),
     "max_message_size": Option(integer(1)),
     "max_recipients_per_message": Option(integer(1)),
