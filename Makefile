@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-TYPED   := $(wildcard gateway/*.pxd gateway/*/*.pxd)
-SOURCES := $(TYPED) $(TYPED:.pxd=.py) $(wildcard gateway/_fastpath.pyx gateway/fastpath/*.pxi bench/*.pyx bench/wire/*.pxi)
+TYPED   := $(filter-out gateway/_fastpath.pxd,$(wildcard gateway/*.pxd gateway/*/*.pxd))
+SOURCES := $(TYPED) $(TYPED:.pxd=.py) $(wildcard gateway/_fastpath.p* gateway/fastpath/*.pxi bench/*.pyx bench/wire/*.pxi)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint fuzz lock clean debian-packages

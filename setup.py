@@ -11,7 +11,11 @@ from setuptools import Extension, setup
 
 # Plain Python modules that every command or message passes through: those with a .pxd beside them, which gives the C
 # types of their fields. They are compiled as they are, and behave the same uncompiled, only slower.
-TYPED = sorted(path.removesuffix(".pxd") for path in glob("gateway/**/*.pxd", recursive=True))
+TYPED = sorted(
+    path.removesuffix(".pxd")
+    for path in glob("gateway/**/*.pxd", recursive=True)
+    if os.path.exists(f"{path.removesuffix('.pxd')}.py")
+)
 
 JOBS = os.cpu_count() or 1
 FLAGS = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
@@ -22,7 +26,7 @@ setup(
             Extension(
                 "gateway._fastpath",
                 ["gateway/_fastpath.pyx"],
-                depends=glob("gateway/fastpath/*.pxi"),
+                depends=["gateway/_fastpath.pxd", *glob("gateway/fastpath/*.pxi")],
                 extra_compile_args=FLAGS,
             ),
             *(Extension(name.replace("/", "."), [f"{name}.py"], extra_compile_args=["-O2"]) for name in TYPED),

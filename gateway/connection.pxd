@@ -1,11 +1,15 @@
 # The C types of connection.py, which is compiled with them.
 
+from gateway._fastpath cimport CounterPage
+from gateway.logs.writer cimport LogWriter
 from gateway.outbox cimport Outbox
 from gateway.reception cimport Reception
 from gateway.smtp.replies cimport Reply
 
 cdef class Connection:
-    cdef object _host, _loop, _page, _logs, _transport, _timer, _params, _tls_task
+    cdef object _host, _loop, _transport, _timer, _params, _tls_task
+    cdef CounterPage _page
+    cdef LogWriter _logs
     cdef Outbox _outbox
     cdef Reception _reception
     cdef double _timeout, _last_read

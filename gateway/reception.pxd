@@ -1,5 +1,6 @@
 # The C types of reception.py, which is compiled with them.
 
+from gateway._fastpath cimport CounterPage
 from gateway.smtp.events cimport AuthRequested, EhloRequested, MailRequested, MessageReceived, RcptRequested
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.session cimport ServerSession
@@ -7,7 +8,8 @@ from gateway.transaction cimport Transaction
 
 cdef class Reception:
     cdef readonly ServerSession session  # None once the client is gone
-    cdef object _services, _policy, _page, _params, _endpoints, _resume, _session_id, _conn, _before_ehlo, _facts
+    cdef object _services, _policy, _params, _endpoints, _resume, _session_id, _conn, _before_ehlo, _facts
+    cdef CounterPage _page
     cdef list _decisions
     cdef object _tls
     cdef bint _peer_is_relay_host, _advancing, _asked_lua

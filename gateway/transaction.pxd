@@ -1,5 +1,6 @@
 # The C types of transaction.py, which is compiled with them.
 
+from gateway._fastpath cimport CounterPage
 from gateway.message cimport Message
 from gateway.smtp.events cimport MessageReceived
 
@@ -7,7 +8,8 @@ cdef class SessionFacts:
     cdef readonly object params, conn, origin, received_start
 
 cdef class Transaction:
-    cdef object _services, _page, _policy, _decisions, _done, _now_ns
+    cdef object _services, _policy, _decisions, _done, _now_ns
+    cdef CounterPage _page
     cdef SessionFacts _facts
     cdef MessageReceived _event
     cdef double _began

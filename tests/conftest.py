@@ -10,9 +10,8 @@ GATEWAY = Path(__file__).parent.parent / "gateway"
 
 
 def _stale() -> list[str]:
-    fragments = [GATEWAY / "_fastpath.pyx", *GATEWAY.glob("fastpath/*.pxi")]
-    sources = {GATEWAY / "_fastpath": fragments}
-    sources |= {pxd.with_suffix(""): [pxd, pxd.with_suffix(".py")] for pxd in GATEWAY.rglob("*.pxd")}
+    sources = {pxd.with_suffix(""): [pxd, pxd.with_suffix(".py")] for pxd in GATEWAY.rglob("*.pxd")}
+    sources[GATEWAY / "_fastpath"] = [*GATEWAY.glob("_fastpath.p*"), *GATEWAY.glob("fastpath/*.pxi")]
     stale = []
     for module, files in sources.items():
         built = [path.stat().st_mtime for path in module.parent.glob(module.name + ".*.so")]

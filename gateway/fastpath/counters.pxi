@@ -1,6 +1,7 @@
-# Counters, gauges and histograms in memory that processes share: one page per process, 64-bit words, no locks.
-# Only the page's owner writes; others read single words, which the machine reads and writes whole. What the words
-# mean is laid out in gateway/metrics.py and is nothing this file knows.
+# Counters, gauges and histograms in memory that processes share: one page per process, 64-bit words, no locks. The
+# classes' C attributes are declared in _fastpath.pxd. Only the page's owner writes; others read single words, which
+# the machine reads and writes whole. What the words mean is laid out in gateway/metrics.py and is nothing this file
+# knows.
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -14,19 +15,9 @@ cdef enum:
 PAGE_HEADER_WORDS = PAGE_HEADER
 
 
-cdef union Word:
-    int64_t i
-    double d
-
-
 @cython.final
 @cython.auto_pickle(False)
 cdef class HistogramSlot:
-    # Word layout from `first`: one count per bound, the count above all bounds, the sum (a double).
-    cdef readonly Py_ssize_t first
-    cdef int n
-    cdef double bounds[MAX_BOUNDS]
-
     def __init__(self, Py_ssize_t first, bounds):
         if not 0 < len(bounds) <= MAX_BOUNDS:
             raise ValueError(f"a histogram has 1 to {MAX_BOUNDS} bounds, not {len(bounds)}")
@@ -52,12 +43,6 @@ cdef inline int bucket_of(const double* bounds, int n, double value) noexcept no
 
 @cython.final
 cdef class CounterPage:
-    cdef Py_buffer view
-    cdef volatile Word* header
-    cdef volatile Word* words
-    cdef size_t n
-    cdef bint held
-
     def __cinit__(self, buffer):
         PyObject_GetBuffer(buffer, &self.view, PyBUF_SIMPLE | PyBUF_WRITABLE)
         self.held = True
@@ -74,12 +59,12 @@ cdef class CounterPage:
     def __len__(self):
         return self.n
 
-    cdef inline int check(self, Py_ssize_t slot) except -1:
+    cdef int check(self, Py_ssize_t slot) except -1:
         if <size_t>slot >= self.n:
             raise IndexError(f"no slot {slot} in a page of {self.n}")
         return 0
 
-    def add(self, Py_ssize_t slot, int64_t n=1):
+    cpdef add(self, Py_ssize_t slot, int64_t n=1):
         self.check(slot)
         self.words[slot].i += n
 
@@ -99,7 +84,9 @@ cdef class CounterPage:
         self.check(slot)
         return self.words[slot].d
 
-    def observe(self, HistogramSlot histogram not None, double value):
+    cpdef observe(self, HistogramSlot histogram, double value):
+        if histogram is None:
+            raise TypeError("a histogram is needed")
         self.check(histogram.first)
         self.check(histogram.first + histogram.n + 1)
         cdef volatile Word* words = self.words + histogram.first

@@ -1,5 +1,5 @@
 # SMTP framing, server side: the bytes of a connection -> command lines and message contents. What a command
-# means, and what is done about an odd content, is the session's.
+# means, and what is done about an odd content, is the session's. The classes' C attributes are in _fastpath.pxd.
 #
 # RFC 5321 §2.3.8: CRLF ends a line and nothing else does; §4.1.1.4: CRLF.CRLF ends the data; §4.5.3.1: limits.
 
@@ -83,15 +83,6 @@ cdef enum:
 
 cdef uint64_t END_OF_DATA = 0x0D0A2E0D0AULL
 cdef uint64_t FIVE_OCTETS = 0xFFFFFFFFFFULL
-
-cdef struct BodyScan:
-    uint64_t tail        # the last octets seen, the latest lowest; before the first one, the CRLF of "DATA"
-    Py_ssize_t octets    # seen, terminator included
-    Py_ssize_t dots      # that start a line and are no content, the terminator's included
-    Py_ssize_t column    # octets of the line under way, without its stuffed dot
-    Py_ssize_t max_line  # octets, line ending included
-    uint8_t marks
-    bint ended
 
 
 cdef uint8_t survey(const uint8_t *p, Py_ssize_t n, uint8_t previous) noexcept nogil:
@@ -202,10 +193,6 @@ cdef Py_ssize_t scan_body(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexce
 @cython.freelist(16)
 @cython.auto_pickle(False)
 cdef class Body:
-    cdef readonly list chunks
-    cdef readonly Py_ssize_t size
-    cdef readonly bint too_big, long_line, bare_cr, bare_lf, has_8bit, has_nul, stuffed, unsafe
-
     def __cinit__(self):
         self.chunks = []
 
@@ -244,33 +231,23 @@ cdef class Body:
 
 # --- the connection ---------------------------------------------------------------------------------------
 
-cdef enum LineStatus:
-    INCOMPLETE, COMPLETE, OVERLONG
-
-
 @cython.final
 @cython.auto_pickle(False)
 cdef class Framer:
-    cdef bytes data                  # what was fed and is not consumed starts at data[at]
-    cdef Py_ssize_t at
-    cdef Py_ssize_t max_command_line
-    cdef bint discarding             # inside a line already known to be over-long
-    cdef Body body                   # the one being received, if any
-    cdef Py_ssize_t max_size
-    cdef BodyScan scan
-
     def __cinit__(self, Py_ssize_t max_command_line):
         self.data = b""
         self.max_command_line = max_command_line
 
-    def feed(self, bytes data not None):
+    cpdef feed(self, bytes data):
+        if data is None:
+            raise TypeError("bytes are needed")
         if self.at == len(self.data):
             self.data = data
         else:
             self.data = part_of(self.data, self.at, len(self.data)) + data
         self.at = 0
 
-    def next_command(self):
+    cpdef next_command(self):
         cdef Py_ssize_t start, end, word
         cdef LineStatus status = self.take_line(self.max_command_line, &start, &end)
         if status == INCOMPLETE:
@@ -290,7 +267,7 @@ cdef class Framer:
                 end -= 1
         return (verb, part_of(self.data, start, end))
 
-    def next_line(self, Py_ssize_t max_line=12288):
+    cpdef next_line(self, Py_ssize_t max_line=12288):
         cdef Py_ssize_t start, end
         cdef LineStatus status = self.take_line(max_line, &start, &end)
         if status == INCOMPLETE:
@@ -321,12 +298,12 @@ cdef class Framer:
             self.at = 0
         return INCOMPLETE
 
-    def start_body(self, Py_ssize_t max_size, Py_ssize_t max_line):
+    cpdef start_body(self, Py_ssize_t max_size, Py_ssize_t max_line):
         self.body = Body.__new__(Body)
         self.max_size = max_size
         self.scan = BodyScan(tail=0x0D0A, octets=0, dots=0, column=0, max_line=max_line + 2, marks=0, ended=False)
 
-    def next_body(self):
+    cpdef next_body(self):
         cdef Body body = self.body
         if body is None:
             raise RuntimeError("no body is being received")

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from gateway._fastpath cimport CounterPage
 from gateway.logs.encoding cimport Record
 
 cdef class _Logger:
@@ -14,7 +15,8 @@ cdef class _Logger:
 cdef class LogWriter:
     cdef readonly bint full
     cdef readonly object disk_problem
-    cdef object _page, _filter, _call_soon, _thread, _work, _hurry
+    cdef CounterPage _page
+    cdef object _filter, _call_soon, _thread, _work, _hurry
     cdef list _loggers, _destinations, _room_wanted, _durable_wanted
     cdef dict _plan
     cdef bint _sure, _awake, _closing

@@ -2,8 +2,9 @@
 
 import cython
 
+from gateway._fastpath cimport CounterPage
 from gateway.smtp.client_values cimport Transaction
 
 
 @cython.locals(place=Py_ssize_t, recipients=Py_ssize_t, answer=tuple)
-cpdef count_transaction(page, Transaction transaction)
+cpdef count_transaction(CounterPage page, Transaction transaction)

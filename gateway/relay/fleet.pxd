@@ -2,13 +2,15 @@
 
 import cython
 
+from gateway._fastpath cimport CounterPage
 from gateway.relay.connection cimport Connection
 from gateway.relay.job cimport Job
 from gateway.smtp.client_values cimport Transaction
 from gateway.smtp.replies cimport Reply
 
 cdef class Fleet:
-    cdef readonly object loop, outbox, resolver, page, path
+    cdef readonly object loop, outbox, resolver, path
+    cdef readonly CounterPage page
     cdef readonly str hostname
     cdef readonly Py_ssize_t jobs
     cdef readonly double last_used

@@ -1,10 +1,12 @@
 # The C types of session.py, which is compiled with them: the fields of its classes and what is called inside.
 
+from gateway._fastpath cimport Framer
 from gateway.smtp.commands cimport MailCommand
 from gateway.smtp.replies cimport Reply
 
 cdef class ServerSession:
-    cdef object _params, _observer, _framer, _awaiting, _argument, _verb
+    cdef object _params, _observer, _awaiting, _argument, _verb
+    cdef Framer _framer
     cdef bint _offer_tls, _offer_auth, _rcpt_refused
     cdef Py_ssize_t _max_line, _messages, _max_messages, _max_recipients, _max_size
     cdef list _out

@@ -1,0 +1,62 @@
+# What the other compiled modules call in _fastpath as C. What these classes are is told where they are implemented:
+# fastpath/counters.pxi and fastpath/framing.pxi.
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+cdef union Word:
+    int64_t i
+    double d
+
+cdef class HistogramSlot:
+    # Word layout from `first`: one count per bound, the count above all bounds, the sum (a double).
+    cdef readonly Py_ssize_t first
+    cdef int n
+    cdef double bounds[32]
+
+cdef class CounterPage:
+    cdef Py_buffer view
+    cdef volatile Word* header
+    cdef volatile Word* words
+    cdef size_t n
+    cdef bint held
+
+    cdef int check(self, Py_ssize_t slot) except -1
+    cpdef add(self, Py_ssize_t slot, int64_t n=*)
+    cpdef observe(self, HistogramSlot histogram, double value)
+
+cdef struct BodyScan:
+    uint64_t tail        # the last octets seen, the latest lowest; before the first one, the CRLF of "DATA"
+    Py_ssize_t octets    # seen, terminator included
+    Py_ssize_t dots      # that start a line and are no content, the terminator's included
+    Py_ssize_t column    # octets of the line under way, without its stuffed dot
+    Py_ssize_t max_line  # octets, line ending included
+    uint8_t marks
+    bint ended
+
+cdef class Body:
+    cdef readonly list chunks
+    cdef readonly Py_ssize_t size
+    cdef readonly bint too_big, long_line, bare_cr, bare_lf, has_8bit, has_nul, stuffed, unsafe
+
+    cdef int add(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1
+    cdef int drop_end(self, Py_ssize_t octets) except -1
+    cdef void judge(self, const BodyScan *scan) noexcept
+
+cdef enum LineStatus:
+    INCOMPLETE, COMPLETE, OVERLONG
+
+cdef class Framer:
+    cdef bytes data                  # what was fed and is not consumed starts at data[at]
+    cdef Py_ssize_t at
+    cdef Py_ssize_t max_command_line
+    cdef bint discarding             # inside a line already known to be over-long
+    cdef Body body                   # the one being received, if any
+    cdef Py_ssize_t max_size
+    cdef BodyScan scan
+
+    cpdef feed(self, bytes data)
+    cpdef next_command(self)
+    cpdef next_line(self, Py_ssize_t max_line=*)
+    cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE
+    cpdef start_body(self, Py_ssize_t max_size, Py_ssize_t max_line)
+    cpdef next_body(self)
