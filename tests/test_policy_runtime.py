@@ -155,7 +155,7 @@ def test_validate_config_runs_only_when_validating() -> None:
 
 def test_a_filter_event_needs_a_handler() -> None:
     text = "kumo.configure_local_logs { log_dir = '/var/log/x', filter_event = 'keep' }"
-    assert problems_of(text) == ["policy.lua: filter_event 'keep' has no handler"]
+    assert problems_of(text) == ["policy.lua:1: filter_event 'keep' has no handler"]
 
 
 def test_declarations_after_loading_are_errors() -> None:

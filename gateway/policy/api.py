@@ -93,6 +93,7 @@ class Api:
         self.validation_failed = False
         self.handlers: dict[str, list[Handler]] = {}
         self.problems: list[Problem] = []
+        self.filter_events: list[tuple[str, str, int]] = []  # what configure_local_logs names, with file and line
         self._protected = 0  # how many pcalls we are in
         self._made: RecentlyUsed[tuple[dict[str, Any], object]] = RecentlyUsed(MADE)
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
@@ -192,8 +193,11 @@ class Api:
         if not self.loading:
             self._fail(f"kumo.{name} must be called in the init event")
         options = self._options(name, self.lua.plain(arguments[0]) if arguments else None)
-        if options is not None:
-            self._declared[name].append(SCHEMAS[name].built(options))
+        if options is None:
+            return
+        self._declared[name].append(SCHEMAS[name].built(options))
+        if "filter_event" in options and name == "configure_local_logs":
+            self.filter_events.append((options["filter_event"], *self.lua.where()))
 
     # --- verdicts -----------------------------------------------------------------------------------------
 

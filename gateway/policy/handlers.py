@@ -130,11 +130,9 @@ class Handlers:
         return True
 
     def _check_filters(self) -> None:
-        for logs in self.api.config().local_logs:
-            if logs.filter_event is not None and logs.filter_event not in self.api.handlers:
-                self.api.problems.append(
-                    Problem(self._source.path, 0, f"filter_event '{logs.filter_event}' has no handler")
-                )
+        for event, file, line in self.api.filter_events:
+            if event not in self.api.handlers:
+                self.api.problems.append(Problem(file, line, f"filter_event '{event}' has no handler"))
 
     # --- running ------------------------------------------------------------------------------------------
 
