@@ -13,7 +13,7 @@ include "wire/strings.pxi"
 include "wire/conversation.pxi"
 
 cdef enum:
-    CONNECTING_AT_ONCE = 64     # a listener's accept queue is often 128 long; an overflow costs a second each
+    CONNECTING_AT_ONCE = 4      # an accept queue may be as short as 5 (OpenSMTPD); an overflow costs a second each
     TIMER = 0xffffffff          # epoll tag
 
 

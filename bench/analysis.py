@@ -5,6 +5,7 @@ Reads the JSON that run.py writes. No text and no pictures here: those are repor
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -41,6 +42,50 @@ class Verdict:
         if self.figure.median <= self.target.aim:
             return "aim reached"
         return "bar met" if self.figure.median <= self.target.bar else "missed"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How cost grows with something: its points, and the straight line that fits them best relative to their size."""
+
+    points: tuple[tuple[float, float], ...]
+    start: float
+    slope: float
+
+    @classmethod
+    def of(cls, points: Sequence[tuple[float, float]]) -> "Curve":
+        """The line start + slope · x with the least sum of squared relative errors, both coefficients at least 0."""
+        ones, xs = [1 / y for _, y in points], [x / y for x, y in points]  # start · ones + slope · xs ≈ 1
+        aa, bb, ab = sum(a * a for a in ones), sum(b * b for b in xs), sum(a * b for a, b in zip(ones, xs, strict=True))
+        a, b, determinant = sum(ones), sum(xs), aa * bb - ab * ab
+        start, slope = (
+            ((a * bb - b * ab) / determinant, (b * aa - a * ab) / determinant) if determinant else (a / aa, 0)
+        )
+        if slope < 0:
+            start, slope = a / aa, 0.0
+        elif start < 0:
+            start, slope = 0.0, b / bb
+        return cls(tuple(points), start, slope)
+
+    @property
+    def growth(self) -> float:
+        """Cost at the last point in times of that at the first."""
+        return self.points[-1][1] / self.points[0][1]
+
+    @property
+    def error(self) -> float:
+        """The largest distance of a point from the line, as a share of the point's cost."""
+        return max(abs(self.start + self.slope * x - y) / y for x, y in self.points)
+
+    @property
+    def word(self) -> str:
+        """flat, straight (points within 15 % of the line), below (cost of one more falls), or above a straight line."""
+        if self.growth <= 1.15:
+            return "flat"
+        if self.error <= 0.15:
+            return "straight"
+        slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in pairwise(self.points)]
+        return "below" if slopes[-1] <= 1.15 * max(slopes[:-1], default=slopes[-1]) else "above"
 
 
 class Result:
@@ -86,6 +131,26 @@ class Result:
         for sample in self.samples(scenario, contender):
             merged = merged.add(Histogram.from_json(sample["histogram"]))
         return merged
+
+    def curve(self, series: str, contender: str) -> list[tuple[float, float]]:
+        """Median CPU per message of a contender against what grows in a series."""
+        scenarios = sorted((s for s in self.scenarios if s["series"] == series), key=lambda s: int(s["x"]))
+        spreads = ((s["x"], self.spread(s["name"], contender, "cpu_us")) for s in scenarios)
+        return [(x, spread.median) for x, spread in spreads if spread]
+
+    def series(self) -> list[str]:
+        """What grows, in the curves with more than one point."""
+        names = dict.fromkeys(s["series"] for s in self.scenarios if s["series"])
+        return [name for name in names if len(self.curve(name, "gateway")) > 1]
+
+    def first_against_rest(self, contender: str) -> Spread | None:
+        """The cost of the first repetition ÷ the median of the others, over all scenarios: 1 when all is warm."""
+        ratios = []
+        for (_, label), samples in self._samples.items():
+            costs = [sample["cpu_us"] for sample in samples if sample["repetition"] is not None]
+            if label == contender and len(costs) > 2:
+                ratios.append(costs[0] / (median(costs[1:]) or 1e-9))
+        return Spread.of(ratios)
 
     def trouble(self) -> list[str]:
         """Every repetition in which a message was refused, lost, missing or altered."""

@@ -11,7 +11,7 @@ from .load import Plan, Target, TargetError, prepared, show_progress
 from .mix import SENDER, Mix, MixError, load_mix, parse_size, plain_mix
 from .peers import PEERS
 from .peers.simple import KumoMTA
-from .report import write_report
+from .report import write_readme, write_report
 from .run import FULL, QUICK, SMOKE, Runner, write
 from .sink import listen, parse_refusals, serve
 
@@ -134,12 +134,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("result", type=Path, nargs="+", metavar="FILE", help="JSON that `bench run` wrote")
+    of_readme = "put the main picture and the targets between the marks in this file as well"
+    parser.add_argument("--readme", type=Path, metavar="README", help=of_readme)
     parser.set_defaults(bench_run=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
     for path in arguments.result:
         print("\n".join(str(file) for file in write_report(path)))
+        if arguments.readme:
+            write_readme(path, arguments.readme)
     return 0
 
 

@@ -1,222 +1,185 @@
-"""A result as a page: Markdown with pictures beside it, and one HTML file with everything in it."""
+"""A result as a page: Markdown with pictures beside it, one HTML file with everything in it, the README's section."""
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from .analysis import Result, Spread
-from .plots import Axis, Bar, bars, lines, number
+from .analysis import Result
+from .figures import Table, calls, costs, growth, growth_in_words, growth_name, pictures, targets
 
-_NINES = (0, 50, 90, 99, 99.9, 99.99)
-Table = list[list[str]]
+BEGIN, END = "<!-- bench: begin -->\n", "<!-- bench: end -->\n"
+TITLE = "What a message costs: relay-gateway beside its peers"
+_PICTURES = {  # of scenarios
+    "accept-1k": ("cost-accept-1k", "throughput-accept-1k"),
+    "relay-1k": ("cost-relay-1k", "throughput-relay-1k"),
+    "idle-latency": ("latency-idle-latency",),
+    "half-load": ("latency-half-load",),
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what stands below it, in this order."""
+
+    title: str
+    pictures: Sequence[str] = ()
+    text: Sequence[str] = ()
+    tables: Sequence[Table] = ()
 
 
 def write_report(path: Path) -> list[Path]:
     """Write <name>.md, <name>.html and the pictures beside the result file `path`; what was written."""
     result = Result(json.loads(path.read_text()))
-    pictures = {name: svg for name, svg in _pictures(result) if svg}
-    files = {path.with_name(f"{path.stem}-{name}.svg"): svg for name, svg in pictures.items()}
-    files[path.with_suffix(".md")] = _markdown(result, path.stem, pictures)
-    files[path.with_suffix(".html")] = _html(result, pictures)
+    drawn = dict(pictures(result))
+    files = {path.with_name(f"{path.stem}-{name}.svg"): svg for name, svg in drawn.items()}
+    sections = list(_sections(result, drawn))
+    files[path.with_suffix(".md")] = _markdown(result, path.stem, sections)
+    files[path.with_suffix(".html")] = _html(result, drawn, sections)
     for file, text in files.items():
         file.write_text(text)
     return list(files)
 
 
-# ------------------------------------------------------------------------------------------------------------ figures
+def write_readme(path: Path, readme: Path) -> None:
+    """Put the main picture and the targets of the result file `path` between the marks in a README.
+
+    Raises ValueError when it has no such marks.
+    """
+    result = Result(json.loads(path.read_text()))
+    before, begin, rest = readme.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{readme}: no line {BEGIN.strip()} with {END.strip()} below it")
+    results = path.resolve().relative_to(readme.resolve().parent).with_suffix("")
+    machine = result.data["machine"]
+    name = next((name for name, _ in pictures(result)), "")
+    parts = [
+        f"![{name}]({results}-{name}.svg)",
+        f"Measured {result.data['begun'][:10]} at {result.data['commit']}: {machine['processor']}, "
+        f"{machine['usable_cpus']} CPUs, Linux {machine['kernel']}. Ratios are medians of pairs from one run "
+        f"(smallest–largest); [all tables and curves]({results}.md), [the method](bench/README.md).",
+        _markdown_table(targets(result)),
+    ]
+    readme.write_text(before + begin + "\n\n".join(parts) + "\n" + end + after)
 
 
-def _summary(result: Result) -> Table:
-    """The targets and what became of them."""
-    rows = [["", "measured", "bar", "aim", ""]]
-    for verdict in result.verdicts():
-        target, figure = verdict.target, verdict.figure
-        shown = f"{_spread(figure)} {target.unit}".strip() if figure else "–"
-        limits = [_limit(target.bar, target.unit), _limit(target.aim, target.unit)]
-        rows.append([target.title, shown, *limits, verdict.word])
-    return rows
-
-
-def _limit(value: float, unit: str) -> str:
-    return f"{number(value)} {unit}".strip()
-
-
-def _spread(spread: Spread | None) -> str:
-    if spread is None:
-        return "–"
-    return f"{number(spread.median)} ({number(spread.low)}–{number(spread.high)})"
-
-
-def _costs(result: Result, scenario: dict[str, Any]) -> Table:
-    """One scenario: a row per contender."""
-    name, baseline = scenario["name"], scenario["baseline"]
-    head = "CPU µs/message|user|system|÷ baseline|messages/s|p50 µs|p99 µs|p99.9 µs|RSS MiB|shares"
-    rows = [["", *head.replace("baseline", baseline).split("|")]]
-    for label in result.contenders(scenario):
-        spreads = {
-            metric: result.spread(name, label, metric)
-            for metric in ("user_us", "system_us", "messages_per_second", "p50", "p99", "p99.9", "resident_bytes")
-        }
-        medians = {metric: spread.median if spread else 0.0 for metric, spread in spreads.items()}
-        shares = result.samples(name, label)[-1]["shares"]
-        rows.append(
-            [
-                label,
-                _spread(result.spread(name, label, "cpu_us")),
-                number(medians["user_us"]),
-                number(medians["system_us"]),
-                _spread(result.ratio(name, label, baseline)),
-                f"{medians['messages_per_second']:,.0f}",
-                *(f"{medians[metric]:,.0f}" for metric in ("p50", "p99", "p99.9")),
-                f"{medians['resident_bytes'] / 2**20:,.0f}",
-                " ".join(f"{share:.0%}" for share in shares[:4]) + (" …" if len(shares) > 4 else ""),
-            ]
-        )
-    return rows
-
-
-def _calls(result: Result, scenario: dict[str, Any]) -> Table:
-    """System calls per message, where they were counted: all, and the commonest by name."""
-    rows = [["", "system calls/message", "commonest"]]
-    for label in result.contenders(scenario):
-        if calls := result.syscalls(scenario["name"], label):
-            common = sorted(calls.items(), key=lambda item: -item[1])[:6]
-            rows.append([label, number(sum(calls.values())), ", ".join(f"{name} {number(n)}" for name, n in common)])
-    return rows if len(rows) > 1 else []
+# ----------------------------------------------------------------------------------------------------------- contents
 
 
 def _about(result: Result) -> list[str]:
     """Where, when and with what."""
     data, machine, noise = result.data, result.data["machine"], result.noise()
     settings = data["settings"]
-    lines = [
-        f"{data['begun']}, commit {data['commit']}, relay-gateway {data['project']}; {data['seconds']:,.0f} s in all.",
+    told = [
+        f"{data['begun']}, commit {data['commit']}, relay-gateway {data['project']}; {data['seconds'] / 60:,.0f} "
+        "minutes in all.",
         f"{machine['processor']}, {machine['usable_cpus']} CPUs, Linux {machine['kernel']}, "
         f"Python {machine['python']}, {machine['libc']}.",
-        f"{settings['repetitions']} repetitions of about {settings['seconds']:g} s, interleaved; "
-        "figures are medians (smallest–largest), ratios are taken pair by pair.",
+        f"{settings['repetitions']} repetitions ({settings['growth']} for growth curves) of about "
+        f"{settings['seconds']:g} s, interleaved, after a discarded one; figures are medians (smallest–largest), "
+        "ratios are taken pair by pair.",
     ]
     if noise:
-        lines.append(
+        told.append(
             f"Noise: the same piece of work took {noise.low:.0%} to {noise.high:.0%} of its median time before the "
             f"repetitions; {machine['stolen_seconds']:g} s were stolen by the hypervisor."
         )
-    lines += [f"{name}: {text}" for name, text in data["versions"].items() if name != text]
-    lines += [f"Skipped: {name}: {reason.strip().splitlines()[-1]}" for name, reason in data["skipped"].items()]
-    lines += [f"Not all right: {text}" for text in result.trouble()]
-    return lines
+    labels = dict.fromkeys(label for scenario in result.scenarios for label in result.contenders(scenario))
+    firsts = [(label, first) for label in labels if (first := result.first_against_rest(label))]
+    if firsts:
+        shown = ", ".join(f"{label} {first.median:.2f}" for label, first in firsts)
+        told.append(
+            f"Warm-up: the first repetition's cost ÷ the median of the later ones, median of scenarios: {shown}."
+        )
+    return told + [f"{name}: {text}" for name, text in data["versions"].items() if name != text]
 
 
-# ----------------------------------------------------------------------------------------------------------- pictures
+def _warnings(result: Result) -> list[str]:
+    """What was not measured, or not well."""
+    skipped = result.data["skipped"].items()
+    warnings = [f"Skipped: {name}: {reason.strip().splitlines()[-1]}" for name, reason in skipped]
+    return warnings + [f"Not all right: {text}" for text in result.trouble()]
 
 
-def _pictures(result: Result) -> Iterable[tuple[str, str]]:
-    by_name = {scenario["name"]: scenario for scenario in result.scenarios}
-    for name in ("accept-1k", "relay-1k"):
-        if name in by_name:
-            what = by_name[name]["title"]
-            yield f"cost-{name}", _bars(result, by_name[name], "cpu_us", "µs", f"CPU per message: {what}")
-            rate = "messages_per_second"
-            yield f"throughput-{name}", _bars(result, by_name[name], rate, "/s", f"messages per second: {what}")
-    for name in ("idle-latency", "half-load"):
-        if name in by_name:
-            yield f"latency-{name}", _latency(result, by_name[name])
-    for series in dict.fromkeys(s["series"] for s in result.scenarios if s["series"]):
-        yield f"growth-{series.split()[0].lower()}", _growth(result, series)
-
-
-def _bars(result: Result, scenario: dict[str, Any], metric: str, unit: str, title: str) -> str:
-    rows = []
-    for label in result.contenders(scenario):
-        spread = result.spread(scenario["name"], label, metric)
-        if spread:
-            rows.append(Bar(label, spread.median, spread.low, spread.high, strong=label.startswith("gateway")))
-    return bars(title, unit, rows) if rows else ""
-
-
-def _latency(result: Result, scenario: dict[str, Any]) -> str:
-    """Latency against percentile, the axis stretched towards 100 %: each nine takes the same room."""
-    series = {}
-    for label in result.contenders(scenario):
-        histogram = result.latency(scenario["name"], label)
-        shown = [p for p in _NINES if histogram.total * (100 - p) >= 100]
-        series[label] = [(1 / (1 - p / 100), histogram.percentile(p)) for p in shown]
-    if not any(series.values()):
-        return ""
-    most = max(len(points) for points in series.values())
-    ticks = tuple((1 / (1 - p / 100), f"{p:g} %") for p in _NINES[:most])
-    axis = Axis("percentile of messages", log=True, ticks=ticks)
-    return lines(f"latency: {scenario['title']}", axis, Axis("µs", log=True), _gateway_first(series))
-
-
-def _growth(result: Result, series: str) -> str:
-    """CPU per message against what grows, beside what does not change."""
-    points: dict[str, list[tuple[float, float]]] = {}
-    scenarios = sorted((s for s in result.scenarios if s["series"] == series), key=lambda s: int(s["x"]))
-    for scenario in scenarios:
-        for label in result.contenders(scenario):
-            spread = result.spread(scenario["name"], label, "cpu_us")
-            if spread:
-                points.setdefault(label, []).append((scenario["x"], spread.median))
-    if not any(len(line) > 1 for line in points.values()):
-        return ""
-    title = scenarios[0]["title"]
-    steep = series.startswith("KiB")
-    return lines(f"CPU per message: {title}", Axis(series, log=True), Axis("µs", log=steep), _gateway_first(points))
-
-
-def _gateway_first(series: dict[str, Any]) -> dict[str, Any]:
-    """The same series, ordered so that the gateway has the same, the first colour in every picture."""
-    return dict(sorted(series.items(), key=lambda item: not item[0].startswith("gateway")))
+def _sections(result: Result, drawn: dict[str, str]) -> Iterable[Section]:
+    first = next(iter(drawn), None)
+    yield Section("Targets", [first] if first else [], _warnings(result), [targets(result)])
+    for scenario in result.scenarios:
+        if result.contenders(scenario) and not scenario["series"]:
+            shown = [name for name in _PICTURES.get(scenario["name"], ()) if name in drawn and name != first]
+            tables = [table for table in (costs(result, scenario), calls(result, scenario)) if table]
+            yield Section(f"{scenario['title']} ({scenario['name']})", shown, (), tables)
+    for series in result.series():
+        title = f"Growth: {series}"
+        yield Section(title, [growth_name(series)], [growth_in_words(result, series)], [growth(result, series)])
+    yield Section("Where and how", (), _about(result))
 
 
 # -------------------------------------------------------------------------------------------------------------- pages
 
 
-def _sections(result: Result) -> Iterable[tuple[str, list[Table]]]:
-    for scenario in result.scenarios:
-        if result.contenders(scenario):
-            tables = [_costs(result, scenario), _calls(result, scenario)]
-            yield f"{scenario['title']} ({scenario['name']})", [table for table in tables if table]
-
-
-def _markdown(result: Result, stem: str, pictures: dict[str, str]) -> str:
-    about = "\n".join(f"- {line}" for line in _about(result))
-    parts = ["# Bench", about, "## Targets", _markdown_table(_summary(result))]
-    parts += [f"![{name}]({stem}-{name}.svg)" for name in pictures]
-    for title, tables in _sections(result):
-        parts += [f"## {title}", *(_markdown_table(table) for table in tables)]
+def _markdown(result: Result, stem: str, sections: Sequence[Section]) -> str:
+    parts = [f"# {TITLE}", _about(result)[0], _about(result)[1], "The method is in bench/README.md."]
+    for section in sections:
+        parts += [f"## {section.title}", *(f"![{name}]({stem}-{name}.svg)" for name in section.pictures)]
+        if section.text:
+            parts.append("\n".join(f"- {line}" for line in section.text))
+        parts += [_markdown_table(table) for table in section.tables]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(table: Sequence[Sequence[str]]) -> str:
+def _markdown_table(table: Table) -> str:
     rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
     rule = ["---", *["---:"] * (len(rows[0]) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])
 
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #22272e; }
-table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25em .7em; border-bottom: 1px solid #d8dde3; text-align: right; white-space: nowrap; }
+:root { color-scheme: light dark; --ink: #1f2933; --soft: #5b6770; --faint: #dde3e9; --paper: #fff; --strong: #eaf3fa;
+  --good: #00664b; --bad: #b03a00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a9b4be; --faint: #3a444d; --paper: #15191d;
+  --strong: #1d2b36; --good: #34c79b; --bad: #ff8a3c; } }
+body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em;
+  color: var(--ink); background: var(--paper); }
+h2 { margin-top: 2em; border-top: 1px solid var(--faint); padding-top: 1em; font-size: 1.2em; }
+p, li { color: var(--soft); max-width: 56em; }
+table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; font-size: .9em; }
+th, td { padding: .3em .6em; border-bottom: 1px solid var(--faint); text-align: right; white-space: nowrap; }
+th { vertical-align: bottom; color: var(--soft); font-weight: 600; white-space: normal; }
 th:first-child, td:first-child { text-align: left; }
-svg { max-width: 100%; height: auto; margin: 1em 0; display: block; }
+tr.gateway td { background: var(--strong); font-weight: 600; }
+.good { color: var(--good); } .bad { color: var(--bad); }
+svg { max-width: 100%; height: auto; margin: .5em 0; display: block; }
 div { overflow-x: auto; }
 """
+_GOOD, _BAD = {"aim reached": "✔✔ aim reached", "bar met": "✔ bar met"}, {"missed": "✘ missed"}
 
 
-def _html(result: Result, pictures: dict[str, str]) -> str:
-    about = "".join(f"<li>{escape(line)}</li>" for line in _about(result))
-    body = [f"<h1>Bench</h1><ul>{about}</ul><h2>Targets</h2>", _html_table(_summary(result)), *pictures.values()]
-    for title, tables in _sections(result):
-        body += [f"<h2>{escape(title)}</h2>", *(_html_table(table) for table in tables)]
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Bench</title><style>{_STYLE}</style>'
+def _html(result: Result, drawn: dict[str, str], sections: Sequence[Section]) -> str:
+    body = [f"<h1>{escape(TITLE)}</h1><p>{escape(' '.join(_about(result)[:2]))}</p>"]
+    for section in sections:
+        body.append(f"<h2>{escape(section.title)}</h2>")
+        body += [drawn[name] for name in section.pictures]
+        if section.text:
+            body.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in section.text) + "</ul>")
+        body += [_html_table(table) for table in section.tables]
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head = f'<!doctype html><html lang="en">{meta}<title>{escape(TITLE)}</title><style>{_STYLE}</style>'
     return head + "\n".join(body) + "</html>\n"
 
 
 def _html_table(table: Table) -> str:
-    rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table[1:]]
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table[0])
-    return f"<div><table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table></div>"
+    rows = "".join(
+        f"<tr{' class=gateway' if row[0].startswith('gateway') else ''}>{''.join(map(_cell, row))}</tr>"
+        for row in table[1:]
+    )
+    return f"<div><table><tr>{head}</tr>{rows}</table></div>"
+
+
+def _cell(text: str) -> str:
+    kind = "good" if text in _GOOD else "bad" if text in _BAD else ""
+    shown = escape((_GOOD | _BAD).get(text, text))
+    return f'<td class="{kind}">{shown}</td>' if kind else f"<td>{shown}</td>"

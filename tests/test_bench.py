@@ -6,6 +6,7 @@ Nothing here asserts a speed.
 import argparse
 import json
 import random
+import re
 import secrets
 import socket
 import subprocess
@@ -20,13 +21,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from relay_gateway_bench import _load, measure
-from relay_gateway_bench.analysis import Result
+from relay_gateway_bench.analysis import Curve, Result
 from relay_gateway_bench.cli import add_arguments, run
 from relay_gateway_bench.histogram import Histogram, bounds
 from relay_gateway_bench.load import Plan, Target, TargetError, send
 from relay_gateway_bench.mix import Mix, MixError, load_mix, message_from_file, message_of, parse_size, plain_mix
 from relay_gateway_bench.peers import PEERS, Knobs, Peer, PeerError
-from relay_gateway_bench.report import write_report
+from relay_gateway_bench.report import BEGIN, END, write_report
 from relay_gateway_bench.run import Settings, write
 from relay_gateway_bench.scenarios import SCENARIOS, TARGETS
 from relay_gateway_bench.sink import SinkProcess, parse_refusals
@@ -304,11 +305,31 @@ def test_the_cpu_of_children_that_have_ended_is_counted() -> None:
     assert measure.cost(before, after, 1)["cpu_us"] == pytest.approx(1e6 * (after.cpu - before.cpu))
 
 
+def test_octets_through_system_calls_are_counted_of_children_too() -> None:
+    child = "os.fork() or (os.write(w, bytes(50_000)), os._exit(0))"
+    script = (
+        f"import os, sys\nr, w = os.pipe()\nprint(flush=True)\nsys.stdin.readline()\n{child}\nn = 0\n"
+        "while n < 50_000: n += len(os.read(r, 1 << 16))\nos.wait()\nprint(flush=True)\nsys.stdin.readline()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()
+        before = measure.usage([process.pid])
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        after = measure.usage([process.pid])
+        process.stdin.close()
+    assert 100_000 <= measure.cost(before, after, 1)["copied_octets"] < 110_000
+
+
 def sample(scenario: str, contender: str, repetition: int, cpu_us: float) -> dict[str, Any]:
     latency = Histogram({_load.bucket(int(cpu_us * 1000)): 1000})
     return {
         "scenario": scenario, "contender": contender, "repetition": repetition, "cpu_us": cpu_us, "user_us": cpu_us / 2,
         "system_us": cpu_us / 2, "messages_per_second": 1e6 / cpu_us, "resident_bytes": 1 << 24, "shares": [1.0],
+        "copied_octets": 3000.0, "sent": 10, "bytes_sent": 12_000,
         "latency_us": latency.summary(), "histogram": latency.to_json(), "spin_seconds": 0.01 + repetition / 1000,
         "trouble": {"lost": 2} if repetition == 2 else {},
     }  # fmt: skip
@@ -340,10 +361,36 @@ def test_ratios_are_taken_pair_by_pair() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("points", "word"),
+    [
+        ([(1, 100.0), (10, 100.0), (100, 110.0)], "flat"),
+        ([(1, 100.0), (10, 190.0), (100, 1090.0)], "straight"),
+        ([(1, 110.0), (10, 180.0), (100, 1090.0), (1000, 10_100.0)], "straight"),
+        ([(1, 30.0), (1000, 31.0), (1e5, 45.0), (1e6, 46.0)], "below"),
+        ([(1, 10.0), (10, 11.0), (100, 110.0), (1000, 10_000.0)], "above"),
+        ([(1, 200.0), (10, 100.0), (100, 100.0)], "flat"),
+    ],
+)
+def test_a_growth_curve_is_a_straight_line_or_better_or_not(points: list[tuple[float, float]], word: str) -> None:
+    assert Curve.of(points).word == word
+
+
+@given(st.floats(0, 1e4), st.floats(0.001, 1e3), st.lists(st.integers(1, 10**6), min_size=3, max_size=6, unique=True))
+def test_the_line_of_points_on_a_line_is_that_line(start: float, slope: float, xs: list[int]) -> None:
+    curve = Curve.of([(x, start + slope * x) for x in sorted(xs)])
+    assert curve.error < 1e-6
+
+
+def a_result(directory: Path) -> Path:
+    grown = ("grow-connections-1", "grow-connections-10", "grow-connections-100")
+    only = ("relay-1k", "idle-latency", *grown)
+    samples = [sample(name, label, i, 50.0 + i) for name in only for label in ("gateway", "direct") for i in range(3)]
+    return write(result_of(samples, only), directory)
+
+
 def test_a_report_has_tables_pictures_and_what_was_skipped(tmp_path: Path) -> None:
-    only = ("relay-1k", "idle-latency", "grow-connections-1", "grow-connections-10")
-    samples = [sample(name, "gateway", i, 50.0 + i) for name in only for i in range(3)]
-    path = write(result_of(samples, only), tmp_path)
+    path = a_result(tmp_path)
     names = {file.name.removeprefix(path.stem): file for file in write_report(path)}
     assert set(names) == {
         ".md", ".html", "-cost-relay-1k.svg", "-throughput-relay-1k.svg", "-latency-idle-latency.svg",
@@ -355,8 +402,32 @@ def test_a_report_has_tables_pictures_and_what_was_skipped(tmp_path: Path) -> No
     markdown = names[".md"].read_text()
     assert "Skipped: exim: installed" in markdown
     assert "| gateway | 51.0 (50.0–52.0) |" in markdown
+    assert "| 2.50 × |" in markdown  # 3,000 octets through system calls per message of 1,200
+    assert "Flat: from 51.0 µs at 1 to 51.0 µs at 100" in markdown
     assert all(f"]({path.stem}{name})" in markdown for name in names if name.endswith(".svg"))
     assert names[".html"].read_text().count("<svg") == 4
+
+
+def test_the_readme_gets_the_main_picture_and_the_targets(tmp_path: Path) -> None:
+    results = tmp_path / "bench" / "results"
+    results.mkdir(parents=True)
+    path = a_result(results)
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nafter\n")
+    assert main(["report", str(path), "--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- bench: begin -->\n![cost-relay-1k](bench/results/")
+    assert text.endswith("\n<!-- bench: end -->\nafter\n")
+    assert "old" not in text
+    assert "| accept and relay, 1 KiB ÷ smtp-sink accepting | – |" in text
+    assert all((tmp_path / link).exists() for link in re.findall(r"\]\((bench/results/[^)]*)\)", text))
+    assert main(["report", str(path), "--readme", str(path)]) == 2
+
+
+def test_the_projects_readme_has_a_place_for_the_figures() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    section = readme.partition("## What it costs")[2].partition("\n## ")[0]
+    assert section.index(BEGIN) < section.index(END)
 
 
 def test_every_target_names_a_scenario_with_both_contenders() -> None:

@@ -19,6 +19,9 @@ done
 mount -t overlay overlay -o "lowerdir=/,upperdir=$layer/upper,workdir=$layer/work" "$layer/root"
 mount --rbind /dev "$layer/root/dev"
 mount -t proc proc "$layer/root/proc"
+# No resolver is asked: OpenSMTPD wants its clients' names before it greets them. "lookup" is for its own library.
+rm -f "$layer/root/etc/resolv.conf"
+echo "lookup file" >"$layer/root/etc/resolv.conf"
 mkdir -p "$layer/root$home"
 mount --bind "$home" "$layer/root$home"
 for user in $USERS; do
