@@ -27,7 +27,7 @@ debian-packages:
 test: $(READY) debian-packages  ## set up and run every test, linter and type check
 	$(BIN)/python -m pytest
 
-bench: $(READY)  ## measure the gateway beside what is installed here (about 5 minutes); BENCH="--full" and the like
+bench: $(READY)  ## measure the gateway beside what is installed here (about 6 minutes); BENCH="--full" and the like
 	@PATH="$$PATH:/usr/sbin" command -v smtp-sink >/dev/null || echo "few peers here: bench/setup-peers.sh installs more" >&2
 	$(BIN)/relay-gateway bench run $(BENCH)
 
