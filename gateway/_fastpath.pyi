@@ -220,9 +220,12 @@ class Report:
     dot_stuffed: bool
     """As the scan was told."""
 
-    def original_fields(self, message: bytes | bytearray | memoryview) -> list[tuple[str, str]]:
+    def original_fields(
+        self, message: bytes | bytearray | memoryview, names: tuple[str, ...] = ()
+    ) -> list[tuple[str, str]]:
         """(name, value) of the original's header section, at most 1,000 of them; `message` is what was scanned.
 
+        names: only fields of these names, in lower case; one with a final dash stands for all that begin with it.
         Names are spelt as in the original. base64 and quoted-printable parts are decoded. Raises ValueError if
         the original lies beyond the end of `message`.
         """

@@ -398,4 +398,4 @@ def test_records_of_stuffed_and_plain_messages_are_equal() -> None:
     report = scan_report(stuffed, dot_stuffed=True)
     assert report is not None
     assert rfc5965.feedback_report(report, stuffed) == rfc5965.parse(plain)
-    assert quoted_fields(report, stuffed) == [(".Odd", "name")]
+    assert report.original_fields(stuffed) == [(".Odd", "name")]

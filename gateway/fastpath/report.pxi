@@ -241,7 +241,7 @@ cdef class Report:
                 count += 1
         return bool(self.feedback.get("feedback-type", [""])[0])
 
-    def original_fields(self, message):
+    def original_fields(self, message, tuple names=()):
         cdef Py_buffer view
         cdef Part part
         if self.original is None:
@@ -255,18 +255,20 @@ cdef class Report:
             if part.end - part.start > MAX_ORIGINAL_HEADER:
                 part.end = part.start + MAX_ORIGINAL_HEADER
             part.encoding = self.original_encoding
-            return header_section(&part, self.dot_stuffed)
+            return header_section(&part, self.dot_stuffed, names)
         finally:
             PyBuffer_Release(&view)
 
 
-cdef list header_section(Part* part, bint stuffed):
+cdef list header_section(Part* part, bint stuffed, tuple names):
     cdef bytes decoded = part_decoded(part, stuffed)
     cdef LineReader reader = decoded_reader(part, decoded, stuffed)
     cdef Field field
     cdef list fields = []
     while len(fields) < MAX_ORIGINAL_FIELDS and field_next(&reader, 0, &field) == FIELD:
-        fields.append((PyUnicode_DecodeASCII(<const char*>field.name.p, field.name.n, NULL), field_text(&field)))
+        if not names or is_named(field.name, names):
+            name = PyUnicode_DecodeASCII(<const char*>field.name.p, field.name.n, NULL)
+            fields.append((name, field_text(&field)))
     return fields
 
 

@@ -46,15 +46,28 @@ cdef str STATUS = "status"
 
 cdef str field_name(Span name):
     cdef uint8_t[MAX_KNOWN_NAME] lower
-    cdef size_t i
+    cdef int i
     if name.n <= MAX_KNOWN_NAME:
         for i in range(KNOWN_FROM[name.n], KNOWN_FROM[name.n + 1]):
             if equals_folded(name, KNOWN_SPANS[i]):
                 return <str>KNOWN_NAMES[i]
-        for i in range(name.n):
+        for i in range(<int>name.n):
             lower[i] = name.p[i] + 32 if c'A' <= name.p[i] <= c'Z' else name.p[i]
         return PyUnicode_DecodeASCII(<const char*>lower, name.n, NULL)
     return PyUnicode_DecodeASCII(<const char*>name.p, name.n, NULL).lower()
+
+
+cdef bint is_named(Span name, tuple names) except -1:
+    """Whether `names` has the name, or its beginning up to a dash."""
+    cdef Span wanted
+    for item in names:
+        wanted = literal(PyUnicode_AsUTF8(item))
+        if wanted.n < name.n and wanted.p[wanted.n - 1] == c'-':
+            if equals_folded(Span(name.p, wanted.n), wanted):
+                return True
+        elif equals_folded(name, wanted):
+            return True
+    return False
 
 
 cdef inline str text_of(Span s):

@@ -10,6 +10,7 @@ from gateway.smtp.response cimport Response
 cdef class Origin:
     cdef readonly object peer_address, protocol
     cdef dict _peer, _session
+    cdef readonly dict without_tls
     cdef readonly bytes peer_json
     cdef readonly tuple optional_keys, behind
 
@@ -42,6 +43,10 @@ cpdef Record _accepted(Form form, Message message, Origin origin, queue, long lo
 
 
 cpdef Record reception(Message message, Origin origin, queue, long long now_ns, unreadable=*)
+
+
+@cython.locals(created="long long", attempt_ns="long long", optional=dict)
+cpdef Record out_of_band(Message message, Origin origin, queue, bounce, long long now_ns)
 
 cpdef list handed_over(Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool=*)
 

@@ -80,6 +80,7 @@ class Origin:
         self._session = _session(tls_cipher, tls_protocol_version, tls_peer_subject_name, session_id)
         self.peer_json = to_json(self._peer)
         self.optional_keys = tuple(self._session)
+        self.without_tls = _session(None, None, (), session_id)
         self.behind = (protocol, *map(_json_of_list, self._session.values()))
 
     def layout(self, values: Keys) -> Keys:
@@ -345,6 +346,14 @@ def rejection(
     return Record(Form(layout), meta)
 
 
+@lru_cache(maxsize=256)
+def _out_of_band_form(optional_keys: tuple[str, ...]) -> Form:
+    gaps = ("id", "sender", "recipient", "queue", "created", "created_time", *_OF_EVENT, *optional_keys)
+    response = dict.fromkeys(_OF_RESPONSE, GAP) | {"command": None}
+    known = {"type": "OOB", "response": response, "nodeid": node_id()}
+    return Form(_LAYOUT | known | dict.fromkeys(gaps, GAP))
+
+
 def out_of_band(message: Message, origin: Origin, queue: str, bounce: OutOfBand, now_ns: int) -> Record:
     """An OOB record: a recipient of which `message`, a delivery status notification, says that it failed or is delayed.
 
@@ -353,25 +362,23 @@ def out_of_band(message: Message, origin: Origin, queue: str, bounce: OutOfBand,
     created = int(message.received_at * 1_000_000)
     attempted = bounce.attempted_at
     attempt_ns = int(attempted.timestamp()) * 1_000_000_000 if attempted is not None else now_ns
-    response = _response(bounce.code, "", bounce.content, None) | {"enhanced_code": bounce.enhanced_code}
-    layout = origin.layout(
-        {
-            "type": "OOB",
-            "id": message.id,
-            "sender": message.recipients[0].email,
-            "recipient": bounce.recipient,
-            "queue": queue,
-            "response": response,
-            "peer_address": {"name": bounce.reporting_mta, "addr": origin.peer_address},
-            "timestamp": attempt_ns // 1_000_000_000,
-            "event_time": rfc3339(attempt_ns),
-            "created": created // 1_000_000,
-            "created_time": _rfc3339_to_the_microsecond(created),
-        }
+    optional = {**origin.without_tls, **bounce.added}
+    values = (
+        message.id,
+        message.recipients[0].email,
+        bounce.recipient,
+        queue,
+        bounce.code,
+        to_json(bounce.enhanced_code),
+        _on_one_line(bounce.content),
+        to_json({"name": bounce.reporting_mta, "addr": origin.peer_address}),
+        attempt_ns // 1_000_000_000,
+        rfc3339(attempt_ns),
+        created // 1_000_000,
+        _rfc3339_to_the_microsecond(created),
     )
-    for key in _TLS_KEYS:
-        layout.pop(key, None)
-    return Record(Form(layout | bounce.added), message.meta)
+    behind = (origin.protocol, *[value if isinstance(value, str) else to_json(value) for value in optional.values()])
+    return Record(_out_of_band_form(tuple(optional)), message.meta, values, behind)
 
 
 # Commands that are shown as they came. No other line is: after an AUTH that was refused at once, a client that did not

@@ -1,6 +1,8 @@
 """Field values of reports and of the messages they are about, read tolerantly: addresses, `type; value` pairs, text.
 
 Dates have their own module. Whether an address may be mailed to is not asked here.
+
+This module is compiled (fields.pxd has its types), and runs as plain Python, too.
 """
 
 import re
@@ -16,6 +18,7 @@ MAX_ENCODED = 4096
 MAX_ADDRESS = 512
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
+_PLAIN = re.compile(r"<([\w.+=/-]+@[\w.-]+)>", re.ASCII)  # what a Return-Path usually is
 # RFC 5322 §3.4: name-addr, with anything in front; §4.4: a source route, which is dropped.
 _NAME_ADDR = re.compile(rf'(?:{_QUOTED}|[^"<])*<\s*(?:@[^:<>]*:)?((?:{_QUOTED}|[^"<>])*)>', re.DOTALL)
 # The first address of a list, or of a group behind the group's name.
@@ -38,9 +41,8 @@ def decoded_words(text: str) -> str:
         return clean(text)
     try:
         words = decode_header(clean(text))
-        if any(charset and charset.lower().replace("-", "_") in _NO_CHARSETS for _, charset in words):
-            return clean(text)
-        return clean(str(make_header(words)))
+        charsets = {charset.lower().replace("-", "_") for _, charset in words if charset}
+        return clean(str(make_header(words)) if _NO_CHARSETS.isdisjoint(charsets) else text)
     except (MessageError, LookupError, ValueError):
         return clean(text)
 
@@ -66,6 +68,8 @@ def first_address(value: str) -> str | None:
 
     In brackets anything without blanks counts (`<MAILER-DAEMON>`), elsewhere it takes an `@`.
     """
+    if plain := _PLAIN.fullmatch(value, 0, MAX_ADDRESS_FIELD):
+        return plain[1]
     text = without_comments(value[:MAX_ADDRESS_FIELD])
     if match := _NAME_ADDR.match(text):
         address = match[1].strip()
@@ -90,16 +94,19 @@ def normalised(address: str) -> str | None:
 
 def typed(value: str) -> tuple[str | None, str]:
     """RFC 3464 §2.1.2: `type; value` as (type in lower case or None, value), blanks round both dropped."""
-    kind, semicolon, rest = value.partition(";")
-    kind = kind.strip().lower()
-    if not semicolon or " " in kind:  # of more than one word: a semicolon in a value without type
+    end = value.find(";")
+    kind = value[:end].strip().lower() if end >= 0 else " "
+    if " " in kind:  # of more than one word: a semicolon in a value without type
         return None, value.strip()
-    return kind, rest.strip()
+    return kind, value[end + 1 :].strip()
 
 
 def recipient_address(value: str) -> str:
     """The address of a Final-Recipient or Original-Recipient without its type and brackets."""
-    address = typed(value)[1]
+    return _without_brackets(typed(value)[1])
+
+
+def _without_brackets(address: str) -> str:
     return address[1:-1].strip() if address.startswith("<") and address.endswith(">") else address
 
 
@@ -109,9 +116,9 @@ def envelope_recipient(value: str) -> tuple[str, str, bool]:
     Addresses of type rfc822 and utf-8 (RFC 6533 §3: with `\\x{…}` escapes) are normalised, others kept as they are.
     Without type, or where the address is none, the third value is False and the second the bare text.
     """
-    kind = typed(value)[0]
-    address = recipient_address(value)
-    if kind not in ("rfc822", "utf-8", None):
+    kind, bare = typed(value)
+    address = _without_brackets(bare)
+    if kind is not None and kind not in ("rfc822", "utf-8"):
         return kind, clean(address), bool(kind)
     if kind == "utf-8":
         address = _XTEXT.sub(_unescape, address)

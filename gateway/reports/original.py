@@ -1,6 +1,8 @@
 """The message a report is about, as far as the report quotes it: who sent it, to whom, and its trace header.
 
 Works on the header fields that `_fastpath.Report.original_fields` found.
+
+This module is compiled (original.pxd has its types), and runs as plain Python, too.
 """
 
 import base64
@@ -20,9 +22,14 @@ MAX_TRACE = 8192  # characters of base64
 MAX_BRACKETS = 100  # in a trace, and so its depth, which JSON encoders limit
 
 
+# What records tell of the original; the last one stands for all names that begin with it.
+QUOTED = ("from", "to", "subject", "date", "message-id", "return-path", "x-")
+
+
 def quoted_fields(report: Report, message: bytes) -> Fields:
-    """The header fields of the original, fit for records (see `fields.clean`); `message` is what was scanned."""
-    return [(name, clean(value)) for name, value in report.original_fields(message)]
+    """The header fields of the original that are QUOTED, fit for records (see `fields.clean`); `message` is what was
+    scanned."""
+    return [(name, clean(value)) for name, value in report.original_fields(message, QUOTED)]
 
 
 def first_values(fields: Fields) -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 One field that cannot be understood never loses the rest: its value is None, and its text stands beside it in a key
 of its own that ends in `_raw`.
+
+This module is compiled (rfc3464.pxd has its types), and runs as plain Python, too.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -59,8 +60,13 @@ def status(value: str) -> JSON | None:
     match = _STATUS.match(value)
     if match is None:
         return None
-    kind, subject, detail = (int(part) for part in match.groups()[:3])
-    return {"class": kind, "subject": subject, "detail": detail, "comment": decoded_words(match[4]) or None}
+    kind, subject, detail, comment = match.groups()
+    return {
+        "class": int(kind),
+        "subject": int(subject),
+        "detail": int(detail),
+        "comment": decoded_words(comment) or None,
+    }
 
 
 def recipient(value: str) -> JSON | None:
@@ -168,24 +174,37 @@ def parse(message: bytes) -> JSON | None:
 
 # --- out-of-band bounces for the log ---
 
+_FOR_THE_LOG = PER_RECIPIENT | {"last-attempt-date": ("last_attempt_date", parse_date)}
 
-@dataclass(frozen=True, slots=True)
+
 class OutOfBand:
-    """What an `OOB` record says of one recipient."""
+    """What an `OOB` record says of one recipient.
 
-    recipient: str
-    """Original-Recipient, else Final-Recipient, as an envelope address where it is one."""
-    action: str
-    """"failed" or "delayed"; from the status where Action is no known word."""
-    code: int
-    content: str
-    enhanced_code: JSON | None
-    """Class, subject and detail of Status."""
-    reporting_mta: str
-    attempted_at: datetime | None
-    """Last-Attempt-Date in UTC."""
-    added: JSON
-    """Keys that KumoMTA's record does not have."""
+    recipient: Original-Recipient, else Final-Recipient, as an envelope address where it is one.
+    action: "failed" or "delayed"; from the status where Action is no known word.
+    enhanced_code: class, subject and detail of Status. attempted_at: Last-Attempt-Date in UTC.
+    added: keys that KumoMTA's record does not have.
+    """
+
+    def __init__(
+        self,
+        recipient: str,
+        action: str,
+        code: int,
+        content: str,
+        enhanced_code: JSON | None,
+        reporting_mta: str,
+        attempted_at: datetime | None,
+        added: JSON,
+    ) -> None:
+        self.recipient = recipient
+        self.action = action
+        self.code = code
+        self.content = content
+        self.enhanced_code = enhanced_code
+        self.reporting_mta = reporting_mta
+        self.attempted_at = attempted_at
+        self.added = added
 
 
 def out_of_band(report: Report, original: Fields) -> list[OutOfBand]:
@@ -194,8 +213,9 @@ def out_of_band(report: Report, original: Fields) -> list[OutOfBand]:
     mta = clean(typed(fields.get("reporting-mta", ""))[1])[:MAX_SHOWN]
     marks: JSON = {"multipart_mixed": True} if report.mixed else {}
     described = marks | _described(fields, original)
-    groups = enumerate(report.per_recipient or ())
-    entries = (_entry(group, mta, described if number < MAX_DESCRIBED else marks) for number, group in groups)
+    groups = report.per_recipient or []
+    entries = [_entry(group, mta, described) for group in groups[:MAX_DESCRIBED]]
+    entries += [_entry(group, mta, marks) for group in groups[MAX_DESCRIBED:]]
     return [entry for entry in entries if entry is not None]
 
 
@@ -215,7 +235,7 @@ def _described(fields: dict[str, str], original: Fields) -> JSON:
 
 
 def _entry(group: dict[str, str], mta: str, shared: JSON) -> OutOfBand | None:
-    values, raw = understood(group, PER_RECIPIENT)
+    values, raw = understood(group, _FOR_THE_LOG)
     get = values.get
     grade = get("status")
     done = get("action") or _ACTION_OF_CLASS[grade["class"] if grade else 5]
@@ -233,7 +253,6 @@ def _entry(group: dict[str, str], mta: str, shared: JSON) -> OutOfBand | None:
     if remote := get("remote_mta"):
         added["remote_mta"] = remote["name"]
     added |= {key: values[key] for key in ("final_log_id", "will_retry_until") if get(key)}
-    attempted = get("last_attempt_date")
     return OutOfBand(
         recipient=address["recipient"] if address else envelope_recipient(written)[1],
         action=done,
@@ -241,6 +260,6 @@ def _entry(group: dict[str, str], mta: str, shared: JSON) -> OutOfBand | None:
         content=content,
         enhanced_code={part: grade[part] for part in ("class", "subject", "detail")} if grade else None,
         reporting_mta=mta,
-        attempted_at=datetime.fromisoformat(attempted) if attempted else None,
+        attempted_at=get("last_attempt_date"),
         added=added,
     )
