@@ -19,7 +19,7 @@ cpdef dict recipient(str value)
 
 cpdef str date(str value)
 
-cpdef tuple smtp_response(str value)
+cpdef tuple smtp_response(str value, int no_reply_code=*)
 
 cpdef tuple understood(dict fields, dict readers)
 

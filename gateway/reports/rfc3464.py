@@ -81,16 +81,16 @@ def date(value: str) -> str | None:
     return rfc3339(moment) if moment else None
 
 
-def smtp_response(value: str | None) -> tuple[int, str]:
+def smtp_response(value: str | None, no_reply_code: int = NO_REPLY_CODE) -> tuple[int, str]:
     """(code, text) of the SMTP reply that a `Diagnostic-Code` quotes; also out of `550-5.1.1 …` forms.
 
-    A text without type counts if it begins with a code. Otherwise the code is 550, and the text is "" where the type
-    is not smtp.
+    A text without type counts if it begins with a code. Otherwise the code is `no_reply_code`, and the text is ""
+    where the type is not smtp.
     """
     kind, text = typed(value or "")
-    match = _REPLY.fullmatch(text) if kind in ("smtp", None) else None
+    match = _REPLY.fullmatch(text) if kind is None or kind == "smtp" else None
     if match is None:
-        return NO_REPLY_CODE, clean(text) if kind == "smtp" else ""
+        return no_reply_code, clean(text) if kind == "smtp" else ""
     return int(match[1]), clean(match[2] or "")
 
 
@@ -244,9 +244,8 @@ def _entry(group: dict[str, str], mta: str, shared: JSON) -> OutOfBand | None:
     if done not in ("failed", "delayed") or not written:
         return None
     address = get("original_recipient" if original else "final_recipient")
-    code, content = smtp_response(group.get("diagnostic-code"))
-    if done == "delayed" and not content and code == NO_REPLY_CODE:
-        code = 450  # nothing was refused for good
+    # Of what is delayed nothing was refused for good.
+    code, content = smtp_response(group.get("diagnostic-code"), 450 if done == "delayed" else NO_REPLY_CODE)
     added = {"action": done, **shared, **raw}
     if (quoted := get("diagnostic_code")) and quoted["diagnostic_type"] != "smtp":
         added["diagnostic_code"] = quoted
