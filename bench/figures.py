@@ -90,7 +90,7 @@ def growth_in_words(result: Result, series: str) -> str:
     change = f"from {number(low)} µs at {first:,.0f} to {number(high)} µs at {last:,.0f}, {number(curve.growth)} ×"
     line = f"{number(curve.start)} µs + {number(curve.slope * 1000)} ns for each"
     if curve.word == "flat":
-        return f"Flat: {change}."
+        return f"{'Flat' if curve.growth > 0.85 else 'Falls'}: {change}."
     if curve.word == "straight":
         text = f"A straight line: {line}, no point further off than {curve.error:.0%}; {change}."
     elif curve.word == "below":
@@ -136,7 +136,7 @@ def _cost_bars(result: Result, scenario: dict[str, Any]) -> str:
             rows.append(Bar(label, spread.median, spread.low, spread.high, user.median, strong, note))
     rows.sort(key=lambda row: row.value)
     title = f"CPU time per message: {scenario['title']}"
-    return bars(title, f"whole server, dark: user, light: kernel; {SMALLER}", "µs", rows)
+    return bars(title, f"whole server, strong: user, faint: kernel; {SMALLER}", "µs", rows)
 
 
 def _rate_bars(result: Result, scenario: dict[str, Any]) -> str:

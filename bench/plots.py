@@ -28,7 +28,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Bar:
-    """A value with its smallest and largest observation, and how much of it is drawn dark, the rest being light.
+    """A value with its smallest and largest observation, and how much of it is drawn strong, the rest being faint.
 
     A bar that matters is drawn in the strong colour. note: said behind the value.
     """
@@ -37,7 +37,7 @@ class Bar:
     value: float
     low: float
     high: float
-    dark: float
+    front: float
     strong: bool = False
     note: str = ""
 
@@ -70,14 +70,14 @@ def bars(title: str, subtitle: str, unit: str, rows: Sequence[Bar]) -> str:
     for i, row in enumerate(rows):
         y = top + i * step
         middle = y + 11
-        end, dark = left + row.value * scale, left + row.dark * scale
+        end, front = left + row.value * scale, left + row.front * scale
         colour = "f0" if row.strong else "f5"
         value = f"{number(row.value)} {unit}"
         at = max(end, left + row.high * scale) + 8
         parts += [
             _text(left - 10, middle + 5, row.label, anchor="end", bold=row.strong),
             f'<rect x="{left}" y="{y}" width="{max(end - left, 1):.1f}" height="22" class="{colour}" opacity=".5"/>',
-            f'<rect x="{left}" y="{y}" width="{max(dark - left, 1):.1f}" height="22" class="{colour}"/>',
+            f'<rect x="{left}" y="{y}" width="{max(front - left, 1):.1f}" height="22" class="{colour}"/>',
             _line(left + row.low * scale, middle, left + row.high * scale, middle, "ink", 1.5),
             _text(at, middle + 5, value, bold=row.strong),
             _text(at + 8 * len(value) + 6, middle + 5, row.note, colour="soft"),

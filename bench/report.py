@@ -148,7 +148,7 @@ p, li { color: var(--soft); max-width: 56em; }
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; font-size: .9em; }
 th, td { padding: .3em .6em; border-bottom: 1px solid var(--faint); text-align: right; white-space: nowrap; }
 th { vertical-align: bottom; color: var(--soft); font-weight: 600; white-space: normal; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .words { text-align: left; }
 tr.gateway td { background: var(--strong); font-weight: 600; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 svg { max-width: 100%; height: auto; margin: .5em 0; display: block; }
@@ -171,15 +171,18 @@ def _html(result: Result, drawn: dict[str, str], sections: Sequence[Section]) ->
 
 
 def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table[0])
+    words = [any(", " in row[i] for row in table[1:]) for i in range(len(table[0]))]  # columns of words, not figures
+    head = "".join(f"<th{' class=words' * words[i]}>{escape(cell)}</th>" for i, cell in enumerate(table[0]))
     rows = "".join(
-        f"<tr{' class=gateway' if row[0].startswith('gateway') else ''}>{''.join(map(_cell, row))}</tr>"
+        f"<tr{' class=gateway' if row[0].startswith('gateway') else ''}>"
+        + "".join(_cell(cell, words[i]) for i, cell in enumerate(row))
+        + "</tr>"
         for row in table[1:]
     )
     return f"<div><table><tr>{head}</tr>{rows}</table></div>"
 
 
-def _cell(text: str) -> str:
-    kind = "good" if text in _GOOD else "bad" if text in _BAD else ""
+def _cell(text: str, words: bool) -> str:
+    kind = "good" if text in _GOOD else "bad" if text in _BAD else "words" if words else ""
     shown = escape((_GOOD | _BAD).get(text, text))
     return f'<td class="{kind}">{shown}</td>' if kind else f"<td>{shown}</td>"

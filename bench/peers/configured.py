@@ -16,7 +16,7 @@ class PostfixProxy(Peer):
     """Postfix as a before-queue proxy: smtpd talks to the sink while the client waits (smtpd_proxy_filter)."""
 
     name = "postfix-proxy"
-    warm_up = 1.0  # its processes start on demand
+    warm_up = 1.5  # its processes start on demand
 
     def missing(self) -> str | None:
         if not find_program("postfix"):
@@ -130,7 +130,7 @@ class Haraka(Peer):
     """Haraka with smtp_forward: it talks to the sink while the client waits."""
 
     name = "haraka"
-    warm_up = 2.0  # V8 compiles what it has seen often
+    warm_up = 4.0  # V8 compiles what it has seen often
     conf = ("smtp.ini", "smtp_forward.ini", "plugins", "host_list", "me", "log.ini")
 
     def missing(self) -> str | None:
