@@ -48,11 +48,11 @@ class ListenerDomain:
     relay_from: CidrSet = CidrSet()
     log_oob: Disposition = Disposition.IGNORE
     log_arf: Disposition = Disposition.IGNORE
+    takes_reports: bool = field(init=False, compare=False)  # mail is accepted for the sake of being logged as a report
 
-    @property
-    def takes_reports(self) -> bool:
-        """True where mail is accepted for the sake of being logged as a report."""
-        return self.log_oob is not Disposition.IGNORE or self.log_arf is not Disposition.IGNORE
+    def __post_init__(self) -> None:
+        takes_reports = self.log_oob is not Disposition.IGNORE or self.log_arf is not Disposition.IGNORE
+        object.__setattr__(self, "takes_reports", takes_reports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +186,13 @@ class QueueConfig:
     egress_pool: str | None = None
     provider_name: str | None = None
     refresh_interval: float = 60.0
+
+
+def site_name(protocol: SmtpFleet | Maildir) -> str:
+    """What `get_egress_path_config` gets as its `site_name`, in KumoMTA's spelling."""
+    if isinstance(protocol, Maildir):
+        return f"maildir:{protocol.path}"
+    return "mx_list:" + ",".join([host.name for host in protocol.mx_list])
 
 
 class UpstreamTls(Enum):

@@ -1,22 +1,21 @@
 """The decision: may this recipient be accepted, and what becomes of the message once its content is known.
 
 Pure functions over listener domains; asking the policy for them is the caller's business. The tables are those of
-docs/policy.md. Relaying is denied unless something grants it.
+docs/policy.md. Relaying is denied unless something grants it. This module is compiled (decision.pxd has its types), and
+runs as plain Python, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from gateway.config import Disposition, ListenerDomain
 
-Lookup = Callable[[str], ListenerDomain | None]
+Lookup: TypeAlias = "Callable[[str], ListenerDomain | None]"
 
 
-@dataclass(slots=True)
 class Decision:
     """What one recipient was accepted for at RCPT.
 
@@ -26,16 +25,13 @@ class Decision:
     recipient that logs other kinds, some content would be right for one and wrong for the other.
     """
 
-    relay: bool
-    log_oob: Disposition
-    log_arf: Disposition
-    takes_reports: bool = field(init=False, compare=False)
-    recipient_class: tuple[bool, bool, bool] = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        oob, arf = self.log_oob is not Disposition.IGNORE, self.log_arf is not Disposition.IGNORE
+    def __init__(self, relay: bool, log_oob: Disposition, log_arf: Disposition) -> None:
+        self.relay = relay
+        self.log_oob = log_oob
+        self.log_arf = log_arf
+        oob, arf = log_oob is not Disposition.IGNORE, log_arf is not Disposition.IGNORE
         self.takes_reports = oob or arf
-        self.recipient_class = (True, True, True) if self.relay else (False, oob, arf)
+        self.recipient_class = (True, True, True) if relay else (False, oob, arf)
 
 
 RELAY = Decision(True, Disposition.IGNORE, Disposition.IGNORE)

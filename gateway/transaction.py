@@ -15,14 +15,14 @@ from functools import partial
 from typing import NamedTuple
 
 from gateway import metrics
-from gateway.config import BatchHandling, EgressPath, LineEndings, ListenerParams, QueueConfig, SmtpFleet
+from gateway.config import BatchHandling, EgressPath, LineEndings, ListenerParams, QueueConfig
 from gateway.decision import RELAY, Decision, fate
 from gateway.logs import records
 from gateway.logs.identity import new_message_id
-from gateway.message import Message, parse_queue_name
+from gateway.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.recognition import NOTHING, Recognition, count, recognise
-from gateway.relay.handover import Batch, HandOver, RecipientOutcome, Status, site_name
+from gateway.relay.handover import Batch, HandOver, RecipientOutcome, Status
 from gateway.services import Services
 from gateway.smtp import replies, trace
 from gateway.smtp.address import EnvelopeAddress
@@ -32,7 +32,10 @@ from gateway.smtp.replies import Reason, Reply
 log = logging.getLogger(__name__)
 
 NULL_QUEUE = "null"  # KumoMTA's name for "discard on purpose"
-_NO_PATH = EgressPath()
+
+# CPython 3.11 takes its time to find a member in its enum.
+_DELIVERED, _TRANSIENT, _PERMANENT, _UNKNOWN = Status.DELIVERED, Status.TRANSIENT, Status.PERMANENT, Status.UNKNOWN
+_TOGETHER, _FIX = BatchHandling.TOGETHER, LineEndings.FIX
 
 _RELAYED = metrics.MESSAGES.slot("relayed")
 _REPORT_LOGGED = metrics.MESSAGES.slot("report_logged")
@@ -125,7 +128,7 @@ class Transaction:
         """Which recipients make one message (`batch_handling`)."""
         recipients = self._event.recipients
         handling = self._facts.params.batch_handling
-        if handling is BatchHandling.TOGETHER or len(recipients) == 1:
+        if handling is _TOGETHER or len(recipients) == 1:
             return [recipients]
         if handling is BatchHandling.BIFURCATE:
             return [[recipient] for recipient in recipients]
@@ -147,7 +150,7 @@ class Transaction:
             event.body,
             meta=facts.conn.values.copy(),
             received_at=self._now_ns / 1e9,
-            fix_line_endings=params.invalid_line_endings is LineEndings.FIX,
+            fix_line_endings=params.invalid_line_endings is _FIX,
         )
         if params.trace_headers.received_header:
             seconds = self._now_ns // 1_000_000_000
@@ -222,15 +225,10 @@ class Transaction:
         return list(deliveries.values())
 
     def _destination(self, message: Message, queue_name: str, recipients: list[EnvelopeAddress]) -> Delivery:
-        policy = self._policy
-        campaign, tenant, domain, routing_domain = parse_queue_name(queue_name)
-        queue = policy.queue_config(domain, tenant, campaign, routing_domain)
-        if queue is None or queue.protocol is None:
+        destination = self._policy.destination(queue_name)
+        if destination is None:
             raise TransactionRefused(replies.NO_DESTINATION)
-        path = _NO_PATH
-        if isinstance(queue.protocol, SmtpFleet):
-            path = policy.egress_path(routing_domain or domain, "unspecified", site_name(queue.protocol))
-        return Delivery(message, queue_name, recipients, queue, path)
+        return Delivery(message, queue_name, recipients, destination.queue, destination.path)
 
     # -- handing over -------------------------------------------------------------------------------------------------
 
@@ -256,7 +254,7 @@ class Transaction:
 
     def _handed_over(self, delivery: Delivery, result: HandOver) -> None:
         self._results.append((delivery, result))
-        if any([outcome.status is Status.DELIVERED for outcome in result.outcomes]):
+        if any([outcome.status is _DELIVERED for outcome in result.outcomes]):
             self._page.add(_SENT_BYTES, delivery.message.size)
         try:
             self._hand_over_next()
@@ -289,18 +287,18 @@ class Transaction:
 
     def _accept(self, outcomes: Sequence[RecipientOutcome]) -> None:
         self._page.add(self._disposition())
-        refused = len([outcome for outcome in outcomes if outcome.status is Status.PERMANENT])
+        refused = len([outcome for outcome in outcomes if outcome.status is _PERMANENT])
         ids = " ".join([message.id for message, _ in self._messages])
         self._done(replies.accepted(ids, refused, len(self._event.recipients)))
 
     def _refusal(self, outcomes: Sequence[RecipientOutcome]) -> Reply | None:
         """The 4xx or 5xx that the outcomes call for; None where the contract allows 250."""
-        for status in (Status.UNKNOWN, Status.TRANSIENT):
+        for status in (_UNKNOWN, _TRANSIENT):
             for outcome in outcomes:
                 if outcome.status is status:
                     return _as_reply(outcome)
         served_otherwise = self._discarded or self._dropped_report
-        if outcomes and not served_otherwise and all([o.status is Status.PERMANENT for o in outcomes]):
+        if outcomes and not served_otherwise and all([o.status is _PERMANENT for o in outcomes]):
             return _as_reply(outcomes[0])
         return None
 
@@ -333,7 +331,7 @@ class Transaction:
         services, origin = self._services, self._facts.origin
         now_ns = services.now_ns()
         for delivery, result in self._results:
-            if refused and all([outcome.status is Status.PERMANENT for outcome in result.outcomes]):
+            if refused and all([outcome.status is _PERMANENT for outcome in result.outcomes]):
                 continue  # never accepted, so there is nothing to bounce: the Rejection says it all
             for record in records.handed_over(
                 delivery.message, origin, delivery.queue_name, result, now_ns, delivery.queue.egress_pool
@@ -342,7 +340,7 @@ class Transaction:
 
 
 def _failed_for_now(result: HandOver) -> bool:
-    return any(outcome.status in (Status.TRANSIENT, Status.UNKNOWN) for outcome in result.outcomes)
+    return any([outcome.status is _TRANSIENT or outcome.status is _UNKNOWN for outcome in result.outcomes])
 
 
 def _as_reply(outcome: RecipientOutcome) -> Reply:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.policy.conn_meta import ConnMeta
@@ -32,9 +34,17 @@ def source_of(text: str, **files: str) -> PolicySource:
     return PolicySource("policy.lua", contents)
 
 
-def load(text: str, *, page: CounterPage | None = None, verify_every: int = 1_000_000, **files: str) -> Policy:
+def load(
+    text: str,
+    *,
+    page: CounterPage | None = None,
+    verify_every: int = 1_000_000,
+    clock: Callable[[], float] | None = None,
+    **files: str,
+) -> Policy:
     """A policy from its text."""
-    return Policy.load(source_of(text, **files), page=page or new_page(), verify_every=verify_every, clock=Clock())
+    source = source_of(text, **files)
+    return Policy.load(source, page=page or new_page(), verify_every=verify_every, clock=clock or Clock())
 
 
 def domain_policy(body: str, **options: object) -> Policy:

@@ -255,7 +255,7 @@ def test_contradictions_are_noticed() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 12))))
 def test_recently_used_never_forgets_within_half_its_capacity(operations: list[tuple[bool, int]]) -> None:
-    cache: RecentlyUsed[int] = RecentlyUsed(8)
+    cache = RecentlyUsed(8)
     order: list[int] = []
     for insert, key in operations:
         found = cache.get(key)

@@ -18,7 +18,7 @@ from gateway.policy.handlers import OncePerMinute
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, parse_address
-from tests.policy_tools import ask, domain_policy, load, new_page, source_of
+from tests.policy_tools import Clock, ask, domain_policy, load, new_page, source_of
 
 CONN = ConnMeta()
 
@@ -361,30 +361,63 @@ def test_get_listener_domain_must_return_its_object_or_nil(result: str) -> None:
 
 
 def test_queue_configurations_are_asked_for_again_after_their_refresh_interval() -> None:
-    policy = load("""
+    clock = Clock()
+    text = """
         count = 0
         kumo.on('get_queue_config', function(domain)
           count = count + 1
           return kumo.make_queue_config { provider_name = tostring(count), refresh_interval = '2m' }
         end)
-    """)
+    """
+    policy = load(text, clock=clock)
     first = policy.queue_config("example.com", None, None, None)
     assert policy.queue_config("example.com", None, None, None) is first
-    policy._clock.now += 121
+    clock.now += 121
     assert policy.queue_config("example.com", None, None, None).provider_name == "2"
     assert policy.queue_config("example.com", "tenant", None, None).provider_name == "3"
 
 
 def test_the_epoch_strategy_never_asks_again() -> None:
-    policy = load("""
+    clock = Clock()
+    text = """
         kumo.on('get_egress_path_config', function(routing_domain, source, site)
           return kumo.make_egress_path { ehlo_domain = site, refresh_strategy = 'Epoch' }
         end)
-    """)
+    """
+    policy = load(text, clock=clock)
     first = policy.egress_path("example.com", "unspecified", "site")
-    policy._clock.now += 1e9
+    clock.now += 1e9
     assert policy.egress_path("example.com", "unspecified", "site") is first
     assert first.ehlo_domain == "site"
+
+
+def test_a_destination_lasts_as_long_as_the_shorter_of_its_configurations() -> None:
+    clock = Clock()
+    text = """
+        queues, paths = 0, 0
+        kumo.on('get_queue_config', function(domain, tenant, campaign, routing_domain)
+          queues = queues + 1
+          local fleet = { mx_list = { domain .. ':' .. tostring(queues) } }
+          return kumo.make_queue_config { protocol = { smtp = fleet }, refresh_interval = '4m' }
+        end)
+        kumo.on('get_egress_path_config', function(routing_domain, source, site)
+          paths = paths + 1
+          return kumo.make_egress_path { ehlo_domain = routing_domain .. tostring(paths), refresh_interval = '1m' }
+        end)
+    """
+    policy = load(text, clock=clock)
+    seen = []
+    for _ in range(5):
+        destination = policy.destination("campaign:tenant@127.0.0.1!routed.example")
+        assert policy.destination("campaign:tenant@127.0.0.1!routed.example") is destination
+        seen.append((destination.queue.protocol.mx_list[0].port, destination.path.ehlo_domain))
+        clock.now += 61
+    assert seen == [(1, f"routed.example{n}") for n in range(1, 5)] + [(2, "routed.example5")]
+
+
+def test_a_queue_without_a_protocol_has_no_destination() -> None:
+    policy = load("kumo.on('get_queue_config', function() return kumo.make_queue_config {} end)")
+    assert policy.destination("example.com") is None
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_the_with_keyword_is_rfc_3848s_and_rfc_6531s(esmtp, tls, authenticated, 
     st.dictionaries(st.sampled_from("abc"), st.one_of(st.text(), st.integers(-9, 9), st.none()), max_size=3),
 )
 def test_the_supplemental_header_can_be_read_back(recipients, meta):
-    header = trace.supplemental("X-KumoRef", recipients, meta, ["a", "b", "missing"])
+    header = trace.supplemental("X-KumoRef", recipients, meta, ("a", "b", "missing"))
     assert all(len(line) <= 998 for line in header.split(b"\r\n"))
     message = BytesParser(policy=email.policy.compat32).parsebytes(header + b"\r\n")
     content = json.loads(base64.b64decode("".join(message["X-KumoRef"].split()), validate=True))

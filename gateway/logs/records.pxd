@@ -30,6 +30,15 @@ cpdef list _same_results(list outcomes)
 cpdef dict _session(tls_cipher, tls_protocol_version, subject, session_id)
 
 
+cdef class _Second:
+    cdef public long long seconds
+    cdef public str text
+
+cdef _Second _last
+
+cdef str _date_and_time(long long seconds)
+
+
 @cython.locals(seconds="long long", fraction="long long")
 cpdef str rfc3339(long long ns)
 

@@ -108,9 +108,22 @@ def _json_of_list(value: Any) -> Any:
     return to_json(value) if isinstance(value, list) else value
 
 
-@lru_cache(maxsize=8)
+class _Second:
+    """The second that was written last: records come in runs of the same."""
+
+    def __init__(self) -> None:
+        self.seconds = 0
+        self.text = "1970-01-01T00:00:00"
+
+
+_last = _Second()
+
+
 def _date_and_time(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    if seconds != _last.seconds:
+        _last.seconds = seconds
+        _last.text = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    return _last.text
 
 
 def rfc3339(ns: int) -> str:

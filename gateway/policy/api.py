@@ -95,7 +95,7 @@ class Api:
         self.problems: list[Problem] = []
         self.filter_events: list[tuple[str, str, int]] = []  # what configure_local_logs names, with file and line
         self._protected = 0  # how many pcalls we are in
-        self._made: RecentlyUsed[tuple[dict[str, Any], object]] = RecentlyUsed(MADE)
+        self._made = RecentlyUsed(MADE)
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
 
     def functions(self) -> dict[str, Callable[..., Any]]:

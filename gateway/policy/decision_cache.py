@@ -4,16 +4,16 @@ A result depends on the arguments *and* on the metadata values read on the way t
 is a decision tree: an inner node names the metadata key that the handler read next, its children are the values seen
 there, and the leaves are results. Two connections that differ in anything the handler read never share a result.
 The tree's nodes are kept in one bounded map, by their paths; losing any of them only means asking the handler again.
+
+This module is compiled (decision_cache.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
-
-V = TypeVar("V")
+from typing import Any, Final
 
 
 class Missing(Enum):
@@ -35,7 +35,7 @@ def frozen(value: Any) -> Hashable:
     return value.__class__, repr(value)
 
 
-class RecentlyUsed(Generic[V]):
+class RecentlyUsed:
     """A bounded map that forgets what was not used lately.
 
     LRU in two generations, so that a hit in the young one writes nothing: when the young generation is full it
@@ -44,14 +44,16 @@ class RecentlyUsed(Generic[V]):
 
     def __init__(self, capacity: int) -> None:
         self._half = max(1, capacity // 2)
-        self.young: dict[Hashable, V] = {}  # may be looked into directly; what is not there may still be known to `get`
-        self._old: dict[Hashable, V] = {}
+        self.young: dict[
+            Hashable, Any
+        ] = {}  # may be looked into directly; what is not there may still be known to `get`
+        self._old: dict[Hashable, Any] = {}
         self.evictions = 0
 
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
 
-    def get(self, key: Hashable) -> V | Missing:
+    def get(self, key: Hashable) -> Any:
         """The value, which thereby counts as used, or MISSING."""
         value = self.young.get(key, MISSING)
         if value is MISSING:
@@ -60,7 +62,7 @@ class RecentlyUsed(Generic[V]):
                 self.put(key, value)
         return value
 
-    def put(self, key: Hashable, value: V) -> None:
+    def put(self, key: Hashable, value: Any) -> None:
         """Adds a value under a key that `get` does not find."""
         if len(self.young) >= self._half:
             self.evictions += len(self._old)
@@ -71,8 +73,6 @@ class RecentlyUsed(Generic[V]):
 class _Read:
     """An inner node: the handler read metadata `key` next."""
 
-    __slots__ = ("key",)
-
     def __init__(self, key: str) -> None:
         self.key = key
 
@@ -81,7 +81,7 @@ class DecisionCache:
     """Results of one handler. capacity: greatest number of tree nodes."""
 
     def __init__(self, capacity: int) -> None:
-        self._nodes: RecentlyUsed[Any] = RecentlyUsed(capacity)
+        self._nodes = RecentlyUsed(capacity)
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -91,17 +91,17 @@ class DecisionCache:
         """Nodes dropped for want of room, in total."""
         return self._nodes.evictions
 
-    def lookup(self, arguments: Hashable, values: Mapping[str, Any]) -> Any:
+    def lookup(self, arguments: tuple[Hashable, ...], values: dict[str, Any]) -> Any:
         """The result for a call with these arguments under this metadata, or MISSING."""
-        path = arguments
+        path: tuple[Any, ...] = arguments
         while True:
             node = self._nodes.young.get(path, MISSING)
             if node is MISSING:
                 node = self._nodes.get(path)
-            if node.__class__ is not _Read:
+            if type(node) is not _Read:
                 return node
             value = values.get(node.key)
-            path = path, value if value.__class__ is str else frozen(value)
+            path = path, value if type(value) is str else frozen(value)
 
     def store(self, arguments: Hashable, reads: Iterable[tuple[str, Hashable]], result: Any) -> bool:
         """Remembers a result and the (key, frozen value) pairs that were read on the way to it, in order.
@@ -114,20 +114,18 @@ class DecisionCache:
             node = self._nodes.get(path)
             if node is MISSING:
                 self._nodes.put(path, _Read(key))
-            elif node.__class__ is not _Read or node.key != key:
+            elif type(node) is not _Read or node.key != key:
                 return False
             path = path, value
         node = self._nodes.get(path)
         if node is MISSING:
             self._nodes.put(path, result)
             return True
-        return node.__class__ is not _Read and bool(node == result)
+        return type(node) is not _Read and bool(node == result)
 
 
 class Evaluation:
     """What a running handler has looked at so far. stable: nothing but its arguments and `reads` influenced it."""
-
-    __slots__ = ("_connection", "reads", "stable")
 
     def __init__(self, connection: object) -> None:
         self._connection = connection

@@ -1,19 +1,19 @@
 """Policy: one loaded policy, as the gateway asks it. Checks what handlers return and caches what may be cached.
 
 Every outcome is a plain value, Rejected or PolicyError; nothing of Lua leaves this package. How handlers are run is
-handlers.py's business.
+handlers.py's business. This module is compiled (engine.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.config import EgressPath, ListenerDomain, QueueConfig
-from gateway.message import Message
+from gateway.config import EgressPath, ListenerDomain, QueueConfig, SmtpFleet, site_name
+from gateway.message import Message, parse_queue_name
 from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import MISSING, DecisionCache, Evaluation, RecentlyUsed
@@ -47,6 +47,16 @@ class Identity(NamedTuple):
     authz_id: str
 
 
+class Destination(NamedTuple):
+    """How mail of a queue travels, and how to talk to who is there."""
+
+    queue: QueueConfig
+    path: EgressPath
+
+
+_NO_PATH = EgressPath()
+
+
 class Policy:
     """A policy in force; made by `load`.
 
@@ -70,8 +80,9 @@ class Policy:
         self._decisions: DecisionCache | None = DecisionCache(DECISION_NODES)
         self._verify_every = self._until_verification = verify_every
         self._evictions = 0
-        self._queues: RecentlyUsed[tuple[float, QueueConfig | None]] = RecentlyUsed(CONFIGURATIONS)
-        self._paths: RecentlyUsed[tuple[float, EgressPath]] = RecentlyUsed(CONFIGURATIONS)
+        self._destinations = RecentlyUsed(CONFIGURATIONS)
+        self._queues = RecentlyUsed(CONFIGURATIONS)
+        self._paths = RecentlyUsed(CONFIGURATIONS)
 
     @classmethod
     def load(
@@ -204,11 +215,33 @@ class Policy:
 
     # --- configurations -----------------------------------------------------------------------------------
 
+    def destination(self, queue_name: str) -> Destination | None:
+        """Where mail of a queue goes; None where the policy does not say. Raises Rejected or PolicyError."""
+        found = self._destinations.get(queue_name)
+        if found is not MISSING and self._clock() < found[0]:
+            return found[1]  # type: ignore[no-any-return]
+        campaign, tenant, domain, routing_domain = parse_queue_name(queue_name)
+        until, queue = self._queue_config(domain, tenant, campaign, routing_domain)
+        destination = None
+        if queue is not None and queue.protocol is not None:
+            path = _NO_PATH
+            if isinstance(queue.protocol, SmtpFleet):
+                site = site_name(queue.protocol)
+                path_until, path = self._egress_path(routing_domain or domain, "unspecified", site)
+                until = min(until, path_until)
+            destination = Destination(queue, path)
+        self._destinations.put(queue_name, (until, destination))
+        return destination
+
     def queue_config(
         self, domain: str, tenant: str | None, campaign: str | None, routing_domain: str | None
     ) -> QueueConfig | None:
         """How mail of a queue travels; None where the policy does not say. Raises Rejected or PolicyError."""
+        return self._queue_config(domain, tenant, campaign, routing_domain)[1]
 
+    def _queue_config(
+        self, domain: str, tenant: str | None, campaign: str | None, routing_domain: str | None
+    ) -> tuple[float, QueueConfig | None]:
         def ask() -> QueueConfig | None:
             names = [None if name is None else outward(name) for name in (domain, tenant, campaign, routing_domain)]
             result = self._handlers.call_chain(events.QUEUE_CONFIG, *names)
@@ -218,28 +251,30 @@ class Policy:
 
         return self._refreshed(self._queues, (domain, tenant, campaign, routing_domain), ask)
 
-    def egress_path(self, routing_domain: str, source: str, site_name: str) -> EgressPath:
+    def egress_path(self, routing_domain: str, source: str, site: str) -> EgressPath:
         """How to talk to a member of the fleet; defaults without a handler. Raises Rejected or PolicyError."""
+        return self._egress_path(routing_domain, source, site)[1]
 
+    def _egress_path(self, routing_domain: str, source: str, site: str) -> tuple[float, EgressPath]:
         def ask() -> EgressPath:
-            names = [outward(name) for name in (routing_domain, source, site_name)]
+            names = [outward(name) for name in (routing_domain, source, site)]
             result = self._handlers.call(events.EGRESS_PATH, *names)
             if result is None:
                 return EgressPath()
             return self._made(events.EGRESS_PATH, result, EgressPath, "kumo.make_egress_path")
 
-        return self._refreshed(self._paths, (routing_domain, source, site_name), ask)
+        return self._refreshed(self._paths, (routing_domain, source, site), ask)
 
-    def _refreshed(self, cache: RecentlyUsed[tuple[float, Any]], key: Hashable, ask: Callable[[], T]) -> T:
-        """The cached configuration until its refresh_interval is over."""
+    def _refreshed(self, cache: RecentlyUsed, key: Hashable, ask: Callable[[], T]) -> tuple[float, T]:
+        """A configuration, cached until its refresh_interval is over, and when that is."""
         now = self._clock()
         found = cache.get(key)
         if found is not MISSING and now < found[0]:
-            return cast(T, found[1])
+            return found  # type: ignore[no-any-return]
         config = ask()
         interval = QueueConfig().refresh_interval if config is None else config.refresh_interval  # type: ignore[attr-defined]
         cache.put(key, (now + interval, config))
-        return config
+        return now + interval, config
 
     # --- records ------------------------------------------------------------------------------------------
 

@@ -14,11 +14,10 @@ import logging
 from collections import deque
 
 from gateway._fastpath import CounterPage
-from gateway.config import EgressPath, Host, SmtpFleet
+from gateway.config import EgressPath, Host, SmtpFleet, site_name
 from gateway.outbox import Outbox
 from gateway.relay import counting, outcome
 from gateway.relay.connection import Connection
-from gateway.relay.handover import site_name
 from gateway.relay.job import Job
 from gateway.relay.resolver import Resolver
 from gateway.smtp import replies

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from gateway.config import Maildir, SmtpFleet
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reason
 from gateway.smtp.response import Response
 
-__all__ = ["Batch", "Done", "HandOver", "RecipientOutcome", "Response", "Status", "site_name"]
+__all__ = ["Batch", "Done", "HandOver", "RecipientOutcome", "Response", "Status"]
 
 
 class Batch:
@@ -100,10 +99,3 @@ class HandOver:
 
 
 Done = Callable[[HandOver], None]
-
-
-def site_name(protocol: SmtpFleet | Maildir) -> str:
-    """What `get_egress_path_config` gets as its `site_name`, in KumoMTA's spelling."""
-    if isinstance(protocol, Maildir):
-        return f"maildir:{protocol.path}"
-    return "mx_list:" + ",".join([host.name for host in protocol.mx_list])

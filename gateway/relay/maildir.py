@@ -15,9 +15,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway._fastpath import CounterPage, unstuff
-from gateway.config import Maildir
+from gateway.config import Maildir, site_name
 from gateway.relay import counting
-from gateway.relay.handover import Batch, Done, HandOver, RecipientOutcome, Response, Status, site_name
+from gateway.relay.handover import Batch, Done, HandOver, RecipientOutcome, Response, Status
 from gateway.relay.outcome import same_for_all
 from gateway.smtp import replies
 

@@ -1,12 +1,12 @@
 """Trace information (RFC 5321 §4.4): the Received header, the supplemental header, and counting hops.
 
-Header text only; when it is added, and whether, is the transaction's business.
+Header text only; when it is added, and whether, is the transaction's business. This module is compiled (trace.pxd has
+its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any
@@ -49,22 +49,22 @@ def with_protocol(*, esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool
     return f"ESMTP{'S' if tls else ''}{'A' if authenticated else ''}"
 
 
-def supplemental(name: str, recipients: Sequence[str], meta: Mapping[str, Any], include: Sequence[str]) -> bytes:
+def supplemental(name: str, recipients: list[str], meta: dict[str, Any], carried: tuple[str, ...]) -> bytes:
     """The header (X-KumoRef by default) that lets a later report be traced back to this message.
 
-    include: names of metadata to carry along; missing ones are left out.
+    carried: names of metadata to carry along; missing ones are left out.
     """
-    content: dict[str, Any] = {**_MARKER, "recipient": recipients[0] if len(recipients) == 1 else list(recipients)}
-    for key in include:
+    content: dict[str, Any] = {**_MARKER, "recipient": recipients[0] if len(recipients) == 1 else recipients}
+    for key in carried:
         if key in meta:
             content[key] = meta[key]
     encoded = b2a_base64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), newline=False)
     if len(encoded) > _FOLD:
-        encoded = b"\r\n\t".join(encoded[i : i + _FOLD] for i in range(0, len(encoded), _FOLD))
+        encoded = b"\r\n\t".join([encoded[i : i + _FOLD] for i in range(0, len(encoded), _FOLD)])
     return name.encode() + b": " + encoded + b"\r\n"
 
 
-def hops(chunks: Sequence[bytes]) -> int:
+def hops(chunks: list[bytes]) -> int:
     """How many Received headers a message has. chunks: its content as received."""
     if not chunks:
         return 0

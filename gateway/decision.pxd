@@ -1,0 +1,9 @@
+# The C types of decision.py, which is compiled with them.
+
+cdef class Decision:
+    cdef readonly bint relay, takes_reports
+    cdef readonly object log_oob, log_arf
+    cdef readonly tuple recipient_class
+
+cpdef Decision decide(bint relay_host, bytes peer, str sender_domain, str recipient_domain, lookup)
+cpdef fate(Decision decision, kind)

@@ -1,0 +1,28 @@
+# The C types of decision_cache.py, which is compiled with them.
+
+import cython
+
+cpdef frozen(value)
+
+cdef class RecentlyUsed:
+    cdef readonly dict young
+    cdef readonly Py_ssize_t evictions
+    cdef dict _old
+    cdef Py_ssize_t _half
+
+    cpdef get(self, key)
+    cpdef put(self, key, value)
+
+cdef class _Read:
+    cdef readonly str key
+
+cdef class DecisionCache:
+    cdef RecentlyUsed _nodes
+
+    @cython.locals(path=tuple)
+    cpdef lookup(self, tuple arguments, dict values)
+
+cdef class Evaluation:
+    cdef object _connection
+    cdef readonly dict reads
+    cdef public bint stable
