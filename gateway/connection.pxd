@@ -1,13 +1,30 @@
 # The C types of connection.py, which is compiled with them.
 
 from gateway._fastpath cimport CounterPage
+from gateway.endpoints cimport Endpoints
 from gateway.logs.writer cimport LogWriter
 from gateway.outbox cimport Outbox
 from gateway.reception cimport Reception
+from gateway.roster cimport Roster
 from gateway.smtp.replies cimport Reply
 
+cdef class ListenerHost:
+    cdef readonly object services, contexts, loop
+    cdef readonly Outbox outbox
+    cdef readonly Roster roster
+    cdef readonly tuple local_address
+    cdef object _params
+    cdef LogWriter _logs
+    cdef Py_ssize_t _open, _max_connections
+
+    cpdef params_for(self, Endpoints endpoints)
+    cpdef Reply admission(self, params)
+    cpdef opened(self, Connection connection)
+    cpdef lost(self, Connection connection)
+
 cdef class Connection:
-    cdef object _host, _loop, _transport, _timer, _params, _tls_task
+    cdef ListenerHost _host
+    cdef object _loop, _transport, _linger, _params, _tls_task
     cdef CounterPage _page
     cdef LogWriter _logs
     cdef Outbox _outbox
@@ -15,8 +32,12 @@ cdef class Connection:
     cdef double _timeout, _last_read
     cdef bint _closing, _eof, _in_outbox, _reading_paused, _writing_paused
 
+    cpdef connection_made(self, transport)
     cpdef data_received(self, bytes data)
+    cpdef connection_lost(self, exc)
+    cpdef check_idle(self, double now)
     cpdef _advance(self)
     cpdef _flush(self)
     cpdef write_out(self)
     cpdef _pause_or_resume(self)
+    cpdef _close(self, bint linger)

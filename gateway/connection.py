@@ -1,4 +1,5 @@
-"""One client's TCP connection: bytes between the socket and the session, time-outs, the TLS upgrade, closing.
+"""One client's TCP connection: bytes between the socket and the session, time-outs, the TLS upgrade, closing; and the
+listener it came to.
 
 No SMTP and no policy: those are the session's and the reception's. This module is compiled (connection.pxd has its
 types), and runs as plain Python, too.
@@ -7,19 +8,23 @@ types), and runs as plain Python, too.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import ssl
-from typing import Protocol, cast
+from typing import Any, cast
 
 from gateway import metrics, tls
 from gateway._fastpath import CounterPage
-from gateway.config import ListenerParams
+from gateway.config import Listener, ListenerParams
 from gateway.endpoints import Endpoints
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.outbox import Outbox
+from gateway.policy.listener import ParamsTable
 from gateway.reception import Reception
+from gateway.roster import Roster
 from gateway.services import Services
+from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
 
 log = logging.getLogger(__name__)
@@ -38,35 +43,69 @@ _REFUSED_SLOTS = {
 _CONNECT_REJECTIONS = {reason: metrics.REJECTIONS.slot("connect", reason) for reason in _REFUSED_SLOTS}
 
 
-class Host(Protocol):
-    """What a connection needs from its worker."""
+class ListenerHost:
+    """One listener in its worker: what its connections share.
 
-    services: Services
-    contexts: tls.ServerContexts
-    loop: asyncio.AbstractEventLoop
-    outbox: Outbox
+    max_connections: how many may be open at a time. bound_to: the socket address it listens on.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        bound_to: tuple[Any, ...],
+        max_connections: int,
+        services: Services,
+        contexts: tls.ServerContexts,
+        roster: Roster,
+        outbox: Outbox,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.services = services
+        self.contexts = contexts
+        self.roster = roster
+        self.outbox = outbox
+        self.loop = loop
+        # of all connections; None where each may have another
+        self.local_address = None if ipaddress.ip_address(bound_to[0].partition("%")[0]).is_unspecified else bound_to
+        self._params = ParamsTable(listener)
+        self._logs = services.logs
+        self._open = 0
+        self._max_connections = max_connections
+
+    def connection(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        return cast(asyncio.Protocol, Connection(self))
 
     def params_for(self, endpoints: Endpoints) -> ListenerParams:
         """The listener's parameters for a connection between these endpoints."""
+        return self._params.params_for(endpoints.peer_address, endpoints.local_address)
 
     def admission(self, params: ListenerParams) -> Reply | None:
         """None where a new connection is welcome, else the reply that turns it away."""
+        if self.roster.draining:
+            return replies.closing(params.hostname, "shutting down", Reason.SHUTTING_DOWN)
+        if self._open >= self._max_connections:
+            what = "too many concurrent sessions. Try later"
+            return replies.closing(params.hostname, what, Reason.TOO_MANY_CONNECTIONS)
+        if self._logs.disk_problem is not None:
+            return replies.closing(params.hostname, "disk is too full. Try later", Reason.STORAGE)
+        return None
 
     def opened(self, connection: Connection) -> None:
         """The connection counts from now on."""
+        self._open += 1
+        self.roster.add(connection)
 
     def lost(self, connection: Connection) -> None:
         """It counts no more."""
-
-    @property
-    def draining(self) -> bool:
-        """True once sessions are to end as soon as they are idle."""
+        self._open -= 1
+        self.roster.remove(connection)
 
 
 class Connection:
-    """The asyncio protocol of one connection. `host` is its listener in its worker."""
+    """The asyncio protocol of one connection."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: ListenerHost) -> None:
         self._host = host
         self._loop = host.loop
         self._outbox = host.outbox
@@ -75,7 +114,7 @@ class Connection:
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
         self._reception: Reception | None = None
         self._timeout = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None  # until the connection is reset
         self._last_read = 0.0
         self._params: ListenerParams | None = None
         self._tls_task: asyncio.Task[None] | None = None
@@ -90,7 +129,8 @@ class Connection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._page.add(_OPENED)
-        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        peer = transport.get_extra_info("peername")
+        local = self._host.local_address or transport.get_extra_info("sockname")
         if not peer or not local:  # gone before it was accepted
             self._transport.abort()
             return
@@ -104,7 +144,6 @@ class Connection:
         self._host.opened(self)
         self._timeout = params.client_timeout
         self._last_read = self._loop.time()
-        self._timer = self._loop.call_later(self._timeout, self._check_idle)
         self._reception = Reception(self._host.services, params, endpoints, self._advance)
         self._reception.start()
         self._flush()
@@ -129,9 +168,8 @@ class Connection:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._linger is not None:
+            self._linger.cancel()
         if self._tls_task is not None:
             self._tls_task.cancel()
         if self._reception is not None:
@@ -150,6 +188,16 @@ class Connection:
         self._pause_or_resume()
 
     # -- called by the worker -----------------------------------------------------------------------------------------
+
+    def check_idle(self, now: float) -> None:
+        """Ends the session with 421 if its client has been silent for too long. now: on the event loop's clock."""
+        reception = self._reception
+        if reception is None or self._closing:
+            return
+        if reception.session.awaiting is not None:
+            self._last_read = now  # it is us who are being waited for
+        elif now >= self._last_read + self._timeout:
+            self._end("idle too long", Reason.IDLE_TIMEOUT, "4.4.2")
 
     def drain(self) -> None:
         """Ends the session with 421 as soon as no transaction is under way."""
@@ -175,17 +223,17 @@ class Connection:
             self.write_out()
             self._tls_task = self._loop.create_task(self._start_tls(reception))
         elif not self._closing:
-            if self._host.draining:
+            if self._host.roster.draining:
                 self.drain()
             elif self._eof and reception.session.awaiting is None:
-                self._close()
+                self._close(True)
             self._pause_or_resume()
 
     def _flush(self) -> None:
         assert self._reception is not None
         session = self._reception.session
         if session.closed:
-            self._close(linger=not session.quit)
+            self._close(not session.quit)
         elif not self._in_outbox:
             self._in_outbox = True
             self._outbox.add(self)
@@ -242,21 +290,7 @@ class Connection:
         reception.tls_started(*tls.shown_names(transport.get_extra_info("cipher")))
         self._advance()
 
-    # -- time and ends ------------------------------------------------------------------------------------------------
-
-    def _check_idle(self) -> None:
-        """One timer per connection, re-armed once per time-out rather than once per command."""
-        reception = self._reception
-        if reception is None or self._closing:
-            return
-        now = self._loop.time()
-        if reception.session.awaiting is not None:
-            self._last_read = now  # it is us who are being waited for
-        due = self._last_read + self._timeout
-        if now >= due:
-            self._end("idle too long", Reason.IDLE_TIMEOUT, "4.4.2")
-        else:
-            self._timer = self._loop.call_at(due, self._check_idle)
+    # -- ends ------------------------------------------------------------------------------------------------------
 
     def _end(self, what: str, reason: Reason, enhanced: str = "4.3.2") -> None:
         assert self._reception is not None
@@ -272,18 +306,16 @@ class Connection:
             now_ns = self._host.services.now_ns()
             self._logs.submit(records.rejection(refusal, origin, now_ns, command=None, meta=params.meta))
         self._transport.write(refusal.wire)
-        self._close()
+        self._close(True)
 
-    def _close(self, *, linger: bool = True) -> None:
+    def _close(self, linger: bool) -> None:
         """Ends the connection. linger: let the last reply arrive although the client may still be sending."""
         if self._closing:
             return
         self._closing = True
         self.write_out()
-        if self._timer is not None:
-            self._timer.cancel()
         if not linger or self._eof or not self._transport.can_write_eof():
             self._transport.close()
             return
         self._transport.write_eof()
-        self._timer = self._loop.call_later(LINGER, self._transport.close)
+        self._linger = self._loop.call_later(LINGER, self._transport.close)

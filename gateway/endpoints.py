@@ -1,7 +1,7 @@
 """The two ends of a client connection: addresses as lookups, records and policies want them. No sockets.
 
 An IPv4-mapped IPv6 address counts as the IPv4 address it stands for, so that a listener on [::] and one on 0.0.0.0
-decide alike.
+decide alike. This module is compiled (endpoints.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ class Endpoints:
     received_via: with port, "192.0.2.1:25" or "[2001:db8::1]:25".
     """
 
-    __slots__ = ("local_address", "peer", "peer_address", "received_from", "received_via")
-
     def __init__(self, peer: tuple[Any, ...], local: tuple[Any, ...]) -> None:
         """peer, local: socket addresses, (host, port, …)."""
-        self.peer, self.peer_address, self.received_from = _read(peer)
-        _, self.local_address, self.received_via = _read(local)
+        self.peer, self.peer_address = _canonical(peer[0])
+        self.received_from = _with_port(self.peer_address, peer[1])
+        _, self.local_address = _canonical(local[0])
+        self.received_via = _with_port(self.local_address, local[1])
 
 
-def _read(address: tuple[Any, ...]) -> tuple[bytes, str, str]:
-    packed, text = _canonical(address[0])
-    return packed, text, f"{text}:{address[1]}" if len(packed) == 4 else f"[{text}]:{address[1]}"
+def _with_port(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 @lru_cache(maxsize=4096)

@@ -285,9 +285,9 @@ class Reception:
     def _session_facts(self, event: MessageReceived) -> SessionFacts:
         """What records and trace headers say of this session; made again only after EHLO, AUTH or STARTTLS."""
         if self._facts is None:
-            self._facts = SessionFacts(self._params, self._conn, self._origin(), self._received_start(smtputf8=False))
+            self._facts = SessionFacts(self._params, self._conn, self._origin(), self._received_start(False))
         if event.mail.smtputf8:
-            return SessionFacts(self._params, self._conn, self._facts.origin, self._received_start(smtputf8=True))
+            return SessionFacts(self._params, self._conn, self._facts.origin, self._received_start(True))
         return self._facts
 
     def _origin(self) -> records.Origin:
@@ -300,14 +300,9 @@ class Reception:
             tls_protocol_version=version,
         )
 
-    def _received_start(self, *, smtputf8: bool) -> str:
+    def _received_start(self, smtputf8: bool) -> str:
         session = self.session
-        protocol = trace.with_protocol(
-            esmtp=session.esmtp,
-            tls=session.tls,
-            authenticated=session.authenticated,
-            smtputf8=smtputf8,
-        )
+        protocol = trace.with_protocol(session.esmtp, session.tls, session.authenticated, smtputf8)
         return trace.received_from(
             session.ehlo_name,
             self._endpoints.peer_address,

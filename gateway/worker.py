@@ -12,28 +12,24 @@ import logging
 import signal
 import socket
 import time
-from typing import cast
 
 import uvloop
 
 from gateway import metrics, tls
-from gateway.config import Listener, ListenerParams
-from gateway.connection import Connection
+from gateway.config import Listener
+from gateway.connection import ListenerHost
 from gateway.context import EX_CONFIG, WorkerContext
-from gateway.endpoints import Endpoints
 from gateway.families import State
 from gateway.logs.writer import LogWriter
 from gateway.outbox import Outbox
 from gateway.policy.engine import Policy, PolicyProblems
-from gateway.policy.listener import ParamsTable
 from gateway.relay.relay import Relay
+from gateway.roster import Roster
 from gateway.services import Services
-from gateway.smtp import replies
-from gateway.smtp.replies import Reason, Reply
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT = 1.0  # seconds between two of them
+HEARTBEAT = 1.0  # seconds between two of them, and between two looks for idle clients
 LOG_CLOSE_TIMEOUT = 10.0  # seconds to get the last records onto the disk
 BACKLOG = 1024  # connections that wait to be accepted; the kernel caps it at net.core.somaxconn
 
@@ -64,16 +60,14 @@ class Worker:
 
     def __init__(self, context: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
-        self.workers = context.workers
-        self.loop = loop
-        self.draining = False
+        self._loop = loop
         self._stop = asyncio.Event()
-        self._connections: set[Connection] = set()
-        self._empty = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._roster = Roster(self._drained.set)
         policy = Policy.load(context.source, epoch=context.epoch, page=context.page)
         logs = LogWriter(policy.config.local_logs, context.page, policy.log_filter, call_soon=loop.call_soon_threadsafe)
         hostname = socket.gethostname()
-        self.services = Services(
+        self._services = Services(
             policy=policy,
             relay=Relay(loop, context.page, hostname),
             logs=logs,
@@ -81,18 +75,18 @@ class Worker:
             now_ns=time.time_ns,
             monotonic=time.monotonic,
         )
-        self.contexts = tls.ServerContexts()
-        self.outbox = Outbox(loop.call_soon)
+        self._contexts = tls.ServerContexts()
+        self._outbox = Outbox(loop.call_soon)
 
     async def run(self) -> int:
         """Serves until SIGTERM, then drains."""
         context = self._context
-        self.loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         servers = [
-            await self.loop.create_server(ListenerHost(self, listener).connection, sock=sock, backlog=BACKLOG)
+            await self._loop.create_server(self._host(listener, sock).connection, sock=sock, backlog=BACKLOG)
             for listener, sock in context.listeners
         ]
-        self._beat(self.loop.time())
+        self._beat(self._loop.time())
         gc.collect()
         gc.freeze()  # what lives as long as the process is no garbage collector's business
         gc.set_threshold(*GC_THRESHOLDS)
@@ -104,77 +98,35 @@ class Worker:
         await self._drain(context.drain_timeout)
         return 0
 
-    def opened(self, connection: Connection) -> None:
-        self._connections.add(connection)
-        self._empty.clear()
-
-    def lost(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        if not self._connections:
-            self._empty.set()
+    def _host(self, listener: Listener, sock: socket.socket) -> ListenerHost:
+        return ListenerHost(
+            listener,
+            sock.getsockname(),
+            # the kernel spreads connections over the workers, so each takes its share of the limit
+            -(-listener.max_connections // self._context.workers),
+            self._services,
+            self._contexts,
+            self._roster,
+            self._outbox,
+            self._loop,
+        )
 
     def _beat(self, due: float) -> None:
-        now = self.loop.time()
+        now = self._loop.time()
         self._context.page.set_float(_LAG, max(0.0, now - due))
         self._context.page.heartbeat = time.monotonic()
-        self.loop.call_at(now + HEARTBEAT, self._beat, now + HEARTBEAT)
+        self._roster.check_idle(now)
+        self._loop.call_at(now + HEARTBEAT, self._beat, now + HEARTBEAT)
 
     async def _drain(self, timeout: float) -> None:
         """Ends idle sessions now and the others when their transaction is over; then closes what is behind them."""
-        deadline = self.loop.time() + timeout
-        self.draining = True
-        for connection in list(self._connections):
-            connection.drain()
-        if self._connections:
+        deadline = self._loop.time() + timeout
+        self._roster.drain()
+        if self._roster:
             try:
-                await asyncio.wait_for(self._empty.wait(), timeout)
+                await asyncio.wait_for(self._drained.wait(), timeout)
             except TimeoutError:
-                log.warning("%d sessions were still busy at the drain deadline", len(self._connections))
-                for connection in list(self._connections):
-                    connection.abort()
-        await self.services.relay.close(max(0.0, deadline - self.loop.time()))
-        self.services.logs.close(LOG_CLOSE_TIMEOUT)
-
-
-class ListenerHost:
-    """One listener in this worker: the Host of its connections."""
-
-    def __init__(self, worker: Worker, listener: Listener) -> None:
-        self._worker = worker
-        self._params = ParamsTable(listener)
-        self._open = 0
-        # The kernel spreads connections over the workers, so each takes its share of the limit.
-        self._max_connections = -(-listener.max_connections // worker.workers)
-        self.services = worker.services
-        self.contexts = worker.contexts
-        self.outbox = worker.outbox
-        self.loop = worker.loop
-
-    def connection(self) -> asyncio.Protocol:
-        return cast(asyncio.Protocol, Connection(self))
-
-    def params_for(self, endpoints: Endpoints) -> ListenerParams:
-        return self._params.params_for(endpoints.peer_address, endpoints.local_address)
-
-    def admission(self, params: ListenerParams) -> Reply | None:
-        if self._worker.draining:
-            return replies.closing(params.hostname, "shutting down", Reason.SHUTTING_DOWN)
-        if self._open >= self._max_connections:
-            return replies.closing(
-                params.hostname, "too many concurrent sessions. Try later", Reason.TOO_MANY_CONNECTIONS
-            )
-        if self.services.logs.disk_problem is not None:
-            return replies.closing(params.hostname, "disk is too full. Try later", Reason.STORAGE)
-        return None
-
-    def opened(self, connection: Connection) -> None:
-        self._open += 1
-        self._worker.opened(connection)
-
-    def lost(self, connection: Connection) -> None:
-        self._open -= 1
-        self._worker.lost(connection)
-
-    @property
-    def draining(self) -> bool:
-        return self._worker.draining
+                log.warning("%d sessions were still busy at the drain deadline", len(self._roster))
+                self._roster.abort()
+        await self._services.relay.close(max(0.0, deadline - self._loop.time()))
+        self._services.logs.close(LOG_CLOSE_TIMEOUT)

@@ -15,3 +15,7 @@ cdef _Sequence _sequence
 
 @cython.locals(ticks="long long", digits=str)
 cpdef str new_message_id(long long now_ns)
+
+
+@cython.locals(first="long long", last="long long", version="long long", variant="long long")
+cpdef str new_session_id()

@@ -14,7 +14,6 @@ from random import getrandbits  # reseeded after a fork
 # Offset of RFC 9562 §5.1's epoch (1582-10-15) to 1970 in steps of 100 ns.
 _GREGORIAN = 0x01B21DD213814000
 _VERSION_1 = 1 << 60  # above the 60 bits of time
-_VERSION_4_SET, _VERSION_4_KEPT = 4 << 76 | 2 << 62, ~(0xF << 76 | 3 << 62)
 _NODE_NAMESPACE = uuid.UUID("0d3b1f46-52b0-5a53-9a3c-6f2d2c1d9f0e")
 
 
@@ -51,8 +50,9 @@ def new_message_id(now_ns: int) -> str:
 
 def new_session_id() -> str:
     """A UUID version 4 for one connection. It is no secret, so it need not come from the kernel."""
-    digits = f"{getrandbits(128) & _VERSION_4_KEPT | _VERSION_4_SET:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    first, last = getrandbits(48), getrandbits(48)
+    version, variant = getrandbits(12) | 0x4000, getrandbits(14) | 0x8000  # RFC 9562 §5.4
+    return f"{first >> 16:08x}-{first & 0xFFFF:04x}-{version:04x}-{variant:04x}-{last:012x}"
 
 
 @cache

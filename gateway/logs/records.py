@@ -81,7 +81,7 @@ class Origin:
         self.peer_json = to_json(self._peer)
         self.optional_keys = tuple(self._session)
         self.without_tls = _session(None, None, (), session_id)
-        self.behind = (protocol, *map(_json_of_list, self._session.values()))
+        self.behind = (protocol, *[_json_of_list(value) for value in self._session.values()])
 
     def layout(self, values: Keys) -> Keys:
         """The layout with this session's values and `values`."""

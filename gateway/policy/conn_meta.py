@@ -1,7 +1,8 @@
 """ConnMeta: what is known about one connection, as policies see it (`conn_meta`).
 
 A bag of JSON values that all events of a session share. The gateway's own code uses `values` directly; Lua goes
-through get_meta and set_meta, which objects.py exposes and the decision cache listens to.
+through get_meta and set_meta, which objects.py exposes and the decision cache listens to. This module is compiled
+(conn_meta.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ IDENTITY_KEYS = ("authn_id", "authz_id")
 
 class ConnMeta:
     """Connection metadata. Keys and meanings are KumoMTA's (docs/policy.md lists them)."""
-
-    __slots__ = ("values",)
 
     def __init__(self, values: dict[str, Any] | None = None) -> None:
         self.values: dict[str, Any] = {} if values is None else values

@@ -73,13 +73,14 @@ class ParamsTable:
     def __init__(self, listener: Listener) -> None:
         self._root = _compiled({**listener.overrides, "peer": listener.peer, "via": listener.via})
         self._known: dict[tuple[int, ...], ListenerParams] = {}
+        has_blocks = self._root.peer is not None or self._root.via is not None
+        self._same_for_all = None if has_blocks else _merged([self._root])
 
     def params_for(self, peer: str, local: str) -> ListenerParams:
         """peer, local: the connection's addresses as text, without ports."""
-        if self._root.peer is None and self._root.via is None:
-            chain = [self._root]
-        else:
-            chain = _matching(self._root, _packed(peer), _packed(local))
+        if self._same_for_all is not None:
+            return self._same_for_all
+        chain = _matching(self._root, _packed(peer), _packed(local))
         key = tuple(map(id, chain))
         params = self._known.get(key)
         if params is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
 
 from gateway._fastpath import plain_from, plain_to
 from gateway.smtp import replies
@@ -91,6 +92,7 @@ def address_in(argument: bytes) -> EnvelopeAddress | None:
         return None
 
 
+@lru_cache(maxsize=1024)  # the same clients come again and again
 def parse_ehlo(argument: bytes) -> str:
     """Reads the name in EHLO or HELO, normalised where it is a domain or literal.
 

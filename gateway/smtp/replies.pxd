@@ -6,3 +6,6 @@ cdef class Reply:
     cdef readonly object reason
     cdef readonly bint closes
     cdef readonly bytes wire
+
+
+cpdef bytes _wire(int code, str enhanced, str text)

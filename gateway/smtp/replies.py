@@ -7,6 +7,7 @@ is the same word in the log record, the metric's `reason` label and the document
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
 
@@ -88,6 +89,8 @@ class Reply:
 
 def _wire(code: int, enhanced: str, text: str) -> bytes:
     prefix = f"{enhanced} " if enhanced else ""
+    if "\n" not in text:
+        return f"{code} {prefix}{text}\r\n".encode("utf-8", "replace")
     lines = [prefix + line for line in text.split("\n")]
     parts = [f"{code}-{line}\r\n" for line in lines[:-1]] + [f"{code} {lines[-1]}\r\n"]
     return "".join(parts).encode("utf-8", "replace")
@@ -139,8 +142,13 @@ def greeting(hostname: str, banner: str) -> Reply:
     return Reply(220, "", f"{hostname} {banner}".rstrip())
 
 
-def ehlo(hostname: str, client: str, extensions: list[str]) -> Reply:
+def ehlo(hostname: str, client: str, extensions: Sequence[str]) -> Reply:
     """The reply to EHLO (RFC 5321 §4.1.1.1), one extension a line."""
+    return _ehlo(hostname, client, tuple(extensions))
+
+
+@lru_cache(maxsize=1024)  # the same clients come again and again
+def _ehlo(hostname: str, client: str, extensions: tuple[str, ...]) -> Reply:
     return Reply(250, "", "\n".join([f"{hostname} Hello {client}", *extensions]))
 
 

@@ -5,11 +5,12 @@ from gateway.smtp.commands cimport MailCommand
 from gateway.smtp.replies cimport Reply
 
 cdef class ServerSession:
-    cdef object _params, _observer, _awaiting, _argument, _verb
+    cdef object _params, _observer, _argument, _verb
     cdef Framer _framer
     cdef bint _offer_tls, _offer_auth, _rcpt_refused
     cdef Py_ssize_t _max_line, _messages, _max_messages, _max_recipients, _max_size
     cdef list _out
+    cdef readonly object awaiting
     cdef public int state
     cdef public object ehlo_name
     cdef public bint esmtp, tls, authenticated, quit

@@ -89,7 +89,7 @@ class ServerSession:
         self._max_messages = params.max_messages_per_connection
         self._framer = fp.Framer(max(self._max_line, MAX_AUTH_LINE) + 2)
         self._out: list[bytes] = []
-        self._awaiting: Event | None = None
+        self.awaiting: Event | None = None  # the event that is still unanswered
         self._verb = NO_COMMAND
         self._argument = b""
         self._messages = 0
@@ -115,7 +115,7 @@ class ServerSession:
         None: more bytes are needed, or an event is still unanswered, or the session is closed.
         """
         event: Any
-        while self._awaiting is None and self.state != _CLOSED:
+        while self.awaiting is None and self.state != _CLOSED:
             if self.state == _BODY:
                 event = self._read_body()
             elif self.state == _AUTH:
@@ -125,8 +125,8 @@ class ServerSession:
             if event is _INCOMPLETE:
                 break
             if event is not None:
-                self._awaiting = event
-                return self._awaiting
+                self.awaiting = event
+                return self.awaiting
         return None
 
     def reply(self, reply: Reply) -> None:
@@ -134,8 +134,8 @@ class ServerSession:
 
         A positive reply carries the event out (the sender is known, the recipient is added…).
         """
-        event = self._awaiting
-        self._awaiting = None
+        event = self.awaiting
+        self.awaiting = None
         self._say(reply)
         if type(event) is RcptRequested:
             if reply.code < 400:
@@ -164,13 +164,13 @@ class ServerSession:
         """Ends the session with a last reply: time-outs, shutdown."""
         self._verb = NO_COMMAND
         self._argument = b""
-        self._awaiting = None
+        self.awaiting = None
         self._say(reply)
         self.state = _CLOSED
 
     def tls_started(self) -> None:
         """The handshake is done: everything learned before is dropped (RFC 3207 §4.2)."""
-        self._awaiting = None
+        self.awaiting = None
         self.tls = True
         self.ehlo_name = ""
         self.authenticated = False
@@ -182,14 +182,9 @@ class ServerSession:
         return self.state == _CLOSED
 
     @property
-    def awaiting(self) -> Event | None:
-        """The event that is still unanswered."""
-        return self._awaiting
-
-    @property
     def idle(self) -> bool:
         """True where a shutdown may end the session: no transaction is under way and nothing waits to be read."""
-        return self._awaiting is None and self.state in (_CONNECTED, _READY) and not self._framer.buffered
+        return self.awaiting is None and self.state in (_CONNECTED, _READY) and not self._framer.buffered
 
     @property
     def buffered(self) -> int:

@@ -40,7 +40,7 @@ def received(start: str, message_id: str, recipient: str, unix_time: int) -> byt
     return f"{start}{message_id} for <{recipient}>;\r\n  {rfc5322_date(unix_time)}\r\n".encode()
 
 
-def with_protocol(*, esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool) -> str:
+def with_protocol(esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool) -> str:
     """The "with" keyword of RFC 3848 and RFC 6531 §4.3."""
     if smtputf8:
         return f"UTF8SMTP{'S' if tls else ''}{'A' if authenticated else ''}"

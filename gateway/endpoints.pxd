@@ -1,0 +1,8 @@
+# The C types of endpoints.py, which is compiled with them.
+
+cdef class Endpoints:
+    cdef readonly bytes peer
+    cdef readonly str peer_address, local_address, received_from, received_via
+
+
+cpdef str _with_port(str address, int port)
