@@ -2,6 +2,9 @@
 
 cdef class Outbox:
     cdef object _call_soon
-    cdef list _waiting
+    cdef list _waiting, _afterwards
+    cdef bint _awake
 
     cpdef add(self, writer)
+    cpdef afterwards(self, callback)
+    cdef _wake(self)

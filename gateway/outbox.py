@@ -27,19 +27,36 @@ class Outbox:
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._call_soon = call_soon
+        self._awake = False  # a turn is due
         self._waiting: list[Writer] = []
+        self._afterwards: list[Callable[[], None]] = []
 
     def add(self, writer: Writer) -> None:
         """Calls its write_out() once, behind everything that this turn of the loop has read."""
         self._waiting.append(writer)
-        if len(self._waiting) == 1:
-            self._call_soon(self._write_out)
+        self._wake()
 
-    def _write_out(self) -> None:
-        waiting = self._waiting
-        self._waiting = []
+    def afterwards(self, callback: Callable[[], None]) -> None:
+        """Calls something that no client has to wait for, when everybody has written."""
+        self._afterwards.append(callback)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._call_soon(self._turn)
+
+    def _turn(self) -> None:
+        waiting, callbacks = self._waiting, self._afterwards
+        self._waiting, self._afterwards = [], []
+        self._awake = False
         for writer in waiting:
             try:
                 writer.write_out()
             except Exception:  # our own fault; the others wait for their replies
                 log.exception("internal error while writing")
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                log.exception("internal error after writing")

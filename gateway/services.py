@@ -13,7 +13,9 @@ from gateway.relay.relay import Relay
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """now_ns: nanoseconds since 1970. monotonic: seconds on the event loop's clock, for deadlines."""
+    """now_ns: nanoseconds since 1970. monotonic: seconds on the event loop's clock, for deadlines. afterwards: calls
+    something when the replies of this turn of the loop are written.
+    """
 
     policy: Policy
     relay: Relay
@@ -21,3 +23,4 @@ class Services:
     page: CounterPage
     now_ns: Callable[[], int]
     monotonic: Callable[[], float]
+    afterwards: Callable[[Callable[[], None]], None]

@@ -32,5 +32,6 @@ cdef class Transaction:
     cpdef _accept(self, outcomes)
     cpdef _refusal(self, outcomes)
     cpdef _disposition(self)
+    cpdef _log(self)
     cpdef _log_messages(self)
     cpdef _log_hand_overs(self, bint refused)

@@ -1,8 +1,9 @@
 """From a complete message to the reply to its final dot: the delivery contract.
 
 The order: trace headers and policy, report recognition and each recipient's fate, destinations, hand-over, records,
-reply. The reply is 250 only when every recipient was handed over, is in a report's record on disk, was discarded on
-purpose, or was refused for good by the fleet while another one was handed over. No sockets, no SMTP dialogue here.
+reply; or the reply before the records, where the fleet has everything and none of them makes the 250 true. The reply is
+250 only when every recipient was handed over, is in a report's record on disk, was discarded on purpose, or was refused
+for good by the fleet while another one was handed over. No sockets, no SMTP dialogue here.
 
 This module is compiled (transaction.pxd has its types), and runs as plain Python, too.
 """
@@ -264,6 +265,10 @@ class Transaction:
 
     def _conclude(self) -> None:
         outcomes = [outcome for _, result in self._results for outcome in result.outcomes]
+        if outcomes and not self._discarded and not self._dropped_report and _all_delivered(outcomes):
+            self._accept(outcomes)
+            self._services.afterwards(self._log)  # the fleet has it all: the client need not wait for the records
+            return
         refusal = self._refusal(outcomes)
         if refusal is None:
             self._log_messages()
@@ -309,6 +314,11 @@ class Transaction:
 
     # -- records ------------------------------------------------------------------------------------------------------
 
+    def _log(self) -> None:
+        """The records of a message that was handed over to everybody."""
+        self._log_messages()
+        self._log_hand_overs(False)
+
     def _log_messages(self) -> None:
         """A Reception for each accepted message, or what takes its place for a report."""
         services, origin = self._services, self._facts.origin
@@ -337,6 +347,10 @@ class Transaction:
                 delivery.message, origin, delivery.queue_name, result, now_ns, delivery.queue.egress_pool
             ):
                 services.logs.submit(record, delivery.message)
+
+
+def _all_delivered(outcomes: Sequence[RecipientOutcome]) -> bool:
+    return all([outcome.status is _DELIVERED for outcome in outcomes])
 
 
 def _failed_for_now(result: HandOver) -> bool:

@@ -67,6 +67,7 @@ class Worker:
         policy = Policy.load(context.source, epoch=context.epoch, page=context.page)
         logs = LogWriter(policy.config.local_logs, context.page, policy.log_filter, call_soon=loop.call_soon_threadsafe)
         hostname = socket.gethostname()
+        self._outbox = Outbox(loop.call_soon)
         self._services = Services(
             policy=policy,
             relay=Relay(loop, context.page, hostname),
@@ -74,9 +75,9 @@ class Worker:
             page=context.page,
             now_ns=time.time_ns,
             monotonic=time.monotonic,
+            afterwards=self._outbox.afterwards,
         )
         self._contexts = tls.ServerContexts()
-        self._outbox = Outbox(loop.call_soon)
 
     async def run(self) -> int:
         """Serves until SIGTERM, then drains."""

@@ -230,6 +230,7 @@ class MemoryClient:
             page=page,
             now_ns=lambda: 1_785_847_290_000_000_000,
             monotonic=lambda: 0.0,
+            afterwards=lambda call: call(),
         )
         endpoints = Endpoints((address, 40_000), ("127.0.0.1", 25))
         params = ParamsTable(policy.config.listeners[0]).params_for(endpoints.peer_address, endpoints.local_address)

@@ -59,3 +59,25 @@ def test_one_broken_writer_does_not_hold_up_the_others(caplog: pytest.LogCapture
     later.pop()()
     assert written == ["b"]
     assert "internal error while writing" in caplog.text
+
+
+def test_what_nobody_waits_for_comes_behind_the_writes() -> None:
+    later: list[Callable[[], None]] = []
+    written: list[str] = []
+    outbox = Outbox(later.append)
+    outbox.afterwards(lambda: written.append("record"))
+    outbox.add(Connection(written, "reply"))
+    assert len(later) == 1
+    later.pop()()
+    assert written == ["reply", "record"]
+
+
+def test_something_that_fails_afterwards_does_not_hold_up_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    later: list[Callable[[], None]] = []
+    done: list[str] = []
+    outbox = Outbox(later.append)
+    outbox.afterwards([].pop)
+    outbox.afterwards(lambda: done.append("b"))
+    later.pop()()
+    assert done == ["b"]
+    assert "internal error after writing" in caplog.text
