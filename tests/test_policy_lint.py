@@ -90,6 +90,20 @@ def test_lines_of_options_are_known() -> None:
     assert call.lines == {("a",): 2, ("b",): 3, ("b", 1): 4, ("b", "c"): 5}
 
 
+@pytest.mark.parametrize(
+    "escape, text",
+    [
+        (r"\n\065\x41\u{41}\z  \'", "\nAAA'"),
+        (r"\u", "u"),
+        (r"\x4", "x4"),
+        (r"\u{}", "u{}"),
+        ("\\\N{SUPERSCRIPT TWO}", "\N{SUPERSCRIPT TWO}"),
+    ],
+)
+def test_escapes_are_read_and_broken_ones_stand_for_themselves(escape: str, text: str) -> None:
+    assert tokens(f"'{escape}'")[0].value == text
+
+
 @given(st.text(alphabet="kumo.f{}[]()='\"-\\ \n,;aend1", max_size=60) | st.text(max_size=60))
 def test_any_text_can_be_looked_at(text: str) -> None:
     for call in calls(text):

@@ -24,7 +24,7 @@ _TOKEN = re.compile(
     re.X | re.S,
 )
 _KINDS = ("comment", "long", "string", "number", "name", "symbol", "blank")
-_ESCAPE = re.compile(r"\\(z\s*|x[0-9a-fA-F]{2}|\d{1,3}|u\{[0-9a-fA-F]+\}|.)", re.S)
+_ESCAPE = re.compile(r"\\(z\s*|x[0-9a-fA-F]{2}|[0-9]{1,3}|u\{[0-9a-fA-F]+\}|.)", re.S)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _OPENING = frozenset({"function", "if", "do", "repeat", "(", "{", "["})
 _CLOSING = frozenset({"end", "until", ")", "}", "]"})
@@ -69,14 +69,15 @@ def tokens(text: str) -> list[Token]:
 
 
 def _unescaped(match: re.Match[str]) -> str:
+    """What an escape sequence stands for; one that Lua would refuse stands for its letter."""
     code = match[1]
     if code[0] == "z":
         return ""
-    if code[0] == "x":
+    if code[0] == "x" and len(code) > 1:
         return chr(int(code[1:], 16))
-    if code[0] == "u":
+    if code[0] == "u" and len(code) > 1:
         return chr(min(int(code[2:-1], 16), 0x10FFFF))
-    if code.isdigit():
+    if "0" <= code[0] <= "9":
         return chr(int(code))
     return _ESCAPES.get(code, code)
 
