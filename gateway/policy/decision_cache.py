@@ -44,9 +44,8 @@ class RecentlyUsed:
 
     def __init__(self, capacity: int) -> None:
         self._half = max(1, capacity // 2)
-        self.young: dict[
-            Hashable, Any
-        ] = {}  # may be looked into directly; what is not there may still be known to `get`
+        # `young` may be looked into directly; what is not there may still be known to `get`
+        self.young: dict[Hashable, Any] = {}
         self._old: dict[Hashable, Any] = {}
         self.evictions = 0
 
