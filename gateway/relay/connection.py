@@ -93,8 +93,7 @@ class Connection:
     @property
     def may_have_delivered(self) -> bool:
         """True when the transaction under way was cut short after its final dot may have reached the upstream."""
-        sent = not self._unsent and not self._in_outbox
-        return sent and self.transaction is not None and self.transaction.content_sent
+        return self.transaction is not None and self.transaction.content_sent and not self._unsent
 
     def open(self) -> None:
         """Start connecting; connection_ready or connection_ended follows."""

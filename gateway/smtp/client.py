@@ -111,6 +111,8 @@ class ClientSession:
     def fail(self, failure: Failure, detail: str) -> Event:
         """Give the session up: nothing more is sent, and a transaction under way stays without its last answer."""
         self.failed_at = self.stage
+        if self._output and self.state is _CONTENT and self.transaction is not None:
+            self.transaction.content_sent = False  # it is still in the output, and stays there
         self.state = State.CLOSED
         self.failure = failure
         self.detail = detail
@@ -267,23 +269,16 @@ class ClientSession:
         return Event.BYE
 
     def _on_unsolicited(self, answer: Answer) -> Event | None:
-        self._keep_content()
         failure = Failure.LOST if answer[0] == 421 else Failure.PROTOCOL
         return self.fail(failure, f"unasked: {_shown(answer)}")
 
     def _out_of_step(self, event: Event | None) -> Event:
         """More arrived than was asked for, so the next answer could be taken for that to something else."""
         if event is None or event is Event.READY or event is Event.START_TLS:
-            self._keep_content()
             return self.fail(Failure.PROTOCOL, "an answer before its command")
         self.state = _CLOSED
         self._output = []
         return event
-
-    def _keep_content(self) -> None:
-        """The session fails before its output was taken: content in there was not sent, and will not be."""
-        if self.state is _CONTENT and self.transaction is not None:
-            self.transaction.content_sent = False
 
 
 # in every state but ENVELOPE and CONTENT
