@@ -1,16 +1,28 @@
 # The C types of reception.py, which is compiled with them.
 
+cimport cython
+
 from gateway._fastpath cimport CounterPage
+from gateway.decision cimport Decision
 from gateway.endpoints cimport Endpoints
+from gateway.logs.records cimport Origin
 from gateway.policy.conn_meta cimport ConnMeta
-from gateway.smtp.events cimport AuthRequested, EhloRequested, MailRequested, MessageReceived, RcptRequested
+from gateway.policy.engine cimport Policy
+from gateway.smtp.address cimport EnvelopeAddress
+from gateway.smtp.commands cimport MailCommand
+from gateway.smtp.events cimport AuthRequested, EhloRequested, MessageReceived, RcptRequested
 from gateway.smtp.replies cimport Reply
-from gateway.smtp.session cimport ServerSession
+from gateway.smtp.session cimport Observer, ServerSession
 from gateway.transaction cimport SessionFacts, Transaction
 
-cdef class Reception:
+cdef list _COMMAND_SLOTS
+cdef dict _DECIDED_BY_LUA, _DECIDED_FROM_CACHE
+
+cdef class Reception(Observer):
     cdef readonly ServerSession session  # None once the client is gone
-    cdef object _services, _policy, _params, _resume, _before_ehlo
+    cdef object _services, _params, _resume
+    cdef Policy _policy
+    cdef dict _accepted_with
     cdef Endpoints _endpoints
     cdef ConnMeta _conn
     cdef SessionFacts _facts
@@ -27,14 +39,19 @@ cdef class Reception:
     cpdef _answer(self, event)
     cpdef _dispatch(self, event)
     cpdef _ehlo(self, EhloRequested event)
-    cpdef _mail(self, MailRequested event)
+    cpdef _mail(self, MailCommand event)
+
+    @cython.locals(decision=Decision)
     cpdef _rcpt(self, RcptRequested event)
-    cpdef _decide(self, recipient)
-    cpdef _lookup(self, domain)
+
+    @cython.locals(decision=Decision, mail=MailCommand)
+    cpdef Decision _decide(self, EnvelopeAddress recipient)
+    cpdef _lookup(self, str domain)
     cpdef _message_received(self, MessageReceived event)
     cpdef _settled(self, Reply reply)
     cpdef _reply(self, Reply reply)
     cpdef SessionFacts _session_facts(self, MessageReceived event)
-    cpdef _origin(self)
+    cpdef Origin _origin(self)
     cpdef str _received_start(self, bint smtputf8)
-    cpdef _replied(self, verb, Reply reply, argument)
+    cpdef replied(self, int verb, Reply reply, bytes argument)
+    cpdef _record_refusal(self, int verb, Reply reply, bytes argument)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from gateway import _fastpath as fp
 from gateway import metrics
@@ -19,32 +20,30 @@ from gateway.endpoints import Endpoints
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.policy.conn_meta import ConnMeta
-from gateway.policy.engine import PolicyError, Rejected
+from gateway.policy.engine import Policy, PolicyError, Rejected
 from gateway.services import Services
 from gateway.smtp import replies, trace
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import address_in
+from gateway.smtp.commands import MailCommand, address_in
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
     Event,
-    MailRequested,
     MessageReceived,
     RcptRequested,
     TlsRequested,
 )
-from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.session import END_OF_DATA, NO_COMMAND, ServerSession
+from gateway.smtp.replies import MAIL_OK, RCPT_OK, Reason, Reply
+from gateway.smtp.session import END_OF_DATA, NO_COMMAND, Observer, ServerSession
 from gateway.transaction import SessionFacts, Transaction, TransactionRefused
 
 log = logging.getLogger(__name__)
 
-_NAMES = {**dict(enumerate(fp.VERB_NAMES)), END_OF_DATA: "END-OF-DATA"}
-_COMMAND_SLOTS = {
-    (verb, reply_class): metrics.COMMANDS.slot(name if name in metrics.VERBS else "other", f"{reply_class}xx")
-    for verb, name in _NAMES.items()
-    for reply_class in (2, 3, 4, 5)
-}
+_NAMES = (*fp.VERB_NAMES, "END-OF-DATA")
+_COMMAND_SLOTS = [  # by verb, then by the reply's class, from 2xx on
+    [metrics.COMMANDS.slot(name if name in metrics.VERBS else "other", f"{digit}xx") for digit in (2, 3, 4, 5)]
+    for name in _NAMES
+]
 _STAGES = {
     NO_COMMAND: "connect",
     fp.MAIL: "mail",
@@ -57,11 +56,10 @@ _STAGES = {
 _REJECTION_SLOTS = {
     (stage, reason): metrics.REJECTIONS.slot(stage, reason) for stage in metrics.STAGES for reason in Reason
 }
-_DECISION_SLOTS = {
-    (outcome, from_lua): metrics.DECISIONS.slot(outcome, "lua" if from_lua else "cache")
-    for outcome in ("relay", "report_only", "denied", "error")
-    for from_lua in (False, True)
-}
+_DECIDED_BY_LUA, _DECIDED_FROM_CACHE = (
+    {outcome: metrics.DECISIONS.slot(outcome, source) for outcome in ("relay", "report_only", "denied", "error")}
+    for source in ("lua", "cache")
+)
 _REFUSED = metrics.MESSAGES.slot("refused")
 _UNKNOWN = metrics.MESSAGES.slot("unknown")
 _AUTH = {result: metrics.AUTH.slot(result) for result in ("accepted", "refused", "error")}
@@ -71,7 +69,7 @@ _CONNECTION_REFUSED = {
 _MESSAGE_DURATION = metrics.MESSAGE_DURATION.slot()
 
 
-class Reception:
+class Reception(Observer):
     """One connection.
 
     resume: called when an answer that took time has arrived, so that the caller goes on with advance().
@@ -81,26 +79,18 @@ class Reception:
         self, services: Services, params: ListenerParams, endpoints: Endpoints, resume: Callable[[], None]
     ) -> None:
         self._services = services
-        self._policy = services.policy
+        self._policy: Policy = services.policy
         self._page = services.page
         self._params = params
         self._endpoints = endpoints
         self._resume = resume
         self.session: ServerSession = ServerSession(
-            params, self._replied, offer_auth="smtp_server_auth_plain" in services.policy.handles
+            params, self, offer_auth="smtp_server_auth_plain" in self._policy.handles
         )
         self._session_id = new_session_id()
         self._peer_is_relay_host = endpoints.peer in params.relay_hosts
-        self._conn = ConnMeta(
-            {
-                "reception_protocol": "ESMTP",
-                "received_via": endpoints.received_via,
-                "received_from": endpoints.received_from,
-                "hostname": params.hostname,
-                **params.meta,
-            }
-        )
-        self._before_ehlo = self._conn.values
+        self._conn = ConnMeta(self._known_at_first())
+        self._accepted_with: dict[str, Any] | None = None  # the metadata after the policy looked at the connection
         self._facts: SessionFacts | None = None
         self._decisions: list[Decision] = []
         self._tls: tuple[str, str] | None = None  # protocol version and cipher
@@ -121,10 +111,20 @@ class Reception:
                 greeting = replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=True)
             except PolicyError:
                 greeting = self._technical_difficulties(Reason.POLICY_ERROR)
+            self._accepted_with = self._conn.values.copy()
         if greeting.reason is not None:
             self._page.add(_CONNECTION_REFUSED[greeting.reason])
-        self._before_ehlo = dict(self._conn.values)
         self.session.greet(greeting)
+
+    def _known_at_first(self) -> dict[str, Any]:
+        """The connection's metadata before anything was said."""
+        return {
+            "reception_protocol": "ESMTP",
+            "received_via": self._endpoints.received_via,
+            "received_from": self._endpoints.received_from,
+            "hostname": self._params.hostname,
+            **self._params.meta,
+        }
 
     def advance(self) -> TlsRequested | None:
         """Works through all that was received. Returns at TlsRequested, which is the caller's to carry out."""
@@ -160,7 +160,7 @@ class Reception:
         """The events in the order of how often they come."""
         if isinstance(event, RcptRequested):
             self._rcpt(event)
-        elif isinstance(event, MailRequested):
+        elif isinstance(event, MailCommand):
             self._mail(event)
         elif isinstance(event, MessageReceived):
             self._message_received(event)
@@ -173,7 +173,8 @@ class Reception:
         """The handshake succeeded: all that the client said in clear is forgotten (RFC 3207 §4.2)."""
         self._tls = (version, cipher)
         self._conn.values.clear()
-        self._conn.values.update(self._before_ehlo, tls_cipher=cipher, tls_protocol_version=version)
+        known = self._accepted_with or self._known_at_first()
+        self._conn.values.update(known, tls_cipher=cipher, tls_protocol_version=version)
         self._facts = None
         self.session.tls_started()
 
@@ -218,11 +219,11 @@ class Reception:
         self._reply(replies.AUTH_OK)
         self._facts = None
 
-    def _mail(self, event: MailRequested) -> None:
+    def _mail(self, event: MailCommand) -> None:
         if "smtp_server_mail_from" in self._policy.handles:
-            self._policy.mail_from(event.command.sender, self._conn)
+            self._policy.mail_from(event.sender, self._conn)
         self._decisions = []
-        self._reply(replies.MAIL_OK)
+        self._reply(MAIL_OK)
 
     def _rcpt(self, event: RcptRequested) -> None:
         decision = self._decide(event.recipient)
@@ -235,7 +236,7 @@ class Reception:
         if "smtp_server_rcpt_to" in self._policy.handles:
             self._policy.rcpt_to(event.recipient, self._conn)
         self._decisions.append(decision)
-        self._reply(replies.RCPT_OK)
+        self._reply(RCPT_OK)
 
     def _decide(self, recipient: EnvelopeAddress) -> Decision | None:
         mail = self.session.mail
@@ -252,7 +253,7 @@ class Reception:
             )
             outcome = "denied" if decision is None else "relay" if decision.relay else "report_only"
         finally:
-            self._page.add(_DECISION_SLOTS[outcome, self._asked_lua])
+            self._page.add((_DECIDED_BY_LUA if self._asked_lua else _DECIDED_FROM_CACHE)[outcome])
         return decision
 
     def _lookup(self, domain: str) -> ListenerDomain | None:
@@ -317,17 +318,22 @@ class Reception:
 
     # -- every reply comes by here ------------------------------------------------------------------------------------
 
-    def _replied(self, verb: int, reply: Reply, argument: bytes) -> None:
+    def replied(self, verb: int, reply: Reply, argument: bytes) -> None:
         """Counts a reply, and records it if it refuses something."""
         if verb != NO_COMMAND:
-            self._page.add(_COMMAND_SLOTS[verb, reply.code // 100])
-        if reply.reason is None:
-            return
+            self._page.add(_COMMAND_SLOTS[verb][reply.code // 100 - 2])
+        if reply.reason is not None:
+            self._record_refusal(verb, reply, argument)
+
+    def _record_refusal(self, verb: int, reply: Reply, argument: bytes) -> None:
+        assert reply.reason is not None
         self._page.add(_REJECTION_SLOTS[_STAGES.get(verb, "command"), reply.reason])
         if verb == END_OF_DATA:
             self._page.add(_UNKNOWN if reply.reason is Reason.OUTCOME_UNKNOWN else _REFUSED)
-        command = "DATA" if verb == END_OF_DATA else None
-        if verb >= 0:
+        command = None
+        if verb == END_OF_DATA:
+            command = "DATA"
+        elif verb != NO_COMMAND:
             command = f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
         sender, recipients = self._refused(verb, argument)
         record = records.rejection(

@@ -20,9 +20,10 @@ from gateway.config import LineEndings, ListenerParams
 from gateway.logs.identity import new_message_id
 from gateway.message import Message
 from gateway.smtp import replies
-from gateway.smtp.events import EhloRequested, MailRequested, MessageReceived, RcptRequested
+from gateway.smtp.commands import MailCommand
+from gateway.smtp.events import EhloRequested, MessageReceived, RcptRequested
 from gateway.smtp.replies import Reply
-from gateway.smtp.session import ServerSession
+from gateway.smtp.session import Observer, ServerSession
 
 HOSTNAME = "sink.localhost"
 PARAMS = ListenerParams(
@@ -68,7 +69,7 @@ class SinkConnection(asyncio.Protocol):
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._session = ServerSession(PARAMS, lambda verb, reply, argument: None, offer_tls=False)
+        self._session = ServerSession(PARAMS, Observer(), offer_tls=False)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -89,7 +90,7 @@ class SinkConnection(asyncio.Protocol):
             if event.extensions is None:
                 return replies.helo(HOSTNAME, event.name)
             return replies.ehlo(HOSTNAME, event.name, event.extensions)
-        if isinstance(event, MailRequested):
+        if isinstance(event, MailCommand):
             return replies.MAIL_OK
         if isinstance(event, RcptRequested):
             return replies.RCPT_OK

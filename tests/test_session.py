@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from gateway import _fastpath as fp
 from gateway.config import LineEndings, ListenerParams
 from gateway.smtp import replies
+from gateway.smtp.commands import MailCommand
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
-    MailRequested,
     MessageReceived,
     RcptRequested,
     TlsRequested,
 )
 from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.session import ALLOWED, END_OF_DATA, NO_COMMAND, ServerSession, State
+from gateway.smtp.session import ALLOWED, END_OF_DATA, NO_COMMAND, Observer, ServerSession, State
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<a@client.example>\r\n"
@@ -40,10 +40,10 @@ def agree(event: Any) -> Reply:
         return replies.ehlo("gw.example", event.name, event.extensions)
     if isinstance(event, MessageReceived):
         return replies.accepted("0")
-    return {MailRequested: replies.MAIL_OK, RcptRequested: replies.RCPT_OK, AuthRequested: replies.AUTH_OK}[type(event)]
+    return {MailCommand: replies.MAIL_OK, RcptRequested: replies.RCPT_OK, AuthRequested: replies.AUTH_OK}[type(event)]
 
 
-class Conversation:
+class Conversation(Observer):
     """A session with a client that sends what the test says and an other side that answers events with `answer`."""
 
     def __init__(
@@ -55,11 +55,14 @@ class Conversation:
         self.sent = b""
         self.session = ServerSession(
             ListenerParams(hostname="gw.example", **params),
-            lambda verb, reply, argument: self.observed.append((verb, reply, argument)),
+            self,
             offer_auth=offer_auth,
         )
         if tls:
             self.session.tls_started()
+
+    def replied(self, verb: int, reply: Reply, argument: bytes) -> None:
+        self.observed.append((verb, reply, argument))
 
     def send(self, *portions: bytes) -> list[str]:
         """The first lines' codes of the replies to these portions, with their enhanced codes: "250 2.0.0"."""
@@ -375,7 +378,7 @@ SMUGGLING = [
 def test_nothing_else_ends_the_data(marker, line_endings):
     content = b"one" + marker + b"MAIL FROM:<evil@x>\r\nRCPT TO:<b@x>\r\nDATA\r\ntwo"
     _, conversation = deliver(content, invalid_line_endings=line_endings)
-    mails = [event.command.sender.email for event in conversation.events if isinstance(event, MailRequested)]
+    mails = [event.sender.email for event in conversation.events if isinstance(event, MailCommand)]
     assert mails == ["a@client.example", "a@client.example"]
     assert [b"".join(message.body.chunks) for message in conversation.messages] in ([], [content + b"\r\n"])
 
@@ -423,7 +426,7 @@ def test_what_comes_in_clear_behind_starttls_is_never_executed():
     conversation = to_state(State.READY)
     assert conversation.send(b"STARTTLS\r\n" + MAIL + RCPT) == ["503 5.5.1"]
     assert conversation.session.closed
-    assert not [event for event in conversation.events if isinstance(event, MailRequested | TlsRequested)]
+    assert not [event for event in conversation.events if isinstance(event, MailCommand | TlsRequested)]
 
 
 def test_tls_forgets_everything_said_before():
@@ -441,7 +444,7 @@ def test_tls_forgets_everything_said_before():
 
 
 def test_without_a_certificate_starttls_is_454():
-    session = ServerSession(ListenerParams(hostname="gw.example"), lambda *seen: None, offer_tls=False)
+    session = ServerSession(ListenerParams(hostname="gw.example"), Observer(), offer_tls=False)
     session.receive_data(EHLO)
     event = session.next_event()
     assert isinstance(event, EhloRequested)

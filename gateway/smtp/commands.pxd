@@ -1,8 +1,11 @@
 # The C types of commands.py, which is compiled with them.
 
+from gateway.smtp.address cimport EnvelopeAddress
+
 cdef class MailCommand:
-    cdef public object sender, size
+    cdef public EnvelopeAddress sender
+    cdef public object size
     cdef public bint eight_bit, smtputf8
 
 cpdef MailCommand parse_mail(bytes argument, bint auth_offered=*)
-cpdef parse_rcpt(bytes argument, bint smtputf8)
+cpdef EnvelopeAddress parse_rcpt(bytes argument, bint smtputf8)

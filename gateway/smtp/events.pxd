@@ -1,5 +1,7 @@
 # The C types of events.py, which is compiled with them.
 
+from gateway._fastpath cimport Body
+from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
 
 cdef class EhloRequested:
@@ -11,13 +13,10 @@ cdef class AuthRequested:
 cdef class TlsRequested:
     pass
 
-cdef class MailRequested:
-    cdef readonly MailCommand command
-
 cdef class RcptRequested:
-    cdef readonly object recipient
+    cdef readonly EnvelopeAddress recipient
 
 cdef class MessageReceived:
     cdef readonly MailCommand mail
     cdef readonly list recipients
-    cdef readonly object body
+    cdef readonly Body body

@@ -31,13 +31,6 @@ class TlsRequested:
     """STARTTLS was answered with 220: send what is due, start TLS, then call tls_started()."""
 
 
-class MailRequested:
-    """MAIL with an acceptable reverse-path and parameters."""
-
-    def __init__(self, command: MailCommand) -> None:
-        self.command = command
-
-
 class RcptRequested:
     """RCPT within the recipient limit."""
 
@@ -54,4 +47,5 @@ class MessageReceived:
         self.body = body
 
 
-Event = EhloRequested | AuthRequested | TlsRequested | MailRequested | RcptRequested | MessageReceived
+# A MAIL with an acceptable reverse-path and parameters is its own event.
+Event = EhloRequested | AuthRequested | TlsRequested | MailCommand | RcptRequested | MessageReceived

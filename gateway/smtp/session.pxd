@@ -1,11 +1,24 @@
 # The C types of session.py, which is compiled with them: the fields of its classes and what is called inside.
 
-from gateway._fastpath cimport Framer
+cimport cython
+
+from gateway._fastpath cimport Body, Framer
 from gateway.smtp.commands cimport MailCommand
+from gateway.smtp.events cimport RcptRequested
 from gateway.smtp.replies cimport Reply
 
+cdef int MAIL, RCPT, DATA
+cdef int _CONNECTED, _READY, _MAIL, _RCPT, _BODY, _AUTH, _CLOSED
+cdef list _ALLOWS
+
+cdef class Observer:
+    cpdef replied(self, int verb, Reply reply, bytes argument)
+
 cdef class ServerSession:
-    cdef object _params, _observer, _argument, _verb
+    cdef object _params
+    cdef Observer _observer
+    cdef bytes _argument
+    cdef int _verb
     cdef Framer _framer
     cdef bint _offer_tls, _offer_auth, _rcpt_refused
     cdef Py_ssize_t _max_line, _messages, _max_messages, _max_recipients, _max_size
@@ -24,9 +37,14 @@ cdef class ServerSession:
     cpdef _say(self, Reply reply)
     cpdef _reset(self, int state)
     cpdef _carry_out(self, event)
+    cpdef _add_recipient(self, RcptRequested event)
+
+    @cython.locals(verb=int, argument=bytes)
     cpdef _read_command(self)
-    cpdef _mail(self, argument)
-    cpdef _rcpt(self, argument)
-    cpdef _data(self, argument)
+    cpdef _mail(self, bytes argument)
+    cpdef _rcpt(self, bytes argument)
+    cpdef _data(self, bytes argument)
+
+    @cython.locals(body=Body)
     cpdef _read_body(self)
-    cpdef _body_refusal(self, body)
+    cpdef _body_refusal(self, Body body)

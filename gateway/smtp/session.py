@@ -27,16 +27,15 @@ from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
     Event,
-    MailRequested,
     MessageReceived,
     RcptRequested,
     TlsRequested,
 )
-from gateway.smtp.replies import Reply
+from gateway.smtp.replies import START_BODY, Reply
 
 MAX_AUTH_LINE = 12_288  # octets without CRLF, RFC 4954 §4
 NO_COMMAND = -1  # the "verb" of replies that answer no command: greeting, time-outs, shutdown
-END_OF_DATA = -2  # the "verb" of replies to the final dot
+END_OF_DATA = len(fp.VERB_NAMES)  # the "verb" of replies to the final dot
 
 
 class State(enum.IntEnum):
@@ -64,16 +63,22 @@ ALLOWED: dict[int, set[int]] = {
     _RCPT: _ANYWHERE | {RCPT, DATA},
 }
 
+# The same as rows that a verb indexes: every command looks here.
+_ALLOWS = [[verb in ALLOWED.get(state, ()) for verb in range(len(fp.VERB_NAMES))] for state in State]
 
-Observer = Callable[[int, Reply, bytes], None]
+
+class Observer:
+    """Sees every reply before it is sent. This one does nothing with it."""
+
+    def replied(self, verb: int, reply: Reply, argument: bytes) -> None:
+        """verb: an index into VERB_NAMES, NO_COMMAND or END_OF_DATA. argument: the command's, without any AUTH data."""
 
 
 class ServerSession:
     """One session.
 
-    params: the listener's, for this connection. observer: called as observer(verb, reply, argument) for every reply,
-    before it is sent; verb is an index into VERB_NAMES, NO_COMMAND or END_OF_DATA, argument is the command's without
-    any AUTH data. offer_auth: whether AUTH PLAIN is offered (under TLS). offer_tls: whether STARTTLS is.
+    params: the listener's, for this connection. offer_auth: whether AUTH PLAIN is offered (under TLS).
+    offer_tls: whether STARTTLS is.
     """
 
     def __init__(
@@ -137,15 +142,10 @@ class ServerSession:
         event = self.awaiting
         self.awaiting = None
         self._say(reply)
-        if type(event) is RcptRequested:
-            if reply.code < 400:
-                self.recipients.append(event.recipient)
-                if self.state == _MAIL:
-                    self.state = _RCPT
-            else:
-                self._rcpt_refused = True
-        elif reply.code < 400:
+        if reply.code < 400:
             self._carry_out(event)
+        elif type(event) is RcptRequested:
+            self._rcpt_refused = True
 
     def data_to_send(self) -> bytes:
         """All replies since the last call, for one write."""
@@ -210,7 +210,7 @@ class ServerSession:
     # -- replies and state --------------------------------------------------------------------------------------------
 
     def _say(self, reply: Reply) -> None:
-        self._observer(self._verb, reply, self._argument)
+        self._observer.replied(self._verb, reply, self._argument)
         self._out.append(reply.wire)
         if reply.closes:
             self.state = _CLOSED
@@ -222,8 +222,10 @@ class ServerSession:
         self._rcpt_refused = False
 
     def _carry_out(self, event: Event | None) -> None:
-        if type(event) is MailRequested:
-            self.mail = event.command
+        if type(event) is RcptRequested:
+            self._add_recipient(event)
+        elif type(event) is MailCommand:
+            self.mail = event
             self.state = _MAIL
         elif type(event) is EhloRequested:
             self.ehlo_name = event.name
@@ -231,6 +233,10 @@ class ServerSession:
             self._reset(_READY)  # RFC 5321 §4.1.4: EHLO resets a transaction
         elif type(event) is AuthRequested:
             self.authenticated = True
+
+    def _add_recipient(self, event: RcptRequested) -> None:
+        self.recipients.append(event.recipient)
+        self.state = _RCPT
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -245,7 +251,7 @@ class ServerSession:
             self._argument = b""
             self._say(replies.LINE_TOO_LONG)
             return None
-        if verb not in ALLOWED[self.state]:
+        if not _ALLOWS[self.state][verb]:
             self._say(self._out_of_order(verb))
             return None
         try:
@@ -295,7 +301,7 @@ class ServerSession:
         if self._messages >= self._max_messages:
             what = "too many messages on this connection"
             raise Refused(replies.closing(self._params.hostname, what, replies.Reason.MESSAGE_LIMIT, enhanced="4.5.3"))
-        return MailRequested(command)
+        return command
 
     def _rcpt(self, argument: bytes) -> Event:
         assert self.mail is not None
@@ -309,7 +315,7 @@ class ServerSession:
             raise Refused(replies.NO_ARGUMENT)
         self._framer.start_body(self._max_size, self._max_line)
         self.state = _BODY
-        self._say(replies.START_BODY)
+        self._say(START_BODY)
 
     def _rset(self, argument: bytes) -> None:
         if argument:
