@@ -7,6 +7,7 @@ from gateway.outbox cimport Outbox
 from gateway.reception cimport Reception
 from gateway.roster cimport Roster
 from gateway.smtp.replies cimport Reply
+from gateway.smtp.terms cimport Terms
 
 cdef class ListenerHost:
     cdef readonly object services, contexts, loop
@@ -14,10 +15,11 @@ cdef class ListenerHost:
     cdef readonly Roster roster
     cdef readonly tuple local_address
     cdef object _params
+    cdef dict _terms
     cdef LogWriter _logs
     cdef Py_ssize_t _open, _max_connections
 
-    cpdef params_for(self, Endpoints endpoints)
+    cpdef Terms terms_for(self, Endpoints endpoints)
     cpdef Reply admission(self, params)
     cpdef opened(self, Connection connection)
     cpdef lost(self, Connection connection)

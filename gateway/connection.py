@@ -26,6 +26,7 @@ from gateway.roster import Roster
 from gateway.services import Services
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
+from gateway.smtp.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class ListenerHost:
         # of all connections; None where each may have another
         self.local_address = None if ipaddress.ip_address(bound_to[0].partition("%")[0]).is_unspecified else bound_to
         self._params = ParamsTable(listener)
+        self._terms: dict[int, Terms] = {}  # by the id of the parameters, which the table keeps
         self._logs = services.logs
         self._open = 0
         self._max_connections = max_connections
@@ -76,9 +78,14 @@ class ListenerHost:
         """The protocol of a new connection."""
         return cast(asyncio.Protocol, Connection(self))
 
-    def params_for(self, endpoints: Endpoints) -> ListenerParams:
-        """The listener's parameters for a connection between these endpoints."""
-        return self._params.params_for(endpoints.peer_address, endpoints.local_address)
+    def terms_for(self, endpoints: Endpoints) -> Terms:
+        """The listener's terms for a connection between these endpoints."""
+        params = self._params.params_for(endpoints.peer_address, endpoints.local_address)
+        terms = self._terms.get(id(params))
+        if terms is None:
+            offer_auth = "smtp_server_auth_plain" in self.services.policy.handles
+            terms = self._terms[id(params)] = Terms(params, offer_auth=offer_auth)
+        return terms
 
     def admission(self, params: ListenerParams) -> Reply | None:
         """None where a new connection is welcome, else the reply that turns it away."""
@@ -135,7 +142,8 @@ class Connection:
             self._transport.abort()
             return
         endpoints = Endpoints(peer, local)
-        params = self._params = self._host.params_for(endpoints)
+        terms = self._host.terms_for(endpoints)
+        params = self._params = terms.params
         refusal = self._host.admission(params)
         if refusal is not None:
             self._turn_away(refusal, params, endpoints)
@@ -144,7 +152,7 @@ class Connection:
         self._host.opened(self)
         self._timeout = params.client_timeout
         self._last_read = self._loop.time()
-        self._reception = Reception(self._host.services, params, endpoints, self._advance)
+        self._reception = Reception(self._host.services, terms, endpoints, self._advance)
         self._reception.start()
         self._flush()
 

@@ -22,12 +22,17 @@ class Endpoints:
         """peer, local: socket addresses, (host, port, …)."""
         self.peer, self.peer_address = _canonical(peer[0])
         self.received_from = _with_port(self.peer_address, peer[1])
-        _, self.local_address = _canonical(local[0])
-        self.received_via = _with_port(self.local_address, local[1])
+        self.local_address, self.received_via = _named(local)
 
 
 def _with_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+@lru_cache(maxsize=256)  # of our own ends there are few
+def _named(local: tuple[Any, ...]) -> tuple[str, str]:
+    _, address = _canonical(local[0])
+    return address, _with_port(address, local[1])
 
 
 @lru_cache(maxsize=4096)

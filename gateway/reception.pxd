@@ -8,11 +8,13 @@ from gateway.endpoints cimport Endpoints
 from gateway.logs.records cimport Origin
 from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.engine cimport Policy
+from gateway.services cimport Services
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
 from gateway.smtp.events cimport AuthRequested, EhloRequested, MessageReceived, RcptRequested
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.session cimport Observer, ServerSession
+from gateway.smtp.terms cimport Terms
 from gateway.transaction cimport SessionFacts, Transaction
 
 cdef list _COMMAND_SLOTS
@@ -20,7 +22,9 @@ cdef dict _DECIDED_BY_LUA, _DECIDED_FROM_CACHE
 
 cdef class Reception(Observer):
     cdef readonly ServerSession session  # None once the client is gone
-    cdef object _services, _params, _resume
+    cdef Services _services
+    cdef Terms _terms
+    cdef object _resume
     cdef Policy _policy
     cdef dict _accepted_with
     cdef Endpoints _endpoints
@@ -29,12 +33,13 @@ cdef class Reception(Observer):
     cdef str _session_id
     cdef CounterPage _page
     cdef list _decisions
-    cdef object _tls
+    cdef tuple _tls
     cdef bint _peer_is_relay_host, _advancing, _asked_lua
     cdef MessageReceived _message
     cdef Transaction _transaction
 
     cpdef start(self)
+    cpdef dict _known_at_first(self)
     cpdef advance(self)
     cpdef _answer(self, event)
     cpdef _dispatch(self, event)

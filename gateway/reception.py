@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway import _fastpath as fp
 from gateway import metrics
-from gateway.config import ListenerDomain, ListenerParams
+from gateway.config import ListenerDomain
 from gateway.decision import Decision, decide
 from gateway.endpoints import Endpoints
 from gateway.logs import records
@@ -22,7 +22,7 @@ from gateway.logs.identity import new_session_id
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy, PolicyError, Rejected
 from gateway.services import Services
-from gateway.smtp import replies, trace
+from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand, address_in
 from gateway.smtp.events import (
@@ -35,6 +35,8 @@ from gateway.smtp.events import (
 )
 from gateway.smtp.replies import MAIL_OK, RCPT_OK, Reason, Reply
 from gateway.smtp.session import END_OF_DATA, NO_COMMAND, Observer, ServerSession
+from gateway.smtp.terms import Terms
+from gateway.smtp.trace import received_from, with_protocol
 from gateway.transaction import SessionFacts, Transaction, TransactionRefused
 
 log = logging.getLogger(__name__)
@@ -75,20 +77,16 @@ class Reception(Observer):
     resume: called when an answer that took time has arrived, so that the caller goes on with advance().
     """
 
-    def __init__(
-        self, services: Services, params: ListenerParams, endpoints: Endpoints, resume: Callable[[], None]
-    ) -> None:
+    def __init__(self, services: Services, terms: Terms, endpoints: Endpoints, resume: Callable[[], None]) -> None:
         self._services = services
         self._policy: Policy = services.policy
         self._page = services.page
-        self._params = params
+        self._terms = terms
         self._endpoints = endpoints
         self._resume = resume
-        self.session: ServerSession = ServerSession(
-            params, self, offer_auth="smtp_server_auth_plain" in self._policy.handles
-        )
+        self.session: ServerSession = ServerSession(terms, self)
         self._session_id = new_session_id()
-        self._peer_is_relay_host = endpoints.peer in params.relay_hosts
+        self._peer_is_relay_host = endpoints.peer in terms.params.relay_hosts
         self._conn = ConnMeta(self._known_at_first())
         self._accepted_with: dict[str, Any] | None = None  # the metadata after the policy looked at the connection
         self._facts: SessionFacts | None = None
@@ -103,7 +101,7 @@ class Reception(Observer):
 
     def start(self) -> None:
         """The greeting, if the policy does not object."""
-        greeting = replies.greeting(self._params.hostname, self._params.banner)
+        greeting = self._terms.greeting
         if "smtp_server_connection_accepted" in self._policy.handles:
             try:
                 self._policy.connection_accepted(self._conn)
@@ -122,8 +120,8 @@ class Reception(Observer):
             "reception_protocol": "ESMTP",
             "received_via": self._endpoints.received_via,
             "received_from": self._endpoints.received_from,
-            "hostname": self._params.hostname,
-            **self._params.meta,
+            "hostname": self._terms.hostname,
+            **self._terms.params.meta,
         }
 
     def advance(self) -> TlsRequested | None:
@@ -185,7 +183,7 @@ class Reception(Observer):
 
     def end(self, what: str, reason: Reason, enhanced: str = "4.3.2") -> None:
         """Ends the session with a 421."""
-        self.session.close(replies.closing(self._params.hostname, what, reason, enhanced))
+        self.session.close(replies.closing(self._terms.hostname, what, reason, enhanced))
 
     # -- answers to events --------------------------------------------------------------------------------------------
 
@@ -194,7 +192,7 @@ class Reception(Observer):
         if "smtp_server_ehlo" in self._policy.handles:
             changed = self._policy.ehlo(event.name, self._conn, extensions)
             extensions = changed if changed is not None and extensions is not None else extensions
-        hostname = self._params.hostname
+        hostname = self._terms.hostname
         if extensions is None:
             self._reply(replies.helo(hostname, event.name))
         else:
@@ -286,9 +284,9 @@ class Reception(Observer):
     def _session_facts(self, event: MessageReceived) -> SessionFacts:
         """What records and trace headers say of this session; made again only after EHLO, AUTH or STARTTLS."""
         if self._facts is None:
-            self._facts = SessionFacts(self._params, self._conn, self._origin(), self._received_start(False))
+            self._facts = SessionFacts(self._terms.params, self._conn, self._origin(), self._received_start(False))
         if event.mail.smtputf8:
-            return SessionFacts(self._params, self._conn, self._facts.origin, self._received_start(True))
+            return SessionFacts(self._terms.params, self._conn, self._facts.origin, self._received_start(True))
         return self._facts
 
     def _origin(self) -> records.Origin:
@@ -303,18 +301,18 @@ class Reception(Observer):
 
     def _received_start(self, smtputf8: bool) -> str:
         session = self.session
-        protocol = trace.with_protocol(session.esmtp, session.tls, session.authenticated, smtputf8)
-        return trace.received_from(
+        protocol = with_protocol(session.esmtp, session.tls, session.authenticated, smtputf8)
+        return received_from(
             session.ehlo_name,
             self._endpoints.peer_address,
-            self._params.hostname,
+            self._terms.hostname,
             self._endpoints.local_address,
             protocol,
-            ":".join(self._tls or ()),
+            ":".join(self._tls) if self._tls is not None else "",
         )
 
     def _technical_difficulties(self, reason: Reason) -> Reply:
-        return replies.closing(self._params.hostname, "technical difficulties", reason, enhanced="4.3.0")
+        return replies.closing(self._terms.hostname, "technical difficulties", reason, enhanced="4.3.0")
 
     # -- every reply comes by here ------------------------------------------------------------------------------------
 

@@ -1,9 +1,11 @@
-"""What a worker lends to each of its sessions, in one value; no behaviour of its own."""
+"""What a worker lends to each of its sessions, in one value; no behaviour of its own.
+
+This module is compiled (services.pxd has its types), and runs as plain Python, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway._fastpath import CounterPage
 from gateway.logs.writer import LogWriter
@@ -11,16 +13,26 @@ from gateway.policy.engine import Policy
 from gateway.relay.relay import Relay
 
 
-@dataclass(frozen=True, slots=True)
 class Services:
     """now_ns: nanoseconds since 1970. monotonic: seconds on the event loop's clock, for deadlines. afterwards: calls
     something when the replies of this turn of the loop are written.
     """
 
-    policy: Policy
-    relay: Relay
-    logs: LogWriter
-    page: CounterPage
-    now_ns: Callable[[], int]
-    monotonic: Callable[[], float]
-    afterwards: Callable[[Callable[[], None]], None]
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        relay: Relay,
+        logs: LogWriter,
+        page: CounterPage,
+        now_ns: Callable[[], int],
+        monotonic: Callable[[], float],
+        afterwards: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self.policy = policy
+        self.relay = relay
+        self.logs = logs
+        self.page = page
+        self.now_ns = now_ns
+        self.monotonic = monotonic
+        self.afterwards = afterwards

@@ -24,16 +24,20 @@ from gateway.smtp.commands import MailCommand
 from gateway.smtp.events import EhloRequested, MessageReceived, RcptRequested
 from gateway.smtp.replies import Reply
 from gateway.smtp.session import Observer, ServerSession
+from gateway.smtp.terms import Terms
 
 HOSTNAME = "sink.localhost"
-PARAMS = ListenerParams(
-    hostname=HOSTNAME,
-    banner="sink",
-    max_message_size=1 << 30,
-    max_recipients_per_message=100_000,
-    max_messages_per_connection=1 << 62,
-    line_length_hard_limit=1 << 20,
-    invalid_line_endings=LineEndings.ALLOW,
+TERMS = Terms(
+    ListenerParams(
+        hostname=HOSTNAME,
+        banner="sink",
+        max_message_size=1 << 30,
+        max_recipients_per_message=100_000,
+        max_messages_per_connection=1 << 62,
+        line_length_hard_limit=1 << 20,
+        invalid_line_endings=LineEndings.ALLOW,
+    ),
+    offer_tls=False,
 )
 
 
@@ -69,11 +73,11 @@ class SinkConnection(asyncio.Protocol):
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._session = ServerSession(PARAMS, Observer(), offer_tls=False)
+        self._session = ServerSession(TERMS, Observer())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._session.greet(replies.greeting(HOSTNAME, PARAMS.banner))
+        self._session.greet(TERMS.greeting)
         self._transport.write(self._session.data_to_send())
 
     def data_received(self, data: bytes) -> None:

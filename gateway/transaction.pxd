@@ -2,13 +2,15 @@
 
 from gateway._fastpath cimport CounterPage
 from gateway.message cimport Message
+from gateway.services cimport Services
 from gateway.smtp.events cimport MessageReceived
 
 cdef class SessionFacts:
     cdef readonly object params, conn, origin, received_start
 
 cdef class Transaction:
-    cdef object _services, _policy, _decisions, _done, _now_ns
+    cdef Services _services
+    cdef object _policy, _decisions, _done, _now_ns
     cdef CounterPage _page
     cdef SessionFacts _facts
     cdef MessageReceived _event

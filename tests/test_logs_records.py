@@ -464,11 +464,11 @@ def test_a_message_id_is_a_version_1_uuid_that_carries_its_time():
     assert later.time - parsed.time == 10**7
 
 
-def test_a_session_id_is_a_version_4_uuid():
+def test_a_session_id_is_a_version_8_uuid():
     ids = {identity.new_session_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(str(uuid.UUID(text)) == text for text in ids)
-    assert {(uuid.UUID(text).version, uuid.UUID(text).variant) for text in ids} == {(4, uuid.RFC_4122)}
+    assert {(uuid.UUID(text).version, uuid.UUID(text).variant) for text in ids} == {(8, uuid.RFC_4122)}
 
 
 def test_ids_go_forward_while_the_clock_stands_still_or_goes_back():

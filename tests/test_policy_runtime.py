@@ -314,7 +314,7 @@ def test_ehlo_may_replace_the_keywords() -> None:
           if domain == 'bad.example' then return { 'SIZE\\r\\n250 X' } end
         end)
     """)
-    assert policy.ehlo("plain.example", CONN, ["SIZE", "PIPELINING"]) == ["SIZE"]
+    assert policy.ehlo("plain.example", CONN, ["SIZE", "PIPELINING"]) == ("SIZE",)
     assert policy.ehlo("other.example", CONN, ["SIZE"]) is None
     assert policy.ehlo("plain.example", CONN, None) is None
     with pytest.raises(PolicyError, match="expected a list of strings"):

@@ -26,6 +26,7 @@ from gateway.smtp.events import (
 )
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.session import ALLOWED, END_OF_DATA, NO_COMMAND, Observer, ServerSession, State
+from gateway.smtp.terms import Terms
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<a@client.example>\r\n"
@@ -54,9 +55,8 @@ class Conversation(Observer):
         self.observed: list[tuple[int, Reply, bytes]] = []
         self.sent = b""
         self.session = ServerSession(
-            ListenerParams(hostname="gw.example", **params),
+            Terms(ListenerParams(hostname="gw.example", **params), offer_auth=offer_auth),
             self,
-            offer_auth=offer_auth,
         )
         if tls:
             self.session.tls_started()
@@ -444,7 +444,7 @@ def test_tls_forgets_everything_said_before():
 
 
 def test_without_a_certificate_starttls_is_454():
-    session = ServerSession(ListenerParams(hostname="gw.example"), Observer(), offer_tls=False)
+    session = ServerSession(Terms(ListenerParams(hostname="gw.example"), offer_tls=False), Observer())
     session.receive_data(EHLO)
     event = session.next_event()
     assert isinstance(event, EhloRequested)

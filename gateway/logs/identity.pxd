@@ -13,9 +13,16 @@ cdef class _Sequence:
 cdef _Sequence _sequence
 
 
+cdef class _Count:
+    cdef long long count
+    cdef str prefix
+
+    cpdef reseed(self)
+
+cdef _Count _sessions
+
+
 @cython.locals(ticks="long long", digits=str)
 cpdef str new_message_id(long long now_ns)
 
-
-@cython.locals(first="long long", last="long long", version="long long", variant="long long")
 cpdef str new_session_id()

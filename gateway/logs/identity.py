@@ -9,7 +9,6 @@ import os
 import socket
 import uuid
 from functools import cache
-from random import getrandbits  # reseeded after a fork
 
 # Offset of RFC 9562 §5.1's epoch (1582-10-15) to 1970 in steps of 100 ns.
 _GREGORIAN = 0x01B21DD213814000
@@ -31,8 +30,22 @@ class _Sequence:
         self.last = 0
 
 
+class _Count:
+    """The state behind session ids: what is random in this process, and how many there were."""
+
+    def __init__(self) -> None:
+        self.reseed()
+
+    def reseed(self) -> None:
+        random = os.urandom(9).hex()
+        self.prefix = f"{random[:8]}-{random[8:12]}-8{random[12:15]}-8{random[15:]}-"  # version 8, then variant 8
+        self.count = 0
+
+
 _sequence = _Sequence()
+_sessions = _Count()
 os.register_at_fork(after_in_child=_sequence.reseed)
+os.register_at_fork(after_in_child=_sessions.reseed)
 
 
 def new_message_id(now_ns: int) -> str:
@@ -49,10 +62,9 @@ def new_message_id(now_ns: int) -> str:
 
 
 def new_session_id() -> str:
-    """A UUID version 4 for one connection. It is no secret, so it need not come from the kernel."""
-    first, last = getrandbits(48), getrandbits(48)
-    version, variant = getrandbits(12) | 0x4000, getrandbits(14) | 0x8000  # RFC 9562 §5.4
-    return f"{first >> 16:08x}-{first & 0xFFFF:04x}-{version:04x}-{variant:04x}-{last:012x}"
+    """A UUID version 8 for one connection (RFC 9562 §5.8): random in what a process's have in common, then a count."""
+    _sessions.count += 1
+    return f"{_sessions.prefix}{_sessions.count:012x}"
 
 
 @cache

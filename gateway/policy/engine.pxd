@@ -4,7 +4,8 @@ from gateway._fastpath cimport CounterPage
 from gateway.policy.decision_cache cimport DecisionCache, RecentlyUsed
 
 cdef class Policy:
-    cdef readonly object source, epoch, config, handles
+    cdef readonly object source, epoch, config
+    cdef readonly frozenset handles
     cdef readonly str answered_from
     cdef object _handlers, _clock
     cdef CounterPage _page

@@ -7,7 +7,7 @@ handlers.py's business. This module is compiled (engine.pxd has its types), and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from gateway import metrics
@@ -116,10 +116,10 @@ class Policy:
         """Before the banner."""
         self._handlers.call(events.CONNECTION_ACCEPTED, conn)
 
-    def ehlo(self, domain: str, conn: ConnMeta, extensions: list[str] | None) -> list[str] | None:
+    def ehlo(self, domain: str, conn: ConnMeta, extensions: Sequence[str] | None) -> tuple[str, ...] | None:
         """extensions: None for HELO. Returns the keyword lines to offer instead, None for no change."""
         lua = self._handlers.lua
-        more = () if extensions is None else (lua.value(extensions),)
+        more = () if extensions is None else (lua.value(list(extensions)),)
         result = self._handlers.call(events.EHLO, outward(domain), conn, *more)
         if result is None or extensions is None:
             return None
@@ -127,7 +127,7 @@ class Policy:
             lines: tuple[str, ...] = list_of(keyword_line, "keywords")(lua.plain(result))
         except BadOptions:
             raise self._bad_result(events.EHLO, result, "a list of strings or nil") from None
-        return list(lines)
+        return lines
 
     def auth_plain(self, authz: str, authc: str, password: str, conn: ConnMeta) -> Identity | None:
         """Returns None where the credentials are refused. An empty authz means authc (RFC 4616 §2)."""

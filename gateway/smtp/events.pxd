@@ -5,7 +5,8 @@ from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
 
 cdef class EhloRequested:
-    cdef readonly object name, extensions
+    cdef readonly str name
+    cdef readonly tuple extensions
 
 cdef class AuthRequested:
     cdef readonly object authorization, authentication, password

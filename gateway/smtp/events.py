@@ -13,7 +13,7 @@ from gateway.smtp.commands import MailCommand
 class EhloRequested:
     """EHLO (or HELO): `extensions` is what would be offered; None for HELO."""
 
-    def __init__(self, name: str, extensions: list[str] | None) -> None:
+    def __init__(self, name: str, extensions: tuple[str, ...] | None) -> None:
         self.name = name
         self.extensions = extensions
 

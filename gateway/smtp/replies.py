@@ -7,7 +7,6 @@ is the same word in the log record, the metric's `reason` label and the document
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
 
@@ -88,9 +87,10 @@ class Reply:
 
 
 def _wire(code: int, enhanced: str, text: str) -> bytes:
-    prefix = f"{enhanced} " if enhanced else ""
     if "\n" not in text:
-        return f"{code} {prefix}{text}\r\n".encode("utf-8", "replace")
+        line = f"{code} {enhanced} {text}\r\n" if enhanced else f"{code} {text}\r\n"
+        return line.encode("utf-8", "replace")
+    prefix = f"{enhanced} " if enhanced else ""
     lines = [prefix + line for line in text.split("\n")]
     parts = [f"{code}-{line}\r\n" for line in lines[:-1]] + [f"{code} {lines[-1]}\r\n"]
     return "".join(parts).encode("utf-8", "replace")
@@ -136,19 +136,14 @@ def _status_class(word: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-@lru_cache(maxsize=256)
 def greeting(hostname: str, banner: str) -> Reply:
     """The 220 that opens a session. RFC 5321 §4.2: the host name comes first, and no enhanced code."""
     return Reply(220, "", f"{hostname} {banner}".rstrip())
 
 
-def ehlo(hostname: str, client: str, extensions: Sequence[str]) -> Reply:
-    """The reply to EHLO (RFC 5321 §4.1.1.1), one extension a line."""
-    return _ehlo(hostname, client, tuple(extensions))
-
-
 @lru_cache(maxsize=1024)  # the same clients come again and again
-def _ehlo(hostname: str, client: str, extensions: tuple[str, ...]) -> Reply:
+def ehlo(hostname: str, client: str, extensions: tuple[str, ...]) -> Reply:
+    """The reply to EHLO (RFC 5321 §4.1.1.1), one extension a line."""
     return Reply(250, "", "\n".join([f"{hostname} Hello {client}", *extensions]))
 
 

@@ -6,6 +6,7 @@ from gateway._fastpath cimport Body, Framer
 from gateway.smtp.commands cimport MailCommand
 from gateway.smtp.events cimport RcptRequested
 from gateway.smtp.replies cimport Reply
+from gateway.smtp.terms cimport Terms
 
 cdef int MAIL, RCPT, DATA
 cdef int _CONNECTED, _READY, _MAIL, _RCPT, _BODY, _AUTH, _CLOSED
@@ -15,13 +16,13 @@ cdef class Observer:
     cpdef replied(self, int verb, Reply reply, bytes argument)
 
 cdef class ServerSession:
-    cdef object _params
+    cdef Terms _terms
     cdef Observer _observer
     cdef bytes _argument
     cdef int _verb
     cdef Framer _framer
-    cdef bint _offer_tls, _offer_auth, _rcpt_refused
-    cdef Py_ssize_t _max_line, _messages, _max_messages, _max_recipients, _max_size
+    cdef bint _rcpt_refused
+    cdef Py_ssize_t _messages
     cdef list _out
     cdef readonly object awaiting
     cdef public int state
@@ -34,6 +35,7 @@ cdef class ServerSession:
     cpdef next_event(self)
     cpdef reply(self, Reply reply)
     cpdef bytes data_to_send(self)
+    cpdef greet(self, Reply reply)
     cpdef _say(self, Reply reply)
     cpdef _reset(self, int state)
     cpdef _carry_out(self, event)

@@ -19,7 +19,6 @@ from typing import Any
 
 from gateway import _fastpath as fp
 from gateway._fastpath import DATA, MAIL, RCPT
-from gateway.config import LineEndings, ListenerParams
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt
@@ -32,6 +31,7 @@ from gateway.smtp.events import (
     TlsRequested,
 )
 from gateway.smtp.replies import START_BODY, Reply
+from gateway.smtp.terms import Terms
 
 MAX_AUTH_LINE = 12_288  # octets without CRLF, RFC 4954 §4
 NO_COMMAND = -1  # the "verb" of replies that answer no command: greeting, time-outs, shutdown
@@ -75,24 +75,12 @@ class Observer:
 
 
 class ServerSession:
-    """One session.
+    """One session."""
 
-    params: the listener's, for this connection. offer_auth: whether AUTH PLAIN is offered (under TLS).
-    offer_tls: whether STARTTLS is.
-    """
-
-    def __init__(
-        self, params: ListenerParams, observer: Observer, *, offer_tls: bool = True, offer_auth: bool = False
-    ) -> None:
-        self._params = params
+    def __init__(self, terms: Terms, observer: Observer) -> None:
+        self._terms = terms
         self._observer = observer
-        self._offer_tls = offer_tls
-        self._offer_auth = offer_auth
-        self._max_line = params.line_length_hard_limit
-        self._max_size = params.max_message_size
-        self._max_recipients = params.max_recipients_per_message
-        self._max_messages = params.max_messages_per_connection
-        self._framer = fp.Framer(max(self._max_line, MAX_AUTH_LINE) + 2)
+        self._framer = fp.Framer(max(terms.max_line, MAX_AUTH_LINE) + 2)
         self._out: list[bytes] = []
         self.awaiting: Event | None = None  # the event that is still unanswered
         self._verb = NO_COMMAND
@@ -191,22 +179,6 @@ class ServerSession:
         """Octets received and not yet worked on."""
         return self._framer.buffered
 
-    @property
-    def extensions(self) -> list[str]:
-        """What EHLO offers now."""
-        offered = [
-            "PIPELINING",
-            f"SIZE {self._max_size}",
-            "8BITMIME",
-            "SMTPUTF8",
-            "ENHANCEDSTATUSCODES",
-        ]
-        if self._offer_tls and not self.tls:
-            offered.append("STARTTLS")
-        if self._offer_auth and self.tls:
-            offered.append("AUTH PLAIN")
-        return offered
-
     # -- replies and state --------------------------------------------------------------------------------------------
 
     def _say(self, reply: Reply) -> None:
@@ -247,7 +219,7 @@ class ServerSession:
         verb, argument = command
         self._verb = verb
         self._argument = argument
-        if len(argument) + 5 > self._max_line and verb != fp.AUTH:  # 5: the verb and the blank behind it
+        if len(argument) + 5 > self._terms.max_line and verb != fp.AUTH:  # 5: the verb and the blank behind it
             self._argument = b""
             self._say(replies.LINE_TOO_LONG)
             return None
@@ -289,31 +261,32 @@ class ServerSession:
         return replies.BAD_SEQUENCE
 
     def _ehlo(self, argument: bytes) -> Event:
-        return EhloRequested(parse_ehlo(argument), self.extensions)
+        terms = self._terms
+        return EhloRequested(parse_ehlo(argument), terms.extensions_under_tls if self.tls else terms.extensions)
 
     def _helo(self, argument: bytes) -> Event:
         return EhloRequested(parse_ehlo(argument), None)
 
     def _mail(self, argument: bytes) -> Event:
-        command = parse_mail(argument, self._offer_auth and self.tls)
-        if command.size > self._max_size:  # RFC 1870 §6.1: before the data
+        command = parse_mail(argument, self._terms.offer_auth and self.tls)
+        if command.size > self._terms.max_size:  # RFC 1870 §6.1: before the data
             raise Refused(replies.MESSAGE_TOO_BIG)
-        if self._messages >= self._max_messages:
+        if self._messages >= self._terms.max_messages:
             what = "too many messages on this connection"
-            raise Refused(replies.closing(self._params.hostname, what, replies.Reason.MESSAGE_LIMIT, enhanced="4.5.3"))
+            raise Refused(replies.closing(self._terms.hostname, what, replies.Reason.MESSAGE_LIMIT, enhanced="4.5.3"))
         return command
 
     def _rcpt(self, argument: bytes) -> Event:
         assert self.mail is not None
         recipient = parse_rcpt(argument, self.mail.smtputf8)
-        if len(self.recipients) >= self._max_recipients:
+        if len(self.recipients) >= self._terms.max_recipients:
             raise Refused(replies.TOO_MANY_RECIPIENTS)
         return RcptRequested(recipient)
 
     def _data(self, argument: bytes) -> None:
         if argument:
             raise Refused(replies.NO_ARGUMENT)
-        self._framer.start_body(self._max_size, self._max_line)
+        self._framer.start_body(self._terms.max_size, self._terms.max_line)
         self.state = _BODY
         self._say(START_BODY)
 
@@ -345,7 +318,7 @@ class ServerSession:
             raise Refused(replies.NO_ARGUMENT)
         if self.tls:
             raise Refused(replies.TLS_ACTIVE)
-        if not self._offer_tls:
+        if not self._terms.offer_tls:
             raise Refused(replies.TLS_UNAVAILABLE)
         if self._framer.buffered:  # in clear, yet meant to be read under TLS: command injection (RFC 3207 §6)
             raise Refused(replies.TLS_PIPELINED)
@@ -356,7 +329,7 @@ class ServerSession:
         self._argument = b"***"  # no observer ever sees it
         if self.authenticated:
             raise Refused(replies.AUTH_AGAIN)
-        if not self._offer_auth:
+        if not self._terms.offer_auth:
             raise Refused(replies.NOT_IMPLEMENTED)
         mechanism, _, initial = argument.partition(b" ")
         if mechanism.upper() != b"PLAIN":
@@ -408,7 +381,7 @@ class ServerSession:
             return replies.MESSAGE_TOO_BIG
         if body.long_line:
             return replies.BODY_LINE_TOO_LONG
-        if (body.bare_cr or body.bare_lf) and self._params.invalid_line_endings is LineEndings.DENY:
+        if (body.bare_cr or body.bare_lf) and self._terms.rejects_lone_cr_lf:
             return replies.LINE_ENDINGS
         return None
 

@@ -46,7 +46,8 @@ def with_protocol(esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool) -
         return f"UTF8SMTP{'S' if tls else ''}{'A' if authenticated else ''}"
     if not esmtp:
         return "SMTP"
-    return f"ESMTP{'S' if tls else ''}{'A' if authenticated else ''}"
+    protocol = "ESMTPS" if tls else "ESMTP"
+    return protocol + "A" if authenticated else protocol
 
 
 def supplemental(name: str, recipients: list[str], meta: dict[str, Any], carried: tuple[str, ...]) -> bytes:

@@ -1,0 +1,9 @@
+# The C types of services.py, which is compiled with them.
+
+from gateway._fastpath cimport CounterPage
+from gateway.policy.engine cimport Policy
+
+cdef class Services:
+    cdef readonly Policy policy
+    cdef readonly object relay, logs, now_ns, monotonic, afterwards
+    cdef readonly CounterPage page

@@ -1,0 +1,11 @@
+# The C types of terms.py, which is compiled with them.
+
+from gateway.smtp.replies cimport Reply
+
+cdef class Terms:
+    cdef readonly object params
+    cdef readonly str hostname
+    cdef readonly Py_ssize_t max_line, max_size, max_recipients, max_messages
+    cdef readonly bint rejects_lone_cr_lf, offer_tls, offer_auth
+    cdef readonly Reply greeting
+    cdef readonly tuple extensions, extensions_under_tls

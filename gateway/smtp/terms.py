@@ -1,0 +1,32 @@
+"""Terms: what a listener offers its clients and demands of them, worked out once for all of its sessions.
+
+No session's state. This module is compiled (terms.pxd has its types), and runs as plain Python, too.
+"""
+
+from __future__ import annotations
+
+from gateway.config import LineEndings, ListenerParams
+from gateway.smtp import replies
+
+
+class Terms:
+    """params: where they come from. offer_tls: STARTTLS is offered. offer_auth: AUTH PLAIN is (under TLS).
+
+    greeting: the reply that opens a session. extensions, extensions_under_tls: what EHLO offers, a line each.
+    rejects_lone_cr_lf: in a content. The limits are those of ListenerParams; a line's is in octets, without CRLF.
+    """
+
+    def __init__(self, params: ListenerParams, *, offer_tls: bool = True, offer_auth: bool = False) -> None:
+        self.params = params
+        self.hostname = params.hostname
+        self.max_line = params.line_length_hard_limit
+        self.max_size = params.max_message_size
+        self.max_recipients = params.max_recipients_per_message
+        self.max_messages = params.max_messages_per_connection
+        self.rejects_lone_cr_lf = params.invalid_line_endings is LineEndings.DENY
+        self.offer_tls = offer_tls
+        self.offer_auth = offer_auth
+        self.greeting = replies.greeting(params.hostname, params.banner)
+        always = ("PIPELINING", f"SIZE {params.max_message_size}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+        self.extensions = (*always, "STARTTLS") if offer_tls else always
+        self.extensions_under_tls = (*always, "AUTH PLAIN") if offer_auth else always
