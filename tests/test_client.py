@@ -13,11 +13,12 @@ from gateway.relay import outcome
 from gateway.relay.handover import Status
 from gateway.smtp.address import NULL_SENDER, parse_address
 from gateway.smtp.client import ClientSession
-from gateway.smtp.client_values import Event, Failure, Stage, State, Transaction
+from gateway.smtp.client_values import MOST_UNASKED, Event, Failure, Stage, State, Transaction
 from gateway.smtp.response import MAX_REPLY, ReplyReader, Response, response_to
 
 GREETING = b"220 up.example ESMTP\r\n"
 EHLO = b"250-up.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+CHUNKING_EHLO = b"250-up.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 CHUNKING\r\n"
 PLAIN_EHLO = b"250 up.example\r\n"
 MAIL_OK = b"250 2.1.0 ok\r\n"
 RCPT_OK = b"250 2.1.5 ok\r\n"
@@ -546,6 +547,161 @@ def test_each_stage_has_its_timeout() -> None:
     assert timeouts == [1, 2, 7, 3, 4, 5, 6, 7]
 
 
+# --- content in one chunk with the envelope ---------------------------------------------------------------------------
+
+FLIGHT = b"MAIL FROM:<a@x.example> SIZE=21\r\nRCPT TO:<b@y.example>\r\nBDAT 21 LAST\r\n" + b"".join(CONTENT)
+IN_VAIN = b"503 5.5.1 no recipients\r\n"
+
+
+def test_a_content_for_one_recipient_goes_out_with_the_envelope_without_a_copy() -> None:
+    dialogue = ready(CHUNKING_EHLO)
+    started = transaction()
+    dialogue.session.begin(started)
+    output = dialogue.session.data_to_send()
+    assert b"".join(output) == FLIGHT
+    assert [id(chunk) for chunk in output[1:]] == [id(chunk) for chunk in CONTENT]
+    assert dialogue.feed(MAIL_OK + RCPT_OK + QUEUED) == b""
+    assert dialogue.events == [Event.CONCLUDED]
+    assert statuses(started) == [("DELIVERED", 250)]
+    assert outcome.concluded(started)[0].response.command == "BDAT 21 LAST\r\n"
+    assert dialogue.begin(transaction()) == FLIGHT
+
+
+NO_CHUNKING = EgressPath(enable_tls=UpstreamTls.DISABLED, enable_chunking=False)
+NO_PIPELINING = EgressPath(enable_tls=UpstreamTls.DISABLED, enable_pipelining=False)
+
+
+@pytest.mark.parametrize("path", [NO_CHUNKING, NO_PIPELINING])
+def test_chunking_is_not_used_where_the_path_does_not_want_it(path: EgressPath) -> None:
+    assert b"BDAT" not in ready(CHUNKING_EHLO, path).begin(transaction())
+
+
+@pytest.mark.parametrize(
+    ("chunks", "size", "recipients"),
+    [
+        (CONTENT, 21, BOTH),
+        ([b"Subject: x\r\n\r\n..dot\r\n"], 19, BOTH[:1]),
+        ([b"x" * (MOST_UNASKED - 1) + b"\r\n"], MOST_UNASKED + 1, BOTH[:1]),
+    ],
+    ids=["several recipients", "a stuffed dot", "a large content"],
+)
+def test_what_does_not_fit_one_chunk_goes_by_data(chunks: list[bytes], size: int, recipients: tuple[str, ...]) -> None:
+    dialogue = ready(CHUNKING_EHLO)
+    started = Transaction(parse_address("a@x.example"), [parse_address(r) for r in recipients], chunks, size)
+    assert dialogue.begin(started).endswith(b"DATA\r\n")
+    dialogue.feed(MAIL_OK + RCPT_OK * len(recipients))
+    assert dialogue.feed(GO_AHEAD) == b"".join(chunks) + b".\r\n"
+    dialogue.feed(QUEUED)
+    assert {status for status, _ in statuses(started)} == {"DELIVERED"}
+
+
+def test_the_largest_content_that_fits_one_chunk_is_sent_unasked() -> None:
+    content = b"x" * (MOST_UNASKED - 2) + b"\r\n"
+    started = Transaction(parse_address("a@x.example"), [parse_address("b@y.example")], [content], MOST_UNASKED)
+    assert ready(CHUNKING_EHLO).begin(started).endswith(b"\r\nBDAT 65536 LAST\r\n" + content)
+
+
+@pytest.mark.parametrize("last", [IN_VAIN, QUEUED])
+@pytest.mark.parametrize(
+    ("envelope", "expected", "command"),
+    [
+        (b"550 5.7.1 no\r\n" + IN_VAIN, ("PERMANENT", 550), "MAIL FROM:<a@x.example>\r\n"),
+        (b"451 4.7.1 later\r\n" + IN_VAIN, ("TRANSIENT", 451), "MAIL FROM:<a@x.example>\r\n"),
+        (b"550 5.7.1 no\r\n" + RCPT_OK, ("PERMANENT", 550), "MAIL FROM:<a@x.example>\r\n"),
+        (MAIL_OK + b"550 5.1.1 no\r\n", ("PERMANENT", 550), "RCPT TO:<b@y.example>\r\n"),
+        (MAIL_OK + b"450 4.2.1 later\r\n", ("TRANSIENT", 450), "RCPT TO:<b@y.example>\r\n"),
+    ],
+)
+def test_a_refused_envelope_is_the_verdict_whatever_is_said_to_the_chunk_and_the_connection_ends(
+    envelope: bytes, expected: tuple[str, int], command: str, last: bytes
+) -> None:
+    dialogue, started, said = run(envelope + last, ehlo=CHUNKING_EHLO)
+    assert dialogue.events == [Event.CONCLUDED]
+    assert statuses(started) == [expected]
+    assert outcome.concluded(started)[0].response.command == command
+    assert not started.content_sent
+    assert said == b""
+    assert dialogue.session.state is State.CLOSED
+
+
+@pytest.mark.parametrize("code", [421, 452, 552, 554])
+def test_a_refused_chunk_is_the_verdict_and_the_connection_ends(code: int) -> None:
+    dialogue, started, _ = run(MAIL_OK + RCPT_OK + b"%d no\r\n" % code, ehlo=CHUNKING_EHLO)
+    assert dialogue.events == [Event.CONCLUDED]
+    assert [found for _, found in statuses(started)] == [code]
+    assert outcome.concluded(started)[0].response.command == "BDAT 21 LAST\r\n"
+    assert dialogue.session.state is State.CLOSED
+
+
+@pytest.mark.parametrize("code", [500, 501, 502, 503, 504])
+def test_a_server_that_does_not_know_bdat_has_taken_nothing(code: int) -> None:
+    answers = MAIL_OK + RCPT_OK + b"%d 5.5.1 what?\r\n" % code + b"500 Subject: what?\r\n"
+    for pieces in ([answers], answers.splitlines(keepends=True)):
+        dialogue = ready(CHUNKING_EHLO)
+        started = transaction()
+        dialogue.begin(started)
+        for piece in pieces:
+            dialogue.feed(piece)
+        assert dialogue.events == [Event.FAILED]
+        assert dialogue.session.failure is Failure.PROTOCOL
+        assert dialogue.session.bdat_unknown
+        assert not started.content_sent
+
+
+@pytest.mark.parametrize("answers", [b"", MAIL_OK, MAIL_OK + RCPT_OK, MAIL_OK + RCPT_OK + b"25"])
+@pytest.mark.parametrize("words", [b"garbage\r\n", b"354 what?\r\n", None])
+def test_once_the_chunk_was_sent_only_a_refusal_says_that_it_was_not_taken(answers: bytes, words: bytes | None) -> None:
+    dialogue = ready(CHUNKING_EHLO)
+    started = transaction()
+    dialogue.begin(started)
+    dialogue.feed(answers)
+    if words is None:
+        dialogue.session.fail(Failure.LOST, "closed")
+    else:
+        dialogue.feed(words)
+    assert dialogue.session.state is State.CLOSED
+    assert started.content_sent
+    (settled,) = outcome.unknown(started)
+    assert settled.status is Status.UNKNOWN
+    assert settled.response.command == "BDAT 21 LAST\r\n"
+
+
+@pytest.mark.parametrize("answers", [b"550 5.7.1 no\r\n", MAIL_OK + b"450 4.2.1 later\r\n", b"421 4.3.2 bye\r\n"])
+def test_after_a_refusal_a_lost_connection_leaves_nothing_unknown(answers: bytes) -> None:
+    dialogue = ready(CHUNKING_EHLO)
+    started = transaction()
+    dialogue.begin(started)
+    dialogue.feed(answers)
+    dialogue.session.fail(Failure.LOST, "closed")
+    assert not started.content_sent
+
+
+@pytest.mark.parametrize("said", [b"421 4.4.2 idle\r\n", MAIL_OK, None])
+def test_a_chunk_that_was_never_written_is_not_sent(said: bytes | None) -> None:
+    dialogue = ready(CHUNKING_EHLO)
+    started = transaction()
+    dialogue.session.begin(started)
+    if said is None:
+        dialogue.session.fail(Failure.LOST, "closed")
+    else:
+        assert dialogue.session.receive_data(said) is Event.FAILED
+    assert not started.content_sent
+    assert dialogue.session.data_to_send() == []
+
+
+def test_the_chunk_has_the_timeout_of_the_final_dot() -> None:
+    path = EgressPath(mail_from_timeout=3, rcpt_to_timeout=4, data_dot_timeout=6, enable_tls=UpstreamTls.DISABLED)
+    for refusal in (b"", b"550 no\r\n"):
+        dialogue = ready(CHUNKING_EHLO, path)
+        dialogue.begin(transaction())
+        timeouts = [dialogue.session.timeout]
+        for answer in (refusal or MAIL_OK, refusal or RCPT_OK):
+            dialogue.feed(answer)
+            timeouts.append(dialogue.session.timeout)
+        assert timeouts == [3, 4, 6]
+        assert dialogue.session.stage is Stage.END_OF_DATA
+
+
 # --- any dialogue -----------------------------------------------------------------------------------------------------
 
 CODES = st.sampled_from([250, 250, 250, 251, 354, 421, 450, 452, 550, 552])
@@ -578,3 +734,26 @@ def test_any_split_gives_the_same_and_content_goes_out_by_the_rule(
     codes = [int(answer[:3]) for answer in envelope]
     by_the_rule = mail == 2 and 2 in (first, second) and 4 not in (first, second) and 3 not in (first, second)
     assert results[0][2] == (by_the_rule and go_ahead == 3 and 421 not in codes)
+
+
+@given(st.lists(ANSWER, min_size=3, max_size=3), st.data())
+def test_any_answers_to_a_flight_mean_the_same_at_any_split_and_only_2xx_throughout_is_delivery(
+    answers: list[bytes], data: st.DataObject
+) -> None:
+    octets = b"".join(answers)
+    results = []
+    for splits in ([], data.draw(st.lists(st.integers(0, len(octets))))):
+        dialogue = ready(CHUNKING_EHLO)
+        started = transaction()
+        dialogue.begin(started)
+        assert dialogue.feed(octets, splits) == b""
+        results.append((dialogue.events, started.answers, started.content_sent, dialogue.session.state))
+    assert results[0] == results[1]
+    mail, rcpt, last = (int(answer[:3]) // 100 for answer in answers)
+    (event,) = dialogue.events
+    if event is Event.CONCLUDED:
+        (settled,) = outcome.concluded(started)
+        assert (settled.status is Status.DELIVERED) == ((mail, rcpt, last) == (2, 2, 2))
+        assert (dialogue.session.state is State.READY) == ((mail, rcpt, last) == (2, 2, 2))
+    else:  # nobody else may be asked unless a refusal says that this server cannot have taken it
+        assert started.content_sent == (mail == 3 or (mail == 2 and rcpt in (2, 3)))

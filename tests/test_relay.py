@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import uvloop
-from upstream import EXTENSIONS, Answer, Dialogue, Do, Upstream, ehlo
+from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Upstream, ehlo
 
 from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
@@ -18,6 +18,7 @@ from gateway.relay import fleet as fleet_module
 from gateway.relay import relay as relay_module
 from gateway.relay.handover import Batch, HandOver, Status
 from gateway.relay.relay import Relay
+from gateway.smtp import client_values
 from gateway.smtp.address import parse_address
 from gateway.smtp.replies import Reason
 
@@ -753,24 +754,201 @@ def go_ahead_and_pause(member: Upstream, command: str) -> None:
         asyncio.get_running_loop().call_soon(member.pause)
 
 
+# --- content in one chunk with the envelope ---------------------------------------------------------------------------
+
+UNDOTTED = [b"Subject: x\r\n\r\n", b"hello\r\n"]
+
+
+def in_one_chunk(*recipients: str) -> Batch:
+    return batch(*recipients, chunks=UNDOTTED, size=sum(map(len, UNDOTTED)))
+
+
+def chunking(answers: dict[str, Answer | list[Answer]] | None = None, **options: bool) -> Upstream:
+    return Upstream({"EHLO": ehlo(*CHUNKING), **(answers or {})}, **options)
+
+
+def test_a_message_for_one_recipient_travels_in_one_write_where_chunking_is_offered(run) -> None:
+    async def main() -> None:
+        async with chunking() as member, Gateway(member) as gateway:
+            for _ in range(3):
+                hand_over = await gateway.hand_over(in_one_chunk())
+                assert only(hand_over) == DELIVERED
+            assert hand_over.outcomes[0].response.command == "BDAT 21 LAST\r\n"
+            (dialogue,) = member.dialogues
+            verbs = [command.partition(" ")[0] for command in dialogue.commands]
+            assert verbs == ["EHLO", *(3 * ["MAIL", "RCPT", "BDAT"])]
+            assert [mail.content for mail in member.mails] == [b"".join(UNDOTTED)] * 3
+            assert len(dialogue.reads) == 4
+            assert gateway.value(metrics.UPSTREAM_REPLIES.slot("end_of_data", "2xx")) == 3
+            assert gateway.value(metrics.UPSTREAM_REPLIES.slot("data", "2xx")) == 0
+
+    run(main())
+
+
+def test_what_does_not_fit_one_chunk_goes_by_data(run) -> None:
+    async def main() -> None:
+        async with chunking() as member, Gateway(member) as gateway:
+            for handed, path in [
+                (in_one_chunk(*BOTH), PATH),
+                (batch(), PATH),
+                (in_one_chunk(), EgressPath(enable_chunking=False)),
+                (in_one_chunk(), EgressPath(enable_pipelining=False)),
+            ]:
+                assert set(statuses(await gateway.hand_over(handed, path))) == {Status.DELIVERED}
+            assert [command for command in member.commands if command[:4] in ("DATA", "BDAT")] == ["DATA"] * 4
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"MAIL": [b"550 5.7.1 no\r\n", b"250 ok\r\n"]}, (Status.PERMANENT, 550, Reason.UPSTREAM_REFUSED)),
+        ({"MAIL": [b"451 4.7.1 later\r\n", b"250 ok\r\n"]}, (Status.TRANSIENT, 451, Reason.UPSTREAM_DEFERRED)),
+        ({"RCPT": [b"550 5.1.1 no\r\n", b"250 ok\r\n"]}, (Status.PERMANENT, 550, Reason.UPSTREAM_REFUSED)),
+        ({"RCPT": [b"450 4.2.1 no\r\n", b"250 ok\r\n"]}, (Status.TRANSIENT, 450, Reason.UPSTREAM_DEFERRED)),
+        (
+            {"RCPT": [b"550 5.1.1 no\r\n", b"250 ok\r\n"], "BDAT in vain": b"250 2.0.0 ok\r\n"},
+            (Status.PERMANENT, 550, Reason.UPSTREAM_REFUSED),
+        ),
+        ({"BDAT": [b"554 5.6.0 spam\r\n", b"250 ok\r\n"]}, (Status.PERMANENT, 554, Reason.UPSTREAM_REFUSED)),
+        ({"BDAT": [b"452 4.3.1 full\r\n", b"250 ok\r\n"]}, (Status.TRANSIENT, 452, Reason.UPSTREAM_DEFERRED)),
+        ({"BDAT": [b"421 4.3.2 bye\r\n", b"250 ok\r\n"]}, (Status.TRANSIENT, 421, Reason.UPSTREAM_DEFERRED)),
+    ],
+    ids=str,
+)
+def test_a_verdict_on_a_chunk_is_passed_on_and_ends_the_connection(run, answers, expected) -> None:
+    async def main() -> None:
+        async with chunking(answers) as member, Gateway(member) as gateway:
+            assert only(await gateway.hand_over(in_one_chunk())) == expected
+            assert not member.mails
+            assert only(await gateway.hand_over(in_one_chunk())) == DELIVERED
+            assert len(member.dialogues) == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("stage", ["MAIL", "RCPT"])
+def test_a_member_that_leaves_before_the_chunk_is_replaced_unseen(run, stage: str) -> None:
+    async def main() -> None:
+        leaving = {stage: b"421 4.3.2 bye\r\n"}
+        async with chunking(leaving) as broken, chunking() as sound, Gateway(sound, broken) as gateway:
+            assert only(await gateway.hand_over(in_one_chunk())) == DELIVERED
+            assert len(broken.dialogues) == 1
+            assert len(sound.mails) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", [Do.DROP, Do.RESET, Do.STALL, b"garbage\r\n", b"354 what?\r\n"], ids=str)
+@pytest.mark.parametrize("stage", ["MAIL", "RCPT", "BDAT"])
+def test_a_member_lost_with_a_chunk_leaves_the_outcome_unknown_and_is_then_asked_last(run, stage: str, how) -> None:
+    async def main() -> None:
+        path = EgressPath(mail_from_timeout=0.03, rcpt_to_timeout=0.03, data_dot_timeout=0.03)
+        async with chunking({stage: how}) as broken, chunking() as sound, Gateway(sound, broken) as gateway:
+            hand_over = await gateway.hand_over(in_one_chunk(), path)
+            assert only(hand_over) == (Status.UNKNOWN, 451, Reason.OUTCOME_UNKNOWN)
+            assert hand_over.outcomes[0].response.command == "BDAT 21 LAST\r\n"
+            assert not sound.dialogues
+            for _ in range(3):
+                assert only(await gateway.hand_over(in_one_chunk(), path)) == DELIVERED
+            assert len(broken.dialogues) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("code", [500, 501, 502, 503, 504])
+@pytest.mark.parametrize("discards", [True, False])
+def test_a_member_that_offers_chunking_but_does_not_know_it_gets_data_instead(run, code: int, discards: bool) -> None:
+    async def main() -> None:
+        what = {"BDAT": b"%d 5.5.1 what?\r\n" % code}
+        async with chunking(what, discards=discards) as member, Gateway(member) as gateway:
+            for _ in range(3):
+                assert only(await gateway.hand_over(in_one_chunk())) == DELIVERED
+            assert len(member.dialogues) == 2
+            assert [mail.content for mail in member.mails] == [b"".join(UNDOTTED)] * 3
+            assert gateway.value(metrics.UPSTREAM_FAILURES.slot("protocol")) == 1
+
+    run(main())
+
+
+def test_what_is_said_to_a_content_that_was_read_as_commands_is_no_answer_to_the_next_message(run) -> None:
+    async def main() -> None:
+        answers = {"RCPT": [b"550 5.1.1 no\r\n"], "BDAT": b"503 5.5.1 no\r\n", "NOOP": b"250 2.0.0 ok\r\n"}
+        async with chunking(answers, discards=False) as member, Gateway(member) as gateway:
+            noops = batch(chunks=[b"NOOP\r\n" * 30], size=180)
+            for _ in range(3):
+                assert only(await gateway.hand_over(noops)) == (Status.PERMANENT, 550, Reason.UPSTREAM_REFUSED)
+            assert not member.mails
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", [Do.RESET, b"250 2.0.0 lovely\r\n"], ids=str)
+def test_a_member_that_cannot_have_read_the_whole_chunk_is_replaced(run, how, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(client_values, "MOST_UNASKED", 20_000_000)
+        async with chunking() as broken, chunking() as sound, Gateway(sound, broken) as gateway:
+            result = await send_half_a_chunk(broken, gateway)
+            if isinstance(how, Do):
+                broken.drop_all(how)
+            else:
+                broken.say_unasked(how)
+            assert only(await result) == DELIVERED
+            assert [mail.content for mail in sound.mails] == [b"".join(LARGE)]
+            assert not broken.mails
+
+    run(main())
+
+
+def test_a_refusal_in_the_middle_of_a_chunk_counts(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(client_values, "MOST_UNASKED", 20_000_000)
+        async with chunking() as member, Gateway(member) as gateway:
+            result = await send_half_a_chunk(member, gateway)
+            member.say_unasked(b"552 5.3.4 enough\r\n")
+            assert only(await result) == (Status.PERMANENT, 552, Reason.UPSTREAM_REFUSED)
+
+    run(main())
+
+
+async def send_half_a_chunk(member: Upstream, gateway: Gateway) -> asyncio.Future[HandOver]:
+    """A hand-over whose envelope was answered, and whose content is more than the kernel takes."""
+
+    def pause_after_bdat(dialogue: Dialogue, command: str) -> None:
+        if command.startswith("RCPT"):
+            asyncio.get_running_loop().call_soon(member.pause)
+
+    member.decide = pause_after_bdat
+    result = gateway.start(batch(chunks=LARGE, size=20_000_000))
+    await member.until(lambda member: any(command.startswith("BDAT") for command in member.commands))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    return result
+
+
 # --- any day ----------------------------------------------------------------------------------------------------------
 
 MISHAPS = [Do.DROP, Do.RESET, b"421 4.3.2 bye\r\n", b"450 4.2.1 later\r\n", b"550 5.1.1 no\r\n", b"garbage\r\n"]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_happens_every_outcome_is_true(run, seed: int) -> None:
+@pytest.mark.parametrize("offered", [EXTENSIONS, CHUNKING], ids=["data", "chunking"])
+def test_whatever_happens_every_outcome_is_true(run, seed: int, offered: Sequence[str]) -> None:
     chance = random.Random(seed)
 
     def decide(dialogue: Dialogue, command: str) -> Answer | None:
         return chance.choice(MISHAPS) if chance.random() < 0.08 else None
 
+    def member() -> Upstream:
+        return Upstream({"EHLO": ehlo(*offered)}, decide=decide)
+
     async def main() -> None:
-        async with Upstream(decide=decide) as one, Upstream(decide=decide) as two, Upstream(decide=decide) as three:
+        async with member() as one, member() as two, member() as three:
             members = (one, two, three)
             async with Gateway(*members) as gateway:
                 path = EgressPath(connection_limit=3, max_deliveries_per_connection=7)
-                results = [gateway.start(batch(f"r{n}@y.example"), path) for n in range(150)]
+                results = [gateway.start(in_one_chunk(f"r{n}@y.example"), path) for n in range(150)]
                 outcomes = [(await result).outcomes[0] for result in results]
             arrived = Counter(mail.recipients[0] for member in members for mail in member.mails)
             possible = {
@@ -790,16 +968,16 @@ def test_whatever_happens_every_outcome_is_true(run, seed: int) -> None:
 
 
 @pytest.mark.parametrize("direction", ["sent", "received"])
-@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize(
+    "offered", [CHUNKING, EXTENSIONS, EXTENSIONS[1:]], ids=["chunking", "pipelining", "one by one"]
+)
 def test_cut_after_any_octet_nothing_is_taken_for_delivered_unless_it_was_confirmed(
-    run, direction: str, pipelining: bool
+    run, direction: str, offered: Sequence[str]
 ) -> None:
-    ehlo_answer = ehlo(*(EXTENSIONS if pipelining else EXTENSIONS[1:]))
-
     async def status_and_octets(cut: int | None) -> tuple[Status, int]:
         cuts = {} if cut is None else {f"cut_{direction}": cut}
-        async with Upstream({"EHLO": ehlo_answer}, **cuts) as member, Gateway(member) as gateway:
-            hand_over = await gateway.hand_over(batch())
+        async with Upstream({"EHLO": ehlo(*offered)}, **cuts) as member, Gateway(member) as gateway:
+            hand_over = await gateway.hand_over(in_one_chunk())
             return only(hand_over)[0], len(getattr(member.dialogues[0], direction))
 
     async def main() -> None:

@@ -27,6 +27,7 @@ class Do(Enum):
 
 Answer = bytes | Do
 EXTENSIONS = ("PIPELINING", "SIZE 20000000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+CHUNKING = (*EXTENSIONS, "CHUNKING")
 
 
 def ehlo(*extensions: str) -> bytes:
@@ -44,6 +45,8 @@ DEFAULTS: dict[str, Answer] = {
     "RCPT": b"250 2.1.5 recipient ok\r\n",
     "DATA": b"354 go ahead\r\n",
     ".": b"250 2.0.0 queued\r\n",
+    "BDAT": b"250 2.0.0 queued\r\n",
+    "BDAT in vain": b"503 5.5.1 no recipients\r\n",
     "RSET": b"250 2.0.0 reset\r\n",
     "QUIT": b"221 2.0.0 bye\r\n",
 }
@@ -51,11 +54,11 @@ DEFAULTS: dict[str, Answer] = {
 
 @dataclass
 class Mail:
-    """A message that was received up to its final dot, and answered with 2xx."""
+    """A message that was received up to its end, and answered with 2xx."""
 
     sender: str
     recipients: list[str]
-    content: bytes  # still dot-stuffed
+    content: bytes  # still dot-stuffed where it came with DATA
 
 
 @dataclass(eq=False)
@@ -73,8 +76,10 @@ class Dialogue:
 class Upstream:
     """One member of a fleet.
 
-    answers: what to say, by verb, by verb and address ("RCPT <b@y.example>"), or "CONNECT" and "."; a list is used up
-    one by one, its last element stays. decide: asked first for each command; None leaves it to `answers`.
+    answers: what to say, by verb, by verb and address ("RCPT <b@y.example>"), or "CONNECT" and "."; "BDAT in vain" is
+    for a chunk to nobody. A list is used up one by one, its last element stays. decide: asked first for each command;
+    None leaves it to `answers`. discards: whether it reads a chunk before it answers, as RFC 3030 has it, or takes the
+    chunk for commands.
     cut_sent, cut_received: close a connection after so many octets in that direction.
     """
 
@@ -86,12 +91,17 @@ class Upstream:
         cut_sent: int | None = None,
         cut_received: int | None = None,
         tls: ssl.SSLContext | None = None,
+        discards: bool = True,
     ) -> None:
-        self.answers: dict[str, Answer | list[Answer]] = {**DEFAULTS, **(answers or {})}
+        self.answers = {
+            key: list(scripted) if isinstance(scripted, list) else scripted
+            for key, scripted in {**DEFAULTS, **(answers or {})}.items()
+        }
         self.decide = decide
         self.cut_sent = cut_sent
         self.cut_received = cut_received
         self.tls = tls
+        self.discards = discards
         self.dialogues: list[Dialogue] = []
         self.mails: list[Mail] = []
         self.port = 0
@@ -161,7 +171,9 @@ class Connection(asyncio.Protocol):
         self.dialogue = Dialogue()
         self.sender = ""
         self.recipients: list[str] = []
+        self.in_transaction = False
         self.in_content = False
+        self.chunk: str | None = None  # the BDAT whose octets are being read
         self._buffer = b""
         self._stalled = False
         self._upgrade: asyncio.Task[None] | None = None
@@ -201,6 +213,12 @@ class Connection(asyncio.Protocol):
                 self._buffer = rest
                 self.in_content = False
                 self.end_of_data((content + b"\r\n")[2:])
+            elif self.chunk is not None:
+                octets = int(self.chunk.split()[1])
+                if len(self._buffer) < octets:
+                    return
+                content, self._buffer = self._buffer[:octets], self._buffer[octets:]
+                self.end_of_chunk(self.chunk, content)
             else:
                 line, newline, rest = self._buffer.partition(b"\r\n")
                 if not newline:
@@ -211,12 +229,16 @@ class Connection(asyncio.Protocol):
     def command(self, line: str) -> None:
         self.dialogue.commands.append(line)
         verb = line.partition(" ")[0].upper()
+        if verb == "BDAT" and self.upstream.discards:
+            self.chunk = line
+            return
         path = line[line.find("<") + 1 : line.find(">")]
         answer = self.answer(verb, line, f"{verb} <{path}>")
         positive = isinstance(answer, bytes) and answer[:1] in b"23"
-        if verb == "MAIL" and positive:
+        if verb in ("MAIL", "RSET"):
             self.sender, self.recipients = path, []
-        elif verb == "RCPT" and positive:
+            self.in_transaction = verb == "MAIL" and positive
+        elif verb == "RCPT" and positive and self.in_transaction:
             self.recipients.append(path)
         elif verb == "DATA" and positive:
             self.in_content = True
@@ -228,6 +250,13 @@ class Connection(asyncio.Protocol):
         answer = self.answer(".", ".")
         if isinstance(answer, bytes) and answer.startswith(b"2"):
             self.upstream.mails.append(Mail(self.sender, self.recipients, content))
+
+    def end_of_chunk(self, command: str, content: bytes) -> None:
+        self.chunk = None
+        answer = self.answer("BDAT" if self.recipients else "BDAT in vain", command)
+        if self.recipients and isinstance(answer, bytes) and answer.startswith(b"2"):
+            self.upstream.mails.append(Mail(self.sender, self.recipients, content))
+            self.recipients = []
 
     def answer(self, verb: str, command: str, specific: str = "") -> Answer:
         answer = self.upstream.decide(self.dialogue, command)

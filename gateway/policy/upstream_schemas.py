@@ -175,6 +175,7 @@ _PATH_OPTIONS: dict[str, Reader] = {
     "ehlo_domain": host_name,
     "enable_tls": one_of(UpstreamTls),
     "enable_pipelining": boolean,
+    "enable_chunking": boolean,
     "prohibited_hosts": cidrs,
     "refresh_interval": duration,
     **dict.fromkeys(_PATH_TIMEOUTS, duration),

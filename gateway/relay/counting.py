@@ -40,7 +40,7 @@ def count_transaction(page: CounterPage, transaction: Transaction) -> None:
         elif place <= recipients:
             slots = _RCPT
         else:
-            slots = _DATA if place == recipients + 1 else _END_OF_DATA
+            slots = _DATA if place == recipients + 1 and not transaction.chunked else _END_OF_DATA
         page.add(slots[code])
 
 

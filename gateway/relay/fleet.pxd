@@ -42,7 +42,7 @@ cdef class Member:
     cdef readonly bint resting
     cdef double _rests_until
     cdef Fleet _fleet
-    cdef object _host
+    cdef object _host, _path
     cdef list _idle
 
     cpdef bint has_room(self)

@@ -2,9 +2,9 @@
 
 Work goes to the member with the fewest transactions in flight; where none has room it waits, first in, first out. A
 member that fails a job before the content was sent is replaced by another one; a kept connection that turns out dead
-gets one more try on a new connection to the same member. What a single connection does is gateway/relay/connection.py,
-what answers mean is gateway/relay/outcome.py. This module is compiled (fleet.pxd has its types), and runs as plain
-Python, too.
+gets one more try on a new connection to the same member, and so does a member that offers CHUNKING but does not know
+BDAT. What a single connection does is gateway/relay/connection.py, what answers mean is gateway/relay/outcome.py. This
+module is compiled (fleet.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from dataclasses import replace
 
 from gateway._fastpath import CounterPage
 from gateway.config import EgressPath, Host, SmtpFleet, site_name
@@ -127,13 +128,14 @@ class Fleet:
         now = self.loop.time()
         transaction = connection.transaction
         if transaction is not None and connection.may_have_delivered:
+            member.rest(now, connection)
             job.settle(outcome.unknown(transaction))
             self.report(job)
         elif job.begun():
             self._give_up(job, outcome.failure_reply(connection.session))
         elif now >= job.deadline:
             self._give_up(job, replies.UPSTREAM_TIMEOUT)
-        elif transaction is not None and not transaction.answers and connection.transactions > 1:
+        elif connection.session.bdat_unknown or _died_unnoticed(connection):
             member.carry(job, afresh=True)
         else:
             member.rest(now, connection)
@@ -172,6 +174,12 @@ class Fleet:
         self.report(job)
 
 
+def _died_unnoticed(connection: Connection) -> bool:
+    """True when a kept connection ended before it answered anything to its transaction."""
+    transaction = connection.transaction
+    return transaction is not None and not transaction.answers and connection.transactions > 1
+
+
 class Member:
     """One host of the fleet and its connections: the Owner of gateway/relay/connection.py.
 
@@ -186,6 +194,7 @@ class Member:
         self._rests_until = 0.0
         self._fleet = fleet
         self._host = host
+        self._path = fleet.path
         self._idle: list[Connection] = []  # last used last, so that a surplus grows old and is closed
 
     def has_room(self) -> bool:
@@ -205,7 +214,7 @@ class Member:
                 self._spare(connection)
             return
         fleet = self._fleet
-        connection = Connection(fleet.loop, fleet.outbox, fleet.resolver, self._host, fleet.path, fleet.hostname, self)
+        connection = Connection(fleet.loop, fleet.outbox, fleet.resolver, self._host, self._path, fleet.hostname, self)
         self.connections[connection] = job
         job.connection = connection
         connection.open()
@@ -275,6 +284,9 @@ class Member:
         if connection in self._idle:
             self._idle.remove(connection)
         self._count_end(connection, job)
+        if connection.session.bdat_unknown:
+            logger.warning("%s is sent to without CHUNKING from now on: %s", self._host.name, connection.session.detail)
+            self._path = replace(self._path, enable_chunking=False)
         if job is not None:
             self._release(connection)
         del self.connections[connection]

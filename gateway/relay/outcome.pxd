@@ -17,7 +17,10 @@ cpdef list concluded(Transaction transaction)
 cpdef list unknown(Transaction transaction)
 
 
-@cython.locals(answer=tuple, place=Py_ssize_t, outcomes=list)
+cdef str _last_command(Transaction transaction)
+
+
+@cython.locals(answers=list, place=Py_ssize_t, outcomes=list)
 cdef list _with_verdict(Transaction transaction, tuple verdict)
 cdef list _deferred(Transaction transaction, list rcpt_answers)
 cdef tuple _rcpt_refusal(recipient, tuple answer)

@@ -6,7 +6,8 @@ The rules, in the order in which they apply (gateway/smtp/client.py keeps to the
   again without reaching anybody twice.
 - A RCPT refused (5xx): PERMANENT for that recipient, whatever becomes of the others.
 - DATA or the content refused: that answer for all recipients that had been accepted.
-- The upstream lost after the final dot may have left: UNKNOWN for those.
+- The upstream lost after the final dot, or a content in one chunk with the envelope, may have left: UNKNOWN for those
+  that had not been refused.
 
 This module is compiled (outcome.pxd has its types), and runs as plain Python, too.
 """
@@ -65,26 +66,35 @@ def concluded(transaction: Transaction) -> list[RecipientOutcome]:
     rcpt_answers = answers[1 : len(recipients) + 1]
     if transaction.deferred:
         return _deferred(transaction, rcpt_answers)
-    sent = len(answers) == len(recipients) + 3
-    return _with_verdict(transaction, _verdict(answers[-1], _DOT if sent else "DATA\r\n"))
+    sent = transaction.chunked or len(answers) == len(recipients) + 3
+    return _with_verdict(transaction, _verdict(answers[-1], _last_command(transaction) if sent else "DATA\r\n"))
 
 
 def unknown(transaction: Transaction) -> list[RecipientOutcome]:
     """The outcomes of a transaction whose upstream was lost when it may have had the whole message. RFC 1047."""
     reply = replies.OUTCOME_UNKNOWN
-    response = Response(reply.code, reply.enhanced, reply.text, _DOT)
+    response = Response(reply.code, reply.enhanced, reply.text, _last_command(transaction))
     return _with_verdict(transaction, (Status.UNKNOWN, response, reply.reason))
+
+
+def _last_command(transaction: Transaction) -> str:
+    """What the answer to the content is an answer to."""
+    return f"BDAT {transaction.size} LAST\r\n" if transaction.chunked else _DOT
 
 
 _Verdict: TypeAlias = "tuple[Status, Response, Reason | None]"
 
 
 def _with_verdict(transaction: Transaction, verdict: _Verdict) -> list[RecipientOutcome]:
-    """The verdict for the accepted recipients, their own answer for the refused ones."""
+    """Their own answer for the refused recipients, the verdict for the others: no answer has come from a server that
+    was lost with a chunk.
+    """
     outcomes = []
+    answers = transaction.answers
     for place, recipient in enumerate(transaction.recipients, 1):
-        answer = transaction.answers[place]
-        status, response, reason = verdict if answer[0] // 100 == 2 else _rcpt_refusal(recipient, answer)
+        status, response, reason = verdict
+        if place < len(answers) and answers[place][0] // 100 != 2:
+            status, response, reason = _rcpt_refusal(recipient, answers[place])
         outcomes.append(RecipientOutcome(recipient, status, response, reason))
     return outcomes
 

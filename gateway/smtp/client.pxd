@@ -15,7 +15,8 @@ cdef class ClientSession:
     cdef dict _timeouts
     cdef ReplyReader _reader
     cdef list _output, _commands
-    cdef bint _pipelining, _tls_active
+    cdef readonly bint bdat_unknown
+    cdef bint _pipelining, _chunking, _tls_active
 
     @cython.locals(place=Py_ssize_t, answer=tuple)
     cpdef receive_data(self, bytes data)
@@ -26,11 +27,12 @@ cdef class ClientSession:
     cpdef fail(self, failure, str detail)
     cpdef str _mail_parameters(self, Transaction transaction)
 
-    @cython.locals(code=int, kind=int, asked_for_data=bint)
+    @cython.locals(code=int, kind=int, last=bint)
     cpdef _on_envelope(self, tuple answer)
     cpdef _next_command(self, Transaction transaction)
     cpdef _on_data(self, Transaction transaction, tuple answer)
 
     @cython.locals(code=int)
     cpdef _on_content(self, tuple answer)
+    cpdef _refused(self, Transaction transaction)
     cpdef _conclude(self, state)

@@ -2,9 +2,10 @@
 
 Lives here: the order of commands (greeting, EHLO, STARTTLS, then one transaction after the other), what the server
 offers, and the rule that decides whether the content goes out: MAIL and DATA accepted, at least one recipient
-accepted, and none deferred, because a message must not reach some now and again all of them later. What the answers
+accepted, and none deferred, because a message must not reach some now and again all of them later. The content for a
+single recipient needs no such care, and goes out with the envelope where the server offers CHUNKING. What the answers
 mean for each recipient is gateway/relay/outcome.py; sockets, clocks and TLS are gateway/relay/connection.py.
-RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3207 (STARTTLS), 6152 (8BITMIME), 6531 (SMTPUTF8).
+RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 6152 (8BITMIME), 6531 (SMTPUTF8).
 
 This module is compiled (client.pxd has its types), and runs as plain Python, too.
 """
@@ -25,6 +26,9 @@ _READY, _ENVELOPE, _CONTENT = State.READY, State.ENVELOPE, State.CONTENT
 _RESET, _CLOSED = State.RESET, State.CLOSED
 _CONCLUDED = Event.CONCLUDED
 
+# Answers to BDAT by which a server, or a firewall in front of it, does not know the command: RFC 5321 §4.2.2, x0z.
+_BDAT_UNKNOWN = (500, 501, 502, 503, 504)
+
 
 class ClientSession:
     """One connection's SMTP dialogue.
@@ -42,12 +46,14 @@ class ClientSession:
         self.failed_at = Stage.IDLE  # what was due then
         self.detail = ""  # of the failure, for the log only
         self.answered: list[tuple[Stage, int]] = []  # codes outside transactions, for the caller to count and clear
+        self.bdat_unknown = False  # CHUNKING was offered, but the failure is that BDAT is not understood
         self._path = path
         self._timeouts = _timeouts(path)
         self._reader = ReplyReader()
         self._output: list[bytes] = []
         self._commands: list[str] = []  # of the envelope, when they go out one by one
         self._pipelining = False
+        self._chunking = False
         self._tls_active = False
 
     # --- the caller's side --------------------------------------------------------------------------------------------
@@ -94,9 +100,15 @@ class ClientSession:
         self.state = _ENVELOPE
         commands = [f"MAIL FROM:<{transaction.sender.email}>{self._mail_parameters(transaction)}\r\n"]
         commands += [f"RCPT TO:<{recipient.email}>\r\n" for recipient in transaction.recipients]
-        commands.append("DATA\r\n")
+        if self._chunking and transaction.fits_one_chunk():
+            transaction.chunked = transaction.content_sent = True
+            commands.append(f"BDAT {transaction.size} LAST\r\n")
+        else:
+            commands.append("DATA\r\n")
         self._commands = commands
         self._output.append(("".join(commands) if self._pipelining else commands[0]).encode())
+        if transaction.chunked:
+            self._output += transaction.chunks
 
     def quit(self) -> None:
         """Take leave of a session that is READY; BYE follows."""
@@ -111,8 +123,8 @@ class ClientSession:
     def fail(self, failure: Failure, detail: str) -> Event:
         """Give the session up: nothing more is sent, and a transaction under way stays without its last answer."""
         self.failed_at = self.stage
-        if self._output and self.state is _CONTENT and self.transaction is not None:
-            self.transaction.content_sent = False  # it is still in the output, and stays there
+        if self._output and self.transaction is not None and self.state in (_ENVELOPE, _CONTENT):
+            self.transaction.content_sent = False  # its end is still in the output, and stays there
         self.state = State.CLOSED
         self.failure = failure
         self.detail = detail
@@ -127,7 +139,9 @@ class ClientSession:
         answered = len(self.transaction.answers)
         if answered == 0:
             return Stage.MAIL
-        return Stage.DATA if answered > len(self.transaction.recipients) else Stage.RCPT
+        if answered <= len(self.transaction.recipients):
+            return Stage.RCPT
+        return Stage.END_OF_DATA if self.transaction.chunked else Stage.DATA
 
     @property
     def timeout(self) -> float:
@@ -190,6 +204,7 @@ class ClientSession:
             if tls in (UpstreamTls.REQUIRED, UpstreamTls.REQUIRED_INSECURE):
                 return self.fail(Failure.TLS, "STARTTLS is required and not offered")
         self._pipelining = self._path.enable_pipelining and "PIPELINING" in self.extensions
+        self._chunking = self._pipelining and self._path.enable_chunking and "CHUNKING" in self.extensions
         self.state = State.READY
         return Event.READY
 
@@ -205,19 +220,23 @@ class ClientSession:
         answers = transaction.answers
         code = answer[0]
         kind = code // 100
-        asked_for_data = len(answers) == len(self._commands) - 1
+        last = len(answers) == len(self._commands) - 1
+        if kind > 3:
+            transaction.content_sent = False  # whatever was sent, there is no transaction to take it in
         if code == 421:  # RFC 5321 §3.8: the server leaves; this is no verdict on the message
             return self.fail(Failure.LOST, _shown(answer))
-        if kind == (2 if asked_for_data else 3):
+        if kind == (2 if last and not transaction.chunked else 3):
             return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
         answers.append(answer)
-        if asked_for_data:
-            return self._on_data(transaction, answer)
+        if last:
+            return self._refused(transaction) if transaction.chunked else self._on_data(transaction, answer)
         if len(answers) > 1:
             if kind == 2:
                 transaction.accepted += 1
             elif kind == 4:
                 transaction.deferred = True
+            if transaction.content_sent:
+                self.state = _CONTENT
         return None if self._pipelining else self._next_command(transaction)
 
     def _next_command(self, transaction: Transaction) -> Event | None:
@@ -247,10 +266,22 @@ class ClientSession:
         code = answer[0]
         if code // 100 == 3:
             return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
+        if transaction.chunked and code in _BDAT_UNKNOWN:
+            transaction.content_sent = False
+            self.bdat_unknown = True
+            return self.fail(Failure.PROTOCOL, f"CHUNKING is offered, but BDAT answered: {_shown(answer)}")
         transaction.answers.append(answer)
         if code // 100 == 2:
             return self._conclude(_READY)  # the next MAIL needs no RSET
-        return self._conclude(_CLOSED if code == 421 else _RESET)
+        return self._conclude(_CLOSED) if code == 421 else self._refused(transaction)
+
+    def _refused(self, transaction: Transaction) -> Event:
+        """After a refusal RSET makes room for the next transaction, but not where the content came with it.
+
+        RFC 3030 §2 has the server discard it. Some read it as commands instead, and what they answer to these must not
+        be taken for answers to the next message.
+        """
+        return self._conclude(_CLOSED if transaction.chunked else _RESET)
 
     def _conclude(self, state: State) -> Event:
         self.state = state

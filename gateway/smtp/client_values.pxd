@@ -9,6 +9,7 @@ cdef class Transaction:
     cdef readonly bint eight_bit, smtputf8
     cdef readonly list answers
     cdef public int accepted
-    cdef public bint deferred, content_sent
+    cdef public bint deferred, chunked, content_sent
 
     cpdef bint content_may_follow(self)
+    cpdef bint fits_one_chunk(self)
