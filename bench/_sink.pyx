@@ -28,6 +28,7 @@ cdef class Sink(Server):
     refuse         {stage: (code, every)}: answer `code` to each `every`-th MAIL, RCPT, DATA or DOT
     drop_every     close without a reply after each so many final dots; 0: never
     reset_every    the same with a TCP reset
+    chunking       offer CHUNKING and take BDAT; what is said of DOT is true of the last BDAT then
     """
     cdef int epoll, listener, timer
     cdef Connection** connections
@@ -38,7 +39,7 @@ cdef class Sink(Server):
     cdef readonly int64_t bytes_read, connections_opened
 
     def __cinit__(self, int listener, int control, *, double delay=0, refuse=None, int64_t drop_every=0,
-                  int64_t reset_every=0):
+                  int64_t reset_every=0, bint chunking=True):
         self.listener, self.delay_ns = listener, <int64_t>(delay * 1e9)
         self.first_due = self.last_due = -1
         self.buffer = <char*>malloc(READ_BUFFER)

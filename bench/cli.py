@@ -101,6 +101,7 @@ def _add_sink(parser: argparse.ArgumentParser) -> None:
     )
     add("--drop", type=int, default=0, metavar="N", help="close without a reply after each N-th final dot")
     add("--reset", type=int, default=0, metavar="N", help="the same with a TCP reset")
+    add("--no-chunking", dest="chunking", action="store_false", help="do not offer CHUNKING (BDAT)")
     parser.set_defaults(bench_run=_sink)
 
 
@@ -202,5 +203,12 @@ def _sink(arguments: argparse.Namespace) -> int:
     host, _, port = arguments.listen.rpartition(":")
     refuse = parse_refusals(arguments.refuse)
     listener = listen(host.strip("[]") or "127.0.0.1", int(port))
-    serve(listener, delay=arguments.delay, refuse=refuse, drop_every=arguments.drop, reset_every=arguments.reset)
+    serve(
+        listener,
+        delay=arguments.delay,
+        refuse=refuse,
+        drop_every=arguments.drop,
+        reset_every=arguments.reset,
+        chunking=arguments.chunking,
+    )
     return 0

@@ -89,6 +89,7 @@ def _with(contender: Contender, label: str, workers: int = 1, logs: bool = True,
 
 
 REPORTS = _with(ACCEPT, "gateway", reports="1")
+BY_DATA = _with(RELAY, "gateway, DATA", chunking="0")
 TWO_WORKERS = _with(RELAY, "gateway, 2 workers", workers=2)
 UNCACHED = _with(ACCEPT, "gateway, uncached", policy="uncached")
 NO_HANDLER = _with(ACCEPT, "gateway, no handler", policy="none")
@@ -113,6 +114,8 @@ COSTS: tuple[Scenario, ...] = (
     Scenario("relay-100k", "accept and relay, 100 KiB", _PROXYING, size=100 << 10),
     Scenario("relay-5m", "accept and relay, 5 MiB", _PROXYING, size=5 << 20, connections=4, quick=False),
     Scenario("relay-1k-1000", "relay, 1,000 connections, 1 KiB", _PROXYING, connections=1000, quick=False),
+    Scenario("chunking", "relay, 1 KiB; with its envelope as one BDAT, and by DATA", (SMTP_SINK, RELAY, BY_DATA),
+             quick=False),
     Scenario("reports", "bounces and complaints, logged and dropped", (SMTP_SINK, REPORTS), corpus=True),
     Scenario("tls-1k", "relay, TLS, kept connections, 1 KiB", (RELAY, PROXY), baseline="postfix-proxy", tls=True),
     Scenario("workers", "relay, 1 and 2 workers", (SMTP_SINK, RELAY, TWO_WORKERS), quick=False),

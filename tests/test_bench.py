@@ -176,6 +176,45 @@ def test_the_sink_tells_repeated_altered_and_unmarked_messages(sink: SinkProcess
     assert sink.counts()["unmarked"] == before + 1
 
 
+def in_chunks(content: bytes, *sizes: int) -> bytes:
+    """A transaction whose content comes in chunks of these sizes and a last one with the rest."""
+    stream = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
+    for size in sizes:
+        stream += b"BDAT %d\r\n" % len(content[:size]) + content[:size]
+        content = content[size:]
+    return stream + b"BDAT %d LAST\r\n" % len(content) + content
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(0, 900), max_size=3), seed=st.integers())
+def test_the_sink_takes_chunks_at_any_split(sink: SinkProcess, sizes: list[int], seed: int) -> None:
+    run = secrets.randbits(64)
+    content = b"Subject: x\r\n\r\n" + b".\r\nBDAT 3\r\n" * 50
+    marked = _load.mark(run, 1, _load.body_hash(content)) + content
+    other = b"Subject: y\r\n\r\nby DATA\r\n"
+    stream = in_chunks(marked, *sizes) + envelope(_load.mark(run, 2, _load.body_hash(other)) + other)
+    chance = random.Random(seed)
+    cuts = sorted(chance.sample(range(len(stream)), 20))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    replies = dialogue(sink, pieces, 3 + len(sizes) + 4)
+    assert replies.count(b"250 2.0.0") == 2 + len(sizes)
+    assert sink.run(f"{run:016x}") == {"messages": 2, "unique": 2, "recipients": 2, "corrupt": 0}
+
+
+def test_the_sink_discards_a_chunk_that_is_for_nobody(sink: SinkProcess) -> None:
+    before = sink.counts()["messages"]
+    replies = dialogue(sink, [b"BDAT 6 LAST\r\nNOOP\r\nBDAT x\r\nNOOP\r\n"], 3)
+    assert [line[:3] for line in replies.splitlines()] == [b"220", b"503", b"501", b"250"]
+    assert sink.counts()["messages"] == before
+
+
+def test_the_sink_offers_chunking_unless_told_otherwise(sink: SinkProcess) -> None:
+    assert b"CHUNKING" in dialogue(sink, [b"EHLO x.example\r\n"], 7)
+    with SinkProcess("--no-chunking") as without:
+        assert b"CHUNKING" not in dialogue(without, [b"EHLO x.example\r\n"], 6)
+        assert b"500 " in dialogue(without, [b"BDAT 0 LAST\r\n"], 1)
+
+
 def test_an_empty_message_is_a_message(sink: SinkProcess) -> None:
     assert b"250 2.0.0" in dialogue(sink, [envelope(b"")], 4)
 

@@ -17,6 +17,10 @@ cdef enum:                      # where a refusal may be asked for
 cdef struct Connection:
     int fd
     bint in_data
+    bint chunked                # the content comes in chunks
+    bint in_chunk
+    bint last_chunk
+    size_t chunk_left           # octets of the chunk that are still to come
     int line_length
     char line[LINE]
     int recipients
@@ -35,11 +39,13 @@ cdef class Server:
     cdef int64_t refuse_every[4]
     cdef int64_t stage_count[4]
     cdef int64_t drop_every, reset_every
+    cdef bint chunking
     cdef Arrivals arrivals
     cdef readonly int64_t messages, recipients, connections_open, refused, dropped, unmarked
 
-    def __cinit__(self, *_sockets, refuse=None, int64_t drop_every=0, int64_t reset_every=0, **_delay):
-        self.drop_every, self.reset_every = drop_every, reset_every
+    def __cinit__(self, *_sockets, refuse=None, int64_t drop_every=0, int64_t reset_every=0, bint chunking=True,
+                  **_delay):
+        self.drop_every, self.reset_every, self.chunking = drop_every, reset_every, chunking
         for stage, (code, every) in (refuse or {}).items():
             at = ("MAIL", "RCPT", "DATA", "DOT").index(stage)
             self.refuse_code[at], self.refuse_every[at] = code, every
@@ -59,6 +65,8 @@ cdef class Server:
         """Take a command, or content; how many bytes were used."""
         cdef bint ended
         cdef size_t used
+        if c.in_chunk:
+            return self._chunk(c, p, n)
         if not c.in_data:
             return self._command(c, p, n)
         used = content_take(&c.content, p, n, &ended)
@@ -129,7 +137,7 @@ cdef class Server:
         if n < 5:
             self._say(c, b"500 5.5.2 what?\r\n")
         elif strncasecmp(line, b"MAIL", 4) == 0:
-            c.recipients = 0
+            self._forget(c)
             if not self._refuse(c, AT_MAIL):
                 self._say(c, b"250 2.1.0 Ok\r\n")
         elif strncasecmp(line, b"RCPT", 4) == 0:
@@ -138,16 +146,19 @@ cdef class Server:
                 self._say(c, b"250 2.1.5 Ok\r\n")
         elif strncasecmp(line, b"DATA", 4) == 0:
             self._start_data(c)
+        elif self.chunking and strncasecmp(line, b"BDAT ", 5) == 0:
+            self._start_chunk(c, line + 5, n - 5)
         elif strncasecmp(line, b"EHLO", 4) == 0:
-            self._say(c, b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE\r\n250-8BITMIME\r\n"
-                         b"250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n")
+            self._say(c, b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n")
+            self._say(c, b"250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n" if self.chunking
+                      else b"250 ENHANCEDSTATUSCODES\r\n")
         elif strncasecmp(line, b"QUIT", 4) == 0:
             self._say(c, b"221 2.0.0 Bye\r\n")
             self._flush(c)
             self._close(c)
         elif strncasecmp(line, b"RSET", 4) == 0 or strncasecmp(line, b"NOOP", 4) == 0 or (
                 strncasecmp(line, b"HELO", 4) == 0):
-            c.recipients = 0
+            self._forget(c)
             self._say(c, b"250 2.0.0 Ok\r\n")
         else:
             self._say(c, b"500 5.5.2 what?\r\n")
@@ -160,11 +171,47 @@ cdef class Server:
             content_start(&c.content)
             self._say(c, b"354 Go on\r\n")
 
+    cdef void _start_chunk(self, Connection* c, const char* argument, size_t n) noexcept nogil:
+        """BDAT: a number of octets, perhaps LAST (RFC 3030 §2). The octets follow whatever is thought of them."""
+        cdef size_t octets = 0, i = 0
+        while i < n and i < 15 and c'0' <= argument[i] <= c'9':
+            octets = 10 * octets + <size_t>(argument[i] - c'0')
+            i += 1
+        if i == 0:
+            self._say(c, b"501 5.5.4 how many?\r\n")
+            return
+        if not c.chunked:
+            c.chunked = True
+            content_start(&c.content)
+        c.in_chunk, c.chunk_left = True, octets
+        c.last_chunk = n - i >= 5 and strncasecmp(argument + i, b" LAST", 5) == 0
+        self._chunk(c, argument, 0)
+
+    cdef size_t _chunk(self, Connection* c, const char* p, size_t n) noexcept nogil:
+        """Take content up to the end of the chunk; how many bytes were used."""
+        cdef size_t used = min(n, c.chunk_left)
+        if used and c.recipients:
+            content_add(&c.content, p, used)
+        c.chunk_left -= used
+        if c.chunk_left == 0:
+            c.in_chunk = False
+            if c.recipients == 0:
+                self._say(c, b"503 5.5.1 No valid recipients\r\n")
+            elif c.last_chunk:
+                self._message(c)
+            else:
+                self._say(c, b"250 2.0.0 Ok\r\n")
+        return used
+
+    cdef void _forget(self, Connection* c) noexcept nogil:
+        c.recipients = 0
+        c.chunked = False
+
     # -------------------------------------------------------------------------------------------- messages
 
     cdef void _message(self, Connection* c) noexcept nogil:
         cdef Mark* mark = &c.content.mark
-        c.in_data = False
+        c.in_data = c.chunked = False
         self.messages += 1
         self.recipients += c.recipients
         if mark.found:
