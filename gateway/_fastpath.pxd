@@ -1,7 +1,7 @@
 # What the other compiled modules call in _fastpath as C. What these classes are is told where they are implemented:
-# fastpath/counters.pxi and fastpath/framing.pxi.
+# fastpath/counters.pxi, fastpath/framing.pxi and fastpath/sockets.pxi.
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef union Word:
     int64_t i
@@ -60,3 +60,35 @@ cdef class Framer:
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE
     cpdef start_body(self, Py_ssize_t max_size, Py_ssize_t max_line)
     cpdef next_body(self)
+
+cpdef tuple accept(int fd)
+cpdef tuple local_address(int fd)
+cpdef bytes receive(int fd)
+cpdef Py_ssize_t send(int fd, bytes data) except -1
+cpdef Py_ssize_t send_chunks(int fd, list chunks, Py_ssize_t start) except -1
+cpdef int shut_down(int fd) except -1
+cpdef void close(int fd)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+cdef enum:
+    MOST_EVENTS = 256  # of one call of epoll_wait
+
+cdef class Epoll:
+    cdef int fd  # -1 once closed
+    cdef int ready  # how many of `events` the last wait() filled in
+    cdef epoll_event events[MOST_EVENTS]
+
+    cpdef watch(self, int fd, bint read, bint write, bint known)
+    cpdef forget(self, int fd)
+    cpdef int wait(self) except -1
+    cpdef int descriptor(self, int place) except -1
+    cpdef bint readable(self, int place) except -1
+    cpdef bint writable(self, int place) except -1
+    cdef int check(self, int place) except -1
+    cpdef close(self)

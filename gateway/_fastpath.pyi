@@ -284,3 +284,55 @@ class CounterPage:
     def get_float(self, slot: int) -> float: ...
     def observe(self, histogram: HistogramSlot, value: float) -> None:
         """Count `value` (in the histogram's base unit: seconds) under the first bound that is not below it."""
+
+# --- sockets.pxi ------------------------------------------------------------------------------------------
+# fd is a non-blocking TCP socket. Everything raises OSError where the socket is broken; having to wait is no error.
+
+def accept(fd: int) -> tuple[int, tuple[str, int]] | None:
+    """(descriptor, peer's host and port) of the next connection that waits at a listening socket; None: there is none.
+
+    The new socket does not block and is not inherited by other programs. A host is without scope.
+    """
+
+def local_address(fd: int) -> tuple[str, int]:
+    """Host and port of this end."""
+
+def receive(fd: int) -> bytes | None:
+    """What has arrived, at most 256 KiB; b"": the peer has closed its side; None: nothing yet."""
+
+def send(fd: int, data: bytes) -> int:
+    """How many octets the kernel took."""
+
+def send_chunks(fd: int, chunks: list[bytes], start: int) -> int:
+    """The same for many chunks, of the first without `start` octets. More than 1,024 chunks are never taken at once."""
+
+def shut_down(fd: int) -> None:
+    """Tells the peer that nothing more will come; it may still send."""
+
+def close(fd: int) -> None:
+    """Gives the descriptor back."""
+
+@final
+class Epoll:
+    """Tells which of many sockets can be read or written, for as long as they can (level-triggered).
+
+    A closed socket is forgotten unless another process has it, too.
+    """
+
+    def __new__(cls) -> Self: ...
+    def fileno(self) -> int:
+        """Readable while wait() has something to tell."""
+    def watch(self, fd: int, read: bool, write: bool, known: bool) -> None:
+        """Look out for these (one of them at least). known: fd is being watched already."""
+    def forget(self, fd: int) -> None:
+        """Watch it no more."""
+    def wait(self) -> int:
+        """How many sockets are ready now, at most 256; does not wait. The calls below are about these."""
+    def descriptor(self, place: int) -> int:
+        """The descriptor of the socket in this place, from 0."""
+    def readable(self, place: int) -> bool:
+        """Reading will bring data, the end, or an error."""
+    def writable(self, place: int) -> bool:
+        """Writing will find room or an error."""
+    def close(self) -> None:
+        """Watches nothing any more."""

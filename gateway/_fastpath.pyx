@@ -19,3 +19,4 @@ include "fastpath/report_fields.pxi"  # the fields of reports as text, and which
 include "fastpath/report.pxi"    # scan_report: is a message a bounce or a feedback report, and what does it say
 include "fastpath/json.pxi"      # fill_gaps: values put into a JSON object that is always the same
 include "fastpath/counters.pxi"  # CounterPage: counters, gauges and histograms in shared memory
+include "fastpath/sockets.pxi"  # accept, receive, send…, Epoll: sockets that never block

@@ -8,9 +8,11 @@ from gateway.reception cimport Reception
 from gateway.roster cimport Roster
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
+from gateway.streams cimport Poller, Protocol, Stream
 
 cdef class ListenerHost:
-    cdef readonly object services, contexts, loop
+    cdef readonly object services, contexts
+    cdef readonly Poller poller
     cdef readonly Outbox outbox
     cdef readonly Roster roster
     cdef readonly tuple local_address
@@ -24,9 +26,10 @@ cdef class ListenerHost:
     cpdef opened(self, Connection connection)
     cpdef lost(self, Connection connection)
 
-cdef class Connection:
+cdef class Connection(Protocol):
     cdef ListenerHost _host
-    cdef object _loop, _transport, _linger, _params, _tls_task
+    cdef Poller _poller
+    cdef object _transport, _linger, _params, _tls_task
     cdef CounterPage _page
     cdef LogWriter _logs
     cdef Outbox _outbox
@@ -34,9 +37,12 @@ cdef class Connection:
     cdef double _timeout, _last_read
     cdef bint _closing, _eof, _in_outbox, _reading_paused, _writing_paused
 
-    cpdef connection_made(self, transport)
+    cpdef begin(self, Stream stream)
     cpdef data_received(self, bytes data)
+    cpdef bint eof_received(self) except? False
     cpdef connection_lost(self, exc)
+    cpdef pause_writing(self)
+    cpdef resume_writing(self)
     cpdef check_idle(self, double now)
     cpdef _advance(self)
     cpdef _flush(self)

@@ -1,4 +1,4 @@
-"""One client's TCP connection: bytes between the socket and the session, time-outs, the TLS upgrade, closing; and the
+"""One client's TCP connection: bytes between the stream and the session, time-outs, the TLS upgrade, closing; and the
 listener it came to.
 
 No SMTP and no policy: those are the session's and the reception's. This module is compiled (connection.pxd has its
@@ -27,6 +27,7 @@ from gateway.services import Services
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.terms import Terms
+from gateway.streams import Poller, Protocol, Stream
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +60,13 @@ class ListenerHost:
         contexts: tls.ServerContexts,
         roster: Roster,
         outbox: Outbox,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
     ) -> None:
         self.services = services
         self.contexts = contexts
         self.roster = roster
         self.outbox = outbox
-        self.loop = loop
+        self.poller = poller
         # of all connections; None where each may have another
         self.local_address = None if ipaddress.ip_address(bound_to[0].partition("%")[0]).is_unspecified else bound_to
         self._params = ParamsTable(listener)
@@ -74,9 +75,9 @@ class ListenerHost:
         self._open = 0
         self._max_connections = max_connections
 
-    def connection(self) -> asyncio.Protocol:
-        """The protocol of a new connection."""
-        return cast(asyncio.Protocol, Connection(self))
+    def accepted(self, stream: Stream) -> None:
+        """Takes a new connection on, or turns it away."""
+        Connection(self, stream).begin(stream)
 
     def terms_for(self, endpoints: Endpoints) -> Terms:
         """The listener's terms for a connection between these endpoints."""
@@ -109,16 +110,16 @@ class ListenerHost:
         self.roster.remove(connection)
 
 
-class Connection:
-    """The asyncio protocol of one connection."""
+class Connection(Protocol):
+    """One connection: the protocol of its stream, then of asyncio's transport if it is secured."""
 
-    def __init__(self, host: ListenerHost) -> None:
+    def __init__(self, host: ListenerHost, stream: Stream) -> None:
         self._host = host
-        self._loop = host.loop
+        self._poller = host.poller
         self._outbox = host.outbox
         self._page: CounterPage = host.services.page
         self._logs = host.services.logs
-        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
+        self._transport: Stream | asyncio.Transport = stream
         self._reception: Reception | None = None
         self._timeout = 0.0
         self._linger: asyncio.TimerHandle | None = None  # until the connection is reset
@@ -131,17 +132,13 @@ class Connection:
         self._reading_paused = False
         self._writing_paused = False
 
-    # -- called by the event loop -------------------------------------------------------------------------------------
+    # -- called by the listener and the event loop -------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+    def begin(self, stream: Stream) -> None:
+        """Starts the session, or turns the client away."""
+        stream.set_protocol(self)
         self._page.add(_OPENED)
-        peer = transport.get_extra_info("peername")
-        local = self._host.local_address or transport.get_extra_info("sockname")
-        if not peer or not local:  # gone before it was accepted
-            self._transport.abort()
-            return
-        endpoints = Endpoints(peer, local)
+        endpoints = Endpoints(stream.peer, self._host.local_address or stream.local_address())
         terms = self._host.terms_for(endpoints)
         params = self._params = terms.params
         refusal = self._host.admission(params)
@@ -151,7 +148,7 @@ class Connection:
         self._page.add(_OPEN)
         self._host.opened(self)
         self._timeout = params.client_timeout
-        self._last_read = self._loop.time()
+        self._last_read = self._poller.time()
         self._reception = Reception(self._host.services, terms, endpoints, self._advance)
         self._reception.start()
         self._flush()
@@ -163,12 +160,12 @@ class Connection:
         if self._tls_task is not None:  # clear text behind STARTTLS; reading is paused, so this should never happen
             self.abort()
             return
-        self._last_read = self._loop.time()
+        self._last_read = self._poller.time()
         reception.session.receive_data(data)
         self._advance()
 
     def eof_received(self) -> bool:
-        """A client may close its side while it waits for the last reply."""
+        # a client may close its side while it waits for the last reply
         self._eof = True
         reception = self._reception
         waits = reception is not None and reception.session.awaiting is not None and not self._closing
@@ -187,7 +184,6 @@ class Connection:
             self._reception = None
 
     def pause_writing(self) -> None:
-        """The client does not read its replies: stop reading its commands."""
         self._writing_paused = True
         self._pause_or_resume()
 
@@ -215,8 +211,9 @@ class Connection:
 
     def abort(self) -> None:
         """Drops the connection."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._tls_task is not None:
+            self._tls_task.cancel()
+        self._transport.abort()
 
     # -- the session's progress ---------------------------------------------------------------------------------------
 
@@ -229,7 +226,8 @@ class Connection:
         if tls_requested is not None:
             self._transport.pause_reading()  # what comes next is the handshake's
             self.write_out()
-            self._tls_task = self._loop.create_task(self._start_tls(reception))
+            assert isinstance(self._transport, Stream)  # the session offers STARTTLS in clear only
+            self._tls_task = self._poller.loop.create_task(self._start_tls(self._transport))
         elif not self._closing:
             if self._host.roster.draining:
                 self.drain()
@@ -269,15 +267,15 @@ class Connection:
             else:
                 self._transport.resume_reading()
 
-    async def _start_tls(self, reception: Reception) -> None:
+    async def _start_tls(self, stream: Stream) -> None:
         assert self._params is not None
+        loop = self._poller.loop
         try:
             context = self._host.contexts.context(self._params)
-            transport = await self._loop.start_tls(
-                self._transport,
-                cast(asyncio.Protocol, self),
-                context,
-                server_side=True,
+            await loop.connect_accepted_socket(
+                lambda: cast(asyncio.Protocol, self),  # event loops ask for the methods only
+                stream.detach(),
+                ssl=context,
                 ssl_handshake_timeout=self._timeout,
                 ssl_shutdown_timeout=LINGER,
             )
@@ -286,15 +284,19 @@ class Connection:
             self._page.add(_TLS_FAILED)
             log.info("TLS handshake failed: %s", type(error).__name__)
             self._tls_task = None
-            self._transport.abort()
+            stream.abort()
             self.connection_lost(None)  # nobody else calls it during a handshake
-            return
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Called by asyncio after the handshake."""
         self._tls_task = None
-        if transport is None or self._reception is None:
+        self._transport = transport
+        reception = self._reception
+        if reception is None:
+            transport.abort()
             return
         self._page.add(_TLS_OK)
-        self._transport = transport
-        self._last_read = self._loop.time()
+        self._last_read = self._poller.time()
         reception.tls_started(*tls.shown_names(transport.get_extra_info("cipher")))
         self._advance()
 
@@ -326,4 +328,4 @@ class Connection:
             self._transport.close()
             return
         self._transport.write_eof()
-        self._linger = self._loop.call_later(LINGER, self._transport.close)
+        self._linger = self._poller.loop.call_later(LINGER, self._transport.abort)

@@ -15,7 +15,7 @@ import time
 
 import uvloop
 
-from gateway import metrics, tls
+from gateway import metrics, streams, tls
 from gateway.config import Listener
 from gateway.connection import ListenerHost
 from gateway.context import EX_CONFIG, WorkerContext
@@ -26,12 +26,12 @@ from gateway.policy.engine import Policy, PolicyProblems
 from gateway.relay.relay import Relay
 from gateway.roster import Roster
 from gateway.services import Services
+from gateway.streams import Poller
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 1.0  # seconds between two of them, and between two looks for idle clients
 LOG_CLOSE_TIMEOUT = 10.0  # seconds to get the last records onto the disk
-BACKLOG = 1024  # connections that wait to be accepted; the kernel caps it at net.core.somaxconn
 
 # Sessions leave no cycles behind when they end in order, so looking for some after every 700 objects is a waste.
 GC_THRESHOLDS = (20_000, 20, 20)
@@ -67,7 +67,8 @@ class Worker:
         policy = Policy.load(context.source, epoch=context.epoch, page=context.page)
         logs = LogWriter(policy.config.local_logs, context.page, policy.log_filter, call_soon=loop.call_soon_threadsafe)
         hostname = socket.gethostname()
-        self._outbox = Outbox(loop.call_soon)
+        self._poller = Poller(loop)
+        self._outbox = Outbox(self._poller.call_soon)
         self._services = Services(
             policy=policy,
             relay=Relay(loop, context.page, hostname),
@@ -83,8 +84,8 @@ class Worker:
         """Serves until SIGTERM, then drains."""
         context = self._context
         self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        servers = [
-            await self._loop.create_server(self._host(listener, sock).connection, sock=sock, backlog=BACKLOG)
+        listeners = [
+            streams.Listener(self._poller, sock, self._host(listener, sock).accepted)
             for listener, sock in context.listeners
         ]
         self._beat(self._loop.time())
@@ -93,8 +94,8 @@ class Worker:
         gc.set_threshold(*GC_THRESHOLDS)
         context.enter(State.READY)
         await self._stop.wait()
-        for server in servers:
-            server.close()  # at once: no connection is accepted from here on
+        for listener in listeners:
+            listener.close()  # at once: no connection is accepted from here on
         context.enter(State.DRAINING)
         await self._drain(context.drain_timeout)
         return 0
@@ -109,7 +110,7 @@ class Worker:
             self._contexts,
             self._roster,
             self._outbox,
-            self._loop,
+            self._poller,
         )
 
     def _beat(self, due: float) -> None:

@@ -23,10 +23,10 @@ MAX_LINES = 500  # no file may grow beyond it; 400 is what to aim at
 IMPORTERS = {
     "lupa": {"policy/runtime.py"},
     "uvloop": {"worker.py", "sink.py"},
-    "asyncio": {"connection.py", "worker.py", "sink.py", "admin.py", "relay"},
+    "asyncio": {"connection.py", "streams.py", "worker.py", "sink.py", "admin.py", "relay"},
     "aiohttp": {"admin.py"},
     "socket": {
-        "worker.py", "admin.py", "supervisor.py", "listening.py", "context.py", "relay/resolver.py",
+        "worker.py", "admin.py", "supervisor.py", "listening.py", "context.py", "streams.py", "relay/resolver.py",
         "policy/listener.py", "logs/identity.py",  # for gethostname() alone
     },
     "ssl": {"tls.py", "connection.py", "relay"},
@@ -80,7 +80,7 @@ def test_cython_lint_finds_nothing():
 @pytest.mark.parametrize("module", ["gateway._fastpath", "relay_gateway_bench._load", "relay_gateway_bench._sink"])
 def test_stubs_say_what_the_compiled_modules_have(module, tmp_path):
     allowed = tmp_path / "allowed"  # what Cython adds to every module
-    allowed.write_text(".*\\.__(reduce|setstate)_cython__\n.*\\.__test__\n")
+    allowed.write_text(".*\\.__(reduce|setstate)_cython__\n.*\\.__(test|pyx_capi)__\n")
     run_tool(
         sys.executable, "-m", "mypy.stubtest", "--allowlist", str(allowed), "--ignore-unused-allowlist", module
     )  # fmt: skip
