@@ -1,7 +1,10 @@
 # The C types of message.py, which is compiled with them.
 
 cdef class Message:
-    cdef public object id, sender, meta, received_at, attempts
+    cdef public str id
+    cdef public object sender, attempts
+    cdef public dict meta
+    cdef public double received_at
     cdef public list recipients
     cdef public Py_ssize_t size
     cdef public bint eight_bit
@@ -11,4 +14,5 @@ cdef class Message:
 
     cpdef prepend(self, bytes header)
     cpdef list wire_chunks(self)
-    cpdef queue_name(self, recipient=*)
+    cpdef str queue_name(self, recipient=*)
+    cdef str _name(self, str key)

@@ -78,7 +78,7 @@ class Message:
 
     def prepend(self, header: bytes) -> None:
         """Puts header fields, complete with CRLF, in front. Costs nothing per octet of the content."""
-        if header[:1] in (b".", b"") or not header.endswith(b"\r\n"):
+        if header.startswith(b".") or not header.endswith(b"\r\n"):
             raise ValueError("not a header field")
         self._prepended.insert(0, header)
         self._content = self._fields = None

@@ -52,7 +52,14 @@ def test_a_code_that_is_none_becomes_451(code):
         (550, "4.1.1 no such user", ("", "no such user")),
         (550, "5.1 no such user", ("", "5.1 no such user")),
         (550, "5.1.1000 no such user", ("", "5.1.1000 no such user")),
+        (550, "5.1.1x no such user", ("", "5.1.1x no such user")),
+        (550, "5.1.1.1 no such user", ("", "5.1.1.1 no such user")),
+        (550, "5..1 no such user", ("", "5..1 no such user")),
+        (550, "55.1.1 no such user", ("", "no such user")),
+        (550, "5.1.", ("", "5.1.")),
+        (550, "", ("", "")),
         (250, "2.0.0", ("2.0.0", "")),
+        (250, "2.100.999 ", ("2.100.999", "")),
     ],
 )
 def test_an_enhanced_code_is_split_off_where_it_is_one_of_the_replys_class(code, line, split):

@@ -25,8 +25,9 @@ _REPLIES = {
     for digit in range(2, 6)
 }
 _INVALID = {stage: metrics.UPSTREAM_REPLIES.slot(stage.value, "invalid") for stage in _COUNTED}
+# by the reply's first digit; no reply starts with 0 or 1
 _MAIL, _RCPT, _DATA, _END_OF_DATA = (
-    {code: _REPLIES[stage, code // 100] for code in range(200, 600)}
+    [_REPLIES.get((stage, digit), 0) for digit in range(6)]
     for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.END_OF_DATA)
 )
 
@@ -34,14 +35,15 @@ _MAIL, _RCPT, _DATA, _END_OF_DATA = (
 def count_transaction(page: CounterPage, transaction: Transaction) -> None:
     """The answers of a transaction, complete or not."""
     recipients = len(transaction.recipients)
-    for place, (code, _) in enumerate(transaction.answers):
+    for place, answer in enumerate(transaction.answers):
         if place == 0:
             slots = _MAIL
         elif place <= recipients:
             slots = _RCPT
         else:
             slots = _DATA if place == recipients + 1 and not transaction.chunked else _END_OF_DATA
-        page.add(slots[code])
+        code = answer[0]
+        page.add(slots[code // 100])
 
 
 def count_others(page: CounterPage, answered: Iterable[tuple[Stage, int]]) -> None:

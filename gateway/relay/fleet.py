@@ -19,7 +19,9 @@ from gateway.config import EgressPath, Host, SmtpFleet, site_name
 from gateway.outbox import Outbox
 from gateway.relay import counting, outcome
 from gateway.relay.connection import Connection
+from gateway.relay.counting import count_transaction
 from gateway.relay.job import Job
+from gateway.relay.outcome import concluded, unsendable
 from gateway.relay.resolver import Resolver
 from gateway.smtp import replies
 from gateway.smtp.client_values import Transaction
@@ -110,6 +112,8 @@ class Fleet:
 
     def next_waiting(self, member: Member) -> Job | None:
         """The job that has waited longest for this member or any other."""
+        if not self._waiting:
+            return None
         for index, job in enumerate(self._waiting):
             if member not in job.tried:
                 del self._waiting[index]
@@ -266,10 +270,10 @@ class Member:
             self._spare(connection)
 
     def transaction_concluded(self, connection: Connection, transaction: Transaction) -> None:
-        counting.count_transaction(self._fleet.page, transaction)
+        count_transaction(self._fleet.page, transaction)
         job = self.connections[connection]
         assert job is not None
-        job.settle(outcome.concluded(transaction))
+        job.settle(concluded(transaction))
         if not job.finished():
             if connection.ready():
                 self._begin(connection, job)
@@ -300,7 +304,7 @@ class Member:
         """Start the job's next transaction; False when the member cannot take the message and the job is reported."""
         self.connections[connection] = job
         job.connection = connection
-        refusals = outcome.unsendable(job.batch, connection.session)
+        refusals = unsendable(job.batch, connection.session)
         if refusals is None:
             connection.begin(job.next_transaction(self._fleet.path.max_recipients_per_batch))
             return True
@@ -337,6 +341,6 @@ class Member:
         if connection.source_address is not None:
             page.add(counting.OPEN, -1)
         if connection.transaction is not None:
-            counting.count_transaction(page, connection.transaction)
+            count_transaction(page, connection.transaction)
         if job is not None:  # an idle connection may be closed by either side at any time
             counting.count_failure(page, connection.session)

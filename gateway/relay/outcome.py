@@ -63,9 +63,8 @@ def concluded(transaction: Transaction) -> list[RecipientOutcome]:
     if answers[0][0] // 100 != 2:
         verdict = _refusal(answers[0], f"MAIL FROM:<{transaction.sender.email}>\r\n")
         return [RecipientOutcome(recipient, *verdict) for recipient in recipients]
-    rcpt_answers = answers[1 : len(recipients) + 1]
     if transaction.deferred:
-        return _deferred(transaction, rcpt_answers)
+        return _deferred(transaction)
     sent = transaction.chunked or len(answers) == len(recipients) + 3
     return _with_verdict(transaction, _verdict(answers[-1], _last_command(transaction) if sent else "DATA\r\n"))
 
@@ -99,10 +98,10 @@ def _with_verdict(transaction: Transaction, verdict: _Verdict) -> list[Recipient
     return outcomes
 
 
-def _deferred(transaction: Transaction, rcpt_answers: list[Answer]) -> list[RecipientOutcome]:
+def _deferred(transaction: Transaction) -> list[RecipientOutcome]:
     not_sent = Response.from_reply(replies.UPSTREAM_NOT_SENT)
     result = []
-    for recipient, answer in zip(transaction.recipients, rcpt_answers, strict=True):
+    for recipient, answer in zip(transaction.recipients, transaction.answers[1:], strict=False):  # the rest is DATA's
         response = not_sent
         if answer[0] // 100 == 4:
             response = _rcpt_refusal(recipient, answer)[1]

@@ -1,5 +1,7 @@
 # The C types of replies.py, which is compiled with them.
 
+import cython
+
 cdef class Reply:
     cdef readonly int code
     cdef readonly str enhanced, text
@@ -9,3 +11,11 @@ cdef class Reply:
 
 
 cpdef bytes _wire(int code, str enhanced, str text)
+
+
+@cython.locals(end=Py_ssize_t)
+cpdef tuple split_enhanced(int code, str line)
+
+
+@cython.locals(numbers=int, digits=int, place=Py_ssize_t, letter=Py_UCS4)
+cdef Py_ssize_t _enhanced_code_end(str line)

@@ -6,11 +6,8 @@ is the same word in the log record, the metric's `reason` label and the document
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from functools import lru_cache
-
-_ENHANCED_CODE = re.compile(r"([0-9]{1,3})\.[0-9]{1,3}\.[0-9]{1,3}\Z")
 
 
 class Reason(StrEnum):
@@ -120,20 +117,31 @@ def _printable(line: str) -> str:
 
 def split_enhanced(code: int, line: str) -> tuple[str, str]:
     """("5.1.1", "rest") out of "5.1.1 rest"; ("", line) where there is no enhanced code of the reply's class."""
-    word, _, rest = line.partition(" ")
-    status_class = _status_class(word)
-    if status_class is None:
+    end = _enhanced_code_end(line)
+    if end == 0:
         return "", line
-    if status_class == code // 100:
-        return word, rest
+    rest = line[end + 1 :]
+    if line[1] == "." and ord(line[0]) - 0x30 == code // 100:
+        return line[:end], rest
     return "", rest  # a class that contradicts the code would mislead the client (RFC 2034 §4)
 
 
-@lru_cache(maxsize=256)  # upstreams say the same few with every message
-def _status_class(word: str) -> int | None:
-    """The class of an enhanced code, which is its first number; None where the word is none."""
-    match = _ENHANCED_CODE.match(word)
-    return None if match is None else int(match[1])
+def _enhanced_code_end(line: str) -> int:
+    """The length of the word at a line's start where it is an enhanced code (RFC 3463 §2): three numbers of up to three
+    digits, with dots between them. 0 where it is none.
+    """
+    numbers, digits = 1, 0
+    for place in range(len(line)):
+        letter = line[place]
+        if "0" <= letter <= "9" and digits < 3:
+            digits += 1
+        elif digits == 0:
+            return 0
+        elif letter == "." and numbers < 3:
+            numbers, digits = numbers + 1, 0
+        else:
+            return place if letter == " " and numbers == 3 else 0
+    return len(line) if numbers == 3 and digits else 0
 
 
 def greeting(hostname: str, banner: str) -> Reply:

@@ -2,6 +2,8 @@
 
 import cython
 
+from gateway.smtp.replies cimport split_enhanced
+
 cdef class Response:
     cdef readonly int code
     cdef readonly str enhanced, content, command
@@ -10,11 +12,11 @@ cdef class ReplyReader:
     cdef readonly bytes pending
     cdef readonly str malformed
 
-    @cython.locals(buffer=bytes, answers=list, start=Py_ssize_t, end=Py_ssize_t, code=int)
+    @cython.locals(buffer=bytes, answers=list, octets="const char *", start=Py_ssize_t, end=Py_ssize_t, code=int)
     cpdef list read(self, bytes data)
 
 
-@cython.locals(code=int, octets=bytes, text=str)
+@cython.locals(code=int, octets=bytes, end=Py_ssize_t, text=str)
 cpdef Response response_to(str command, tuple answer)
 
 

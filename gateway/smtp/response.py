@@ -53,7 +53,10 @@ class Response:
 def response_to(command: str | None, answer: Answer) -> Response:
     """The readable form of what an upstream answered to `command`."""
     code, octets = answer
-    text = octets[4:].decode("utf-8", "replace").rstrip("\r\n")
+    end = len(octets)
+    while end > 4 and octets[end - 1] in b"\r\n":
+        end -= 1
+    text = octets[4:end].decode("utf-8", "replace")
     if "\n" not in text:
         enhanced, text = split_enhanced(code, text)
     else:
@@ -78,20 +81,22 @@ class ReplyReader:
         """The replies that are complete with this piece of what the server sent."""
         buffer = self.pending + data if self.pending else data
         answers: list[Answer] = []
+        octets = buffer  # compiled: a C pointer, of which a slice costs a quarter
         start = 0
         while start < len(buffer):
             code = _code_of_last_line(buffer, start)
             end = _line_end(buffer, start)
             if code and end:  # nearly every reply: one line with a text
-                answers.append((code, buffer[start:end]))
+                answers.append((code, octets[start:end]))
             elif match := _REPLY.match(buffer, start):
                 end = match.end()
                 answers.append((int(match[1]), match[0]))
             else:
                 break
             start = end
-        self.pending = buffer[start:]
-        if self.pending:
+        self.pending = b""
+        if start < len(buffer):
+            self.pending = buffer[start:]
             self._examine_pending()
         return answers
 

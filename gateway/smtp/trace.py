@@ -18,7 +18,7 @@ from gateway._fastpath import count_fields
 MAX_HOPS = 100  # RFC 5321 §6.3: a large threshold, at least 100 Received headers
 PRODUCT = "relay-gateway"
 _FOLD = 75  # octets of base64 on a line
-_MARKER = {"_@_": "\\_/"}  # tells a supplemental header from anybody else's X- header
+_MARKER, _MARK = "_@_", "\\_/"  # tells a supplemental header from anybody else's X- header
 
 
 def received_from(client: str, peer: str, hostname: str, local: str, protocol: str, tls: str) -> str:
@@ -55,14 +55,14 @@ def supplemental(name: str, recipients: list[str], meta: dict[str, Any], carried
 
     carried: names of metadata to carry along; missing ones are left out.
     """
-    content: dict[str, Any] = {**_MARKER, "recipient": recipients[0] if len(recipients) == 1 else recipients}
-    for key in carried:
-        if key in meta:
-            content[key] = meta[key]
-    encoded = b2a_base64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), newline=False)
+    content: dict[str, Any] = {_MARKER: _MARK, "recipient": recipients[0] if len(recipients) == 1 else recipients}
+    if carried:
+        content |= {key: meta[key] for key in carried if key in meta}
+        content = dict(sorted(content.items()))
+    encoded = b2a_base64(orjson.dumps(content), newline=False)
     if len(encoded) > _FOLD:
         encoded = b"\r\n\t".join([encoded[i : i + _FOLD] for i in range(0, len(encoded), _FOLD)])
-    return name.encode() + b": " + encoded + b"\r\n"
+    return b"".join([name.encode(), b": ", encoded, b"\r\n"])
 
 
 def hops(chunks: list[bytes]) -> int:
