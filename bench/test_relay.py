@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.config import EgressPath, Host, QueueConfig, SmtpFleet, UpstreamTls
+from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet, UpstreamTls
 from gateway.relay.handover import Batch, HandOver, Status
 from gateway.relay.relay import Relay
 from gateway.smtp.address import parse_address
@@ -102,10 +102,11 @@ def test_a_message_from_hand_over_to_done(benchmark) -> None:
     relay = Relay(loop, CounterPage(bytearray(metrics.page_size())), "gw.example")
     queue = QueueConfig(protocol=SmtpFleet((Host("up", "127.0.0.1", 25),)))
     path = EgressPath(enable_tls=UpstreamTls.DISABLED, max_deliveries_per_connection=2**60)
+    destination = Destination(queue, path)
     done: list[HandOver] = []
 
     def hand_over() -> None:
-        relay.hand_over(Batch("id", SENDER, RECIPIENTS, CHUNKS, 1027), queue, path, 60.0, done.append)
+        relay.hand_over(Batch("id", SENDER, RECIPIENTS, CHUNKS, 1027), destination, 60.0, done.append)
 
     hand_over()
     loop.run()

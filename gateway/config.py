@@ -230,6 +230,16 @@ class EgressPath:
     refresh_interval: float = 60.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Destination:
+    """How mail of a queue travels, and how to talk to who is there. Each is only equal to itself: comparing two
+    configurations by value would cost more than all else that is done to find a fleet.
+    """
+
+    queue: QueueConfig
+    path: EgressPath
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig:
     """Everything a policy declared at its top level and in `init`."""

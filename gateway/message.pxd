@@ -1,8 +1,11 @@
 # The C types of message.py, which is compiled with them.
 
+from gateway.smtp.address cimport EnvelopeAddress
+
 cdef class Message:
     cdef public str id
-    cdef public object sender, attempts
+    cdef public EnvelopeAddress sender
+    cdef public object attempts
     cdef public dict meta
     cdef public double received_at
     cdef public list recipients
@@ -14,5 +17,5 @@ cdef class Message:
 
     cpdef prepend(self, bytes header)
     cpdef list wire_chunks(self)
-    cpdef str queue_name(self, recipient=*)
+    cpdef str queue_name(self, EnvelopeAddress recipient=*)
     cdef str _name(self, str key)

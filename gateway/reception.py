@@ -276,7 +276,7 @@ class Reception(Observer):
 
     def _reply(self, reply: Reply) -> None:
         if self._transaction is not None:
-            self._page.observe(_MESSAGE_DURATION, self._transaction.seconds)
+            self._page.observe(_MESSAGE_DURATION, self._transaction.seconds())
         self.session.reply(reply)
         self._message = None
         self._transaction = None

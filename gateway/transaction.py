@@ -11,15 +11,12 @@ This module is compiled (transaction.pxd has its types), and runs as plain Pytho
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable
 
 from gateway import metrics
-from gateway.config import BatchHandling, EgressPath, LineEndings, ListenerParams, QueueConfig
+from gateway.config import BatchHandling, Destination, LineEndings, ListenerParams
 from gateway.decision import RELAY, Decision, fate
-from gateway.logs import records
-from gateway.logs.identity import new_message_id
+from gateway.logs import identity, records
 from gateway.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.recognition import NOTHING, Recognition, count, recognise
@@ -49,20 +46,28 @@ class SessionFacts:
     """What a transaction needs to know of its session. received_start: see trace.received_from()."""
 
     def __init__(self, params: ListenerParams, conn: ConnMeta, origin: records.Origin, received_start: str) -> None:
-        self.params = params
         self.conn = conn
         self.origin = origin
         self.received_start = received_start
+        self.trace_headers = params.trace_headers
+        self.received_header = params.trace_headers.received_header
+        self.supplemental_header = params.trace_headers.supplemental_header
+        self.batch_handling = params.batch_handling
+        self.fix_line_endings = params.invalid_line_endings is _FIX
+        self.timeout = params.data_processing_timeout
 
 
-class Delivery(NamedTuple):
-    """One hand-over: the recipients of one message that share a destination."""
+class Delivery:
+    """One hand-over: the recipients of one message that share a destination. result: None until it is over."""
 
-    message: Message
-    queue_name: str
-    recipients: list[EnvelopeAddress]
-    queue: QueueConfig
-    path: EgressPath
+    def __init__(
+        self, message: Message, queue_name: str, recipients: list[EnvelopeAddress], destination: Destination
+    ) -> None:
+        self.message = message
+        self.queue_name = queue_name
+        self.recipients = recipients
+        self.destination = destination
+        self.result: HandOver | None = None
 
 
 class TransactionRefused(Exception):
@@ -85,7 +90,7 @@ class Transaction:
         services: Services,
         facts: SessionFacts,
         event: MessageReceived,
-        decisions: Sequence[Decision],
+        decisions: list[Decision],
         done: Callable[[Reply], None],
     ) -> None:
         self._services = services
@@ -100,7 +105,8 @@ class Transaction:
         self._messages: list[tuple[Message, str]] = []  # with their queues' names
         self._reports: dict[str, tuple[Recognition, bool]] = {}  # by message id: what is logged, and is it relayed too
         self._waiting: list[Delivery] = []  # the next one last
-        self._results: list[tuple[Delivery, HandOver]] = []
+        self._handed_over: list[Delivery] = []  # the last one may be under way
+        self._outcomes: list[RecipientOutcome] = []  # of all that is over
         self._discarded = False
         self._dropped_report = False  # a recipient is served by the report's record alone
         self._report_is_logged = False  # some logger took that record
@@ -108,7 +114,10 @@ class Transaction:
 
     def start(self) -> None:
         """Does everything up to the first hand-over. Raises TransactionRefused, or what the policy raises."""
-        self._page.add(_RECEIVED_BYTES, self._event.body.size)
+        body = self._event.body
+        self._page.add(_RECEIVED_BYTES, body.size)
+        if trace.hops(body.chunks) >= trace.MAX_HOPS:
+            raise TransactionRefused(replies.MAIL_LOOP)
         wanted = "smtp_server_message_received" in self._policy.handles
         for recipients in self._split():
             message = self._make_message(recipients)
@@ -118,7 +127,6 @@ class Transaction:
         self._waiting.reverse()
         self._hand_over_next()
 
-    @property
     def seconds(self) -> float:
         """How long the transaction has been under way."""
         return self._services.monotonic() - self._began
@@ -128,7 +136,7 @@ class Transaction:
     def _split(self) -> list[list[EnvelopeAddress]]:
         """Which recipients make one message (`batch_handling`)."""
         recipients = self._event.recipients
-        handling = self._facts.params.batch_handling
+        handling = self._facts.batch_handling
         if handling is _TOGETHER or len(recipients) == 1:
             return [recipients]
         if handling is BatchHandling.BIFURCATE:
@@ -140,10 +148,7 @@ class Transaction:
 
     def _make_message(self, recipients: list[EnvelopeAddress]) -> Message:
         event, facts = self._event, self._facts
-        params = facts.params
-        if trace.hops(event.body.chunks) >= trace.MAX_HOPS:
-            raise TransactionRefused(replies.MAIL_LOOP)
-        message_id = new_message_id(self._now_ns)
+        message_id = identity.new_message_id(self._now_ns)
         message = Message(
             message_id,
             event.mail.sender,
@@ -151,9 +156,9 @@ class Transaction:
             event.body,
             meta=facts.conn.values.copy(),
             received_at=self._now_ns / 1e9,
-            fix_line_endings=params.invalid_line_endings is _FIX,
+            fix_line_endings=facts.fix_line_endings,
         )
-        if params.trace_headers.received_header:
+        if facts.received_header:
             seconds = self._now_ns // 1_000_000_000
             message.prepend(trace.received(facts.received_start, message_id, recipients[0].email, seconds))
         return message
@@ -172,12 +177,13 @@ class Transaction:
         if queue_name == NULL_QUEUE:
             self._discarded = True
             return
-        self._add_supplemental_header(message)
+        if self._facts.supplemental_header:
+            self._add_supplemental_header(message)
         self._waiting.extend(self._destinations(message, queue_name, relayed))
 
     def _relayed_recipients(self, message: Message) -> list[EnvelopeAddress]:
         """The recipients the message goes on to, after a look for a report where one of them logs reports."""
-        if all([decision is RELAY for decision in self._decisions]):
+        if self._decisions.count(RELAY) == len(self._decisions):
             return message.recipients
         by_recipient = dict(zip(self._event.recipients, self._decisions, strict=True))
         # A recipient that the policy put in has the standing of those it accepted.
@@ -201,12 +207,9 @@ class Transaction:
         return relayed
 
     def _add_supplemental_header(self, message: Message) -> None:
-        headers = self._facts.params.trace_headers
-        if headers.supplemental_header:
-            recipients = [recipient.email for recipient in message.recipients]
-            message.prepend(
-                trace.supplemental(headers.header_name, recipients, message.meta, headers.include_meta_names)
-            )
+        headers = self._facts.trace_headers
+        recipients = [recipient.email for recipient in message.recipients]
+        message.prepend(trace.supplemental(headers.header_name, recipients, message.meta, headers.include_meta_names))
 
     def _destinations(self, message: Message, queue_name: str, recipients: list[EnvelopeAddress]) -> list[Delivery]:
         """One delivery for each destination, so that recipients with different handling never mix."""
@@ -220,7 +223,7 @@ class Transaction:
         for recipient in recipients:
             own_name = message.queue_name(recipient)
             delivery = self._destination(message, own_name, [recipient])
-            same = deliveries.setdefault((delivery.queue.protocol, delivery.path), delivery)
+            same = deliveries.setdefault((delivery.destination.queue.protocol, delivery.destination.path), delivery)
             if same is not delivery:
                 same.recipients.append(recipient)
         return list(deliveries.values())
@@ -229,16 +232,17 @@ class Transaction:
         destination = self._policy.destination(queue_name)
         if destination is None:
             raise TransactionRefused(replies.NO_DESTINATION)
-        return Delivery(message, queue_name, recipients, destination.queue, destination.path)
+        return Delivery(message, queue_name, recipients, destination)
 
     # -- handing over -------------------------------------------------------------------------------------------------
 
     def _hand_over_next(self) -> None:
         """Hands over one delivery after the other; after one that failed for now, no more is sent."""
-        if not self._waiting or (self._results and _failed_for_now(self._results[-1][1])):
+        if not self._waiting or _failed_for_now(self._outcomes):
             self._conclude()
             return
         delivery = self._waiting.pop()
+        self._handed_over.append(delivery)
         message = delivery.message
         batch = Batch(
             message.id,
@@ -249,13 +253,15 @@ class Transaction:
             message.eight_bit,
             self._event.mail.smtputf8,
         )
-        deadline = self._began + self._facts.params.data_processing_timeout
-        done = partial(self._handed_over, delivery)
-        self._services.relay.hand_over(batch, delivery.queue, delivery.path, deadline, done)
+        deadline = self._began + self._facts.timeout
+        self._services.relay.hand_over(batch, delivery.destination, deadline, self._on_result)
 
-    def _handed_over(self, delivery: Delivery, result: HandOver) -> None:
-        self._results.append((delivery, result))
-        if any([outcome.status is _DELIVERED for outcome in result.outcomes]):
+    def _on_result(self, result: HandOver) -> None:
+        """The hand-over under way is over."""
+        delivery = self._handed_over[-1]
+        delivery.result = result
+        self._outcomes += result.outcomes
+        if _count(result.outcomes, _DELIVERED):
             self._page.add(_SENT_BYTES, delivery.message.size)
         try:
             self._hand_over_next()
@@ -264,51 +270,53 @@ class Transaction:
             self._done(replies.INTERNAL)
 
     def _conclude(self) -> None:
-        outcomes = [outcome for _, result in self._results for outcome in result.outcomes]
-        if outcomes and not self._discarded and not self._dropped_report and _all_delivered(outcomes):
-            self._accept(outcomes)
+        outcomes = self._outcomes
+        all_delivered = outcomes and _count(outcomes, _DELIVERED) == len(outcomes)
+        if all_delivered and not self._discarded and not self._dropped_report:
+            self._accept()
             self._services.afterwards(self._log)  # the fleet has it all: the client need not wait for the records
             return
-        refusal = self._refusal(outcomes)
+        refusal = self._refusal()
         if refusal is None:
             self._log_messages()
         self._log_hand_overs(refusal is not None)
         if refusal is not None:
             self._done(refusal)
         elif not self._dropped_report:
-            self._accept(outcomes)
+            self._accept()
         elif self._report_is_logged:
             # From now on the record is all there is of the report: it has to be on disk before the 250.
-            self._services.logs.durable(partial(self._recorded, outcomes))
+            self._services.logs.durable(self._recorded)
         else:
             log.error("a report that is to be logged and dropped is taken by no logger: see configure_local_logs")
             self._done(replies.STORAGE)
 
-    def _recorded(self, outcomes: Sequence[RecipientOutcome], on_disk: bool) -> None:
+    def _recorded(self, on_disk: bool) -> None:
         if on_disk:
-            self._accept(outcomes)
+            self._accept()
         else:
             self._done(replies.STORAGE)
 
-    def _accept(self, outcomes: Sequence[RecipientOutcome]) -> None:
+    def _accept(self) -> None:
         self._page.add(self._disposition())
-        refused = len([outcome for outcome in outcomes if outcome.status is _PERMANENT])
         ids = " ".join([message.id for message, _ in self._messages])
+        refused = _count(self._outcomes, _PERMANENT)
         self._done(replies.accepted(ids, refused, len(self._event.recipients)))
 
-    def _refusal(self, outcomes: Sequence[RecipientOutcome]) -> Reply | None:
+    def _refusal(self) -> Reply | None:
         """The 4xx or 5xx that the outcomes call for; None where the contract allows 250."""
+        outcomes = self._outcomes
         for status in (_UNKNOWN, _TRANSIENT):
             for outcome in outcomes:
                 if outcome.status is status:
                     return _as_reply(outcome)
         served_otherwise = self._discarded or self._dropped_report
-        if outcomes and not served_otherwise and all([o.status is _PERMANENT for o in outcomes]):
+        if outcomes and not served_otherwise and _count(outcomes, _PERMANENT) == len(outcomes):
             return _as_reply(outcomes[0])
         return None
 
     def _disposition(self) -> int:
-        if self._results:
+        if self._handed_over:
             return _RELAYED
         return _DISCARDED if self._discarded else _REPORT_LOGGED
 
@@ -324,11 +332,12 @@ class Transaction:
         services, origin = self._services, self._facts.origin
         now_ns = services.now_ns()
         for message, queue_name in self._messages:
-            found, relayed = self._reports.get(message.id, (NOTHING, True))
-            if found is NOTHING:
+            report = self._reports.get(message.id)
+            if report is None:
                 record = records.reception(message, origin, queue_name, now_ns, self.unreadable)
                 services.logs.submit(record, message)
                 continue
+            found, relayed = report
             logged = found.records(message, origin, queue_name, now_ns)
             for record in logged:
                 self._report_is_logged = services.logs.submit(record, message) or self._report_is_logged
@@ -336,25 +345,31 @@ class Transaction:
 
     def _log_hand_overs(self, refused: bool) -> None:
         """What became of each hand-over. The Rejection of a refused message is logged with its reply."""
-        if not self._results:
+        if not self._handed_over:
             return
         services, origin = self._services, self._facts.origin
         now_ns = services.now_ns()
-        for delivery, result in self._results:
-            if refused and all([outcome.status is _PERMANENT for outcome in result.outcomes]):
+        for delivery in self._handed_over:
+            message, result = delivery.message, delivery.result
+            assert result is not None
+            if refused and _count(result.outcomes, _PERMANENT) == len(result.outcomes):
                 continue  # never accepted, so there is nothing to bounce: the Rejection says it all
-            for record in records.handed_over(
-                delivery.message, origin, delivery.queue_name, result, now_ns, delivery.queue.egress_pool
-            ):
-                services.logs.submit(record, delivery.message)
+            pool = delivery.destination.queue.egress_pool
+            for record in records.handed_over(message, origin, delivery.queue_name, result, now_ns, pool):
+                services.logs.submit(record, message)
 
 
-def _all_delivered(outcomes: Sequence[RecipientOutcome]) -> bool:
-    return all([outcome.status is _DELIVERED for outcome in outcomes])
+def _count(outcomes: list[RecipientOutcome], status: Status) -> int:
+    """How many recipients this became of."""
+    count = 0
+    for outcome in outcomes:
+        if outcome.status is status:
+            count += 1
+    return count
 
 
-def _failed_for_now(result: HandOver) -> bool:
-    return any([outcome.status is _TRANSIENT or outcome.status is _UNKNOWN for outcome in result.outcomes])
+def _failed_for_now(outcomes: list[RecipientOutcome]) -> bool:
+    return _count(outcomes, _TRANSIENT) + _count(outcomes, _UNKNOWN) > 0
 
 
 def _as_reply(outcome: RecipientOutcome) -> Reply:

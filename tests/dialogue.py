@@ -34,7 +34,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.config import EgressPath, QueueConfig
+from gateway.config import Destination
 from gateway.endpoints import Endpoints
 from gateway.logs.encoding import Record, to_json
 from gateway.policy.engine import Policy
@@ -193,7 +193,7 @@ class EverythingIsDelivered:
     """In the place of the Relay."""
 
     def hand_over(
-        self, batch: Batch, queue: QueueConfig, path: EgressPath, deadline: float, done: Callable[[HandOver], None]
+        self, batch: Batch, destination: Destination, deadline: float, done: Callable[[HandOver], None]
     ) -> None:
         response = Response(250, "2.0.0", "taken", None)
         outcomes = [RecipientOutcome(recipient, Status.DELIVERED, response, None) for recipient in batch.recipients]

@@ -11,7 +11,7 @@ import pytest
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.config import EgressPath, Maildir, QueueConfig
+from gateway.config import Destination, EgressPath, Maildir, QueueConfig
 from gateway.relay import maildir as maildir_module
 from gateway.relay.handover import Batch, HandOver, Status
 from gateway.relay.relay import Relay
@@ -29,8 +29,9 @@ def deliver(maildir: Maildir, times: int = 1, recipients: int = 1) -> list[HandO
         results: list[asyncio.Future[HandOver]] = [loop.create_future() for _ in range(times)]
         addresses = [parse_address(f"r{n}@y.example") for n in range(recipients)]
         batch = Batch("id1", parse_address("a@x.example"), addresses, STUFFED, len(CONTENT))
+        destination = Destination(QueueConfig(protocol=maildir), EgressPath())
         for result in results:
-            relay.hand_over(batch, QueueConfig(protocol=maildir), EgressPath(), loop.time() + 20, result.set_result)
+            relay.hand_over(batch, destination, loop.time() + 20, result.set_result)
         reports = [await result for result in results]
         await relay.close(1)
         return reports

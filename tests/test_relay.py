@@ -13,7 +13,7 @@ from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Upstream, ehlo
 
 from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
-from gateway.config import EgressPath, Host, QueueConfig, SmtpFleet
+from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet
 from gateway.relay import fleet as fleet_module
 from gateway.relay import relay as relay_module
 from gateway.relay.handover import Batch, HandOver, Status
@@ -82,7 +82,7 @@ class Gateway:
             result.set_result(hand_over)
 
         self.handed += 1
-        self.relay.hand_over(handed, self.queue, path, self.loop.time() + seconds, done)
+        self.relay.hand_over(handed, Destination(self.queue, path), self.loop.time() + seconds, done)
         return result
 
     async def hand_over(self, handed: Batch, path: EgressPath = PATH, seconds: float = 20) -> HandOver:
@@ -588,7 +588,8 @@ def test_names_are_resolved_and_unknown_ones_are_transient(run, monkeypatch: pyt
             for name in ("localhost", "no-such-host.invalid"):
                 queue = QueueConfig(protocol=SmtpFleet((Host(name, name, member.port),)))
                 future: asyncio.Future[HandOver] = gateway.loop.create_future()
-                gateway.relay.hand_over(batch(), queue, PATH, gateway.loop.time() + 20, future.set_result)
+                destination = Destination(queue, PATH)
+                gateway.relay.hand_over(batch(), destination, gateway.loop.time() + 20, future.set_result)
                 results.append(only(await future))
             assert results == [DELIVERED, UNREACHABLE]
             assert gateway.value(metrics.UPSTREAM_FAILURES.slot("resolve")) == 1

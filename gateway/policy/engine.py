@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.config import EgressPath, ListenerDomain, QueueConfig, SmtpFleet, site_name
+from gateway.config import Destination, EgressPath, ListenerDomain, QueueConfig, SmtpFleet, site_name
 from gateway.message import Message, parse_queue_name
 from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
@@ -45,13 +45,6 @@ class Identity(NamedTuple):
 
     authn_id: str
     authz_id: str
-
-
-class Destination(NamedTuple):
-    """How mail of a queue travels, and how to talk to who is there."""
-
-    queue: QueueConfig
-    path: EgressPath
 
 
 _NO_PATH = EgressPath()

@@ -3,10 +3,9 @@
 import cython
 
 from gateway._fastpath cimport CounterPage
+from gateway.relay cimport counting, outcome
 from gateway.relay.connection cimport Connection
-from gateway.relay.counting cimport count_transaction
 from gateway.relay.job cimport Job
-from gateway.relay.outcome cimport concluded, unsendable
 from gateway.smtp.client_values cimport Transaction
 from gateway.smtp.replies cimport Reply
 

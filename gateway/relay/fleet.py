@@ -19,9 +19,7 @@ from gateway.config import EgressPath, Host, SmtpFleet, site_name
 from gateway.outbox import Outbox
 from gateway.relay import counting, outcome
 from gateway.relay.connection import Connection
-from gateway.relay.counting import count_transaction
 from gateway.relay.job import Job
-from gateway.relay.outcome import concluded, unsendable
 from gateway.relay.resolver import Resolver
 from gateway.smtp import replies
 from gateway.smtp.client_values import Transaction
@@ -270,10 +268,10 @@ class Member:
             self._spare(connection)
 
     def transaction_concluded(self, connection: Connection, transaction: Transaction) -> None:
-        count_transaction(self._fleet.page, transaction)
+        counting.count_transaction(self._fleet.page, transaction)
         job = self.connections[connection]
         assert job is not None
-        job.settle(concluded(transaction))
+        job.settle(outcome.concluded(transaction))
         if not job.finished():
             if connection.ready():
                 self._begin(connection, job)
@@ -304,7 +302,7 @@ class Member:
         """Start the job's next transaction; False when the member cannot take the message and the job is reported."""
         self.connections[connection] = job
         job.connection = connection
-        refusals = unsendable(job.batch, connection.session)
+        refusals = outcome.unsendable(job.batch, connection.session)
         if refusals is None:
             connection.begin(job.next_transaction(self._fleet.path.max_recipients_per_batch))
             return True
@@ -341,6 +339,6 @@ class Member:
         if connection.source_address is not None:
             page.add(counting.OPEN, -1)
         if connection.transaction is not None:
-            count_transaction(page, connection.transaction)
+            counting.count_transaction(page, connection.transaction)
         if job is not None:  # an idle connection may be closed by either side at any time
             counting.count_failure(page, connection.session)

@@ -1,5 +1,7 @@
 # The C types of relay.py, which is compiled with them.
 
+import cython
+
 from gateway._fastpath cimport CounterPage
 from gateway.relay.fleet cimport Fleet
 from gateway.relay.handover cimport Batch
@@ -8,7 +10,8 @@ cdef class Relay:
     cdef object _loop, _outbox, _resolver, _maildirs, _timer
     cdef CounterPage _page
     cdef str _hostname
-    cdef dict _fleets, _by_identity
+    cdef dict _fleets, _by_destination
 
-    cpdef hand_over(self, Batch batch, queue, path, double deadline, done)
-    cpdef Fleet _fleet(self, protocol, path)
+    @cython.locals(fleet=Fleet)
+    cpdef hand_over(self, Batch batch, destination, double deadline, done)
+    cdef Fleet _find_fleet(self, destination, protocol)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway._fastpath import CounterPage
-from gateway.config import EgressPath, Maildir, QueueConfig, SmtpFleet
+from gateway.config import Destination, EgressPath, Maildir, SmtpFleet
 from gateway.outbox import Outbox
 from gateway.relay.fleet import Fleet
 from gateway.relay.handover import Batch, Done
@@ -23,7 +23,7 @@ from gateway.relay.resolver import Resolver
 SWEEP_INTERVAL = 0.25  # seconds; how late a timeout may be noticed
 FORGET_AFTER = 600.0  # seconds without use after which a fleet is forgotten
 CLOSE_INTERVAL = 0.02  # seconds
-MOST_IDENTITIES = 1024
+MOST_DESTINATIONS = 1024
 
 
 class Relay:
@@ -37,26 +37,27 @@ class Relay:
         self._resolver = Resolver(loop)
         self._maildirs = MaildirWriter(loop, page, hostname)
         self._fleets: dict[tuple[SmtpFleet, EgressPath], Fleet] = {}
-        # Hashing two configurations by value costs more than all else here, so remember these very objects. They are
-        # kept with the fleet: an id stays theirs as long as they live.
-        self._by_identity: dict[tuple[int, int], tuple[Fleet, SmtpFleet, EgressPath]] = {}
+        self._by_destination: dict[Destination, Fleet] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def hand_over(self, batch: Batch, queue: QueueConfig, path: EgressPath, deadline: float, done: Done) -> None:
-        """Hand a batch over to where its queue says, which must have a destination (`protocol` is not None).
+    def hand_over(self, batch: Batch, destination: Destination, deadline: float, done: Done) -> None:
+        """Hand a batch over to where its queue says (its `protocol` must not be None).
 
         deadline: on the loop's clock; what is not delivered by then comes back TRANSIENT, or UNKNOWN if the upstream
         may have it. done: called exactly once with the outcome of each recipient, at once or later, from the loop.
         """
-        protocol = queue.protocol
-        if isinstance(protocol, SmtpFleet):
-            if self._timer is None:
-                self._timer = self._loop.call_later(SWEEP_INTERVAL, self._sweep)
-            self._fleet(protocol, path).submit(Job(batch, deadline, done))
-        elif isinstance(protocol, Maildir):
-            self._maildirs.deliver(batch, protocol, done)
-        else:
-            raise ValueError("the queue has no destination")
+        fleet = self._by_destination.get(destination)
+        if fleet is None:
+            protocol = destination.queue.protocol
+            if isinstance(protocol, Maildir):
+                self._maildirs.deliver(batch, protocol, done)
+                return
+            if protocol is None:
+                raise ValueError("the queue has no destination")
+            fleet = self._find_fleet(destination, protocol)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_INTERVAL, self._sweep)
+        fleet.submit(Job(batch, deadline, done))
 
     async def close(self, grace: float) -> None:
         """Stop: hand-overs under way get `grace` seconds, then come back as if their deadline had passed."""
@@ -75,18 +76,16 @@ class Relay:
     def _at_work(self) -> bool:
         return self._maildirs.jobs > 0 or any(fleet.in_use for fleet in self._fleets.values())
 
-    def _fleet(self, protocol: SmtpFleet, path: EgressPath) -> Fleet:
-        identity = (id(protocol), id(path))
-        known = self._by_identity.get(identity)
-        if known is not None:
-            return known[0]
+    def _find_fleet(self, destination: Destination, protocol: SmtpFleet) -> Fleet:
+        """The fleet of a destination that was not seen before, or not lately."""
+        path = destination.path
         fleet = self._fleets.get((protocol, path))
         if fleet is None:
             fleet = Fleet(self._loop, self._outbox, self._resolver, self._page, self._hostname, protocol, path)
             self._fleets[protocol, path] = fleet
-        if len(self._by_identity) >= MOST_IDENTITIES:
-            self._by_identity.clear()
-        self._by_identity[identity] = (fleet, protocol, path)
+        if len(self._by_destination) >= MOST_DESTINATIONS:
+            self._by_destination.clear()
+        self._by_destination[destination] = fleet
         return fleet
 
     def _sweep(self) -> None:
@@ -98,5 +97,5 @@ class Relay:
                 busy = True
             elif now - fleet.last_used > FORGET_AFTER:
                 del self._fleets[key]
-                self._by_identity.clear()
+                self._by_destination.clear()
         self._timer = self._loop.call_later(SWEEP_INTERVAL, self._sweep) if busy else None
