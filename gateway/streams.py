@@ -92,6 +92,18 @@ class Poller:
         else:
             self.loop.call_soon(callback)
 
+    async def connect(self, host: str, port: int) -> Stream:
+        """A stream to an address that is no name. Raises OSError."""
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self.loop.sock_connect(sock, (host, port))
+        except BaseException:
+            sock.close()
+            raise
+        return Stream(self, sock.detach(), (host, port))
+
     def watch(self, fd: int, source: Source, read: bool, write: bool) -> None:
         """Tells a source from now on when its socket is ready, for what is asked here."""
         if read or write:

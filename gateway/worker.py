@@ -71,7 +71,7 @@ class Worker:
         self._outbox = Outbox(self._poller.call_soon)
         self._services = Services(
             policy=policy,
-            relay=Relay(loop, context.page, hostname),
+            relay=Relay(self._poller, context.page, hostname),
             logs=logs,
             page=context.page,
             now_ns=time.time_ns,

@@ -17,6 +17,7 @@ from gateway.relay.handover import Batch, HandOver, Status
 from gateway.relay.relay import Relay
 from gateway.smtp.address import parse_address
 from gateway.smtp.replies import Reason
+from gateway.streams import Poller
 
 STUFFED = [b"Subject: x\r\n\r\n..", b"dot\r\n...\r\n"]
 CONTENT = b"Subject: x\r\n\r\n.dot\r\n..\r\n"
@@ -25,7 +26,7 @@ CONTENT = b"Subject: x\r\n\r\n.dot\r\n..\r\n"
 def deliver(maildir: Maildir, times: int = 1, recipients: int = 1) -> list[HandOver]:
     async def main() -> list[HandOver]:
         loop = asyncio.get_running_loop()
-        relay = Relay(loop, CounterPage(bytearray(metrics.page_size())), "gw.example")
+        relay = Relay(Poller(loop), CounterPage(bytearray(metrics.page_size())), "gw.example")
         results: list[asyncio.Future[HandOver]] = [loop.create_future() for _ in range(times)]
         addresses = [parse_address(f"r{n}@y.example") for n in range(recipients)]
         batch = Batch("id1", parse_address("a@x.example"), addresses, STUFFED, len(CONTENT))

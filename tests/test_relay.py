@@ -21,6 +21,7 @@ from gateway.relay.relay import Relay
 from gateway.smtp import client_values
 from gateway.smtp.address import parse_address
 from gateway.smtp.replies import Reason
+from gateway.streams import Poller
 
 CONTENT = [b"Subject: x\r\n\r\n", b"hello\r\n..dot\r\n"]
 SIZE = sum(map(len, CONTENT)) - 1
@@ -52,7 +53,8 @@ class Gateway:
     def __init__(self, *members: Upstream) -> None:
         self.loop = asyncio.get_running_loop()
         self.page = CounterPage(bytearray(metrics.page_size()))
-        self.relay = Relay(self.loop, self.page, "gw.example")
+        self.poller = Poller(self.loop)
+        self.relay = Relay(self.poller, self.page, "gw.example")
         self.members = members
         self.reports: list[HandOver] = []
         self.handed = 0
@@ -62,6 +64,7 @@ class Gateway:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.relay.close(0)
+        self.poller.close()
         assert len(self.reports) == self.handed
         assert self.value(metrics.UPSTREAM_OPEN.slot()) == 0
         assert self.value(metrics.UPSTREAM_WAITING.slot()) == 0

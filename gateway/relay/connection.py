@@ -11,20 +11,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
+import typing
 import uuid
-from typing import Protocol, cast
 
 from gateway.config import EgressPath, Host, UpstreamTls
 from gateway.outbox import Outbox
 from gateway.relay.resolver import Resolver
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import Event, Failure, State, Transaction
+from gateway.streams import Poller, Protocol, Stream
 
 _READY, _CLOSED, _CONCLUDED = State.READY, State.CLOSED, Event.CONCLUDED
 _INSECURE = (UpstreamTls.OPPORTUNISTIC_INSECURE, UpstreamTls.REQUIRED_INSECURE)
 
 
-class Owner(Protocol):
+class Owner(typing.Protocol):
     """Who opened a connection. Calls come from the event loop, never from within `open`, `begin` or `quit`."""
 
     def connection_opened(self, connection: Connection) -> None:
@@ -40,15 +41,15 @@ class Owner(Protocol):
         """Exactly once, and the last call. `session.failure` says why; `transaction` is the one cut short, if any."""
 
 
-class Connection:
-    """An upstream connection, the asyncio protocol of its socket.
+class Connection(Protocol):
+    """An upstream connection: the protocol of its stream, then of asyncio's transport if it is secured.
 
     address: the IP address in use, "" before. source_address: "IP:PORT" of this end. transactions: begun so far.
     """
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         outbox: Outbox,
         resolver: Resolver,
         host: Host,
@@ -64,14 +65,14 @@ class Connection:
         self.tls_cipher: str | None = None
         self.tls_protocol_version: str | None = None
         self.transactions = 0
-        self._since = loop.time()  # when the upstream's time began to run
+        self._since = poller.time()  # when the upstream's time began to run
         self.transaction: Transaction | None = None
-        self._loop = loop
+        self._poller = poller
         self._outbox = outbox
         self._resolver = resolver
         self._path = path
         self._owner = owner
-        self._transport: asyncio.Transport | None = None
+        self._transport: Stream | asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         # True while the kernel has certainly not taken the final dot yet. Exact in clear; TLS has its own buffers, and
         # False there may be wrong: then an outcome counts as unknown that could have been told.
@@ -97,7 +98,7 @@ class Connection:
 
     def open(self) -> None:
         """Start connecting; connection_ready or connection_ended follows."""
-        self._task = self._loop.create_task(self._open())
+        self._task = self._poller.loop.create_task(self._open())
 
     def begin(self, transaction: Transaction) -> None:
         """Start a transaction; the connection must be ready."""
@@ -132,47 +133,46 @@ class Connection:
         for address in addresses:
             self.address = address
             try:
-                await self._loop.create_connection(self._as_protocol, address, self.host.port or self._path.smtp_port)
-                return None
+                return self._opened(await self._poller.connect(address, self.host.port or self._path.smtp_port))
             except OSError as error:
                 detail = str(error)
         return self.abort(Failure.CONNECT, detail)
 
-    def _as_protocol(self) -> asyncio.Protocol:
-        return cast(asyncio.Protocol, self)  # event loops ask for the methods only
+    def _opened(self, stream: Stream) -> None:
+        self._transport = stream
+        stream.set_protocol(self)
+        # so that pause_writing is called whenever something had to be left for later
+        stream.set_write_buffer_limits(high=0)
+        host, port = stream.local_address()
+        self.source_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._since = self._poller.time()
+        self._owner.connection_opened(self)
 
-    async def _start_tls(self) -> None:
+    async def _start_tls(self, stream: Stream) -> None:
         insecure = self._path.enable_tls in _INSECURE
         try:
-            transport = await self._loop.start_tls(
-                cast(asyncio.Transport, self._transport),
-                self._as_protocol(),
-                tls_context(insecure),
+            await self._poller.loop.create_connection(
+                lambda: typing.cast(asyncio.Protocol, self),  # event loops ask for the methods only
+                sock=stream.detach(),
+                ssl=tls_context(insecure),
                 server_hostname=self.host.address,
                 ssl_handshake_timeout=self._path.starttls_timeout,
             )
         except (OSError, ssl.CertificateError) as error:  # ssl.SSLError is an OSError
-            return self.abort(Failure.TLS, str(error) or type(error).__name__)
-        if transport is None or self._ended:
-            return self.abort(Failure.TLS, "connection lost during the handshake")
+            self.abort(Failure.TLS, str(error) or type(error).__name__)
+
+    # --- called by the stream and asyncio -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Called by asyncio after the handshake."""
         self._transport = transport
+        if self._ended:  # given up meanwhile
+            transport.abort()
+            return
         tls = transport.get_extra_info("ssl_object")
         self.tls_cipher, self.tls_protocol_version = tls.cipher()[0], tls.version()
         self.session.tls_started()
-        return self._flush()
-
-    # --- asyncio's side -----------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        # so that pause_writing is called whenever something had to be left for later
-        self._transport.set_write_buffer_limits(high=0)
-        if self._ended:  # given up meanwhile
-            self._transport.abort()
-            return
-        self.source_address = _source_address(transport)
-        self._since = self._loop.time()
-        self._owner.connection_opened(self)
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -182,12 +182,15 @@ class Connection:
         if event is not None:
             self._on(event)
 
+    def eof_received(self) -> bool:
+        return False
+
     def pause_writing(self) -> None:
         self._unsent = True
 
     def resume_writing(self) -> None:
         self._unsent = False
-        self._since = self._loop.time()
+        self._since = self._poller.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._ended:
@@ -196,7 +199,7 @@ class Connection:
     # --- what happened ------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        self._since = self._loop.time()
+        self._since = self._poller.time()
         if not self._in_outbox and self.session.has_output():
             self._in_outbox = True
             self._outbox.add(self)
@@ -214,7 +217,8 @@ class Connection:
         elif event is Event.READY:
             self._owner.connection_ready(self)
         elif event is Event.START_TLS:
-            self._task = self._loop.create_task(self._start_tls())
+            assert isinstance(self._transport, Stream)  # STARTTLS is asked for in clear only
+            self._task = self._poller.loop.create_task(self._start_tls(self._transport))
         else:
             self._end()
 
@@ -249,8 +253,3 @@ def tls_context(insecure: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _source_address(transport: asyncio.BaseTransport) -> str:
-    host, port = transport.get_extra_info("sockname")[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

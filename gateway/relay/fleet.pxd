@@ -8,9 +8,11 @@ from gateway.relay.connection cimport Connection
 from gateway.relay.job cimport Job
 from gateway.smtp.client_values cimport Transaction
 from gateway.smtp.replies cimport Reply
+from gateway.streams cimport Poller
 
 cdef class Fleet:
-    cdef readonly object loop, outbox, resolver, path
+    cdef readonly Poller poller
+    cdef readonly object outbox, resolver, path
     cdef readonly CounterPage page
     cdef readonly str hostname
     cdef readonly Py_ssize_t jobs

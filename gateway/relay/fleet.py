@@ -9,7 +9,6 @@ module is compiled (fleet.pxd has its types), and runs as plain Python, too.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
 from dataclasses import replace
@@ -24,6 +23,7 @@ from gateway.relay.resolver import Resolver
 from gateway.smtp import replies
 from gateway.smtp.client_values import Transaction
 from gateway.smtp.replies import Reply
+from gateway.streams import Poller
 
 REST = 5.0  # seconds for which a member that failed is asked last
 _MOST_BUSY = 1 << 30  # more than a member ever has in flight
@@ -39,7 +39,7 @@ class Fleet:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         outbox: Outbox,
         resolver: Resolver,
         page: CounterPage,
@@ -47,14 +47,14 @@ class Fleet:
         protocol: SmtpFleet,
         path: EgressPath,
     ) -> None:
-        self.loop = loop
+        self.poller = poller
         self.outbox = outbox
         self.resolver = resolver
         self.page = page
         self.hostname = hostname
         self.path = path
         self.jobs = 0
-        self.last_used = loop.time()
+        self.last_used = poller.time()
         self.closing = False
         self._members = [Member(self, host) for host in protocol.mx_list]
         self._next = 0  # where the next choice starts, so that ties go round
@@ -93,7 +93,7 @@ class Fleet:
 
     def abort(self) -> None:
         """Report every job now and drop every connection."""
-        now = self.loop.time()
+        now = self.poller.time()
         for job in self._waiting:
             job.deadline = now
         self.sweep(now)
@@ -127,7 +127,7 @@ class Fleet:
 
     def recover(self, member: Member, job: Job, connection: Connection) -> None:
         """A connection ended under its job: go on elsewhere if that is safe."""
-        now = self.loop.time()
+        now = self.poller.time()
         transaction = connection.transaction
         if transaction is not None and connection.may_have_delivered:
             member.rest(now, connection)
@@ -216,7 +216,9 @@ class Member:
                 self._spare(connection)
             return
         fleet = self._fleet
-        connection = Connection(fleet.loop, fleet.outbox, fleet.resolver, self._host, self._path, fleet.hostname, self)
+        connection = Connection(
+            fleet.poller, fleet.outbox, fleet.resolver, self._host, self._path, fleet.hostname, self
+        )
         self.connections[connection] = job
         job.connection = connection
         connection.open()

@@ -5,8 +5,10 @@ import cython
 from gateway._fastpath cimport CounterPage
 from gateway.relay.fleet cimport Fleet
 from gateway.relay.handover cimport Batch
+from gateway.streams cimport Poller
 
 cdef class Relay:
+    cdef Poller _poller
     cdef object _loop, _outbox, _resolver, _maildirs, _timer
     cdef CounterPage _page
     cdef str _hostname

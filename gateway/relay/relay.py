@@ -19,6 +19,7 @@ from gateway.relay.handover import Batch, Done
 from gateway.relay.job import Job
 from gateway.relay.maildir import MaildirWriter
 from gateway.relay.resolver import Resolver
+from gateway.streams import Poller
 
 SWEEP_INTERVAL = 0.25  # seconds; how late a timeout may be noticed
 FORGET_AFTER = 600.0  # seconds without use after which a fleet is forgotten
@@ -29,11 +30,15 @@ MOST_DESTINATIONS = 1024
 class Relay:
     """hostname: for EHLO where the egress path names none, and in Maildir file names."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, page: CounterPage, hostname: str) -> None:
+    def __init__(self, poller: Poller, page: CounterPage, hostname: str) -> None:
+        loop = poller.loop
         self._loop = loop
+        self._poller = poller
         self._page = page
         self._hostname = hostname
-        self._outbox = Outbox(loop.call_soon)  # apart from the clients': what goes to one process goes there in one run
+        self._outbox = Outbox(
+            poller.call_soon
+        )  # apart from the clients': what goes to one process goes there in one run
         self._resolver = Resolver(loop)
         self._maildirs = MaildirWriter(loop, page, hostname)
         self._fleets: dict[tuple[SmtpFleet, EgressPath], Fleet] = {}
@@ -81,7 +86,7 @@ class Relay:
         path = destination.path
         fleet = self._fleets.get((protocol, path))
         if fleet is None:
-            fleet = Fleet(self._loop, self._outbox, self._resolver, self._page, self._hostname, protocol, path)
+            fleet = Fleet(self._poller, self._outbox, self._resolver, self._page, self._hostname, protocol, path)
             self._fleets[protocol, path] = fleet
         if len(self._by_destination) >= MOST_DESTINATIONS:
             self._by_destination.clear()
