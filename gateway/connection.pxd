@@ -4,6 +4,7 @@ from gateway._fastpath cimport CounterPage
 from gateway.endpoints cimport Endpoints
 from gateway.logs.writer cimport LogWriter
 from gateway.outbox cimport Outbox
+from gateway.policy.listener cimport ParamsTable
 from gateway.reception cimport Reception
 from gateway.roster cimport Roster
 from gateway.smtp.replies cimport Reply
@@ -16,7 +17,7 @@ cdef class ListenerHost:
     cdef readonly Outbox outbox
     cdef readonly Roster roster
     cdef readonly tuple local_address
-    cdef object _params
+    cdef ParamsTable _params
     cdef dict _terms
     cdef LogWriter _logs
     cdef Py_ssize_t _open, _max_connections

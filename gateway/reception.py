@@ -79,14 +79,14 @@ class Reception(Observer):
 
     def __init__(self, services: Services, terms: Terms, endpoints: Endpoints, resume: Callable[[], None]) -> None:
         self._services = services
-        self._policy: Policy = services.policy
-        self._page = services.page
+        self._policy: Policy = self._services.policy
+        self._page = self._services.page
         self._terms = terms
         self._endpoints = endpoints
         self._resume = resume
         self.session: ServerSession = ServerSession(terms, self)
         self._session_id = new_session_id()
-        self._peer_is_relay_host = endpoints.peer in terms.params.relay_hosts
+        self._peer_is_relay_host = self._endpoints.peer in self._terms.relay_hosts
         self._conn = ConnMeta(self._known_at_first())
         self._accepted_with: dict[str, Any] | None = None  # the metadata after the policy looked at the connection
         self._facts: SessionFacts | None = None

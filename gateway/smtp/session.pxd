@@ -4,12 +4,12 @@ cimport cython
 
 from gateway._fastpath cimport Body, Framer
 from gateway.smtp.commands cimport MailCommand
-from gateway.smtp.events cimport RcptRequested
+from gateway.smtp.events cimport EhloRequested, RcptRequested
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
 
-cdef int MAIL, RCPT, DATA
-cdef int _CONNECTED, _READY, _MAIL, _RCPT, _BODY, _AUTH, _CLOSED
+cdef int EHLO, MAIL, RCPT, DATA, QUIT
+cdef int _CONNECTED, _READY, _MAIL, _RCPT, _BODY, _AUTH
 cdef list _ALLOWS
 
 cdef class Observer:
@@ -26,6 +26,7 @@ cdef class ServerSession:
     cdef list _out
     cdef readonly object awaiting
     cdef public int state
+    cdef readonly bint closed
     cdef public object ehlo_name
     cdef public bint esmtp, tls, authenticated, quit
     cdef public MailCommand mail
@@ -39,13 +40,18 @@ cdef class ServerSession:
     cpdef _say(self, Reply reply)
     cpdef _reset(self, int state)
     cpdef _carry_out(self, event)
+    cpdef _begin(self, EhloRequested event)
     cpdef _add_recipient(self, RcptRequested event)
 
     @cython.locals(verb=int, argument=bytes)
     cpdef _read_command(self)
+    cpdef _ehlo(self, bytes argument)
+
+    @cython.locals(command=MailCommand)
     cpdef _mail(self, bytes argument)
     cpdef _rcpt(self, bytes argument)
     cpdef _data(self, bytes argument)
+    cpdef _quit(self, bytes argument)
 
     @cython.locals(body=Body)
     cpdef _read_body(self)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import _fastpath as fp
-from gateway._fastpath import DATA, MAIL, RCPT
+from gateway._fastpath import DATA, EHLO, MAIL, QUIT, RCPT, Framer
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt
@@ -30,7 +30,7 @@ from gateway.smtp.events import (
     RcptRequested,
     TlsRequested,
 )
-from gateway.smtp.replies import START_BODY, Reply
+from gateway.smtp.replies import BYE, START_BODY, Reply
 from gateway.smtp.terms import Terms
 
 MAX_AUTH_LINE = 12_288  # octets without CRLF, RFC 4954 §4
@@ -47,13 +47,12 @@ class State(enum.IntEnum):
     RCPT = 3  # at least one recipient
     BODY = 4  # after 354
     AUTH = 5  # after 334
-    CLOSED = 6  # nothing more is read
 
 
 # The states as plain numbers, for the comparisons that every command makes.
-_CONNECTED, _READY, _MAIL, _RCPT, _BODY, _AUTH, _CLOSED = map(int, State)
+_CONNECTED, _READY, _MAIL, _RCPT, _BODY, _AUTH = map(int, State)
 
-_ANYWHERE = {fp.EHLO, fp.HELO, fp.RSET, fp.NOOP, fp.VRFY, fp.HELP, fp.QUIT}
+_ANYWHERE = {EHLO, fp.HELO, fp.RSET, fp.NOOP, fp.VRFY, fp.HELP, QUIT}
 
 # RFC 5321 §4.1.4: order of commands. A verb missing from a row is answered 503 5.5.1. BODY and AUTH read no commands.
 ALLOWED: dict[int, set[int]] = {
@@ -80,7 +79,7 @@ class ServerSession:
     def __init__(self, terms: Terms, observer: Observer) -> None:
         self._terms = terms
         self._observer = observer
-        self._framer = fp.Framer(max(terms.max_line, MAX_AUTH_LINE) + 2)
+        self._framer = Framer(max(terms.max_line, MAX_AUTH_LINE) + 2)
         self._out: list[bytes] = []
         self.awaiting: Event | None = None  # the event that is still unanswered
         self._verb = NO_COMMAND
@@ -88,6 +87,7 @@ class ServerSession:
         self._messages = 0
         self._rcpt_refused = False
         self.state: int = _CONNECTED
+        self.closed = False  # nothing more will be read
         self.ehlo_name = ""
         self.esmtp = False
         self.tls = False
@@ -108,7 +108,7 @@ class ServerSession:
         None: more bytes are needed, or an event is still unanswered, or the session is closed.
         """
         event: Any
-        while self.awaiting is None and self.state != _CLOSED:
+        while self.awaiting is None and not self.closed:
             if self.state == _BODY:
                 event = self._read_body()
             elif self.state == _AUTH:
@@ -154,7 +154,7 @@ class ServerSession:
         self._argument = b""
         self.awaiting = None
         self._say(reply)
-        self.state = _CLOSED
+        self.closed = True
 
     def tls_started(self) -> None:
         """The handshake is done: everything learned before is dropped (RFC 3207 §4.2)."""
@@ -165,14 +165,14 @@ class ServerSession:
         self._reset(_CONNECTED)
 
     @property
-    def closed(self) -> bool:
-        """True once nothing more will be read."""
-        return self.state == _CLOSED
-
-    @property
     def idle(self) -> bool:
         """True where a shutdown may end the session: no transaction is under way and nothing waits to be read."""
-        return self.awaiting is None and self.state in (_CONNECTED, _READY) and not self._framer.buffered
+        return (
+            self.awaiting is None
+            and not self.closed
+            and self.state in (_CONNECTED, _READY)
+            and not self._framer.buffered
+        )
 
     @property
     def buffered(self) -> int:
@@ -185,7 +185,7 @@ class ServerSession:
         self._observer.replied(self._verb, reply, self._argument)
         self._out.append(reply.wire)
         if reply.closes:
-            self.state = _CLOSED
+            self.closed = True
 
     def _reset(self, state: int) -> None:
         self.state = state
@@ -200,11 +200,14 @@ class ServerSession:
             self.mail = event
             self.state = _MAIL
         elif type(event) is EhloRequested:
-            self.ehlo_name = event.name
-            self.esmtp = event.extensions is not None
-            self._reset(_READY)  # RFC 5321 §4.1.4: EHLO resets a transaction
+            self._begin(event)
         elif type(event) is AuthRequested:
             self.authenticated = True
+
+    def _begin(self, event: EhloRequested) -> None:
+        self.ehlo_name = event.name
+        self.esmtp = event.extensions is not None
+        self._reset(_READY)  # RFC 5321 §4.1.4: EHLO resets a transaction
 
     def _add_recipient(self, event: RcptRequested) -> None:
         self.recipients.append(event.recipient)
@@ -227,12 +230,16 @@ class ServerSession:
             self._say(self._out_of_order(verb))
             return None
         try:
-            if verb == MAIL:  # the usual three need no look into the table
+            if verb == MAIL:  # the usual ones need no look into the table
                 return self._mail(argument)
             if verb == RCPT:
                 return self._rcpt(argument)
             if verb == DATA:
                 return self._data(argument)
+            if verb == EHLO:
+                return self._ehlo(argument)
+            if verb == QUIT:
+                return self._quit(argument)
             return _HANDLERS[verb](self, argument)
         except Refused as refusal:
             if verb == RCPT:
@@ -309,9 +316,9 @@ class ServerSession:
     def _quit(self, argument: bytes) -> None:
         if argument:
             raise Refused(replies.NO_ARGUMENT)
-        self._say(replies.BYE)
+        self._say(BYE)
         self.quit = True
-        self.state = _CLOSED
+        self.closed = True
 
     def _starttls(self, argument: bytes) -> Event | None:
         if argument:
@@ -370,8 +377,7 @@ class ServerSession:
         refusal = self._body_refusal(body)
         if refusal is not None:
             self._say(refusal)
-            if self.state != _CLOSED:
-                self._reset(_READY)
+            self._reset(_READY)
             return None
         self._reset(_READY)  # whatever the answer, this transaction is over (RFC 5321 §3.3)
         return MessageReceived(mail, recipients, body)
@@ -395,13 +401,11 @@ def _loggable(line: bytes) -> bytes:
 _INCOMPLETE: Any = object()  # more bytes are needed
 
 _HANDLERS: dict[int, Callable[[ServerSession, bytes], Event | None]] = {
-    fp.EHLO: ServerSession._ehlo,
     fp.HELO: ServerSession._helo,
     fp.RSET: ServerSession._rset,
     fp.NOOP: ServerSession._noop,
     fp.VRFY: ServerSession._vrfy,
     fp.HELP: ServerSession._help,
-    fp.QUIT: ServerSession._quit,
     fp.STARTTLS: ServerSession._starttls,
     fp.AUTH: ServerSession._auth,
 }

@@ -3,7 +3,7 @@
 from gateway.smtp.replies cimport Reply
 
 cdef class Terms:
-    cdef readonly object params
+    cdef readonly object params, relay_hosts
     cdef readonly str hostname
     cdef readonly Py_ssize_t max_line, max_size, max_recipients, max_messages
     cdef readonly bint rejects_lone_cr_lf, offer_tls, offer_auth

@@ -19,6 +19,7 @@ class Terms:
     def __init__(self, params: ListenerParams, *, offer_tls: bool = True, offer_auth: bool = False) -> None:
         self.params = params
         self.hostname = params.hostname
+        self.relay_hosts = params.relay_hosts
         self.max_line = params.line_length_hard_limit
         self.max_size = params.max_message_size
         self.max_recipients = params.max_recipients_per_message
