@@ -171,7 +171,7 @@ class Body:
 # --- path.pxi ---------------------------------------------------------------------------------------------
 
 def plain_from(argument: bytes) -> tuple[str, str, bytes] | None:
-    """(local part, normalised domain, what follows) of `FROM:<dot-string@domain> …` in plain ASCII.
+    """(mailbox, its domain, what follows) of `FROM:<dot-string@domain> …` in plain ASCII, with the domain normalised.
 
     None for every other form, right or wrong: null paths, quoted strings, literals, source routes, UTF-8, missing
     brackets.

@@ -85,9 +85,9 @@ def test_postmaster_needs_no_domain():
 
 
 def test_addresses_are_values():
-    address = EnvelopeAddress("a", "example.com")
+    address = EnvelopeAddress("a@example.com", "example.com")
     assert address == parse_mailbox("a@EXAMPLE.com")
-    assert address != EnvelopeAddress("A", "example.com")
+    assert address != EnvelopeAddress("A@example.com", "example.com")
     assert address != "a@example.com"
     assert len({address, parse_mailbox("a@example.com")}) == 1
     assert pickle.loads(pickle.dumps(address)) == address

@@ -3,7 +3,7 @@
 # One pass over the octets instead of regular expressions. What is not of that form (quoted strings, literals, source
 # routes, UTF-8, sloppiness, errors) is None here and gateway/smtp/commands.py's business.
 
-from cpython.unicode cimport PyUnicode_DecodeASCII
+from cpython.unicode cimport PyUnicode_1BYTE_DATA, PyUnicode_DecodeASCII, PyUnicode_New
 
 cdef enum:
     MAX_LABEL_OCTETS = 63    # RFC 1035 §2.3.4
@@ -73,25 +73,23 @@ cdef bint find_plain_path(const uint8_t *p, Py_ssize_t n, Span keyword, PlainPat
     return found.closing + 1 == n or is_blank(p[found.closing + 1])
 
 
-cdef str lower_text(const uint8_t *p, Py_ssize_t n):
-    cdef uint8_t lower[MAX_DOMAIN_OCTETS]
-    cdef Py_ssize_t i
-    for i in range(n):
-        lower[i] = p[i] + 32 if c'A' <= p[i] <= c'Z' else p[i]
-    return PyUnicode_DecodeASCII(<const char *>lower, n, NULL)
-
-
 cdef tuple plain_path(bytes argument, Span keyword):
     cdef const uint8_t *p = octets_of(argument)
     cdef Py_ssize_t n = PyBytes_GET_SIZE(argument)
     cdef PlainPath found
+    cdef Py_ssize_t i
     if not find_plain_path(p, n, keyword, &found):
         return None
-    cdef str local_part = PyUnicode_DecodeASCII(
-        <const char *>p + found.local_part, found.at_sign - found.local_part, NULL
-    )
-    cdef str domain = lower_text(p + found.at_sign + 1, found.closing - found.at_sign - 1)
-    return local_part, domain, part_of(argument, found.closing + 1, n)
+    cdef Py_ssize_t length = found.closing - found.local_part
+    cdef Py_ssize_t domain_at = found.at_sign + 1 - found.local_part
+    cdef str email = PyUnicode_New(length, 0x7F)
+    cdef uint8_t *text = <uint8_t *>PyUnicode_1BYTE_DATA(email)
+    memcpy(text, p + found.local_part, length)
+    for i in range(domain_at, length):
+        if c'A' <= text[i] <= c'Z':
+            text[i] += 32
+    cdef str domain = PyUnicode_DecodeASCII(<const char *>text + domain_at, length - domain_at, NULL)
+    return email, domain, part_of(argument, found.closing + 1, n)
 
 
 def plain_from(bytes argument not None):

@@ -1,4 +1,8 @@
 # The C types of address.py, which is compiled with them.
 
+cimport cython
+
+
+@cython.freelist(32)
 cdef class EnvelopeAddress:
-    cdef readonly str local_part, domain, email
+    cdef readonly str email, domain

@@ -29,24 +29,30 @@ class AddressError(ValueError):
 
 
 class EnvelopeAddress:
-    """One address of the envelope. Immutable; `email` is the text that goes on the wire and into records.
+    """One address of the envelope. Immutable.
 
-    local_part: as given, with its quotes. domain: normalised, "" for the null reverse-path and <Postmaster>.
+    email: the text that goes on the wire and into records. domain: what stands there behind the last "@", normalised;
+    "" for the null reverse-path and <Postmaster>.
     """
 
-    def __init__(self, local_part: str, domain: str) -> None:
-        self.local_part = local_part
+    def __init__(self, email: str, domain: str) -> None:
+        self.email = email
         self.domain = domain
-        self.email = f"{local_part}@{domain}" if domain else local_part
+
+    @property
+    def local_part(self) -> str:
+        """As given, with its quotes."""
+        return self.email[: -len(self.domain) - 1] if self.domain else self.email
 
     @property
     def user(self) -> str:
         """The local part without quoting; "postmaster" for <Postmaster>, "" for the null reverse-path."""
         if not self.domain:
-            return self.local_part.lower()
-        if self.local_part.startswith('"'):
-            return re.sub(r"\\(.)", r"\1", self.local_part[1:-1])
-        return self.local_part
+            return self.email.lower()
+        local_part = self.local_part
+        if local_part.startswith('"'):
+            return re.sub(r"\\(.)", r"\1", local_part[1:-1])
+        return local_part
 
     @property
     def is_ascii(self) -> bool:
@@ -66,7 +72,7 @@ class EnvelopeAddress:
         return hash(self.email)
 
     def __reduce__(self) -> tuple[type[EnvelopeAddress], tuple[str, str]]:
-        return EnvelopeAddress, (self.local_part, self.domain)
+        return EnvelopeAddress, (self.email, self.domain)
 
 
 NULL_SENDER = EnvelopeAddress("", "")
@@ -102,7 +108,8 @@ def parse_mailbox(text: str) -> EnvelopeAddress:
         raise AddressError("no domain")
     if not (_DOT_STRING.match(local_part) or _QUOTED_STRING.match(local_part)):
         raise AddressError("malformed local part")
-    return EnvelopeAddress(local_part, normalise_domain(domain))
+    domain = normalise_domain(domain)
+    return EnvelopeAddress(f"{local_part}@{domain}", domain)
 
 
 @lru_cache(maxsize=4096)

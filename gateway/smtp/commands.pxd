@@ -1,7 +1,11 @@
 # The C types of commands.py, which is compiled with them.
 
+cimport cython
+
 from gateway.smtp.address cimport EnvelopeAddress
 
+
+@cython.freelist(32)
 cdef class MailCommand:
     cdef public EnvelopeAddress sender
     cdef public object size

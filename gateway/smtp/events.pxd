@@ -1,5 +1,7 @@
 # The C types of events.py, which is compiled with them.
 
+cimport cython
+
 from gateway._fastpath cimport Body
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
@@ -14,9 +16,13 @@ cdef class AuthRequested:
 cdef class TlsRequested:
     pass
 
+
+@cython.freelist(32)
 cdef class RcptRequested:
     cdef readonly EnvelopeAddress recipient
 
+
+@cython.freelist(32)
 cdef class MessageReceived:
     cdef readonly MailCommand mail
     cdef readonly list recipients
