@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 
 NULL_QUEUE = "null"  # KumoMTA's name for "discard on purpose"
 
-# CPython 3.11 takes its time to find a member in its enum.
+# What is looked up for every message: CPython 3.11 takes its time to find a member in its enum, or a module's name.
 _DELIVERED, _TRANSIENT, _PERMANENT, _UNKNOWN = Status.DELIVERED, Status.TRANSIENT, Status.PERMANENT, Status.UNKNOWN
+_MAX_HOPS = trace.MAX_HOPS
 _TOGETHER, _FIX = BatchHandling.TOGETHER, LineEndings.FIX
 
 _RELAYED = metrics.MESSAGES.slot("relayed")
@@ -116,7 +117,7 @@ class Transaction:
         """Does everything up to the first hand-over. Raises TransactionRefused, or what the policy raises."""
         body = self._event.body
         self._page.add(_RECEIVED_BYTES, body.size)
-        if trace.hops(body.chunks) >= trace.MAX_HOPS:
+        if trace.hops(body.chunks) >= _MAX_HOPS:
             raise TransactionRefused(replies.MAIL_LOOP)
         wanted = "smtp_server_message_received" in self._policy.handles
         for recipients in self._split():

@@ -22,7 +22,7 @@ cdef class _Count:
 cdef _Count _sessions
 
 
-@cython.locals(ticks="long long", digits=str)
+@cython.locals(ticks="long long", low="long long", middle="long long", high="long long")
 cpdef str new_message_id(long long now_ns)
 
 cpdef str new_session_id()

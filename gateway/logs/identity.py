@@ -57,8 +57,8 @@ def new_message_id(now_ns: int) -> str:
     if ticks <= _sequence.last:
         ticks = _sequence.last + 1
     _sequence.last = ticks
-    digits = f"{ticks | _VERSION_1:016x}"  # written low, middle, high
-    return digits[8:] + digits[4:8] + digits[:4] + _sequence.suffix
+    low, middle, high = ticks & 0xFFFFFFFF, ticks >> 32 & 0xFFFF, (ticks | _VERSION_1) >> 48
+    return f"{low:08x}{middle:04x}{high:04x}{_sequence.suffix}"
 
 
 def new_session_id() -> str:

@@ -28,6 +28,9 @@ from gateway.streams import Poller
 REST = 5.0  # seconds for which a member that failed is asked last
 _MOST_BUSY = 1 << 30  # more than a member ever has in flight
 
+# What is looked up for every message: CPython 3.11 takes its time to find another module's name.
+_UNREACHABLE, _DURATION = replies.UPSTREAM_UNREACHABLE, counting.DURATION
+
 logger = logging.getLogger(__name__)
 
 
@@ -71,7 +74,7 @@ class Fleet:
     def submit(self, job: Job) -> None:
         """Take a job on; it is reported exactly once."""
         self.jobs += 1
-        self._place(job, replies.UPSTREAM_UNREACHABLE)
+        self._place(job, _UNREACHABLE)
 
     def sweep(self, now: float) -> None:
         """Notice whose time is up: connections, their jobs, and jobs that wait. Called a few times a second."""
@@ -106,7 +109,7 @@ class Fleet:
         """The job has all its outcomes."""
         self.jobs -= 1
         seconds = job.report(self._site)
-        self.page.observe(counting.DURATION, seconds)
+        self.page.observe(_DURATION, seconds)
 
     def next_waiting(self, member: Member) -> Job | None:
         """The job that has waited longest for this member or any other."""

@@ -131,8 +131,7 @@ def _enhanced_code_end(line: str) -> int:
     digits, with dots between them. 0 where it is none.
     """
     numbers, digits = 1, 0
-    for place in range(len(line)):
-        letter = line[place]
+    for place, letter in enumerate(line):
         if "0" <= letter <= "9" and digits < 3:
             digits += 1
         elif digits == 0:

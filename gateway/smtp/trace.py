@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from email.utils import formatdate
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -73,8 +72,21 @@ def hops(chunks: list[bytes]) -> int:
     return count_fields(head, b"received")
 
 
-@lru_cache(maxsize=4)
+class _Date:
+    """The date that was written last: messages come many in a second."""
+
+    def __init__(self) -> None:
+        self.unix_time = -1
+        self.text = ""
+
+
+_last = _Date()
+
+
 def rfc5322_date(unix_time: int) -> str:
     """RFC 5322 §3.3, in UTC: "Tue, 4 Aug 2026 12:41:30 +0000"."""
-    day, _, rest = formatdate(unix_time).partition(", ")
-    return f"{day}, {rest.lstrip('0')[:-5]}+0000"
+    if unix_time != _last.unix_time:
+        day, _, rest = formatdate(unix_time).partition(", ")
+        _last.text = f"{day}, {rest.lstrip('0')[:-5]}+0000"
+        _last.unix_time = unix_time
+    return _last.text
