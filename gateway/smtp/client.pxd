@@ -24,6 +24,7 @@ cdef class ClientSession:
     cpdef list data_to_send(self)
     cpdef begin(self, Transaction transaction)
     cpdef quit(self)
+    cdef _say(self, str commands)
     cpdef fail(self, failure, str detail)
     cpdef str _mail_parameters(self, Transaction transaction)
 

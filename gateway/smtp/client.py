@@ -51,7 +51,7 @@ class ClientSession:
         self._timeouts = _timeouts(path)
         self._reader = ReplyReader()
         self._output: list[bytes] = []
-        self._commands: list[str] = []  # of the envelope, when they go out one by one
+        self._commands: list[str] = []  # RCPT… and DATA, when they go out one by one
         self._pipelining = False
         self._chunking = False
         self._tls_active = False
@@ -98,17 +98,19 @@ class ClientSession:
             raise RuntimeError(f"a transaction cannot begin while {self.state.name}")
         self.transaction = transaction
         self.state = _ENVELOPE
-        commands = [f"MAIL FROM:<{transaction.sender.email}>{self._mail_parameters(transaction)}\r\n"]
-        commands += [f"RCPT TO:<{recipient.email}>\r\n" for recipient in transaction.recipients]
+        mail = f"MAIL FROM:<{transaction.sender.email}>{self._mail_parameters(transaction)}\r\n"
         if self._chunking and transaction.fits_one_chunk():
             transaction.chunked = transaction.content_sent = True
-            commands.append(f"BDAT {transaction.size} LAST\r\n")
-        else:
-            commands.append("DATA\r\n")
-        self._commands = commands
-        self._output.append(("".join(commands) if self._pipelining else commands[0]).encode())
-        if transaction.chunked:
+            self._say(f"{mail}RCPT TO:<{transaction.recipients[0].email}>\r\nBDAT {transaction.size} LAST\r\n")
             self._output += transaction.chunks
+            return
+        commands = [f"RCPT TO:<{recipient.email}>\r\n" for recipient in transaction.recipients]
+        commands.append("DATA\r\n")
+        if self._pipelining:
+            self._say(mail + "".join(commands))
+        else:
+            self._commands = commands
+            self._say(mail)
 
     def quit(self) -> None:
         """Take leave of a session that is READY; BYE follows."""
@@ -220,7 +222,7 @@ class ClientSession:
         answers = transaction.answers
         code = answer[0]
         kind = code // 100
-        last = len(answers) == len(self._commands) - 1
+        last = len(answers) > len(transaction.recipients)
         if kind > 3:
             transaction.content_sent = False  # whatever was sent, there is no transaction to take it in
         if code == 421:  # RFC 5321 §3.8: the server leaves; this is no verdict on the message
@@ -241,11 +243,11 @@ class ClientSession:
 
     def _next_command(self, transaction: Transaction) -> Event | None:
         """Without PIPELINING: what to say after an answer to MAIL or RCPT."""
-        asked = len(transaction.answers)
-        refused = asked == 1 and transaction.answers[0][0] // 100 != 2
-        if refused or (asked == len(self._commands) - 1 and not transaction.content_may_follow()):
+        answered = len(transaction.answers)
+        refused = answered == 1 and transaction.answers[0][0] // 100 != 2
+        if refused or (answered == len(self._commands) and not transaction.content_may_follow()):
             return self._conclude(State.RESET)
-        self._say(self._commands[asked])
+        self._say(self._commands[answered - 1])
         return None
 
     def _on_data(self, transaction: Transaction, answer: Answer) -> Event | None:

@@ -1,5 +1,7 @@
 # The C types of client_values.py, which is compiled with them.
 
+import cython
+
 from gateway.smtp.address cimport EnvelopeAddress
 
 cdef class Transaction:
@@ -12,4 +14,6 @@ cdef class Transaction:
     cdef public bint deferred, chunked, content_sent
 
     cpdef bint content_may_follow(self)
+
+    @cython.locals(octets=Py_ssize_t)
     cpdef bint fits_one_chunk(self)

@@ -114,4 +114,7 @@ class Transaction:
         """
         if len(self.recipients) != 1 or self.size > MOST_UNASKED:
             return False
-        return sum([len(chunk) for chunk in self.chunks]) == self.size
+        octets = 0
+        for chunk in self.chunks:
+            octets += len(chunk)
+        return octets == self.size
