@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages whose clients the tests use (swaks; smtp-source and smtp-sink from postfix; curl).
-# Where that is not possible it says so: the tests that need a missing client skip themselves with the reason.
+# Installs the Debian packages whose programs the tests use (swaks; curl; smtp-source, smtp-sink and postfix itself).
+# Where that is not possible it says so: the tests that need a missing one skip themselves with the reason.
 missing=
 for pair in swaks:swaks smtp-source:postfix curl:curl; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
