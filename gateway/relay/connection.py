@@ -74,8 +74,8 @@ class Connection(Protocol):
         self._owner = owner
         self._transport: Stream | asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
-        # True while the kernel has certainly not taken the final dot yet. Exact in clear; TLS has its own buffers, and
-        # False there may be wrong: then an outcome counts as unknown that could have been told.
+        # True while the kernel has certainly not taken the end of the content yet. Exact in clear; TLS has its own
+        # buffers, and False there may be wrong: then an outcome counts as unknown that could have been told.
         self._unsent = False
         self._in_outbox = False
         self._ended = False
@@ -93,7 +93,7 @@ class Connection(Protocol):
 
     @property
     def may_have_delivered(self) -> bool:
-        """True when the transaction under way was cut short after its final dot may have reached the upstream."""
+        """True when the transaction under way was cut short after all of its content may have reached the upstream."""
         return self.transaction is not None and self.transaction.content_sent and not self._unsent
 
     def open(self) -> None:
