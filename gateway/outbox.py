@@ -23,7 +23,7 @@ class Writer(Protocol):
 
 
 class Outbox:
-    """The connections of one event loop that wait to write. call_soon: the loop's."""
+    """The connections of one event loop that wait to write. call_soon: its poller's."""
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._call_soon = call_soon

@@ -24,6 +24,7 @@ cdef class Poller:
     cpdef call_soon(self, callback)
     cpdef watch(self, int fd, Source source, bint read, bint write)
     cpdef closing(self, int fd)
+    cdef _end_turn(self)
 
 cdef class Stream(Source):
     cdef readonly tuple peer

@@ -121,11 +121,16 @@ class Poller:
         self._in_turn = True
         self._now = self.loop.time()
         epoll = self._epoll
-        for place in range(epoll.wait()):
-            source = self._sources.get(epoll.descriptor(place))
-            if source is not None:
-                source.ready(epoll.readable(place), epoll.writable(place))
-        self._in_turn = False
+        try:
+            for place in range(epoll.wait()):
+                source = self._sources.get(epoll.descriptor(place))
+                if source is not None:
+                    source.ready(epoll.readable(place), epoll.writable(place))
+        finally:  # whatever happens, the end of the turn must come; the epoll set tells again what was missed
+            self._in_turn = False
+            self._end_turn()
+
+    def _end_turn(self) -> None:
         soon = self._soon
         if soon:
             self._soon = []
