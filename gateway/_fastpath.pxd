@@ -1,5 +1,5 @@
 # What the other compiled modules call in _fastpath as C. What these classes are is told where they are implemented:
-# fastpath/counters.pxi, fastpath/framing.pxi and fastpath/sockets.pxi.
+# fastpath/counters.pxi, fastpath/json.pxi, fastpath/framing.pxi and fastpath/sockets.pxi.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -23,6 +23,20 @@ cdef class CounterPage:
     cdef int check(self, Py_ssize_t slot) except -1
     cpdef add(self, Py_ssize_t slot, int64_t n=*)
     cpdef observe(self, HistogramSlot histogram, double value)
+
+cdef class JsonLine:
+    cdef tuple pieces
+    cdef Py_ssize_t gaps, filled
+    cdef uint8_t* room             # what is written, and space behind it
+    cdef Py_ssize_t capacity
+    cdef readonly Py_ssize_t size  # octets written
+
+    cpdef start(self, tuple pieces)
+    cpdef text(self, str value)
+    cpdef integer(self, int64_t value)
+    cpdef json(self, bytes value)
+    cpdef time(self, int64_t seconds, int64_t fraction, int digits)
+    cpdef bytes finish(self)
 
 cdef struct BodyScan:
     uint64_t tail        # the last octets seen, the latest lowest; before the first one, the CRLF of "DATA"

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from mmap import mmap
 from typing import Final, Literal, Self, final
 
+from typing_extensions import disjoint_base
+
 # --- cidr.pxi ---------------------------------------------------------------------------------------------
 
 class CidrError(ValueError):
@@ -242,13 +244,34 @@ def scan_report(
 
 # --- json.pxi ---------------------------------------------------------------------------------------------
 
-def fill_gaps(pieces: tuple[bytes, ...], values: tuple[str | int | bytes | None, ...]) -> bytes:
-    """The pieces, one more than there are values, with a value as JSON between any two of them.
+@disjoint_base
+class JsonLine:
+    """JSON put together from pieces that are always the same, and a value between any two of them.
 
-    Bytes are JSON already and go in as they are. Raises TypeError for a value of another type, UnicodeEncodeError for
-    a text with lone surrogates, OverflowError for an integer of more than 64 bits with its sign, ValueError where the
-    numbers do not match or there are more than 64 values.
+    Each value goes into the next gap. What fills one raises ValueError where none is left; `finish` where any is.
     """
+
+    size: int  # octets written so far
+    def start(self, pieces: tuple[bytes, ...]) -> None:
+        """Begins anew. The pieces are one more than the gaps. Raises ValueError where there is none."""
+
+    def text(self, value: str | None) -> None:
+        """A string, its lone surrogates replaced by question marks; null for None."""
+
+    def integer(self, value: int) -> None:
+        """A number. Raises OverflowError for one of more than 64 bits with its sign."""
+
+    def json(self, value: bytes) -> None:
+        """What is JSON already."""
+
+    def time(self, seconds: int, fraction: int, digits: int) -> None:
+        """Seconds since 1970 as the string `YYYY-MM-DDTHH:MM:SS.fffZ` (RFC 3339), for years of up to four digits.
+
+        digits: how many of the fraction to write, 1 to 20; it counts units of ten to the power of -`digits` seconds.
+        """
+
+    def finish(self) -> bytes:
+        """The whole."""
 
 # --- counters.pxi -----------------------------------------------------------------------------------------
 PAGE_HEADER_WORDS: int

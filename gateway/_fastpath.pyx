@@ -17,6 +17,6 @@ include "fastpath/content_type.pxi"   # Content-Type and its parameters
 include "fastpath/parts.pxi"     # header sections and delimiter lines: where the parts of a multipart are
 include "fastpath/report_fields.pxi"  # the fields of reports as text, and which recipient they belong to
 include "fastpath/report.pxi"    # scan_report: is a message a bounce or a feedback report, and what does it say
-include "fastpath/json.pxi"      # fill_gaps: values put into a JSON object that is always the same
+include "fastpath/json.pxi"      # JsonLine: values put into a JSON object that is always the same
 include "fastpath/counters.pxi"  # CounterPage: counters, gauges and histograms in shared memory
 include "fastpath/sockets.pxi"  # accept, receive, send…, Epoll: sockets that never block

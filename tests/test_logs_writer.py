@@ -21,7 +21,7 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs, RecordSettings
 from gateway.logs import writer as writer_module
-from gateway.logs.encoding import GAP, Form, Record
+from gateway.logs.encoding import GAP, Record, laid_out
 from gateway.logs.reader import DirectoryReader
 from gateway.logs.segments import Segment, is_complete, list_segments
 from gateway.logs.writer import LogWriter
@@ -109,7 +109,7 @@ class FailingDisk:
 
 
 def record(n: int, kind: str = "Reception", filler: str = "", **meta: Any) -> Record:
-    return Record(Form({"type": kind, "n": n, "filler": filler, "meta": GAP, "headers": GAP}), meta)
+    return laid_out({"type": kind, "n": n, "filler": filler, "meta": GAP, "headers": GAP}, meta)
 
 
 A_MESSAGE = Message(
@@ -566,7 +566,7 @@ SUBMIT_UNTIL_KILLED = textwrap.dedent("""
     from gateway import metrics
     from gateway._fastpath import CounterPage
     from gateway.config import LocalLogs
-    from gateway.logs.encoding import GAP, Form, Record
+    from gateway.logs.encoding import GAP, laid_out
     from gateway.logs.writer import LogWriter
 
     answers = queue.SimpleQueue()
@@ -574,7 +574,7 @@ SUBMIT_UNTIL_KILLED = textwrap.dedent("""
     writer = LogWriter([config], CounterPage(bytearray(metrics.page_size())), call_soon=lambda call: call())
     for n in range(10**9):
         layout = {"type": "Reception", "n": n, "meta": GAP, "headers": GAP, "filler": os.urandom(n % 400).hex()}
-        writer.submit(Record(Form(layout), {}))
+        writer.submit(laid_out(layout, {}))
         if n % 200 == 0:
             os.write(1, b"submitted %d %d\\n" % (n, time.monotonic_ns()))
             writer.durable(lambda ok, n=n: os.write(1, b"durable %d %d\\n" % (n, ok)))

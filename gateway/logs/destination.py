@@ -24,7 +24,7 @@ class Destination:
 
     def __init__(self, config: LocalLogs, settings: RecordSettings) -> None:
         self.directory = settings.log_dir or config.log_dir
-        self.lines: list[bytes] = []
+        self.lines: list[bytes] = []  # always this list
         self.written = 0  # records so far
         self.expires = float("inf")  # when the open segment has to be completed; monotonic seconds
         self.retry_at: float | None = None  # when to try again after an error; monotonic seconds

@@ -13,19 +13,20 @@ import jinja2
 import orjson
 from jinja2 import TemplateError
 
-from gateway._fastpath import fill_gaps
+from gateway._fastpath import JsonLine
 
-__all__ = ["GAP", "Form", "Record", "Selection", "Template", "TemplateError", "to_json"]
+__all__ = ["GAP", "Draft", "Form", "Record", "Selection", "Template", "TemplateError", "laid_out", "to_json"]
 
 # Stands in a layout for a value that every record has its own of. The octet is one that JSON text never has.
 GAP = orjson.Fragment(b"\0")
 EMPTY = b"{}"
+_HEADERS = b',"headers":'
 
 
 class Form:
     """What a type's records have in common: the JSON around their gaps, encoded once.
 
-    layout: all keys in their order; GAP where the values differ, and at least for `meta` and `headers`.
+    layout: all keys in their order; GAP where the values differ, and for `meta` and `headers`, which are neighbours.
     """
 
     def __init__(self, layout: Mapping[str, Any]) -> None:
@@ -34,29 +35,52 @@ class Form:
 
 
 class Record:
-    """One record: a form and what fills its gaps, in their order. Whether `meta` and `headers` are shown is each
-    logger's business, so these two are put in by whoever asks for the line.
+    """One record. Whether `meta` and `headers` are shown is each logger's business, so these two are put in by whoever
+    asks for the line.
 
-    meta: all of the metadata. before, behind: the values of the gaps before `meta` and behind `headers`; text,
-    integers, None, or bytes that are JSON already.
+    meta: all of the metadata. line: the record with both of them empty. behind_meta: the index in it where `meta` ends.
     """
 
-    def __init__(
-        self, form: Form, meta: Mapping[str, Any], before: tuple[Any, ...] = (), behind: tuple[Any, ...] = ()
-    ) -> None:
-        self.form = form
+    def __init__(self, type: str, meta: Mapping[str, Any], line: bytes, behind_meta: int) -> None:
+        self.type = type
         self.meta = meta
-        self._before = before
-        self._behind = behind
+        self._line = line
+        self._behind_meta = behind_meta
 
     def line(self, meta: bytes = EMPTY, headers: bytes = EMPTY) -> bytes:
         """The record as one line of JSON, whatever policy and peers put into it. meta, headers: JSON objects."""
-        values = (*self._before, meta, headers, *self._behind)
-        try:
-            return fill_gaps(self.form.pieces, values)
-        except (TypeError, OverflowError, UnicodeEncodeError):
-            encoded = [value if isinstance(value, bytes) else to_json(value) for value in values]
-            return fill_gaps(self.form.pieces, tuple(encoded))
+        if meta is EMPTY and headers is EMPTY:
+            return self._line
+        before = self._line[: self._behind_meta - len(EMPTY)]
+        behind = self._line[self._behind_meta + len(_HEADERS) + len(EMPTY) :]
+        return b"".join((before, meta, _HEADERS, headers, behind))
+
+
+class Draft(JsonLine):
+    """A record under way: a form whose gaps are filled in their order. One draft serves for any number of records."""
+
+    def begin(self, form: Form) -> None:
+        """Begins a record. What was under way is given up."""
+        self._type = form.type
+        self.start(form.pieces)
+
+    def leave_out_meta_and_headers(self) -> None:
+        """Fills these two gaps."""
+        self.json(EMPTY)
+        self._behind_meta = self.size
+        self.json(EMPTY)
+
+    def record(self, meta: Mapping[str, Any]) -> Record:
+        """The record, once all gaps are filled. meta: all of the metadata."""
+        return Record(self._type, meta, self.finish(), self._behind_meta)
+
+
+def laid_out(layout: Mapping[str, Any], meta: Mapping[str, Any]) -> Record:
+    """The record of a layout whose only gaps are those of `meta` and `headers`."""
+    draft = Draft()
+    draft.begin(Form(layout))
+    draft.leave_out_meta_and_headers()
+    return draft.record(meta)
 
 
 class Selection:
@@ -64,8 +88,6 @@ class Selection:
 
     Names of metadata are compared exactly, names of headers without case.
     """
-
-    __slots__ = ("_header_names", "_header_starts", "_meta_names", "_meta_starts", "shows_headers", "shows_meta")
 
     def __init__(self, meta: Sequence[str], headers: Sequence[str]) -> None:
         self._meta_names, self._meta_starts = _patterns(meta)

@@ -2,65 +2,55 @@
 
 cimport cython
 
-from gateway.logs.encoding cimport Form, Record
+from gateway.logs.encoding cimport Draft, Form, Record
 from gateway.message cimport Message
 from gateway.relay.handover cimport HandOver, RecipientOutcome
+from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.response cimport Response
 
 cdef class Origin:
-    cdef readonly object peer_address, protocol
-    cdef dict _peer, _session
-    cdef readonly dict without_tls
-    cdef readonly bytes peer_json
-    cdef readonly tuple optional_keys, behind
+    cdef readonly str peer_name, peer_address, session_id, protocol, tls_cipher, tls_protocol_version
+    cdef readonly object tls_peer_subject_name
 
-    cpdef layout(self, values)
+cdef Draft _draft
+cdef dict _hand_over_forms
+
+cdef Draft _begun(Form form)
 
 
-cpdef _recipient(recipients)
+@cython.locals(recipient=EnvelopeAddress)
+cpdef _put_recipients(Draft draft, recipients)
 
-cpdef _json_of_list(value)
+
+@cython.locals(sender=EnvelopeAddress)
+cpdef _put_envelope(Draft draft, Message message, recipients, str queue)
+
+cpdef _put_response(Draft draft, long long code, enhanced, str content)
 
 cpdef str _on_one_line(str text)
 
-cpdef str _type_of(status)
 
-cpdef list _same_results(list outcomes)
-
-cpdef dict _session(tls_cipher, tls_protocol_version, subject, session_id)
+@cython.locals(seconds="long long")
+cpdef _put_event_time(Draft draft, long long ns)
 
 
-cdef class _Second:
-    cdef public long long seconds
-    cdef public str text
+@cython.locals(received_at=double, microseconds="long long", seconds="long long")
+cpdef _put_created(Draft draft, Message message)
 
-cdef _Second _last
-
-cdef str _date_and_time(long long seconds)
-
-
-@cython.locals(seconds="long long", fraction="long long")
-cpdef str rfc3339(long long ns)
-
-
-@cython.locals(seconds="long long", fraction="long long")
-cpdef str _rfc3339_to_the_microsecond(long long microseconds)
-
-
-@cython.locals(created="long long")
-cpdef Record _accepted(Form form, Message message, Origin origin, queue, long long now_ns)
-
+cpdef _put_session(Draft draft, Origin origin)
 
 cpdef Record reception(Message message, Origin origin, queue, long long now_ns, unreadable=*)
 
+cpdef Record _accepted(Form form, Message message, Origin origin, queue, long long now_ns)
 
-@cython.locals(created="long long", attempt_ns="long long", optional=dict)
-cpdef Record out_of_band(Message message, Origin origin, queue, bounce, long long now_ns)
+cpdef str _type_of(status)
 
 cpdef list handed_over(Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool=*)
 
 
-@cython.locals(created="long long", first=RecipientOutcome, answer=Response, optional=dict)
+@cython.locals(first=RecipientOutcome, answer=Response, peer=bint, source=bint, tls=bint, session=bint, shape=tuple)
 cpdef Record _outcome(
     Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool, list outcomes
 )
+
+cpdef list _same_results(list outcomes)

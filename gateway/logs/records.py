@@ -2,19 +2,18 @@
 explains every field. No I/O and no clock; what of `meta` and `headers` is shown is each logger's business
 (encoding.py), so a record starts with all of the metadata.
 
-A type that comes with every message has a form, made of the layout once; a rare one is laid out each time.
+What the records of a type have in common is a form, made of the layout once. Its gaps are filled in the layout's order.
 
 This module is compiled (records.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from gateway.logs.encoding import GAP, Form, Record, to_json
+from gateway.logs.encoding import GAP, Draft, Form, Record, to_json
 from gateway.logs.identity import node_id
 from gateway.relay.handover import HandOver, RecipientOutcome, Status
 from gateway.smtp.address import EnvelopeAddress
@@ -74,137 +73,147 @@ class Origin:
         tls_protocol_version: str | None = None,
         tls_peer_subject_name: Sequence[str] = (),
     ) -> None:
+        self.peer_name = peer_name
         self.peer_address = peer_address
+        self.session_id = session_id
         self.protocol = protocol
-        self._peer = {"name": peer_name, "addr": peer_address}
-        self._session = _session(tls_cipher, tls_protocol_version, tls_peer_subject_name, session_id)
-        self.peer_json = to_json(self._peer)
-        self.optional_keys = tuple(self._session)
-        self.without_tls = _session(None, None, (), session_id)
-        self.behind = (protocol, *[_json_of_list(value) for value in self._session.values()])
-
-    def layout(self, values: Keys) -> Keys:
-        """The layout with this session's values and `values`."""
-        session = {"peer_address": self._peer, "reception_protocol": self.protocol, "nodeid": node_id()}
-        return _LAYOUT | session | self._session | values
+        self.tls_cipher = tls_cipher
+        self.tls_protocol_version = tls_protocol_version
+        self.tls_peer_subject_name = tls_peer_subject_name
 
 
-_TLS_KEYS = ("tls_cipher", "tls_protocol_version", "tls_peer_subject_name")
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+_TIMES = ("timestamp", "event_time", "created", "created_time")
+_OF_MESSAGE = ("id", "sender", "recipient", "queue", "size", *_TIMES, "num_attempts")
+_PEER = {"name": GAP, "addr": GAP}
+_RESPONSE = {"code": GAP, "enhanced_code": GAP, "content": GAP, "command": GAP}
+_RECEIVED = {"code": 250, "enhanced_code": None, "content": "", "command": None}
 
 
-def _session(
-    tls_cipher: str | None, tls_protocol_version: str | None, subject: Sequence[str], session_id: str | None
-) -> Keys:
-    """The optional keys at the end of a record, which are absent rather than null."""
-    keys: Keys = {}
-    if tls_cipher is not None:
-        keys |= zip(_TLS_KEYS, (tls_cipher, tls_protocol_version, list(subject)), strict=True)
-    if session_id is not None:
-        keys["session_id"] = session_id
-    return keys
+def _layout(kind: str, gaps: Iterable[str], **known: Any) -> Keys:
+    """The layout with `known` values, and gaps; those that are no key of it are optional ones and go to the end."""
+    return _LAYOUT | {"type": kind, "nodeid": node_id()} | known | dict.fromkeys(gaps, GAP)
 
 
-def _json_of_list(value: Any) -> Any:
-    return to_json(value) if isinstance(value, list) else value
+def _of_session(tls: bool, session: bool = True) -> tuple[str, ...]:
+    """The optional keys that tell of a session. They are absent rather than null."""
+    keys = ("tls_cipher", "tls_protocol_version", "tls_peer_subject_name") if tls else ()
+    return (*keys, "session_id") if session else keys
 
 
-class _Second:
-    """The second that was written last: records come in runs of the same."""
-
-    def __init__(self) -> None:
-        self.seconds = 0
-        self.text = "1970-01-01T00:00:00"
+def _reception_layout(tls: bool) -> Keys:
+    gaps = (*_OF_MESSAGE, "reception_protocol", *_of_session(tls))
+    return _layout("Reception", gaps, response=_RECEIVED, peer_address=_PEER)
 
 
-_last = _Second()
+@cache
+def _reception_form(tls: bool) -> Form:
+    return Form(_reception_layout(tls))
 
 
-def _date_and_time(seconds: int) -> str:
-    if seconds != _last.seconds:
-        _last.seconds = seconds
-        _last.text = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
-    return _last.text
+_hand_over_forms: dict[tuple[str, bool, bool, bool, bool, bool], Form] = {}  # by the arguments below
 
 
-def rfc3339(ns: int) -> str:
-    """Nanoseconds since 1970 in the form of `event_time`."""
-    seconds = ns // 1_000_000_000
-    fraction = ns % 1_000_000_000
-    return f"{_date_and_time(seconds)}.{fraction:09d}Z"
+def _new_hand_over_form(kind: str, peer: bool, source: bool, tls: bool, session: bool, reason: bool) -> Form:
+    """The form for records that tell of: the server, our own address there, …"""
+    gaps = (*_OF_MESSAGE, "site", "egress_pool", "delivery_protocol", "reception_protocol", *_of_session(tls, session))
+    layout = _layout(
+        kind,
+        (*gaps, "reason") if reason else gaps,
+        response=_RESPONSE,
+        peer_address=_PEER if peer else None,
+        egress_source="unspecified",
+        source_address={"address": GAP} if source else None,
+    )
+    form = Form(layout)
+    _hand_over_forms[kind, peer, source, tls, session, reason] = form
+    return form
 
 
-def _rfc3339_to_the_microsecond(microseconds: int) -> str:
-    """Microseconds since 1970 in the form of `created_time`."""
-    seconds = microseconds // 1_000_000
-    fraction = microseconds % 1_000_000
-    return f"{_date_and_time(seconds)}.{fraction:06d}Z"
+@cache
+def _rejection_form(tls: bool, unreadable: bool) -> Form:
+    gaps = ("sender", "recipient", *_TIMES, *_of_session(tls), "reason")
+    gaps = (*gaps, "report_unreadable") if unreadable else gaps
+    return Form(_layout("Rejection", gaps, response=_RESPONSE, peer_address=_PEER))
 
 
-def _recipient(recipients: Sequence[EnvelopeAddress]) -> str | list[str]:
+@lru_cache(maxsize=256)
+def _out_of_band_form(added: tuple[str, ...]) -> Form:
+    gaps = ("id", "sender", "recipient", "queue", *_TIMES, "reception_protocol", *_of_session(False), *added)
+    return Form(_layout("OOB", gaps, response=_RESPONSE | {"command": None}, peer_address=_PEER))
+
+
+_draft = Draft()  # of whatever record is under way: they are made on one thread, one after the other
+
+
+def _begun(form: Form) -> Draft:
+    _draft.begin(form)
+    return _draft
+
+
+# --- what fills several gaps ------------------------------------------------------------------------------------------
+
+
+def _put_recipients(draft: Draft, recipients: Sequence[EnvelopeAddress]) -> None:
     """One recipient is a string, several are a list."""
     if len(recipients) == 1:
-        return recipients[0].email
-    return [recipient.email for recipient in recipients] or ""
+        recipient = recipients[0]
+        draft.text(recipient.email)
+    else:
+        draft.json(to_json([recipient.email for recipient in recipients] or ""))
 
 
-def _response(code: int, enhanced: str, content: str, command: str | None) -> Keys:
-    return {
-        "code": code,
-        "enhanced_code": _enhanced_code(enhanced),
-        "content": _on_one_line(content),
-        "command": command,
-    }
+def _put_envelope(draft: Draft, message: Message, recipients: Sequence[EnvelopeAddress], queue: str) -> None:
+    sender = message.sender
+    draft.text(message.id)
+    draft.text(sender.email)
+    _put_recipients(draft, recipients)
+    draft.text(queue)
+
+
+def _put_response(draft: Draft, code: int, enhanced: str, content: str) -> None:
+    draft.integer(code)
+    draft.json(_enhanced_code(enhanced))
+    draft.text(_on_one_line(content))
+
+
+@lru_cache(maxsize=256)
+def _enhanced_code(text: str) -> bytes:
+    if not text:
+        return b"null"
+    return to_json(dict(zip(("class", "subject", "detail"), map(int, text.split(".")), strict=True)))
 
 
 def _on_one_line(text: str) -> str:
-    if text.isprintable():
+    if "\n" not in text and "\r" not in text:
         return text
     return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 
-@lru_cache(maxsize=256)
-def _enhanced_code(text: str) -> dict[str, int] | None:
-    if not text:
-        return None
-    return dict(zip(("class", "subject", "detail"), map(int, text.split(".")), strict=True))
+def _put_event_time(draft: Draft, ns: int) -> None:
+    seconds = ns // 1_000_000_000
+    draft.integer(seconds)
+    draft.time(seconds, ns % 1_000_000_000, 9)
 
 
-_RECEIVED = _response(250, "", "", None)
+def _put_created(draft: Draft, message: Message) -> None:
+    received_at = message.received_at
+    microseconds = int(received_at * 1_000_000)
+    seconds = microseconds // 1_000_000
+    draft.integer(seconds)
+    draft.time(seconds, microseconds % 1_000_000, 6)
 
 
-# Gaps of the forms, by what fills them. Wherever they are named, values go in in the layout's order.
-_OF_MESSAGE = ("id", "sender", "recipient", "queue", "size", "created", "created_time", "num_attempts")
-_OF_EVENT = ("peer_address", "timestamp", "event_time", "reception_protocol")
-_OF_HAND_OVER = ("site", "egress_pool", "source_address", "delivery_protocol")
-_OF_RESPONSE = ("code", "enhanced_code", "content", "command")
+def _put_session(draft: Draft, origin: Origin) -> None:
+    if origin.tls_cipher is not None:
+        draft.text(origin.tls_cipher)
+        draft.text(origin.tls_protocol_version)
+        draft.json(to_json(list(origin.tls_peer_subject_name)))
+    draft.text(origin.session_id)
 
 
-def _reception_layout(optional_keys: tuple[str, ...]) -> Keys:
-    gaps = (*_OF_MESSAGE, *_OF_EVENT, *optional_keys)
-    return _LAYOUT | {"type": "Reception", "response": _RECEIVED, "nodeid": node_id()} | dict.fromkeys(gaps, GAP)
-
-
-@cache
-def _reception_form(optional_keys: tuple[str, ...]) -> Form:
-    return Form(_reception_layout(optional_keys))
-
-
-def _accepted(form: Form, message: Message, origin: Origin, queue: str, now_ns: int) -> Record:
-    created = int(message.received_at * 1_000_000)
-    values = (
-        message.id,
-        message.sender.email,
-        _json_of_list(_recipient(message.recipients)),
-        queue,
-        message.size,
-        origin.peer_json,
-        now_ns // 1_000_000_000,
-        rfc3339(now_ns),
-        created // 1_000_000,
-        _rfc3339_to_the_microsecond(created),
-        message.attempts,
-    )
-    return Record(form, message.meta, values, origin.behind)
+# --- records ----------------------------------------------------------------------------------------------------------
 
 
 def reception(message: Message, origin: Origin, queue: str, now_ns: int, unreadable: str | None = None) -> Record:
@@ -212,9 +221,10 @@ def reception(message: Message, origin: Origin, queue: str, now_ns: int, unreada
 
     queue: its queue's name. now_ns: nanoseconds since 1970. unreadable: why what claimed to be a report is none.
     """
-    form = _reception_form(origin.optional_keys)
+    tls = origin.tls_cipher is not None
+    form = _reception_form(tls)
     if unreadable is not None:
-        form = Form(_reception_layout(origin.optional_keys) | {"report_unreadable": unreadable})
+        form = Form(_reception_layout(tls) | {"report_unreadable": unreadable})
     return _accepted(form, message, origin, queue, now_ns)
 
 
@@ -223,30 +233,24 @@ def feedback(message: Message, origin: Origin, queue: str, report: Keys, now_ns:
 
     report: what gateway.reports.rfc5965.feedback_report made of it.
     """
-    form = Form(_reception_layout(origin.optional_keys) | {"type": "Feedback", "feedback_report": report})
+    layout = _reception_layout(origin.tls_cipher is not None)
+    form = Form(layout | {"type": "Feedback", "feedback_report": report})
     return _accepted(form, message, origin, queue, now_ns)
 
 
-@cache
-def _hand_over_form(kind: str, optional_keys: tuple[str, ...]) -> Form:
-    gaps = (*_OF_MESSAGE, *_OF_EVENT, *_OF_HAND_OVER, *optional_keys)
-    response = dict.fromkeys(_OF_RESPONSE, GAP)
-    known = {"type": kind, "response": response, "egress_source": "unspecified", "nodeid": node_id()}
-    return Form(_LAYOUT | known | dict.fromkeys(gaps, GAP))
-
-
-@lru_cache(maxsize=256)
-def _enhanced_code_json(text: str) -> bytes:
-    return to_json(_enhanced_code(text))
-
-
-@lru_cache(maxsize=1024)
-def _upstream_json(name: str, address: str, source: str | None) -> tuple[bytes | None, bytes | None]:
-    """`peer_address` and `source_address`; None where there was no connection."""
-    return (
-        to_json({"name": name, "addr": address}) if address else None,
-        to_json({"address": source}) if source else None,
-    )
+def _accepted(form: Form, message: Message, origin: Origin, queue: str, now_ns: int) -> Record:
+    draft = _begun(form)
+    _put_envelope(draft, message, message.recipients, queue)
+    draft.integer(message.size)
+    draft.text(origin.peer_name)
+    draft.text(origin.peer_address)
+    _put_event_time(draft, now_ns)
+    _put_created(draft, message)
+    draft.integer(message.attempts)
+    draft.leave_out_meta_and_headers()
+    draft.text(origin.protocol)
+    _put_session(draft, origin)
+    return draft.record(message.meta)
 
 
 _DELIVERED, _PERMANENT = Status.DELIVERED, Status.PERMANENT
@@ -281,34 +285,36 @@ def _outcome(
 ) -> Record:
     first = outcomes[0]
     answer = first.response
-    created = int(message.received_at * 1_000_000)
-    peer_address, source_address = _upstream_json(result.peer_name, result.peer_address, result.source_address)
-    optional = _session(result.tls_cipher, result.tls_protocol_version, (), result.session_id)
+    peer, source = bool(result.peer_address), bool(result.source_address)
+    tls, session = result.tls_cipher is not None, result.session_id is not None
+    shape = _type_of(first.status), peer, source, tls, session, first.reason is not None
+    draft = _begun(_hand_over_forms.get(shape) or _new_hand_over_form(*shape))
+    _put_envelope(draft, message, [outcome.recipient for outcome in outcomes], queue)
+    draft.text(result.site)
+    draft.integer(message.size)
+    _put_response(draft, answer.code, answer.enhanced, answer.content)
+    draft.text(answer.command)
+    if peer:
+        draft.text(result.peer_name)
+        draft.text(result.peer_address)
+    _put_event_time(draft, now_ns)
+    _put_created(draft, message)
+    draft.integer(message.attempts)
+    draft.text(egress_pool)
+    if source:
+        draft.text(result.source_address)
+    draft.leave_out_meta_and_headers()
+    draft.text(result.protocol)
+    draft.text(origin.protocol)
+    if tls:
+        draft.text(result.tls_cipher)
+        draft.text(result.tls_protocol_version)
+        draft.json(b"[]")
+    if session:
+        draft.text(result.session_id)
     if first.reason is not None:
-        optional["reason"] = str(first.reason)
-    values = (
-        message.id,
-        message.sender.email,
-        _json_of_list(_recipient([outcome.recipient for outcome in outcomes])),
-        queue,
-        result.site,
-        message.size,
-        answer.code,
-        _enhanced_code_json(answer.enhanced),
-        _on_one_line(answer.content),
-        answer.command,
-        peer_address,
-        now_ns // 1_000_000_000,
-        rfc3339(now_ns),
-        created // 1_000_000,
-        _rfc3339_to_the_microsecond(created),
-        message.attempts,
-        egress_pool,
-        source_address,
-    )
-    behind = (result.protocol, origin.protocol, *[_json_of_list(value) for value in optional.values()])
-    form = _hand_over_form(_type_of(first.status), tuple(optional))
-    return Record(form, message.meta, values, behind)
+        draft.text(str(first.reason))
+    return draft.record(message.meta)
 
 
 def _same_results(outcomes: list[RecipientOutcome]) -> list[list[RecipientOutcome]]:
@@ -339,32 +345,21 @@ def rejection(
     sender: of the transaction, or the one that was refused. recipients: the refused ones: the one of a RCPT, all of
     the transaction after DATA. meta: the session's. unreadable: why what claimed to be a report is none.
     """
-    seconds, event_time = now_ns // 1_000_000_000, rfc3339(now_ns)
-    layout = origin.layout(
-        {
-            "type": "Rejection",
-            "sender": sender.email if sender is not None else "",
-            "recipient": _recipient(recipients),
-            "response": _response(reply.code, reply.enhanced, reply.text, _shown(command)),
-            "timestamp": seconds,
-            "event_time": event_time,
-            "created": seconds,
-            "created_time": event_time,
-            "reception_protocol": None,
-            "reason": str(reply.reason),
-        }
-    )
+    draft = _begun(_rejection_form(origin.tls_cipher is not None, unreadable is not None))
+    draft.text(sender.email if sender is not None else "")
+    _put_recipients(draft, recipients)
+    _put_response(draft, reply.code, reply.enhanced, reply.text)
+    draft.text(_shown(command))
+    draft.text(origin.peer_name)
+    draft.text(origin.peer_address)
+    _put_event_time(draft, now_ns)
+    _put_event_time(draft, now_ns)  # as created and created_time
+    draft.leave_out_meta_and_headers()
+    _put_session(draft, origin)
+    draft.text(str(reply.reason))
     if unreadable is not None:
-        layout["report_unreadable"] = unreadable
-    return Record(Form(layout), meta)
-
-
-@lru_cache(maxsize=256)
-def _out_of_band_form(optional_keys: tuple[str, ...]) -> Form:
-    gaps = ("id", "sender", "recipient", "queue", "created", "created_time", *_OF_EVENT, *optional_keys)
-    response = dict.fromkeys(_OF_RESPONSE, GAP) | {"command": None}
-    known = {"type": "OOB", "response": response, "nodeid": node_id()}
-    return Form(_LAYOUT | known | dict.fromkeys(gaps, GAP))
+        draft.text(unreadable)
+    return draft.record(meta)
 
 
 def out_of_band(message: Message, origin: Origin, queue: str, bounce: OutOfBand, now_ns: int) -> Record:
@@ -372,26 +367,29 @@ def out_of_band(message: Message, origin: Origin, queue: str, bounce: OutOfBand,
 
     The sender is the one the report came back to; the peer's name is that of the reporting MTA.
     """
-    created = int(message.received_at * 1_000_000)
-    attempted = bounce.attempted_at
-    attempt_ns = int(attempted.timestamp()) * 1_000_000_000 if attempted is not None else now_ns
-    optional = {**origin.without_tls, **bounce.added}
-    values = (
-        message.id,
-        message.recipients[0].email,
-        bounce.recipient,
-        queue,
-        bounce.code,
-        to_json(bounce.enhanced_code),
-        _on_one_line(bounce.content),
-        to_json({"name": bounce.reporting_mta, "addr": origin.peer_address}),
-        attempt_ns // 1_000_000_000,
-        rfc3339(attempt_ns),
-        created // 1_000_000,
-        _rfc3339_to_the_microsecond(created),
-    )
-    behind = (origin.protocol, *[value if isinstance(value, str) else to_json(value) for value in optional.values()])
-    return Record(_out_of_band_form(tuple(optional)), message.meta, values, behind)
+    draft = _begun(_out_of_band_form(tuple(bounce.added)))
+    draft.text(message.id)
+    draft.text(message.recipients[0].email)
+    draft.text(bounce.recipient)
+    draft.text(queue)
+    draft.integer(bounce.code)
+    draft.json(to_json(bounce.enhanced_code))
+    draft.text(_on_one_line(bounce.content))
+    draft.text(bounce.reporting_mta)
+    draft.text(origin.peer_address)
+    if bounce.attempted_at is None:
+        _put_event_time(draft, now_ns)
+    else:
+        seconds = int(bounce.attempted_at.timestamp())
+        draft.integer(seconds)
+        draft.time(seconds, 0, 9)
+    _put_created(draft, message)
+    draft.leave_out_meta_and_headers()
+    draft.text(origin.protocol)
+    draft.text(origin.session_id)
+    for value in bounce.added.values():
+        draft.json(to_json(value))
+    return draft.record(message.meta)
 
 
 # Commands that are shown as they came. No other line is: after an AUTH that was refused at once, a client that did not

@@ -3,7 +3,7 @@
 cimport cython
 
 from gateway._fastpath cimport CounterPage
-from gateway.logs.encoding cimport Record
+from gateway.logs.encoding cimport Record, Selection
 
 cdef class _Logger:
     cdef readonly object config, filter_event
@@ -11,6 +11,19 @@ cdef class _Logger:
     cdef public long long submitted, written
     cdef readonly dict routes
     cdef readonly list destinations
+
+cdef class _Route:
+    cdef readonly _Logger logger
+    cdef readonly list lines
+
+cdef class _Group:
+    cdef readonly Selection selection
+    cdef readonly list routes
+
+
+@cython.locals(meta=bytes, headers=bytes)
+cdef bytes _line(Record record, Selection selection, message)
+
 
 cdef class LogWriter:
     cdef readonly bint full
@@ -23,6 +36,6 @@ cdef class LogWriter:
     cdef long long _bytes
     cdef double _next_check, _next_sync
 
-    @cython.locals(logger=_Logger, line=bytes, taken=bint)
+    @cython.locals(group=_Group, route=_Route, logger=_Logger, line=bytes, taken=bint)
     cpdef bint submit(self, Record record, message=*) except -1
     cpdef durable(self, done)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs, RecordSettings
@@ -69,9 +69,20 @@ class _Logger:
         return self.submitted - self.written <= self.back_pressure // 2
 
 
-class _Route(NamedTuple):
-    logger: _Logger
-    destination: Destination
+class _Route:
+    """The way of a type's records through one logger."""
+
+    def __init__(self, logger: _Logger, destination: Destination) -> None:
+        self.logger = logger
+        self.lines = destination.lines
+
+
+class _Group:
+    """Loggers that show the same metadata and headers of a type's records, and share their encoding."""
+
+    def __init__(self, selection: Selection, routes: list[_Route]) -> None:
+        self.selection = selection
+        self.routes = routes
 
 
 class LogWriter:
@@ -119,17 +130,18 @@ class LogWriter:
 
         message: what filters and the `headers` of loggers look at; None where there is none (Rejection).
         """
-        kind = record.form.type
+        kind = record.type
         taken = False
-        for selection, routes in self._plan[kind]:
+        for group in self._plan[kind]:
             line = b""
-            for logger, destination in routes:
+            for route in group.routes:
+                logger = route.logger
                 if logger.filter_event is not None and message is not None and not self._passes(logger, message):
                     continue
                 if not line:
-                    line = _line(record, selection, message)
+                    line = _line(record, group.selection, message)
                     taken = True
-                destination.lines.append(line)
+                route.lines.append(line)
                 logger.submitted += 1
                 if logger.submitted - logger.written >= logger.back_pressure:
                     self.full = True
@@ -283,14 +295,14 @@ class LogWriter:
         self.disk_problem = problem
 
 
-def _plan(kind: str, loggers: Sequence[_Logger]) -> list[tuple[Selection, list[_Route]]]:
-    """Who takes records of a type. Loggers that show the same metadata and headers share one encoding."""
+def _plan(kind: str, loggers: Sequence[_Logger]) -> list[_Group]:
+    """Who takes records of a type."""
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[_Route]] = {}
     for logger in loggers:
         if kind in logger.routes:
             shown = logger.config.meta, logger.config.headers
             groups.setdefault(shown, []).append(_Route(logger, logger.routes[kind]))
-    return [(Selection(meta, headers), routes) for (meta, headers), routes in groups.items()]
+    return [_Group(Selection(meta, headers), routes) for (meta, headers), routes in groups.items()]
 
 
 def _line(record: Record, selection: Selection, message: Message | None) -> bytes:
