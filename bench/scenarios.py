@@ -89,7 +89,7 @@ def _with(contender: Contender, label: str, workers: int = 1, logs: bool = True,
 
 
 REPORTS = _with(ACCEPT, "gateway", reports="1")
-BY_DATA = _with(RELAY, "gateway, DATA", chunking="0")
+BY_BDAT = _with(RELAY, "gateway, BDAT", chunking="1")
 TWO_WORKERS = _with(RELAY, "gateway, 2 workers", workers=2)
 UNCACHED = _with(ACCEPT, "gateway, uncached", policy="uncached")
 NO_HANDLER = _with(ACCEPT, "gateway, no handler", policy="none")
@@ -114,7 +114,7 @@ COSTS: tuple[Scenario, ...] = (
     Scenario("relay-100k", "accept and relay, 100 KiB", _PROXYING, size=100 << 10),
     Scenario("relay-5m", "accept and relay, 5 MiB", _PROXYING, size=5 << 20, connections=4, quick=False),
     Scenario("relay-1k-1000", "relay, 1,000 connections, 1 KiB", _PROXYING, connections=1000, quick=False),
-    Scenario("chunking", "relay, 1 KiB; with its envelope as one BDAT, and by DATA", (SMTP_SINK, RELAY, BY_DATA),
+    Scenario("chunking", "relay, 1 KiB; by DATA, and with its envelope as one BDAT", (SMTP_SINK, RELAY, BY_BDAT),
              quick=False),
     Scenario("reports", "bounces and complaints, logged and dropped", (SMTP_SINK, REPORTS), corpus=True),
     Scenario("tls-1k", "relay, TLS, kept connections, 1 KiB", (RELAY, PROXY), baseline="postfix-proxy", tls=True),

@@ -216,7 +216,7 @@ class EgressPath:
     ehlo_domain: str | None = None
     enable_tls: UpstreamTls = UpstreamTls.OPPORTUNISTIC
     enable_pipelining: bool = True
-    enable_chunking: bool = True  # the gateway's own option
+    enable_chunking: bool = False  # the gateway's own option
     connect_timeout: float = 60.0
     banner_timeout: float = 60.0
     ehlo_timeout: float = 300.0

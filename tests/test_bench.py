@@ -143,7 +143,7 @@ def envelope(content: bytes) -> bytes:
 CONTENT = st.lists(
     st.sampled_from([b"\r\n..", b"\r\n", b"\n.", b"\r", b"..", b"text", b"\r\n.\r", b"\n.\r\n", b"x" * 70]),
     max_size=30,
-).map(lambda parts: b"".join(parts).replace(b"\r\n.\r\n", b"\r\n..\r\n"))
+).map(b"".join)
 
 
 @settings(max_examples=60, deadline=None)
@@ -153,7 +153,7 @@ def test_the_sink_finds_the_end_of_data_at_any_split(sink: SinkProcess, bodies: 
     stream = b""
     for number, body in enumerate(bodies):
         content = b"Received: by relay.example\r\nSubject: x\r\n\r\n" + body.removeprefix(b".") + b"\r\n"
-        content = content.replace(b"\r\n.\r\n", b"\r\n..\r\n")
+        content = re.sub(rb"\r\n\.(?=\r\n)", b"\r\n..", content)  # no end of data before the end
         stream += envelope(_load.mark(run, number, _load.body_hash(content)) + content)
     chance = random.Random(seed)
     cuts = sorted(chance.sample(range(len(stream)), min(len(stream), 40)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ MAIL_OK = b"250 2.1.0 ok\r\n"
 RCPT_OK = b"250 2.1.5 ok\r\n"
 GO_AHEAD = b"354 go ahead\r\n"
 QUEUED = b"250 2.0.0 queued as 1\r\n"
-NO_TLS = EgressPath(enable_tls=UpstreamTls.DISABLED)
+NO_TLS = EgressPath(enable_tls=UpstreamTls.DISABLED, enable_chunking=True)
 CONTENT = [b"Subject: x\r\n\r\n", b"hello\r\n"]
 
 
@@ -567,12 +568,12 @@ def test_a_content_for_one_recipient_goes_out_with_the_envelope_without_a_copy()
     assert dialogue.begin(transaction()) == FLIGHT
 
 
-NO_CHUNKING = EgressPath(enable_tls=UpstreamTls.DISABLED, enable_chunking=False)
-NO_PIPELINING = EgressPath(enable_tls=UpstreamTls.DISABLED, enable_pipelining=False)
+NO_CHUNKING = EgressPath(enable_tls=UpstreamTls.DISABLED)
+NO_PIPELINING = replace(NO_TLS, enable_pipelining=False)
 
 
 @pytest.mark.parametrize("path", [NO_CHUNKING, NO_PIPELINING])
-def test_chunking_is_not_used_where_the_path_does_not_want_it(path: EgressPath) -> None:
+def test_chunking_is_used_only_where_the_path_wants_it(path: EgressPath) -> None:
     assert b"BDAT" not in ready(CHUNKING_EHLO, path).begin(transaction())
 
 
@@ -690,7 +691,7 @@ def test_a_chunk_that_was_never_written_is_not_sent(said: bytes | None) -> None:
 
 
 def test_the_chunk_has_the_timeout_of_the_final_dot() -> None:
-    path = EgressPath(mail_from_timeout=3, rcpt_to_timeout=4, data_dot_timeout=6, enable_tls=UpstreamTls.DISABLED)
+    path = replace(NO_TLS, mail_from_timeout=3, rcpt_to_timeout=4, data_dot_timeout=6)
     for refusal in (b"", b"550 no\r\n"):
         dialogue = ready(CHUNKING_EHLO, path)
         dialogue.begin(transaction())

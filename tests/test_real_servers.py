@@ -19,6 +19,12 @@ from relay_gateway_bench.sink import SinkProcess
 from tests.gateway_process import INIT, TO_UPSTREAMS, Gateway, wait_until
 
 FROM_HERE = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
+IN_ONE_FLIGHT = """
+kumo.on('get_egress_path_config', function()
+  return kumo.make_egress_path { enable_chunking = true }
+end)
+"""
+POLICY = FROM_HERE + TO_UPSTREAMS + IN_ONE_FLIGHT
 MESSAGES = 200
 
 
@@ -56,7 +62,7 @@ def replies_of(gateway: Gateway, stage: str) -> float:
 def test_postfix_takes_the_content_with_the_envelope_and_passes_it_on_unaltered(
     start: Callable[..., Gateway], sink: SinkProcess, postfix: Postfix
 ) -> None:
-    gateway = start(FROM_HERE + TO_UPSTREAMS, "--workers", "1", upstreams=[f"127.0.0.1:{postfix.port}"])
+    gateway = start(POLICY, "--workers", "1", upstreams=[f"127.0.0.1:{postfix.port}"])
     result = send(Target(*gateway.address), plain_mix(1024), Plan(messages=MESSAGES, connections=4))
     assert result["acked"] == MESSAGES
     wait_until(lambda: sink.run(result["run"])["unique"] == MESSAGES, "all of it in the sink")
@@ -69,7 +75,7 @@ def test_postfix_takes_the_content_with_the_envelope_and_passes_it_on_unaltered(
 def test_postfix_discards_a_content_whose_recipient_it_refused(
     start: Callable[..., Gateway], sink: SinkProcess, postfix: Postfix
 ) -> None:
-    gateway = start(FROM_HERE + TO_UPSTREAMS, "--workers", "1", upstreams=[f"127.0.0.1:{postfix.port}"])
+    gateway = start(POLICY, "--workers", "1", upstreams=[f"127.0.0.1:{postfix.port}"])
     before = sink.counts()["unmarked"]
     with gateway.smtp() as session:
         for _ in range(5):

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import uvloop
@@ -25,7 +26,7 @@ from gateway.streams import Poller
 
 CONTENT = [b"Subject: x\r\n\r\n", b"hello\r\n..dot\r\n"]
 SIZE = sum(map(len, CONTENT)) - 1
-PATH = EgressPath()
+PATH = EgressPath(enable_chunking=True)  # where it is offered
 BOTH = ("b@y.example", "c@z.example")
 
 
@@ -795,8 +796,8 @@ def test_what_does_not_fit_one_chunk_goes_by_data(run) -> None:
             for handed, path in [
                 (in_one_chunk(*BOTH), PATH),
                 (batch(), PATH),
-                (in_one_chunk(), EgressPath(enable_chunking=False)),
-                (in_one_chunk(), EgressPath(enable_pipelining=False)),
+                (in_one_chunk(), EgressPath()),
+                (in_one_chunk(), replace(PATH, enable_pipelining=False)),
             ]:
                 assert set(statuses(await gateway.hand_over(handed, path))) == {Status.DELIVERED}
             assert [command for command in member.commands if command[:4] in ("DATA", "BDAT")] == ["DATA"] * 4
@@ -848,7 +849,7 @@ def test_a_member_that_leaves_before_the_chunk_is_replaced_unseen(run, stage: st
 @pytest.mark.parametrize("stage", ["MAIL", "RCPT", "BDAT"])
 def test_a_member_lost_with_a_chunk_leaves_the_outcome_unknown_and_is_then_asked_last(run, stage: str, how) -> None:
     async def main() -> None:
-        path = EgressPath(mail_from_timeout=0.03, rcpt_to_timeout=0.03, data_dot_timeout=0.03)
+        path = replace(PATH, mail_from_timeout=0.03, rcpt_to_timeout=0.03, data_dot_timeout=0.03)
         async with chunking({stage: how}) as broken, chunking() as sound, Gateway(sound, broken) as gateway:
             hand_over = await gateway.hand_over(in_one_chunk(), path)
             assert only(hand_over) == (Status.UNKNOWN, 451, Reason.OUTCOME_UNKNOWN)
@@ -951,7 +952,7 @@ def test_whatever_happens_every_outcome_is_true(run, seed: int, offered: Sequenc
         async with member() as one, member() as two, member() as three:
             members = (one, two, three)
             async with Gateway(*members) as gateway:
-                path = EgressPath(connection_limit=3, max_deliveries_per_connection=7)
+                path = replace(PATH, connection_limit=3, max_deliveries_per_connection=7)
                 results = [gateway.start(in_one_chunk(f"r{n}@y.example"), path) for n in range(150)]
                 outcomes = [(await result).outcomes[0] for result in results]
             arrived = Counter(mail.recipients[0] for member in members for mail in member.mails)

@@ -6,7 +6,7 @@
 --   BENCH_POLICY             cached; uncached: the handler looks at the clock; none: no handler, relay_hosts decides
 --   BENCH_DOMAINS            0: relays to any domain; N: to in.example and d0.example … d<N-1>.example
 --   BENCH_CIDRS              prefixes in relay_hosts besides loopback
---   BENCH_CHUNKING           0: send to the sink by DATA although it offers CHUNKING (the gateway's own option)
+--   BENCH_CHUNKING           1: send to the sink by BDAT, which it offers (the gateway's own option)
 --   BENCH_REPORTS            1: in.example takes bounces and complaints, and logs and drops them
 local kumo = require 'kumo'
 
@@ -81,8 +81,8 @@ kumo.on('get_egress_path_config', function(routing_domain, egress_source, site_n
     connection_limit = 64,
     max_deliveries_per_connection = 100000,
   }
-  if os.getenv 'BENCH_CHUNKING' == '0' then
-    path.enable_chunking = false
+  if os.getenv 'BENCH_CHUNKING' == '1' then
+    path.enable_chunking = true
   end
   return kumo.make_egress_path(path)
 end)
