@@ -124,7 +124,7 @@ COSTS: tuple[Scenario, ...] = (
     Scenario("logs", "accept; records on and off", (SMTP_SINK, ACCEPT, NO_LOGS), quick=False),
 )  # fmt: skip
 
-_WAITING = (DIRECT, RELAY, PROXY, replace(AIOSMTPD, quick=False), replace(HARAKA, quick=False))
+_WAITING = (DIRECT, RELAY, BY_BDAT, PROXY, replace(AIOSMTPD, quick=False), replace(HARAKA, quick=False))
 
 LATENCY: tuple[Scenario, ...] = (
     Scenario("idle-latency", "relay, idle machine: 200 messages a second", _WAITING, baseline="direct", rate=200,
