@@ -17,7 +17,7 @@ import uvloop
 from gateway import _fastpath as fp
 from gateway import streams
 from gateway.outbox import Outbox
-from gateway.streams import Listener, Poller, Protocol, Stream
+from gateway.streams import Listener, Poller, Protocol, Source, Stream
 
 Main = Coroutine[Any, Any, None]
 PATIENCE = 20.0
@@ -201,6 +201,40 @@ def test_what_a_turn_leads_to_follows_behind_all_that_it_has_read(run) -> None:
             for recorder in recorders:
                 await recorder.until(lambda received=recorder.received: bool(received))
             assert order == ["read", "read", "write", "write"]
+
+    run(main())
+
+
+class Broken(Source):
+    """Fails as no source does; what was to follow its turn was noted before."""
+
+    def __init__(self, poller: Poller, first: Callable[[], None]) -> None:
+        self._poller = poller
+        self._first = first
+
+    def ready(self, readable: bool, writable: bool) -> None:
+        self._poller.call_soon(self._first)
+        raise RuntimeError("our own fault")
+
+
+def test_a_turn_that_fails_has_its_end_all_the_same(run) -> None:
+    async def main() -> None:
+        async with service() as here:
+            failures: list[object] = []
+            here.loop.set_exception_handler(lambda loop, context: failures.append(context["exception"]))
+            ended = asyncio.Event()
+            stream, peer = await here.pair()
+            fd = stream.detach().detach()
+            here.poller.watch(fd, Broken(here.poller, ended.set), True, False)
+            peer.send(b"x")
+            await ended.wait()
+            here.poller.watch(fd, Source(), False, False)
+            os.close(fd)
+            assert {str(failure) for failure in failures} == {"our own fault"}
+            recorder = Recorder()
+            _, peer = await here.pair(recorder)
+            peer.send(b"y")
+            await recorder.until(lambda: recorder.received == b"y")
 
     run(main())
 
