@@ -58,7 +58,7 @@ def costs(result: Result, scenario: dict[str, Any]) -> Table:
                 f"{medians['messages_per_second']:,.0f}",
                 *(f"{medians[metric]:,.0f}" for metric in ("p50", "p99", "p99.9")),
                 f"{medians['resident_bytes'] / 2**20:,.0f}",
-                f"{copied.median:.2f} ×" if copied and copied.median else "–",
+                f"{copied.median:.2f} ×" if copied and copied.median >= 1 else "–",  # who uses recv is not counted
                 " ".join(f"{share:.0%}" for share in shares[:4]) + (" …" if len(shares) > 4 else ""),
             ]
         )
