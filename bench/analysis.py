@@ -120,10 +120,10 @@ class Result:
     def ratio(self, scenario: str, one: str, other: str, metric: str = "cpu_us") -> Spread | None:
         return self.pairs(scenario, one, other, lambda a, b: value_of(a, metric) / (value_of(b, metric) or 1e-9))
 
-    def syscalls(self, scenario: str, contender: str) -> dict[str, float]:
-        """System calls per message by name, where they were counted."""
+    def syscalls(self, scenario: str, contender: str) -> tuple[dict[str, float], float | None]:
+        """Where they were counted: system calls per message by name, and the octets they moved per octet sent."""
         counted = [s for s in self._samples.get((scenario, contender), []) if s["repetition"] is None]
-        return counted[-1]["syscalls"] if counted else {}
+        return (counted[-1]["syscalls"], counted[-1].get("copied")) if counted else ({}, None)
 
     def latency(self, scenario: str, contender: str) -> Histogram:
         """The latencies of all repetitions together."""

@@ -11,7 +11,7 @@ from .scenarios import EXPLANATIONS
 Table = list[list[str]]
 SMALLER = "less is better; the thin line spans all repetitions"
 _NINES = (0, 50, 90, 99, 99.9, 99.99)
-_COLUMNS = "CPU µs/message|user|kernel|÷ {baseline}|messages/s|p50 µs|p99 µs|p99.9 µs|RSS MiB|octets copied|shares"
+_COLUMNS = "CPU µs/message|user|kernel|÷ {baseline}|messages/s|p50 µs|p99 µs|p99.9 µs|RSS MiB|shares"
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -46,7 +46,6 @@ def costs(result: Result, scenario: dict[str, Any]) -> Table:
             for metric in ("user_us", "system_us", "messages_per_second", "p50", "p99", "p99.9", "resident_bytes")
         }
         medians = {metric: spread.median if spread else 0.0 for metric, spread in spreads.items()}
-        copied = Spread.of([s["copied_octets"] * s["sent"] / s["bytes_sent"] for s in samples if s["bytes_sent"]])
         shares = samples[-1]["shares"]
         rows.append(
             [
@@ -58,7 +57,6 @@ def costs(result: Result, scenario: dict[str, Any]) -> Table:
                 f"{medians['messages_per_second']:,.0f}",
                 *(f"{medians[metric]:,.0f}" for metric in ("p50", "p99", "p99.9")),
                 f"{medians['resident_bytes'] / 2**20:,.0f}",
-                f"{copied.median:.2f} ×" if copied and copied.median >= 1 else "–",  # who uses recv is not counted
                 " ".join(f"{share:.0%}" for share in shares[:4]) + (" …" if len(shares) > 4 else ""),
             ]
         )
@@ -66,13 +64,14 @@ def costs(result: Result, scenario: dict[str, Any]) -> Table:
 
 
 def calls(result: Result, scenario: dict[str, Any]) -> Table:
-    """System calls per message, where they were counted: all, and the commonest by name."""
-    rows = [["", "system calls/message", "commonest"]]
+    """System calls per message, where they were counted: all, the octets they moved, the commonest by name."""
+    rows = [["", "system calls/message", "octets copied", "commonest"]]
     for label in result.contenders(scenario):
-        if counted := result.syscalls(scenario["name"], label):
+        counted, copied = result.syscalls(scenario["name"], label)
+        if counted:
             common = sorted(counted.items(), key=lambda item: -item[1])[:6]
             names = ", ".join(f"{name} {number(n)}" for name, n in common)
-            rows.append([label, number(sum(counted.values())), names])
+            rows.append([label, number(sum(counted.values())), f"{copied:.2f} ×" if copied else "–", names])
     return rows if len(rows) > 1 else []
 
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,17 @@ from typing import Any
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
+# A line of strace's: the process, the call or what is left of one that was interrupted by another's, its result.
+_RETURNED = re.compile(r"^\d+ +(?:<\.\.\. )?([a-z_0-9]+)(?:\(| resumed>).*\) += (-?\d+)", re.M)
+_COPYING = {
+    *("read", "readv", "pread64", "preadv", "recvfrom", "recvmsg"),
+    *("write", "writev", "pwrite64", "pwritev", "sendto", "sendmsg"),
+}
+
 
 @dataclass(frozen=True)
 class ProcessUsage:
-    """One process: seconds of its own, seconds of the children it has waited for, resident bytes, octets it has read
-    and written by read(2), write(2) and their like, those children's included."""
+    """One process: seconds of its own, seconds of the children it has waited for, resident bytes."""
 
     user: float
     system: float
@@ -32,8 +39,6 @@ class ProcessUsage:
     waited_user: float
     waited_system: float
     resident: int
-    read: int
-    written: int
 
     @property
     def own(self) -> float:
@@ -63,11 +68,6 @@ class Usage:
     def resident(self) -> int:
         return sum(p.resident for p in self.processes.values())
 
-    @property
-    def copied(self) -> int:
-        """Octets that went through system calls, in and out."""
-        return sum(p.read + p.written for p in self.processes.values())
-
 
 def usage(roots: Iterable[int]) -> Usage:
     """The process trees below `roots`, now."""
@@ -93,15 +93,7 @@ def _usage_of(pid: int, stat: list[str]) -> ProcessUsage:
         for task in os.scandir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
                 exact += int(Path(task.path, "schedstat").read_text().split()[0]) / 1e9
-    return ProcessUsage(ticks[0], ticks[1], exact, ticks[2], ticks[3], int(stat[21]) * _PAGE, *_octets(pid))
-
-
-def _octets(pid: int) -> tuple[int, int]:
-    """rchar and wchar (proc(5)): what passed through read and write calls, sockets included, recv and send not."""
-    with contextlib.suppress(OSError):
-        found = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
-        return int(found["rchar"]), int(found["wchar"])
-    return 0, 0  # another user's process
+    return ProcessUsage(ticks[0], ticks[1], exact, ticks[2], ticks[3], int(stat[21]) * _PAGE)
 
 
 def cost(before: Usage, after: Usage, messages: int) -> dict[str, Any]:
@@ -117,7 +109,6 @@ def cost(before: Usage, after: Usage, messages: int) -> dict[str, Any]:
         "cpu_us": 1e6 * cpu / max(1, messages),
         "user_us": 1e6 * cpu * user_share / max(1, messages),
         "system_us": 1e6 * cpu * (1 - user_share) / max(1, messages),
-        "copied_octets": (after.copied - before.copied) / max(1, messages),
         "resident_bytes": after.resident,
         "processes": len(after.processes),
         # the shares of the processes that did anything worth mentioning, largest first
@@ -146,11 +137,15 @@ def stolen() -> float:
 
 
 class SystemCalls:
-    """Counts the system calls of process trees with `strace -c`, for `with`; slows them down, so never while timing."""
+    """Counts the system calls of process trees with strace, for `with`; slows them down, so never while timing.
+
+    calls: how many of each name have returned. copied: the octets that reads and writes of all kinds have moved.
+    """
 
     def __init__(self, roots: Iterable[int], directory: Path) -> None:
         self.roots, self.output = list(usage(roots).processes), directory / "strace"
-        self.calls: dict[str, int] = {}
+        self.calls: Counter[str] = Counter()
+        self.copied = 0
 
     @staticmethod
     def available() -> bool:
@@ -159,7 +154,7 @@ class SystemCalls:
     def __enter__(self) -> "SystemCalls":
         attach = [word for pid in self.roots for word in ("-p", str(pid))]
         self.process = subprocess.Popen(
-            ["strace", "-f", "-c", "-q", "-U", "calls,name", "-o", self.output, *attach],
+            ["strace", "-f", "-q", "-s", "0", "-o", self.output, *attach],
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10
@@ -171,8 +166,13 @@ class SystemCalls:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(20)
         if self.output.exists():
-            found = re.findall(r"^\s*(\d+)\s+([a-z_0-9]+)\s*$", self.output.read_text(), re.M)
-            self.calls = {name: int(count) for count, name in found if name != "total"}
+            self.calls, self.copied = returned_calls(self.output.read_text(errors="replace"))
+
+
+def returned_calls(trace: str) -> tuple[Counter[str], int]:
+    """What strace wrote: how many calls of each name have returned, and the octets they have read and written."""
+    found = [(name, int(result)) for name, result in _RETURNED.findall(trace)]
+    return Counter(name for name, _ in found), sum(max(0, n) for name, n in found if name in _COPYING)
 
 
 def _traced(pid: int) -> bool:

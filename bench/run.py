@@ -201,7 +201,8 @@ class Runner:
         with measure.SystemCalls(peer.pids(), peer.home) as counted:
             result = run_once(peer, sink, mix, plan)
         calls = {name: round(count / max(1, result["acked"]), 3) for name, count in counted.calls.items()}
-        sample = {"syscalls": {name: n for name, n in calls.items() if n >= 0.01}}
+        copied = round(counted.copied / result["bytes_sent"], 2) if result["bytes_sent"] else None
+        sample = {"syscalls": {name: n for name, n in calls.items() if n >= 0.01}, "copied": copied}
         self.samples.append({"scenario": scenario.name, "contender": contender.label, "repetition": None} | sample)
         _say(f"   {contender.label:<22} {sum(calls.values()):8.1f} system calls per message")
 

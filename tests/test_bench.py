@@ -344,23 +344,25 @@ def test_the_cpu_of_children_that_have_ended_is_counted() -> None:
     assert measure.cost(before, after, 1)["cpu_us"] == pytest.approx(1e6 * (after.cpu - before.cpu))
 
 
-def test_octets_through_system_calls_are_counted_of_children_too() -> None:
-    child = "os.fork() or (os.write(w, bytes(50_000)), os._exit(0))"
-    script = (
-        f"import os, sys\nr, w = os.pipe()\nprint(flush=True)\nsys.stdin.readline()\n{child}\nn = 0\n"
-        "while n < 50_000: n += len(os.read(r, 1 << 16))\nos.wait()\nprint(flush=True)\nsys.stdin.readline()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with process:
-        assert process.stdin and process.stdout
-        process.stdout.readline()
-        before = measure.usage([process.pid])
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.stdout.readline()
-        after = measure.usage([process.pid])
-        process.stdin.close()
-    assert 100_000 <= measure.cost(before, after, 1)["copied_octets"] < 110_000
+STRACE = """\
+71    epoll_pwait(6, [{events=EPOLLIN, data={u32=14, u64=14}}], 1024, 3, NULL, 8) = 1
+71    recvfrom(17, ""..., 262144, 0, NULL, NULL) = 953
+72    futex(0x7f, FUTEX_WAIT_BITSET_PRIVATE, 0, {tv_sec=2, tv_nsec=3}, FUTEX_BITSET_MATCH_ANY <unfinished ...>
+71    sendmsg(18, {msg_name=NULL, msg_iov=[{iov_base=""..., iov_len=69}], msg_iovlen=1}, MSG_NOSIGNAL) = 69
+71    read(5, ""..., 4096 <unfinished ...>
+72    <... futex resumed>)              = -1 ETIMEDOUT (Connection timed out)
+71    <... read resumed>)               = 12
+71    write(9, ""..., 5)                = -1 EAGAIN (Resource temporarily unavailable)
+71    mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3, 0) = 0x7f0000000000
+71    +++ exited with 0 +++
+"""
+
+
+def test_a_trace_tells_calls_and_the_octets_that_they_moved() -> None:
+    calls, copied = measure.returned_calls(STRACE)
+    expected = ("epoll_pwait", "recvfrom", "sendmsg", "futex", "read", "write", "mmap")
+    assert calls == dict.fromkeys(expected, 1)
+    assert copied == 953 + 69 + 12
 
 
 def sample(scenario: str, contender: str, repetition: int, cpu_us: float) -> dict[str, Any]:
@@ -368,7 +370,6 @@ def sample(scenario: str, contender: str, repetition: int, cpu_us: float) -> dic
     return {
         "scenario": scenario, "contender": contender, "repetition": repetition, "cpu_us": cpu_us, "user_us": cpu_us / 2,
         "system_us": cpu_us / 2, "messages_per_second": 1e6 / cpu_us, "resident_bytes": 1 << 24, "shares": [1.0],
-        "copied_octets": 3000.0, "sent": 10, "bytes_sent": 12_000,
         "latency_us": latency.summary(), "histogram": latency.to_json(), "spin_seconds": 0.01 + repetition / 1000,
         "trouble": {"lost": 2} if repetition == 2 else {},
     }  # fmt: skip
@@ -425,7 +426,9 @@ def a_result(directory: Path) -> Path:
     grown = ("grow-connections-1", "grow-connections-10", "grow-connections-100")
     only = ("relay-1k", "idle-latency", *grown)
     samples = [sample(name, label, i, 50.0 + i) for name in only for label in ("gateway", "direct") for i in range(3)]
-    return write(result_of(samples, only), directory)
+    calls = {"recvfrom": 4.0, "sendto": 4.1}
+    traced = {"scenario": "relay-1k", "contender": "gateway", "repetition": None, "syscalls": calls, "copied": 2.5}
+    return write(result_of([*samples, traced], only), directory)
 
 
 def test_a_report_has_tables_pictures_and_what_was_skipped(tmp_path: Path) -> None:
@@ -441,7 +444,7 @@ def test_a_report_has_tables_pictures_and_what_was_skipped(tmp_path: Path) -> No
     markdown = names[".md"].read_text()
     assert "Skipped: exim: installed" in markdown
     assert "| gateway | 51.0 (50.0–52.0) |" in markdown
-    assert "| 2.50 × |" in markdown  # 3,000 octets through system calls per message of 1,200
+    assert "| gateway | 8.10 | 2.50 × | sendto 4.10, recvfrom 4.00 |" in markdown
     assert "Flat: from 51.0 µs at 1 to 51.0 µs at 100" in markdown
     assert all(f"]({path.stem}{name})" in markdown for name in names if name.endswith(".svg"))
     assert names[".html"].read_text().count("<svg") == 4
