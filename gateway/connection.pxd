@@ -1,14 +1,12 @@
 # The C types of connection.py, which is compiled with them.
 
 from gateway._fastpath cimport CounterPage
-from gateway.endpoints cimport Endpoints
 from gateway.logs.writer cimport LogWriter
 from gateway.outbox cimport Outbox
-from gateway.policy.listener cimport ParamsTable
+from gateway.policy.listener cimport TermsTable
 from gateway.reception cimport Reception
 from gateway.roster cimport Roster
 from gateway.smtp.replies cimport Reply
-from gateway.smtp.terms cimport Terms
 from gateway.streams cimport Poller, Protocol, Stream
 
 cdef class ListenerHost:
@@ -17,12 +15,10 @@ cdef class ListenerHost:
     cdef readonly Outbox outbox
     cdef readonly Roster roster
     cdef readonly tuple local_address
-    cdef ParamsTable _params
-    cdef dict _terms
+    cdef readonly TermsTable terms_table
     cdef LogWriter _logs
     cdef Py_ssize_t _open, _max_connections
 
-    cpdef Terms terms_for(self, Endpoints endpoints)
     cpdef Reply admission(self, params)
     cpdef opened(self, Connection connection)
     cpdef lost(self, Connection connection)

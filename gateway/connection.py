@@ -20,13 +20,12 @@ from gateway.endpoints import Endpoints
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.outbox import Outbox
-from gateway.policy.listener import ParamsTable
+from gateway.policy.listener import TermsTable
 from gateway.reception import Reception
 from gateway.roster import Roster
 from gateway.services import Services
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.terms import Terms
 from gateway.streams import Poller, Protocol, Stream
 
 log = logging.getLogger(__name__)
@@ -69,8 +68,7 @@ class ListenerHost:
         self.poller = poller
         # of all connections; None where each may have another
         self.local_address = None if ipaddress.ip_address(bound_to[0].partition("%")[0]).is_unspecified else bound_to
-        self._params = ParamsTable(listener)
-        self._terms: dict[int, Terms] = {}  # by the id of the parameters, which the table keeps
+        self.terms_table = TermsTable(listener, offer_auth="smtp_server_auth_plain" in services.policy.handles)
         self._logs = services.logs
         self._open = 0
         self._max_connections = max_connections
@@ -78,15 +76,6 @@ class ListenerHost:
     def accepted(self, stream: Stream) -> None:
         """Takes a new connection on, or turns it away."""
         Connection(self, stream).begin(stream)
-
-    def terms_for(self, endpoints: Endpoints) -> Terms:
-        """The listener's terms for a connection between these endpoints."""
-        params = self._params.params_for(endpoints.peer_address, endpoints.local_address)
-        terms = self._terms.get(id(params))
-        if terms is None:
-            offer_auth = "smtp_server_auth_plain" in self.services.policy.handles
-            terms = self._terms[id(params)] = Terms(params, offer_auth=offer_auth)
-        return terms
 
     def admission(self, params: ListenerParams) -> Reply | None:
         """None where a new connection is welcome, else the reply that turns it away."""
@@ -139,7 +128,7 @@ class Connection(Protocol):
         stream.set_protocol(self)
         self._page.add(_OPENED)
         endpoints = Endpoints(stream.peer, self._host.local_address or stream.local_address())
-        terms = self._host.terms_for(endpoints)
+        terms = self._host.terms_table.terms_for(endpoints.peer_address, endpoints.local_address)
         params = self._params = terms.params
         refusal = self._host.admission(params)
         if refusal is not None:

@@ -171,7 +171,7 @@ class Reception(Observer):
         """The handshake succeeded: all that the client said in clear is forgotten (RFC 3207 §4.2)."""
         self._tls = (version, cipher)
         self._conn.values.clear()
-        known = self._accepted_with or self._known_at_first()
+        known = self._known_at_first() if self._accepted_with is None else self._accepted_with
         self._conn.values.update(known, tls_cipher=cipher, tls_protocol_version=version)
         self._facts = None
         self.session.tls_started()

@@ -38,11 +38,10 @@ from gateway.config import Destination
 from gateway.endpoints import Endpoints
 from gateway.logs.encoding import Record, to_json
 from gateway.policy.engine import Policy
-from gateway.policy.listener import ParamsTable
+from gateway.policy.listener import TermsTable
 from gateway.reception import Reception
 from gateway.relay.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.services import Services
-from gateway.smtp.terms import Terms
 from tests.gateway_process import PATIENCE, Gateway, wait_until
 from tests.policy_tools import new_page, source_of
 
@@ -234,8 +233,8 @@ class MemoryClient:
             afterwards=lambda call: call(),
         )
         endpoints = Endpoints((address, 40_000), ("127.0.0.1", 25))
-        params = ParamsTable(policy.config.listeners[0]).params_for(endpoints.peer_address, endpoints.local_address)
-        terms = Terms(params, offer_auth="smtp_server_auth_plain" in policy.handles)
+        table = TermsTable(policy.config.listeners[0], offer_auth="smtp_server_auth_plain" in policy.handles)
+        terms = table.terms_for(endpoints.peer_address, endpoints.local_address)
         self._reception = Reception(services, terms, endpoints, self._advance)
         self._reception.start()
         self._advance()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Listener
-from gateway.policy.listener import ParamsTable
+from gateway.policy.listener import TermsTable
 from tests.policy_tools import load
 
 V4 = st.builds(lambda n: f"10.{n >> 2 & 3}.{n & 3}.{n >> 4 & 3}", st.integers(0, 63))
@@ -80,27 +80,28 @@ def unambiguous(block: dict[str, Any]) -> bool:
 @given(BLOCKS.filter(unambiguous), st.lists(st.tuples(ADDRESS, ADDRESS), min_size=1, max_size=10))
 def test_blocks_apply_as_in_the_oracle(block: dict[str, Any], connections: list[tuple[str, str]]) -> None:
     plain = {name: value for name, value in block.items() if name not in ("peer", "via")}
-    table = ParamsTable(
-        Listener(listen="127.0.0.1:25", overrides=plain, peer=block.get("peer", {}), via=block.get("via", {}))
+    table = TermsTable(
+        Listener(listen="127.0.0.1:25", overrides=plain, peer=block.get("peer", {}), via=block.get("via", {})),
+        offer_auth=False,
     )
     for peer, local in connections:
-        params = table.params_for(peer, local)
+        params = table.terms_for(peer, local).params
         expected = merged(block, peer, local, {})
         assert params.meta == expected.pop("meta")
         for name, value in expected.items():
             assert getattr(params, name) == value
 
 
-def table_of(text: str) -> ParamsTable:
+def table_of(text: str) -> TermsTable:
     [listener] = load(f"kumo.start_esmtp_listener {text}").config.listeners
-    return ParamsTable(listener)
+    return TermsTable(listener, offer_auth=False)
 
 
 def test_the_longest_prefix_wins_whatever_the_order() -> None:
     table = table_of("{ peer = { ['10/8'] = { banner = 'wide' }, ['10.1/16'] = { banner = 'narrow' } } }")
-    assert table.params_for("10.1.2.3", "127.0.0.1").banner == "narrow"
-    assert table.params_for("10.2.2.3", "127.0.0.1").banner == "wide"
-    assert table.params_for("192.0.2.1", "127.0.0.1").banner == "relay-gateway"
+    assert table.terms_for("10.1.2.3", "127.0.0.1").params.banner == "narrow"
+    assert table.terms_for("10.2.2.3", "127.0.0.1").params.banner == "wide"
+    assert table.terms_for("192.0.2.1", "127.0.0.1").params.banner == "relay-gateway"
 
 
 def test_via_overrides_peer_and_meta_is_merged() -> None:
@@ -109,20 +110,20 @@ def test_via_overrides_peer_and_meta_is_merged() -> None:
         peer = { any = { banner = 'peer', meta = { x_b = 2, x_c = 2 } } },
         via = { ['127.0.0.2'] = { banner = 'via', meta = { x_c = 3 } } },
     }""")
-    params = table.params_for("192.0.2.1", "127.0.0.2")
+    params = table.terms_for("192.0.2.1", "127.0.0.2").params
     assert params.banner == "via"
     assert params.meta == {"x_a": 1, "x_b": 2, "x_c": 3}
 
 
 def test_mapped_peers_count_as_ipv4() -> None:
     table = table_of("{ peer = { ['192.0.2.1'] = { banner = 'four' }, ['::/0'] = { banner = 'six' } } }")
-    assert table.params_for("::ffff:192.0.2.1", "::1").banner == "four"
-    assert table.params_for("fe80::1%eth0", "::1").banner == "six"
+    assert table.terms_for("::ffff:192.0.2.1", "::1").params.banner == "four"
+    assert table.terms_for("fe80::1%eth0", "::1").params.banner == "six"
 
 
 def test_connections_with_the_same_blocks_share_their_parameters() -> None:
     table = table_of("{ peer = { ['10/8'] = { banner = 'ten' } } }")
-    assert table.params_for("10.0.0.1", "127.0.0.1") is table.params_for("10.9.9.9", "127.0.0.1")
+    assert table.terms_for("10.0.0.1", "127.0.0.1") is table.terms_for("10.9.9.9", "127.0.0.1")
 
 
 @pytest.mark.parametrize(

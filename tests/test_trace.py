@@ -57,6 +57,15 @@ def test_the_supplemental_header_can_be_read_back(recipients, meta):
     assert content == {key: value for key, value in meta.items() if key in "ab"}
 
 
+def test_the_supplemental_header_is_the_same_however_its_tables_were_filled():
+    one, other = {"a": {"x": 1, "b": {"z": 2, "y": 3}}, "Z": 4}, {"Z": 4, "a": {"b": {"y": 3, "z": 2}, "x": 1}}
+    headers = {
+        trace.supplemental("X-KumoRef", ["r@x.example"], meta, tuple(order))
+        for meta, order in ((one, "aZ"), (other, "Za"))
+    }
+    assert len(headers) == 1
+
+
 @pytest.mark.parametrize(
     ("message", "hops"),
     [

@@ -1,7 +1,12 @@
 # The C types of listener.py, which is compiled with them.
 
-cdef class ParamsTable:
-    cdef object _root, _same_for_all
+from gateway.smtp.terms cimport Terms
+
+cdef class TermsTable:
+    cdef bint _offer_auth
+    cdef object _root
+    cdef Terms _same_for_all
     cdef dict _known
 
-    cpdef params_for(self, str peer, str local)
+    cpdef Terms terms_for(self, str peer, str local)
+    cpdef Terms _merged(self, list chain)

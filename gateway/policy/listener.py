@@ -1,4 +1,4 @@
-"""Which parameters apply to a connection: a listener's own, then its `peer` and `via` blocks, the longest prefix first.
+"""Which terms a connection gets: a listener's own, then its `peer` and `via` blocks, the longest prefix first.
 
 KumoMTA's order: plain parameters, `meta` key by key, then the matching peer block in the same way, then the matching
 via block; what comes later wins. Results are kept per combination of blocks, of which a listener has few.
@@ -19,6 +19,7 @@ from pytricia import PyTricia
 
 from gateway._fastpath import CidrSet
 from gateway.config import Listener, ListenerParams
+from gateway.smtp.terms import Terms
 
 _MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2: ::ffff:0:0/96
 _PARAMETERS = frozenset(field.name for field in fields(ListenerParams))
@@ -69,25 +70,34 @@ def _packed(address: str) -> bytes:
     return packed[12:] if packed.startswith(_MAPPED) else packed
 
 
-class ParamsTable:
-    """The parameters of one listener's connections."""
+class TermsTable:
+    """The terms of one listener's connections. offer_auth: see Terms."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, offer_auth: bool) -> None:
+        self._offer_auth = offer_auth
         self._root = _compiled({**listener.overrides, "peer": listener.peer, "via": listener.via})
-        self._known: dict[tuple[int, ...], ListenerParams] = {}
+        self._known: dict[tuple[int, ...], Terms] = {}
         has_blocks = self._root.peer is not None or self._root.via is not None
-        self._same_for_all = None if has_blocks else _merged([self._root])
+        self._same_for_all = None if has_blocks else self._merged([self._root])
 
-    def params_for(self, peer: str, local: str) -> ListenerParams:
+    def terms_for(self, peer: str, local: str) -> Terms:
         """peer, local: the connection's addresses as text, without ports."""
         if self._same_for_all is not None:
             return self._same_for_all
         chain = _matching(self._root, _packed(peer), _packed(local))
         key = tuple(map(id, chain))
-        params = self._known.get(key)
-        if params is None:
-            params = self._known[key] = _merged(chain)
-        return params
+        terms = self._known.get(key)
+        if terms is None:
+            terms = self._known[key] = self._merged(chain)
+        return terms
+
+    def _merged(self, chain: list[_Block]) -> Terms:
+        parameters: dict[str, Any] = {"hostname": os.uname().nodename or "localhost"}
+        meta: dict[str, Any] = {}
+        for block in chain:
+            parameters.update(block.plain)
+            meta.update(block.meta)
+        return Terms(ListenerParams(**parameters, meta=meta), offer_auth=self._offer_auth)
 
 
 def _matching(block: _Block, peer: bytes, local: bytes) -> list[_Block]:
@@ -98,12 +108,3 @@ def _matching(block: _Block, peer: bytes, local: bytes) -> list[_Block]:
         if inner is not None:
             chain += _matching(inner, peer, local)
     return chain
-
-
-def _merged(chain: list[_Block]) -> ListenerParams:
-    parameters: dict[str, Any] = {"hostname": os.uname().nodename or "localhost"}
-    meta: dict[str, Any] = {}
-    for block in chain:
-        parameters.update(block.plain)
-        meta.update(block.meta)
-    return ListenerParams(**parameters, meta=meta)

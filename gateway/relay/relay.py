@@ -36,9 +36,8 @@ class Relay:
         self._poller = poller
         self._page = page
         self._hostname = hostname
-        self._outbox = Outbox(
-            poller.call_soon
-        )  # apart from the clients': what goes to one process goes there in one run
+        # apart from the clients': what goes to one process goes there in one run
+        self._outbox = Outbox(poller.call_soon)
         self._resolver = Resolver(loop)
         self._maildirs = MaildirWriter(loop, page, hostname)
         self._fleets: dict[tuple[SmtpFleet, EgressPath], Fleet] = {}

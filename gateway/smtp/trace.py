@@ -57,8 +57,7 @@ def supplemental(name: str, recipients: list[str], meta: dict[str, Any], carried
     content: dict[str, Any] = {_MARKER: _MARK, "recipient": recipients[0] if len(recipients) == 1 else recipients}
     if carried:
         content |= {key: meta[key] for key in carried if key in meta}
-        content = dict(sorted(content.items()))
-    encoded = b2a_base64(orjson.dumps(content), newline=False)
+    encoded = b2a_base64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), newline=False)
     if len(encoded) > _FOLD:
         encoded = b"\r\n\t".join([encoded[i : i + _FOLD] for i in range(0, len(encoded), _FOLD)])
     return b"".join([name.encode(), b": ", encoded, b"\r\n"])
