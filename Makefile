@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-TYPED   := $(filter-out gateway/_fastpath.pxd,$(wildcard gateway/*.pxd gateway/*/*.pxd))
+TYPED   := $(filter-out gateway/_fastpath.pxd,$(wildcard gateway/*.pxd gateway/*/*.pxd gateway/*/*/*.pxd))
 SOURCES := $(TYPED) $(TYPED:.pxd=.py) $(wildcard gateway/_fastpath.p* gateway/fastpath/*.pxi bench/*.pyx bench/wire/*.pxi)
 
 .DEFAULT_GOAL := help
@@ -43,4 +43,4 @@ lock: $(READY)  ## refresh requirements.lock from pyproject.toml
 	    --all-extras --output-file requirements.lock pyproject.toml deploy/build-requirements.in
 
 clean:  ## remove everything that set-up and builds made
-	rm -rf $(VENV) build dist *.egg-info gateway/*.so gateway/*/*.so bench/*.so $(TYPED:.pxd=.c) gateway/_fastpath.c bench/_*.c
+	rm -rf $(VENV) build dist *.egg-info gateway/*.so gateway/*/*.so gateway/*/*/*.so bench/*.so $(TYPED:.pxd=.c) gateway/_fastpath.c bench/_*.c

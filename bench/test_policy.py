@@ -9,7 +9,7 @@ import pytest
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Listener
-from gateway.message import Message
+from gateway.delivery.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
 from gateway.policy.listener import ParamsTable

@@ -8,13 +8,13 @@ from collections.abc import Callable, Coroutine
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet, UpstreamTls
-from gateway.relay.handover import Batch, HandOver, Status
-from gateway.relay.relay import Relay
+from gateway.couriers.handover import Batch, HandOver, Status
+from gateway.couriers.relay import Relay
+from gateway.net.streams import Poller, Protocol
 from gateway.smtp.address import parse_address
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import Transaction
 from gateway.smtp.response import ReplyReader
-from gateway.streams import Poller, Protocol
 
 GREETING = b"220 up.example ESMTP\r\n"
 EHLO = b"250-up.example\r\n250-PIPELINING\r\n250-SIZE 20000000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"

@@ -15,7 +15,7 @@ from gateway import __version__
 
 # name: (the module with add_arguments(parser) and run(args) -> exit code, what it is for)
 COMMANDS = {
-    "run": ("gateway.run", "run the service: supervisor, workers and the HTTP side"),
+    "run": ("gateway.service.run", "run the service: supervisor, workers and the HTTP side"),
     "check": ("gateway.policy.check", "load a policy without opening a socket and list every problem"),
     "logs": ("gateway.logs.command", "print log records, and follow new ones with -f"),
     "report": ("gateway.reports.command", "say what bounces and complaints in files report"),

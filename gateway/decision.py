@@ -1,8 +1,7 @@
 """The decision: may this recipient be accepted, and what becomes of the message once its content is known.
 
 Pure functions over listener domains; asking the policy for them is the caller's business. The tables are those of
-docs/policy.md. Relaying is denied unless something grants it. This module is compiled (decision.pxd has its types), and
-runs as plain Python, too.
+docs/policy.md. Relaying is denied unless something grants it.
 """
 
 from __future__ import annotations

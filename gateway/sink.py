@@ -17,8 +17,8 @@ from typing import cast
 import uvloop
 
 from gateway.config import LineEndings, ListenerParams
+from gateway.delivery.message import Message
 from gateway.logs.identity import new_message_id
-from gateway.message import Message
 from gateway.smtp import replies
 from gateway.smtp.commands import MailCommand
 from gateway.smtp.events import EhloRequested, MessageReceived, RcptRequested

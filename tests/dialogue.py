@@ -35,13 +35,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Destination
-from gateway.endpoints import Endpoints
+from gateway.couriers.handover import Batch, HandOver, RecipientOutcome, Response, Status
+from gateway.inbound.reception import Reception
+from gateway.inbound.services import Services
 from gateway.logs.encoding import Record, to_json
+from gateway.net.endpoints import Endpoints
 from gateway.policy.engine import Policy
 from gateway.policy.listener import TermsTable
-from gateway.reception import Reception
-from gateway.relay.handover import Batch, HandOver, RecipientOutcome, Response, Status
-from gateway.services import Services
 from tests.gateway_process import PATIENCE, Gateway, wait_until
 from tests.policy_tools import new_page, source_of
 

@@ -22,11 +22,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway import child, diagnostics, plan
-from gateway.context import AdminContext, WorkerContext
-from gateway.families import State
-from gateway.loading import BadPolicy, LoadedPolicy
-from gateway.supervisor import Settings, Supervisor
+from gateway.metrics.families import State
+from gateway.service import child, diagnostics, plan
+from gateway.service.context import AdminContext, WorkerContext
+from gateway.service.loading import BadPolicy, LoadedPolicy
+from gateway.service.supervisor import Settings, Supervisor
 
 plan.HEARTBEAT_TIMEOUT, plan.ABORT_GRACE, plan.TICK = 1.0, 0.5, 0.1
 

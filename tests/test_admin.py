@@ -15,11 +15,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import admin, child, metrics
+from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
+from gateway.admin import server as admin
 from gateway.config import HttpListener
-from gateway.context import AdminContext
-from gateway.families import State
+from gateway.metrics.families import State
+from gateway.service import child
+from gateway.service.context import AdminContext
 
 
 class AdminProcess:

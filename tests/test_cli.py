@@ -41,7 +41,7 @@ def test_only_the_chosen_commands_module_is_imported():
     program = "import sys; from gateway import cli; cli.main(['logs', '/']); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "gateway.logs.command" in modules
-    assert not {"gateway.reports.command", "gateway.supervisor", "uvloop", "aiohttp", "lupa"} & set(modules)
+    assert not {"gateway.reports.command", "gateway.service.supervisor", "uvloop", "aiohttp", "lupa"} & set(modules)
 
 
 def test_a_command_that_is_not_installed_says_what_to_install(monkeypatch, capsys):

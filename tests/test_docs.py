@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
-from gateway.context import EX_CONFIG, EX_SOFTWARE
 from gateway.policy import check
 from gateway.policy.source import PolicySource
+from gateway.service.context import EX_CONFIG, EX_SOFTWARE
+from gateway.service.supervisor import KILL_SLACK
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
-from gateway.supervisor import KILL_SLACK
 
 ROOT = Path(__file__).parent.parent
 PAGES = [path for folder in (".", "docs", "deploy", "bench") for path in sorted((ROOT / folder).glob("*.md"))]
@@ -207,7 +207,7 @@ def test_every_module_named_for_an_rfc_refers_to_it():
 
 
 def test_the_operations_page_lists_every_option_exit_code_and_path():
-    from gateway import admin
+    from gateway.admin import server as admin
 
     names = first_column(page("docs/operations.md"))
     assert {name for name in names if name.startswith("--")} == options_of("run")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.listening import AddressError, ListeningSockets, split
+from gateway.service.listening import AddressError, ListeningSockets, split
 
 LOOPBACK = "127.0.0.1:0"
 

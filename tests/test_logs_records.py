@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.couriers.handover import HandOver, RecipientOutcome, Response, Status
+from gateway.delivery.message import Message
 from gateway.logs import identity, records
 from gateway.logs.encoding import GAP, Record, Selection, Template, laid_out, to_json
-from gateway.message import Message
 from gateway.policy import schemas
 from gateway.policy.options import BadOptions
-from gateway.relay.handover import HandOver, RecipientOutcome, Response, Status
 from gateway.reports.rfc3464 import OutOfBand
 from gateway.smtp import replies
 from gateway.smtp.address import NULL_SENDER, EnvelopeAddress, parse_address

@@ -12,12 +12,12 @@ import pytest
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Destination, EgressPath, Maildir, QueueConfig
-from gateway.relay import maildir as maildir_module
-from gateway.relay.handover import Batch, HandOver, Status
-from gateway.relay.relay import Relay
+from gateway.couriers import maildir as maildir_module
+from gateway.couriers.handover import Batch, HandOver, Status
+from gateway.couriers.relay import Relay
+from gateway.net.streams import Poller
 from gateway.smtp.address import parse_address
 from gateway.smtp.replies import Reason
-from gateway.streams import Poller
 
 STUFFED = [b"Subject: x\r\n\r\n..", b"dot\r\n...\r\n"]
 CONTENT = b"Subject: x\r\n\r\n.dot\r\n..\r\n"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import headers
 from gateway._fastpath import Body, Framer, stuff, unstuff
-from gateway.message import Message, parse_queue_name
+from gateway.delivery import headers
+from gateway.delivery.message import Message, parse_queue_name
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, parse_address
 
 ID = "0" * 32

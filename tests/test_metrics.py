@@ -16,8 +16,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import families, metrics
+from gateway import metrics
 from gateway._fastpath import PAGE_HEADER_WORDS, CounterPage, HistogramSlot
+from gateway.metrics import families
 from gateway.smtp.replies import Reason
 
 DOCS = Path(__file__).parent.parent / "docs" / "metrics.md"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.outbox import Outbox
+from gateway.net.outbox import Outbox
 
 
 class Connection:

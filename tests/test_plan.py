@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from gateway.context import EX_CONFIG, EX_SOFTWARE
-from gateway.plan import (
+from gateway.service.context import EX_CONFIG, EX_SOFTWARE
+from gateway.service.plan import (
     ABORT_GRACE,
     ADMIN,
     BACKOFF_MOST,

@@ -16,14 +16,14 @@ from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Upstream, ehlo
 from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
 from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet
-from gateway.relay import fleet as fleet_module
-from gateway.relay import relay as relay_module
-from gateway.relay.handover import Batch, HandOver, Status
-from gateway.relay.relay import Relay
+from gateway.couriers import relay as relay_module
+from gateway.couriers.fleet import fleet as fleet_module
+from gateway.couriers.handover import Batch, HandOver, Status
+from gateway.couriers.relay import Relay
+from gateway.net.streams import Poller
 from gateway.smtp import client_values
 from gateway.smtp.address import parse_address
 from gateway.smtp.replies import Reason
-from gateway.streams import Poller
 
 CONTENT = [b"Subject: x\r\n\r\n", b"hello\r\n..dot\r\n"]
 SIZE = sum(map(len, CONTENT)) - 1

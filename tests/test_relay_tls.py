@@ -21,8 +21,9 @@ from upstream import EXTENSIONS, Do, Upstream, ehlo
 
 from gateway import metrics
 from gateway.config import EgressPath, UpstreamTls
-from gateway.relay import connection, relay
-from gateway.relay.handover import Status
+from gateway.couriers import relay
+from gateway.couriers.fleet import connection
+from gateway.couriers.handover import Status
 
 Main = Coroutine[Any, Any, None]
 OFFERED = {"EHLO": ehlo(*EXTENSIONS, "STARTTLS"), "STARTTLS": Do.START_TLS}

@@ -15,9 +15,9 @@ import pytest
 import uvloop
 
 from gateway import _fastpath as fp
-from gateway import streams
-from gateway.outbox import Outbox
-from gateway.streams import Listener, Poller, Protocol, Source, Stream
+from gateway.net import streams
+from gateway.net.outbox import Outbox
+from gateway.net.streams import Listener, Poller, Protocol, Source, Stream
 
 Main = Coroutine[Any, Any, None]
 PATIENCE = 20.0

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from gateway import privileges
-from gateway.privileges import PrivilegeError
-from gateway.supervisor import KILL_SLACK
+from gateway.service import privileges
+from gateway.service.privileges import PrivilegeError
+from gateway.service.supervisor import KILL_SLACK
 
 HERE = Path(__file__).parent
 PATIENCE = 20.0  # seconds; how long anything may take on a busy machine
@@ -364,7 +364,7 @@ def free_privileged_port() -> int:
 def test_after_drop_to_nothing_becomes_root_again():
     program = """
 import os
-from gateway import privileges
+from gateway.service import privileges
 privileges.drop_to("nobody")
 privileges.drop_to("nobody")  # again: nothing to do
 for regain in (os.setuid, os.seteuid, os.setgid, os.setegid):

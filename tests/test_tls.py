@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import tls
 from gateway.config import KeySource, Listener, ListenerParams
+from gateway.net import tls
 
 
 @pytest.fixture

@@ -1,7 +1,4 @@
-"""From a record to the bytes of a segment: which metadata and headers a logger shows, JSON, templates. No I/O.
-
-This module is compiled (encoding.pxd has its types), and runs as plain Python, too.
-"""
+"""From a record to the bytes of a segment: which metadata and headers a logger shows, JSON, templates. No I/O."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Names of things in records: message ids, session ids and the node's id. No clock: times come as arguments.
-
-This module is compiled (identity.pxd has its types), and runs as plain Python, too.
-"""
+"""Names of things in records: message ids, session ids and the node's id. No clock: times come as arguments."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 cimport cython
 
 from gateway.logs.encoding cimport Draft, Form, Record
-from gateway.message cimport Message
-from gateway.relay.handover cimport HandOver, RecipientOutcome
+from gateway.delivery.message cimport Message
+from gateway.couriers.handover cimport HandOver, RecipientOutcome
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.response cimport Response
 

@@ -3,8 +3,6 @@ explains every field. No I/O and no clock; what of `meta` and `headers` is shown
 (encoding.py), so a record starts with all of the metadata.
 
 What the records of a type have in common is a form, made of the layout once. Its gaps are filled in the layout's order.
-
-This module is compiled (records.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -13,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from gateway.couriers.handover import HandOver, RecipientOutcome, Status
 from gateway.logs.encoding import GAP, Draft, Form, Record, to_json
 from gateway.logs.identity import node_id
-from gateway.relay.handover import HandOver, RecipientOutcome, Status
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reply
 
 if TYPE_CHECKING:
-    from gateway.message import Message
+    from gateway.delivery.message import Message
     from gateway.reports.rfc3464 import OutOfBand
 
 Keys = dict[str, Any]

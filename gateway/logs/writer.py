@@ -4,8 +4,6 @@ A stalled disk stalls that thread and nothing else. Nothing is dropped: what can
 again every second; at `back_pressure` waiting records `full` asks the sessions to pause. The event loop appends to a
 destination's `lines`, the thread removes from their front, and every other shared value has one writer. Each such
 operation is atomic by itself, so the two share no lock.
-
-This module is compiled (writer.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from gateway.logs.segments import seal_abandoned
 from gateway.metrics import LOG_BACKLOG, LOG_FAILURES, LOG_LOST, LOG_RECORDS
 
 if TYPE_CHECKING:
-    from gateway.message import Message
+    from gateway.delivery.message import Message
 
 log = logging.getLogger("gateway.logs")
 

@@ -10,9 +10,10 @@ import argparse
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from gateway import metrics, tls
+from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import ListenerDomain
+from gateway.net import tls
 from gateway.policy import events, lint
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy

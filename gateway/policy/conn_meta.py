@@ -1,8 +1,7 @@
 """ConnMeta: what is known about one connection, as policies see it (`conn_meta`).
 
 A bag of JSON values that all events of a session share. The gateway's own code uses `values` directly; Lua goes
-through get_meta and set_meta, which objects.py exposes and the decision cache listens to. This module is compiled
-(conn_meta.pxd has its types), and runs as plain Python, too.
+through get_meta and set_meta, which objects.py exposes and the decision cache listens to.
 """
 
 from __future__ import annotations

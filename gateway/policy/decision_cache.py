@@ -4,8 +4,6 @@ A result depends on the arguments *and* on the metadata values read on the way t
 is a decision tree: an inner node names the metadata key that the handler read next, its children are the values seen
 there, and the leaves are results. Two connections that differ in anything the handler read never share a result.
 The tree's nodes are kept in one bounded map, by their paths; losing any of them only means asking the handler again.
-
-This module is compiled (decision_cache.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations

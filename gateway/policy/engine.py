@@ -1,7 +1,7 @@
 """Policy: one loaded policy, as the gateway asks it. Checks what handlers return and caches what may be cached.
 
 Every outcome is a plain value, Rejected or PolicyError; nothing of Lua leaves this package. How handlers are run is
-handlers.py's business. This module is compiled (engine.pxd has its types), and runs as plain Python, too.
+handlers.py's business.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Destination, EgressPath, ListenerDomain, QueueConfig, SmtpFleet, site_name
-from gateway.message import Message, parse_queue_name
+from gateway.delivery.message import Message, parse_queue_name
 from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import MISSING, DecisionCache, Evaluation, RecentlyUsed

@@ -2,8 +2,6 @@
 
 KumoMTA's order: plain parameters, `meta` key by key, then the matching peer block in the same way, then the matching
 via block; what comes later wins. Results are kept per combination of blocks, of which a listener has few.
-
-This module is compiled (listener.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The methods of messages in Lua (`msg:get_meta(…)` and so on), each a thin layer over gateway/message.py."""
+"""The methods of messages in Lua (`msg:get_meta(…)` and so on), each a thin layer over gateway/delivery/message.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway import headers
-from gateway.headers import AddressHeader, HeaderField, Mailbox
-from gateway.message import Message
+from gateway.delivery import headers
+from gateway.delivery.headers import AddressHeader, HeaderField, Mailbox
+from gateway.delivery.message import Message
 from gateway.policy.objects import address_of, name_of, plain_json
 from gateway.policy.options import BadOptions, Option, Schema, boolean, list_of, mismatch, string
 from gateway.policy.runtime import Exposed, Fault, LuaState, inward, kind_of, outward

@@ -1,8 +1,6 @@
 """Dates as mailers write them in reports, read tolerantly: RFC 5322 §3.3 and §4.3, asctime, and RFC 3339.
 
 A wrong or missing weekday does not matter, nor do comments, two-digit years and obsolete zones.
-
-This module is compiled (dates.pxd has its types), and runs as plain Python, too.
 """
 
 import re

@@ -1,8 +1,6 @@
 """Field values of reports and of the messages they are about, read tolerantly: addresses, `type; value` pairs, text.
 
 Dates have their own module. Whether an address may be mailed to is not asked here.
-
-This module is compiled (fields.pxd has its types), and runs as plain Python, too.
 """
 
 import re

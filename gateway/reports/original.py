@@ -1,8 +1,6 @@
 """The message a report is about, as far as the report quotes it: who sent it, to whom, and its trace header.
 
 Works on the header fields that `_fastpath.Report.original_fields` found.
-
-This module is compiled (original.pxd has its types), and runs as plain Python, too.
 """
 
 import base64

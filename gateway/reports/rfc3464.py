@@ -2,8 +2,6 @@
 
 One field that cannot be understood never loses the rest: its value is None, and its text stands beside it in a key
 of its own that ends in `_raw`.
-
-This module is compiled (rfc3464.pxd has its types), and runs as plain Python, too.
 """
 
 import re

@@ -1,7 +1,6 @@
 """The words of gateway/smtp/client.py: what a session waits for, what it tells, and the transaction it carries.
 
-Values only; what is done with them is there. This module is compiled (client_values.pxd has its types), and runs as
-plain Python, too.
+Values only; what is done with them is there.
 """
 
 from __future__ import annotations

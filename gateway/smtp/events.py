@@ -1,6 +1,6 @@
 """What a server's session asks of its surroundings: the events that ServerSession.next_event() returns.
 
-Plain values. This module is compiled (events.pxd has its types), and runs as plain Python, too.
+Plain values.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Liberal in what RFC 5321 §4.2 leaves to taste (bare LF, no text, no enhanced code), strict where a misreading could turn
 a refusal into a delivery: every line starts with the same three digits, a reply is bounded, and nothing is skipped.
 No state of the session is known here: that is gateway/smtp/client.py.
-
-This module is compiled (response.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations

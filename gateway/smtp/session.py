@@ -7,8 +7,6 @@ Rules of this file:
   as an event, and the session then stands still until it is answered with reply(): pipelined commands wait in the
   framer and replies keep the order of their commands (RFC 2920 §3.2).
 - No policy, no sockets, no clock, no log.
-
-This module is compiled (session.pxd has its types), and runs as plain Python, too.
 """
 
 from __future__ import annotations

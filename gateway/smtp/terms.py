@@ -1,6 +1,6 @@
 """Terms: what a listener offers its clients and demands of them, worked out once for all of its sessions.
 
-No session's state. This module is compiled (terms.pxd has its types), and runs as plain Python, too.
+No session's state.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Trace information (RFC 5321 §4.4): the Received header, the supplemental header, and counting hops.
 
-Header text only; when it is added, and whether, is the transaction's business. This module is compiled (trace.pxd has
-its types), and runs as plain Python, too.
+Header text only; when it is added, and whether, is the transaction's business.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The admin process: HTTP for metrics and health."""

@@ -1,0 +1,160 @@
+"""The admin process: answers HTTP on the policy's `kumo.start_http_listener`s, from what all processes count.
+
+It only reads the counter pages and /proc. Nothing here can change what happens to mail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from resource import getpagesize
+
+from aiohttp import web
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from gateway import metrics
+from gateway._fastpath import CidrSet, CounterPage
+from gateway.config import HttpListener
+from gateway.metrics.families import State
+from gateway.service.context import AdminContext
+
+HEARTBEAT = 1.0  # seconds between two of them
+STALE = 15.0  # seconds without a heartbeat after which a process counts as stuck
+LAST_REQUESTS = 1.0  # seconds that requests under way get at the end
+
+ENDPOINTS = {
+    "/metrics": "counters, for Prometheus; only for trusted_hosts",
+    "/healthz": "200 while the processes are alive",
+    "/readyz": "200 while mail is accepted",
+    "/api/check-liveness/v1": "the same, under KumoMTA's name",
+}
+
+
+def run(context: AdminContext) -> int:
+    """Serve until SIGTERM; returns the exit code."""
+    asyncio.run(_serve(context))
+    return 0
+
+
+async def _serve(context: AdminContext) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    runners = [await _start(listener, each, context.pages) for listener, each in context.listeners]
+    context.enter(State.READY)
+    while not stop.is_set():
+        context.page.heartbeat = time.monotonic()
+        try:
+            await asyncio.wait_for(stop.wait(), HEARTBEAT)
+        except TimeoutError:
+            continue
+    for runner in runners:
+        for site in list(runner.sites):
+            await site.stop()
+    context.enter(State.DRAINING)
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def _start(listener: HttpListener, bound: socket.socket, pages: Sequence[CounterPage]) -> web.AppRunner:
+    application = web.Application()
+    application.on_response_prepare.append(_name_server)
+    exposition = Exposition(pages)
+    readiness = _health(readiness_problem, pages)
+    application.router.add_get("/", _index)
+    application.router.add_get("/metrics", _only_for(listener.trusted_hosts, exposition.answer))
+    application.router.add_get("/healthz", _health(liveness_problem, pages))
+    application.router.add_get("/readyz", readiness)
+    application.router.add_get("/api/check-liveness/v1", readiness)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=LAST_REQUESTS)
+    await runner.setup()
+    await web.SockSite(runner, bound).start()
+    return runner
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def _name_server(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "relay-gateway"
+
+
+async def _index(request: web.Request) -> web.Response:
+    rows = "".join(f'<li><a href="{path}">{path}</a>: {purpose}</li>' for path, purpose in ENDPOINTS.items())
+    page = f"<!doctype html><html lang=en><title>relay-gateway</title><h1>relay-gateway</h1><ul>{rows}</ul></html>\n"
+    return web.Response(text=page, content_type="text/html")
+
+
+def _only_for(trusted: CidrSet, handler: Handler) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.remote is None or not trusted.contains_text(request.remote.partition("%")[0]):
+            raise web.HTTPForbidden(text=f"{request.remote} is not in this listener's trusted_hosts\n")
+        return await handler(request)
+
+    return answer
+
+
+class Exposition(Collector):
+    """/metrics: prometheus-client's text or OpenMetrics format, whichever the scraper prefers."""
+
+    def __init__(self, pages: Sequence[CounterPage]) -> None:
+        self._pages = pages
+
+    def collect(self) -> Iterator[Metric]:
+        return metrics.collect(self._pages, now=time.monotonic(), memory=resident_memory)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        response = web.Response(body=encode(self), headers={"Content-Type": content_type})
+        response.enable_compression()
+        return response
+
+
+def _health(problem: Callable[[Sequence[CounterPage], float], str | None], pages: Sequence[CounterPage]) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        found = problem(pages, time.monotonic())
+        return web.Response(status=503 if found else 200, text=f"{found or 'OK'}\n")
+
+    return answer
+
+
+def liveness_problem(pages: Sequence[CounterPage], now: float) -> str | None:
+    """Why the service is not alive; None if it is. now: CLOCK_MONOTONIC seconds."""
+    if not _is_fresh(pages[0], now):
+        return "the supervisor does not respond"
+    if not any(_is_fresh(page, now) for page in _workers(pages)):
+        return "no worker responds"
+    return None
+
+
+def readiness_problem(pages: Sequence[CounterPage], now: float) -> str | None:
+    """Why no mail is accepted; None if it is."""
+    problem = liveness_problem(pages, now)
+    if problem:
+        return problem
+    states = {page.state for page in _workers(pages) if _is_fresh(page, now)}
+    if State.READY in states:
+        return None
+    return "shutting down" if State.DRAINING in states else "no worker is ready yet"
+
+
+def _workers(pages: Sequence[CounterPage]) -> list[CounterPage]:
+    return [page for page in pages if page.pid and page.worker >= 0]
+
+
+def _is_fresh(page: CounterPage, now: float) -> bool:
+    return now - page.heartbeat < STALE
+
+
+def resident_memory(pid: int) -> int:
+    """Octets of a process's memory that are resident; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * getpagesize()
+    except (OSError, IndexError):
+        return 0

@@ -1,0 +1,1 @@
+"""Couriers: whoever takes a message from the gateway: the fleet's members, a Maildir."""

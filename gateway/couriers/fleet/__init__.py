@@ -1,0 +1,1 @@
+"""The fleet as a courier: members, the connections to them, and what their answers mean."""

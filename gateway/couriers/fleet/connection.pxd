@@ -1,0 +1,33 @@
+# The C types of connection.py, which is compiled with them.
+
+from gateway.net.outbox cimport Outbox
+from gateway.smtp.client cimport ClientSession
+from gateway.smtp.client_values cimport Transaction
+from gateway.net.streams cimport Poller, Protocol, Stream
+
+cdef class Connection(Protocol):
+    cdef readonly ClientSession session
+    cdef readonly Transaction transaction
+    cdef readonly object host
+    cdef readonly str session_id, address, source_address, tls_cipher, tls_protocol_version
+    cdef readonly Py_ssize_t transactions
+    cdef Poller _poller
+    cdef object _resolver, _path, _owner, _transport, _task
+    cdef Outbox _outbox
+    cdef double _since
+    cdef bint _unsent, _in_outbox, _ended
+
+    cpdef bint ready(self)
+    cpdef begin(self, Transaction transaction)
+    cpdef quit(self)
+    cpdef abort(self, failure, str detail)
+    cpdef data_received(self, bytes data)
+    cpdef bint eof_received(self) except? False
+    cpdef pause_writing(self)
+    cpdef resume_writing(self)
+    cpdef connection_lost(self, exc)
+    cpdef _flush(self)
+    cpdef write_out(self)
+    cpdef _on(self, event)
+    cpdef _on_concluded(self)
+    cpdef _end(self)

@@ -1,0 +1,253 @@
+"""One connection to one member of the fleet: the socket, TLS and clock around a ClientSession.
+
+It opens itself (name, TCP, TLS), moves bytes, and tells its owner what came of it. Which message goes where, and what
+is done about a failure, is gateway/couriers/fleet/fleet.py; the SMTP is gateway/smtp/client.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+import typing
+import uuid
+
+from gateway.config import EgressPath, Host, UpstreamTls
+from gateway.net.outbox import Outbox
+from gateway.net.resolver import Resolver
+from gateway.net.streams import Poller, Protocol, Stream
+from gateway.smtp.client import ClientSession
+from gateway.smtp.client_values import Event, Failure, State, Transaction
+
+_READY, _CLOSED, _CONCLUDED = State.READY, State.CLOSED, Event.CONCLUDED
+_INSECURE = (UpstreamTls.OPPORTUNISTIC_INSECURE, UpstreamTls.REQUIRED_INSECURE)
+
+
+class Owner(typing.Protocol):
+    """Who opened a connection. Calls come from the event loop, never from within `open`, `begin` or `quit`."""
+
+    def connection_opened(self, connection: Connection) -> None:
+        """TCP is established."""
+
+    def connection_ready(self, connection: Connection) -> None:
+        """A transaction may begin: after the handshake, and after the RSET that follows a refused transaction."""
+
+    def transaction_concluded(self, connection: Connection, transaction: Transaction) -> None:
+        """All answers are there. The connection is ready, or resetting (then connection_ready follows), or ends."""
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Exactly once, and the last call. `session.failure` says why; `transaction` is the one cut short, if any."""
+
+
+class Connection(Protocol):
+    """An upstream connection: the protocol of its stream, then of asyncio's transport if it is secured.
+
+    address: the IP address in use, "" before. source_address: "IP:PORT" of this end. transactions: begun so far.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        outbox: Outbox,
+        resolver: Resolver,
+        host: Host,
+        path: EgressPath,
+        hostname: str,
+        owner: Owner,
+    ) -> None:
+        self.session = ClientSession(path, hostname)
+        self.session_id = str(uuid.uuid4())
+        self.host = host
+        self.address = ""
+        self.source_address: str | None = None
+        self.tls_cipher: str | None = None
+        self.tls_protocol_version: str | None = None
+        self.transactions = 0
+        self._since = poller.time()  # when the upstream's time began to run
+        self.transaction: Transaction | None = None
+        self._poller = poller
+        self._outbox = outbox
+        self._resolver = resolver
+        self._path = path
+        self._owner = owner
+        self._transport: Stream | asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        # True while the kernel has certainly not taken the end of the content yet. Exact in clear; TLS has its own
+        # buffers, and False there may be wrong: then an outcome counts as unknown that could have been told.
+        self._unsent = False
+        self._in_outbox = False
+        self._ended = False
+
+    # --- the owner's side ---------------------------------------------------------------------------------------------
+
+    def ready(self) -> bool:
+        """True when a transaction may begin."""
+        return self.session.state is _READY
+
+    def overdue(self, now: float) -> bool:
+        """True when the upstream has used up its time; then somebody should call `quit` or `time_out`."""
+        timeout = self._path.connect_timeout if self._transport is None else self.session.timeout
+        return now - self._since >= timeout
+
+    @property
+    def may_have_delivered(self) -> bool:
+        """True when the transaction under way was cut short after all of its content may have reached the upstream."""
+        return self.transaction is not None and self.transaction.content_sent and not self._unsent
+
+    def open(self) -> None:
+        """Start connecting; connection_ready or connection_ended follows."""
+        self._task = self._poller.loop.create_task(self._open())
+
+    def begin(self, transaction: Transaction) -> None:
+        """Start a transaction; the connection must be ready."""
+        self.transactions += 1
+        self.transaction = transaction
+        self.session.begin(transaction)
+        self._flush()
+
+    def quit(self) -> None:
+        """Close in good order; the connection must be ready."""
+        self.session.quit()
+        self._flush()
+
+    def time_out(self) -> None:
+        """Give up waiting for the upstream."""
+        self.abort(Failure.TIMEOUT, "no answer in time")
+
+    def abort(self, failure: Failure, detail: str) -> None:
+        """Drop the connection at once, with whatever was not sent yet."""
+        self.session.fail(failure, detail)
+        self._end()
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        try:
+            addresses = await self._resolver.addresses(self.host.address)
+        except OSError as error:
+            return self.abort(Failure.RESOLVE, str(error))
+        if any(self._path.prohibited_hosts.contains_text(address) for address in addresses):
+            return self.abort(Failure.PROHIBITED, f"prohibited_hosts covers {', '.join(addresses)}")
+        for address in addresses:
+            self.address = address
+            try:
+                return self._opened(await self._poller.connect(address, self.host.port or self._path.smtp_port))
+            except OSError as error:
+                detail = str(error)
+        return self.abort(Failure.CONNECT, detail)
+
+    def _opened(self, stream: Stream) -> None:
+        self._transport = stream
+        stream.set_protocol(self)
+        # so that pause_writing is called whenever something had to be left for later
+        stream.set_write_buffer_limits(high=0)
+        host, port = stream.local_address()
+        self.source_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._since = self._poller.time()
+        self._owner.connection_opened(self)
+
+    async def _start_tls(self, stream: Stream) -> None:
+        insecure = self._path.enable_tls in _INSECURE
+        try:
+            await self._poller.loop.create_connection(
+                lambda: typing.cast(asyncio.Protocol, self),  # event loops ask for the methods only
+                sock=stream.detach(),
+                ssl=tls_context(insecure),
+                server_hostname=self.host.address,
+                ssl_handshake_timeout=self._path.starttls_timeout,
+            )
+        except (OSError, ssl.CertificateError) as error:  # ssl.SSLError is an OSError
+            self.abort(Failure.TLS, str(error) or type(error).__name__)
+
+    # --- called by the stream and asyncio -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Called by asyncio after the handshake."""
+        self._transport = transport
+        if self._ended:  # given up meanwhile
+            transport.abort()
+            return
+        tls = transport.get_extra_info("ssl_object")
+        self.tls_cipher, self.tls_protocol_version = tls.cipher()[0], tls.version()
+        self.session.tls_started()
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        event = self.session.receive_data(data)
+        self._flush()
+        if event is not None:
+            self._on(event)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._unsent = True
+
+    def resume_writing(self) -> None:
+        self._unsent = False
+        self._since = self._poller.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._ended:
+            self.abort(Failure.LOST, str(exc or "closed by the upstream"))
+
+    # --- what happened ------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._since = self._poller.time()
+        if not self._in_outbox and self.session.has_output():
+            self._in_outbox = True
+            self._outbox.add(self)
+
+    def write_out(self) -> None:
+        """Called by the outbox."""
+        self._in_outbox = False
+        output = self.session.data_to_send()
+        if output and self._transport is not None and not self._ended:
+            self._transport.writelines(output)
+
+    def _on(self, event: Event) -> None:
+        if event is _CONCLUDED:
+            self._on_concluded()
+        elif event is Event.READY:
+            self._owner.connection_ready(self)
+        elif event is Event.START_TLS:
+            assert isinstance(self._transport, Stream)  # STARTTLS is asked for in clear only
+            self._task = self._poller.loop.create_task(self._start_tls(self._transport))
+        else:
+            self._end()
+
+    def _on_concluded(self) -> None:
+        transaction = self.transaction
+        assert transaction is not None
+        if self._unsent and transaction.answers[-1][0] // 100 == 2:
+            # praise for a message that has not been sent: the rest of it must stay here
+            del transaction.answers[-1]
+            return self.abort(Failure.PROTOCOL, "an answer to the content before it was sent")
+        if self._unsent:  # refused in the middle; the refusal counts, the rest of the content cannot be called back
+            self.session.fail(Failure.PROTOCOL, "refused before all of the content was sent")
+        self.transaction = None
+        self._owner.transaction_concluded(self, transaction)
+        return self._end() if self.session.state is _CLOSED else None
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._task is not None:
+            self._task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self._owner.connection_ended(self)
+
+
+@functools.cache
+def tls_context(insecure: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

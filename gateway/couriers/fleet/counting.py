@@ -1,0 +1,59 @@
+"""Which counters the relay bumps for what an upstream answered. The families themselves are in gateway/metrics.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway import metrics
+from gateway._fastpath import CounterPage
+from gateway.smtp.client import ClientSession
+from gateway.smtp.client_values import Failure, Stage, Transaction
+
+OPENED = metrics.UPSTREAM_OPENED.slot()
+OPEN = metrics.UPSTREAM_OPEN.slot()
+WAITING = metrics.UPSTREAM_WAITING.slot()
+DURATION = metrics.RELAY_DURATION.slot()
+FAILURES = {failure: metrics.UPSTREAM_FAILURES.slot(failure.value) for failure in Failure}
+
+_COUNTED: list[Stage] = [stage for stage in Stage if stage not in (Stage.QUIT, Stage.IDLE)]
+_REPLIES = {
+    (stage, digit): metrics.UPSTREAM_REPLIES.slot(stage.value, f"{digit}xx")
+    for stage in _COUNTED
+    for digit in range(2, 6)
+}
+_INVALID = {stage: metrics.UPSTREAM_REPLIES.slot(stage.value, "invalid") for stage in _COUNTED}
+# by the reply's first digit; no reply starts with 0 or 1
+_MAIL, _RCPT, _DATA, _END_OF_DATA = (
+    [_REPLIES.get((stage, digit), 0) for digit in range(6)]
+    for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.END_OF_DATA)
+)
+
+
+def count_transaction(page: CounterPage, transaction: Transaction) -> None:
+    """The answers of a transaction, complete or not."""
+    recipients = len(transaction.recipients)
+    for place, answer in enumerate(transaction.answers):
+        if place == 0:
+            slots = _MAIL
+        elif place <= recipients:
+            slots = _RCPT
+        else:
+            slots = _DATA if place == recipients + 1 and not transaction.chunked else _END_OF_DATA
+        code = answer[0]
+        page.add(slots[code // 100])
+
+
+def count_others(page: CounterPage, answered: Iterable[tuple[Stage, int]]) -> None:
+    """The answers outside transactions."""
+    for stage, code in answered:
+        slot = _REPLIES.get((stage, code // 100))
+        if slot is not None:
+            page.add(slot)
+
+
+def count_failure(page: CounterPage, session: ClientSession) -> None:
+    """A connection that failed."""
+    if session.failure is not None:
+        page.add(FAILURES[session.failure])
+    if session.failure is Failure.PROTOCOL and session.failed_at in _INVALID:
+        page.add(_INVALID[session.failed_at])

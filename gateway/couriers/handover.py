@@ -1,0 +1,100 @@
+"""The values that a message passes through the relay in: a Batch goes in, one HandOver comes out.
+
+No behaviour beyond reading them. What becomes of each recipient is worked out in gateway/couriers/fleet/outcome.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.replies import Reason
+from gateway.smtp.response import Response
+
+__all__ = ["Batch", "Done", "HandOver", "RecipientOutcome", "Response", "Status"]
+
+
+class Batch:
+    """Recipients of one message that travel together. Not changed by the relay.
+
+    chunks: the content, dot-stuffed, ending with CRLF, without the final "." line; sent as it is.
+    size: octets of the content before stuffing. smtputf8: the message needs SMTPUTF8 (RFC 6531) all the way.
+    """
+
+    def __init__(
+        self,
+        message_id: str,
+        sender: EnvelopeAddress,
+        recipients: Sequence[EnvelopeAddress],
+        chunks: Sequence[bytes],
+        size: int,
+        eight_bit: bool = False,
+        smtputf8: bool = False,
+    ) -> None:
+        self.message_id = message_id
+        self.sender = sender
+        self.recipients = recipients
+        self.chunks = chunks
+        self.size = size
+        self.eight_bit = eight_bit
+        self.smtputf8 = smtputf8
+
+
+class Status(Enum):
+    """What became of a recipient."""
+
+    DELIVERED = "delivered"  # the next hop took responsibility with a 2xx
+    TRANSIENT = "transient"  # certainly not delivered; may be tried again
+    PERMANENT = "permanent"  # certainly not delivered; refused for good
+    UNKNOWN = "unknown"  # the next hop vanished with the whole message in hand (RFC 1047)
+
+
+class RecipientOutcome:
+    """One recipient's fate. `reason` is None for DELIVERED only; a TRANSIENT response is always 4xx."""
+
+    def __init__(self, recipient: EnvelopeAddress, status: Status, response: Response, reason: Reason | None) -> None:
+        self.recipient = recipient
+        self.status = status
+        self.response = response
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"<RecipientOutcome {self.recipient} {self.status.name} {self.response!r} {self.reason}>"
+
+
+class HandOver:
+    """The end of one hand-over: an outcome per recipient, in the batch's order, and where it happened.
+
+    site: KumoMTA's ready-queue name, e.g. "unspecified->mx_list:a,b@smtp_client". protocol: "ESMTP" or "Maildir", the
+    record's delivery_protocol. seconds: from hand_over() to here. session_id: of the upstream connection.
+    source_address: "IP:PORT" the connection came from. The peer fields name the server that answered, else the last one
+    that was tried; "" where none was.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  # all that a record tells of it
+        self,
+        outcomes: list[RecipientOutcome],
+        site: str,
+        protocol: str,
+        seconds: float,
+        peer_name: str = "",
+        peer_address: str = "",
+        session_id: str | None = None,
+        source_address: str | None = None,
+        tls_cipher: str | None = None,
+        tls_protocol_version: str | None = None,
+    ) -> None:
+        self.outcomes = outcomes
+        self.site = site
+        self.protocol = protocol
+        self.seconds = seconds
+        self.peer_name = peer_name
+        self.peer_address = peer_address
+        self.session_id = session_id
+        self.source_address = source_address
+        self.tls_cipher = tls_cipher
+        self.tls_protocol_version = tls_protocol_version
+
+
+Done = Callable[[HandOver], None]

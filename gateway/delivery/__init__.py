@@ -1,0 +1,1 @@
+"""Delivery: from a complete message to the reply to its final dot."""

@@ -1,0 +1,164 @@
+"""Message: one accepted message between its end of data and its records, with its envelope and metadata.
+
+The content stays dot-stuffed as it was received, and is neither joined nor copied unless somebody looks at or edits it.
+No SMTP dialogue, no Lua, no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway._fastpath import Body, repair_line_endings, stuff, unstuff
+from gateway.delivery import headers
+from gateway.delivery.headers import HeaderField
+from gateway.smtp.address import EnvelopeAddress
+
+
+class Message:
+    """One message.
+
+    id: 32 hex digits. sender, recipients: the envelope. meta: JSON values by name. received_at: unix time.
+    size: octets of the content, prepended fields included. eight_bit: it has octets above 127 (RFC 6152).
+    attempts: deliveries tried so far, for policies that count them.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        sender: EnvelopeAddress,
+        recipients: list[EnvelopeAddress],
+        body: Body | None = None,
+        *,
+        meta: dict[str, Any] | None = None,
+        content: bytes | None = None,
+        received_at: float = 0.0,
+        fix_line_endings: bool = False,
+    ) -> None:
+        """The content comes from the session (`body`) or from elsewhere (`content`, not stuffed).
+
+        fix_line_endings: turn lone CRs and LFs of the body into CRLF; without it they stay, but cannot end the data.
+        """
+        self.id = id
+        self.sender = sender
+        self.recipients = recipients
+        self.meta = {} if meta is None else meta
+        self.received_at = received_at
+        self.attempts = 0
+        if body is None:
+            self.set_content(content or b"")
+            return
+        self._prepended: list[bytes] = []
+        self._content: bytes | None = None
+        self._fields: list[HeaderField] | None = None
+        self._chunks = body.chunks
+        self._stuffed = body.stuffed
+        self.size = body.size
+        self.eight_bit = body.has_8bit
+        if body.unsafe:  # no server behind us may see an end of data in it, whatever it takes for one
+            self._chunks = [repair_line_endings(b"".join(body.chunks), fix_line_endings)]
+            self._stuffed = True
+            self.size = len(unstuff(self._chunks[0]))
+
+    def content(self) -> bytes:
+        """The whole message, unstuffed, prepended fields included."""
+        if self._content is None:
+            body = b"".join(self._chunks)
+            self._content = b"".join([*self._prepended, unstuff(body) if self._stuffed else body])
+        return self._content
+
+    def set_content(self, data: bytes) -> None:
+        """Replaces the whole message. Lone CRs and LFs become CRLF, and it ends in CRLF."""
+        self._chunks = [repair_line_endings(stuff(data), fix=True)] if data else []
+        self._stuffed = True
+        self._prepended = []
+        self._fields = None
+        self._content = unstuff(self._chunks[0]) if data else b""
+        self.size = len(self._content)
+        self.eight_bit = not data.isascii()
+
+    def prepend(self, header: bytes) -> None:
+        """Puts header fields, complete with CRLF, in front. Costs nothing per octet of the content."""
+        if header.startswith(b".") or not header.endswith(b"\r\n"):
+            raise ValueError("not a header field")
+        self._prepended.insert(0, header)
+        self._content = self._fields = None
+        self.size += len(header)
+        self.eight_bit = self.eight_bit or not header.isascii()
+
+    def wire_chunks(self) -> list[bytes]:
+        """What goes between DATA and the final dot: stuffed, ending in CRLF."""
+        return [*self._prepended, *self._chunks]
+
+    def fields(self) -> list[HeaderField]:
+        """The header fields, in order."""
+        if self._fields is None:
+            self._fields = headers.parse(self.header_block())
+        return self._fields
+
+    def first_header(self, name: str) -> str | None:
+        """The decoded value of the first field of that name (any case), or None."""
+        wanted = name.lower()
+        return next((field.value for field in self.fields() if field.name.lower() == wanted), None)
+
+    def all_headers(self, name: str) -> list[str]:
+        """The decoded values of all fields of that name (any case)."""
+        wanted = name.lower()
+        return [field.value for field in self.fields() if field.name.lower() == wanted]
+
+    def headers(self) -> list[tuple[str, str]]:
+        """(name as spelled, decoded value) of all fields."""
+        return [(field.name, field.value) for field in self.fields()]
+
+    def replace_fields(self, fields: list[HeaderField]) -> None:
+        """Gives the message another header, its body unchanged."""
+        content = self.content()
+        end = headers.block_end(content)
+        self.set_content(b"".join(field.raw for field in fields) + (content[end:] if end is not None else b""))
+
+    def queue_name(self, recipient: EnvelopeAddress | None = None) -> str:
+        """KumoMTA's queue name: meta `queue`, or `[campaign:][tenant]@domain[!routing_domain]`.
+
+        recipient: whose domain it is, the first one's by default. Raises ValueError where one of these metadata is
+        no string.
+        """
+        queue = self._name("queue")
+        if queue is not None:
+            return queue
+        campaign, tenant, routing_domain = self._name("campaign"), self._name("tenant"), self._name("routing_domain")
+        if recipient is None and self.recipients:
+            recipient = self.recipients[0]
+        name = "" if recipient is None else recipient.domain
+        if campaign is not None:
+            name = f"{campaign}:{tenant or ''}@{name}"
+        elif tenant is not None:
+            name = f"{tenant}@{name}"
+        return name if routing_domain is None else f"{name}!{routing_domain}"
+
+    def _name(self, key: str) -> str | None:
+        value = self.meta.get(key)
+        if value is None or isinstance(value, str):
+            return value
+        raise ValueError(f"meta '{key}' must be a string, not {value!r}")
+
+    def header_block(self) -> bytes:
+        """The header fields as they stand, unstuffed, without the blank line. The body is not joined for it."""
+        start = b""
+        for chunk in self.wire_chunks():
+            start += chunk
+            end = headers.block_end(start)
+            if end is not None:
+                start = start[:end]
+                break
+        return unstuff(start) if self._stuffed else start
+
+
+def parse_queue_name(name: str) -> tuple[str | None, str | None, str, str | None]:
+    """(campaign, tenant, domain, routing_domain) of a queue name; None for what it does not have."""
+    prefix, at, domain = name.partition("@")
+    if not at:
+        prefix, domain = "", name
+    campaign, colon, tenant = prefix.partition(":")
+    if not colon:
+        campaign, tenant = "", prefix
+    domain, _, routing_domain = domain.partition("!")
+    return campaign or None, tenant or None, domain, routing_domain or None

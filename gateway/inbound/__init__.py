@@ -1,0 +1,1 @@
+"""Inbound: a client's connection from its arrival to its replies."""

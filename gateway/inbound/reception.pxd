@@ -1,0 +1,62 @@
+# The C types of reception.py, which is compiled with them.
+
+cimport cython
+
+from gateway._fastpath cimport CounterPage
+from gateway.decision cimport Decision
+from gateway.net.endpoints cimport Endpoints
+from gateway.logs.records cimport Origin
+from gateway.policy.conn_meta cimport ConnMeta
+from gateway.policy.engine cimport Policy
+from gateway.inbound.services cimport Services
+from gateway.smtp.address cimport EnvelopeAddress
+from gateway.smtp.commands cimport MailCommand
+from gateway.smtp.events cimport AuthRequested, EhloRequested, MessageReceived, RcptRequested
+from gateway.smtp.replies cimport Reply
+from gateway.smtp.session cimport Observer, ServerSession
+from gateway.smtp.terms cimport Terms
+from gateway.delivery.transaction cimport SessionFacts, Transaction
+
+cdef list _COMMAND_SLOTS
+cdef dict _DECIDED_BY_LUA, _DECIDED_FROM_CACHE
+
+cdef class Reception(Observer):
+    cdef readonly ServerSession session  # None once the client is gone
+    cdef Services _services
+    cdef Terms _terms
+    cdef object _resume
+    cdef Policy _policy
+    cdef dict _accepted_with
+    cdef Endpoints _endpoints
+    cdef ConnMeta _conn
+    cdef SessionFacts _facts
+    cdef str _session_id
+    cdef CounterPage _page
+    cdef list _decisions
+    cdef tuple _tls
+    cdef bint _peer_is_relay_host, _advancing, _asked_lua
+    cdef MessageReceived _message
+    cdef Transaction _transaction
+
+    cpdef start(self)
+    cpdef dict _known_at_first(self)
+    cpdef advance(self)
+    cpdef _answer(self, event)
+    cpdef _dispatch(self, event)
+    cpdef _ehlo(self, EhloRequested event)
+    cpdef _mail(self, MailCommand event)
+
+    @cython.locals(decision=Decision)
+    cpdef _rcpt(self, RcptRequested event)
+
+    @cython.locals(decision=Decision, mail=MailCommand)
+    cpdef Decision _decide(self, EnvelopeAddress recipient)
+    cpdef _lookup(self, str domain)
+    cpdef _message_received(self, MessageReceived event)
+    cpdef _settled(self, Reply reply)
+    cpdef _reply(self, Reply reply)
+    cpdef SessionFacts _session_facts(self, MessageReceived event)
+    cpdef Origin _origin(self)
+    cpdef str _received_start(self, bint smtputf8)
+    cpdef replied(self, int verb, Reply reply, bytes argument)
+    cpdef _record_refusal(self, int verb, Reply reply, bytes argument)

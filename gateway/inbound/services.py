@@ -1,0 +1,35 @@
+"""What a worker lends to each of its sessions, in one value; no behaviour of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway._fastpath import CounterPage
+from gateway.couriers.relay import Relay
+from gateway.logs.writer import LogWriter
+from gateway.policy.engine import Policy
+
+
+class Services:
+    """now_ns: nanoseconds since 1970. monotonic: seconds on the event loop's clock, for deadlines. afterwards: calls
+    something when the replies of this turn of the loop are written.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        relay: Relay,
+        logs: LogWriter,
+        page: CounterPage,
+        now_ns: Callable[[], int],
+        monotonic: Callable[[], float],
+        afterwards: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self.policy = policy
+        self.relay = relay
+        self.logs = logs
+        self.page = page
+        self.now_ns = now_ns
+        self.monotonic = monotonic
+        self.afterwards = afterwards

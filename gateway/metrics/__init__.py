@@ -1,0 +1,223 @@
+"""Every metric of the gateway: its name, help, closed label values, and its words in a process's CounterPage.
+
+A family is declared here once. Hot code takes its slots at import (`MAIL_OK = COMMANDS.slot("MAIL", "2xx")`) and
+bumps them with `page.add(MAIL_OK)`. Every series exists from the start, at zero. What a family is (how its words
+become samples) is in gateway/metrics/families.py; docs/metrics.md tells an operator what each one means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from platform import python_version
+
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+
+from gateway import __version__
+from gateway._fastpath import UNREADABLE_REASONS, CounterPage
+from gateway.logs.records import RECORD_TYPES
+from gateway.metrics.families import Counter, Gauge, Histogram, Layout, State, WorkerGauge, newest_workers
+from gateway.smtp.replies import Reason
+
+LAYOUT = Layout(prefix="relay_gateway_")
+
+# --- label values -----------------------------------------------------------------------------------------------------
+
+VERBS = (
+    *("EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "STARTTLS", "AUTH", "QUIT"),
+    "END-OF-DATA",  # the reply to the final dot
+    "other",
+)
+REPLY_CLASSES = ("2xx", "3xx", "4xx", "5xx")
+STAGES = ("connect", "command", "tls", "auth", "mail", "rcpt", "data")
+EVENTS = (
+    "pre_init",
+    "init",
+    "validate_config",
+    "get_listener_domain",
+    "smtp_server_connection_accepted",
+    "smtp_server_auth_plain",
+    "smtp_server_ehlo",
+    "smtp_server_mail_from",
+    "smtp_server_rcpt_to",
+    "smtp_server_message_received",
+    "get_queue_config",
+    "get_egress_path_config",
+    "filter_event",  # whatever name `configure_local_logs` gives it
+)
+REPORT_KINDS = ("oob", "arf")
+
+_10_US_TO_1_S = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 0.25, 1.0)
+_100_US_TO_5_MIN = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 300)
+_500_NS_TO_10_MS = (5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 1e-3, 1e-2)
+
+# --- clients ----------------------------------------------------------------------------------------------------------
+
+CONNECTIONS_OPENED = Counter(LAYOUT, "connections_opened_total", "Client connections accepted, refused ones included")
+CONNECTIONS_OPEN = Gauge(LAYOUT, "connections_open", "Client connections open now")
+CONNECTIONS_REFUSED = Counter(
+    LAYOUT,
+    "connections_refused_total",
+    "Client connections turned away before the banner",
+    reason=(
+        Reason.TOO_MANY_CONNECTIONS,
+        Reason.SHUTTING_DOWN,
+        Reason.STORAGE,
+        Reason.POLICY_REJECT,
+        Reason.POLICY_ERROR,
+        Reason.INTERNAL_ERROR,
+    ),
+)
+TLS_HANDSHAKES = Counter(LAYOUT, "tls_handshakes_total", "TLS handshakes with clients", result=("ok", "failed"))
+AUTH = Counter(LAYOUT, "auth_total", "AUTH attempts that reached a verdict", result=("accepted", "refused", "error"))
+COMMANDS = Counter(
+    LAYOUT, "commands_total", "SMTP commands answered, by class of the reply", verb=VERBS, reply=REPLY_CLASSES
+)
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+MESSAGES = Counter(
+    LAYOUT,
+    "messages_total",
+    "Messages received completely, by what became of them",
+    disposition=("relayed", "refused", "report_logged", "discarded", "unknown"),
+)
+RECEIVED_BYTES = Counter(LAYOUT, "received_bytes_total", "Octets of messages received completely")
+SENT_BYTES = Counter(LAYOUT, "sent_bytes_total", "Octets of messages handed over, added headers included")
+REJECTIONS = Counter(LAYOUT, "rejections_total", "Replies 4xx and 5xx to clients", stage=STAGES, reason=tuple(Reason))
+MESSAGE_DURATION = Histogram(
+    LAYOUT, "message_duration_seconds", "From a message's final dot to the reply to it", _100_US_TO_5_MIN
+)
+
+# --- policy -----------------------------------------------------------------------------------------------------------
+
+DECISIONS = Counter(
+    LAYOUT,
+    "decisions_total",
+    "Relay decisions for recipients, by outcome and by where the answer came from",
+    outcome=("relay", "report_only", "denied", "error"),
+    source=("listener", "cache", "lua"),  # listener: no domain had to be looked up
+)
+POLICY_EVENT_DURATION = Histogram(
+    LAYOUT, "policy_event_duration_seconds", "Time a Lua event handler took", _10_US_TO_1_S, event=EVENTS
+)
+POLICY_ERRORS = Counter(LAYOUT, "policy_errors_total", "Lua errors in event handlers", event=EVENTS)
+POLICY_REJECTS = Counter(LAYOUT, "policy_rejects_total", "kumo.reject and kumo.disconnect raised", event=EVENTS)
+DECISION_CACHE_HITS = Counter(LAYOUT, "decision_cache_hits_total", "get_listener_domain answered from the cache")
+DECISION_CACHE_MISSES = Counter(LAYOUT, "decision_cache_misses_total", "get_listener_domain that had to run")
+DECISION_CACHE_EVICTIONS = Counter(LAYOUT, "decision_cache_evictions_total", "Cached decisions dropped for room")
+DECISION_CACHE_MISMATCHES = Counter(
+    LAYOUT, "decision_cache_mismatches_total", "Sampled hits whose second evaluation differed"
+)
+DECISION_CACHE_ENTRIES = Gauge(LAYOUT, "decision_cache_entries", "Decisions in the caches now")
+
+# --- upstream ---------------------------------------------------------------------------------------------------------
+
+UPSTREAM_OPENED = Counter(LAYOUT, "upstream_connections_opened_total", "Connections to the fleet established")
+UPSTREAM_OPEN = Gauge(LAYOUT, "upstream_connections_open", "Connections to the fleet open now")
+UPSTREAM_FAILURES = Counter(
+    LAYOUT,
+    "upstream_connection_failures_total",
+    "Connections to the fleet that failed",
+    reason=("resolve", "connect", "timeout", "tls", "greeting", "protocol", "lost", "prohibited"),
+)
+UPSTREAM_REPLIES = Counter(
+    LAYOUT,
+    "upstream_replies_total",
+    "Replies of the fleet, by class",
+    stage=("greeting", "ehlo", "starttls", "mail", "rcpt", "data", "end_of_data", "rset"),
+    reply=(*REPLY_CLASSES, "invalid"),
+)
+RELAY_DURATION = Histogram(
+    LAYOUT, "relay_duration_seconds", "From handing a message to the relay to knowing its outcome", _100_US_TO_5_MIN
+)
+UPSTREAM_WAITING = Gauge(LAYOUT, "upstream_waiting", "Transactions waiting for a connection to the fleet")
+
+# --- log records ------------------------------------------------------------------------------------------------------
+
+LOG_RECORDS = Counter(LAYOUT, "log_records_total", "Log records submitted", type=RECORD_TYPES)
+LOG_BACKLOG = Gauge(LAYOUT, "log_backlog_records", "Log records not yet written")
+LOG_FAILURES = Counter(LAYOUT, "log_failures_total", "Attempts to write log records that failed")
+LOG_LOST = Counter(LAYOUT, "log_lost_records_total", "Log records given up")
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+REPORTS = Counter(
+    LAYOUT,
+    "reports_total",
+    "Bounces (oob) and complaints (arf) recognised",
+    kind=REPORT_KINDS,
+    action=("ignored", "logged_and_relayed", "logged_and_dropped"),
+)
+REPORT_PARSE = Counter(
+    LAYOUT,
+    "report_parse_total",
+    "Reports read, by whether every field could be interpreted",
+    kind=REPORT_KINDS,
+    result=("ok", "partial"),
+)
+REPORTS_UNREADABLE = Counter(
+    LAYOUT,
+    "reports_unreadable_total",
+    "Messages that claim to be reports and cannot be read, by what is wrong with them",
+    reason=UNREADABLE_REASONS,
+)
+REPORT_BYTES = Counter(LAYOUT, "report_bytes_total", "Octets of the messages recognised as reports")
+REPORT_SCAN_DURATION = Histogram(
+    LAYOUT, "report_scan_duration_seconds", "Time to scan a message that might be a report", _500_NS_TO_10_MS
+)
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+WORKER_RESTARTS = Counter(LAYOUT, "worker_restarts_total", "Workers that died and were replaced")
+POLICY_RELOADS = Counter(LAYOUT, "policy_reloads_total", "Reloads of the policy", result=("ok", "failed"))
+POLICY_EPOCH = Gauge(LAYOUT, "policy_epoch", "Number of the policy in force; 1 for the first")
+EVENT_LOOP_LAG = WorkerGauge(LAYOUT, "worker_event_loop_lag_seconds", "How late the worker's last timer was")
+HEARTBEAT_AGE = WorkerGauge(LAYOUT, "worker_heartbeat_age_seconds", "Since the worker's event loop last ran a timer")
+WORKER_MEMORY = WorkerGauge(LAYOUT, "worker_memory_bytes", "Resident memory of the worker")
+# The two families that come from elsewhere than a page's words: (name, help, labels).
+WORKERS = (LAYOUT.prefix + "workers", "Worker processes, by what they are doing", ("state",))
+BUILD = (LAYOUT.prefix + "build", "Version of the gateway and of Python", ("version", "python"))
+
+
+def page_size() -> int:
+    """Octets of one CounterPage."""
+    return LAYOUT.page_size
+
+
+def claim(page: CounterPage, *, worker: int, generation: int, now: float) -> None:
+    """Give a free page to a process about to start; its counters go on from where the last owner left them.
+
+    worker: the slot number, -1 for a process that is no worker. now: CLOCK_MONOTONIC seconds.
+    """
+    page.worker, page.generation, page.state, page.heartbeat = worker, generation, State.STARTING, now
+
+
+def release(page: CounterPage) -> None:
+    """Take the page of a process that ended back: its counters stay, its gauges count no more."""
+    page.pid = 0
+    page.state = State.STARTING
+    for family in LAYOUT.families:
+        family.forget(page)
+
+
+def collect(pages: Sequence[CounterPage], *, now: float, memory: Callable[[int], int]) -> Iterator[Metric]:
+    """All families with their values, in order of declaration.
+
+    now: CLOCK_MONOTONIC seconds. memory: the resident octets of a process id.
+    """
+    workers = newest_workers(pages)
+    for family in LAYOUT.families:
+        if family is HEARTBEAT_AGE:
+            yield HEARTBEAT_AGE.labelled({page.worker: max(0.0, now - page.heartbeat) for page in workers})
+        elif family is WORKER_MEMORY:
+            yield WORKER_MEMORY.labelled({page.worker: memory(page.pid) for page in workers})
+        else:
+            yield family.collect(pages)
+    name, help_text, labels = WORKERS
+    states = GaugeMetricFamily(name, help_text, labels=labels)
+    for state in State:
+        alive = [page for page in pages if page.pid and page.worker >= 0 and page.state == state]
+        states.add_metric((state.name.lower(),), len(alive))
+    yield states
+    name, help_text, _ = BUILD
+    yield InfoMetricFamily(name, help_text, value={"version": __version__, "python": python_version()})

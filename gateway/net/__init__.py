@@ -1,0 +1,1 @@
+"""Networking that knows nothing of SMTP: streams over epoll, writing once a turn, TLS, addresses and names."""

@@ -1,1 +1,0 @@
-"""Relaying: the fleet behind the gateway, connections to it, and delivery into a Maildir."""

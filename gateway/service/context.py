@@ -1,0 +1,47 @@
+"""What the supervisor hands to the processes it starts: plain values and inherited sockets, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from socket import socket
+from typing import TYPE_CHECKING
+
+from gateway._fastpath import CounterPage
+
+if TYPE_CHECKING:
+    from gateway.config import HttpListener, Listener
+    from gateway.metrics.families import State
+    from gateway.policy.source import PolicySource
+
+EX_SOFTWARE = 70  # <sysexits.h>: a process ended by an error of its own
+EX_CONFIG = 78  # <sysexits.h>: starting the process again would not help
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerContext:
+    """A worker's share of the service.
+
+    The worker enters State.READY once it accepts connections, and from then on writes its heartbeat into `page` every
+    few seconds at least. On SIGTERM it stops accepting and enters State.DRAINING: no connection may be accepted after
+    that. It drains for at most `drain_timeout` seconds, and exits 0 then.
+    """
+
+    slot: int  # 0 to the number of workers − 1
+    workers: int  # how many share the listeners' limits
+    listeners: Sequence[tuple[Listener, socket]]  # bound and listening; this slot's own SO_REUSEPORT sockets
+    source: PolicySource  # the policy's text as the supervisor validated it
+    epoch: int  # the policy's number
+    page: CounterPage
+    enter: Callable[[State], None]  # tells the supervisor
+    drain_timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminContext:
+    """What the admin process serves and looks at. States and SIGTERM as for a worker."""
+
+    listeners: Sequence[tuple[HttpListener, socket]]
+    page: CounterPage  # its own, for the heartbeat
+    pages: Sequence[CounterPage]  # every process's; the first one is the supervisor's
+    enter: Callable[[State], None]

@@ -1,0 +1,277 @@
+"""What the supervisor does next, as a pure function of the time and of what runs: no process is touched here.
+
+`plan` says what to do; the supervisor does it and notes it in the `Process`es; deaths come back through `bury`.
+A *generation* is all processes of one policy. A new generation replaces the old one only when all of it is ready;
+if one of its processes dies before that, the whole generation is given up and the old one stays. It is announced when
+nothing of another generation accepts connections any more: what connects from then on meets the new policy. No wait is
+endless, because a process whose event loop runs stops accepting when told, and one whose event loop does not is killed.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from gateway.service.context import EX_CONFIG, EX_SOFTWARE
+
+ADMIN = -1  # the slot of the admin process; workers have 0, 1, …
+
+HEARTBEAT_TIMEOUT = 30.0  # seconds without a heartbeat until SIGABRT
+READY_TIMEOUT = 60.0  # seconds from a process's start until it must be ready, or gets SIGABRT
+ABORT_GRACE = 5.0  # seconds from SIGABRT (which writes a traceback) to SIGKILL
+YOUNG = 5.0  # seconds; a process that dies younger is started again with a growing delay
+BACKOFF_FIRST, BACKOFF_MOST = 0.1, 30.0  # seconds
+MUTE_FROM = 1.0  # seconds of delay from which a slot's sockets stop listening, so that clients go elsewhere
+TICK = 1.0  # seconds between looks at the heartbeats
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """A child that runs. Times are CLOCK_MONOTONIC seconds; None is "not yet"."""
+
+    slot: int
+    generation: int
+    pid: int
+    started: float
+    heartbeat: float
+    ready: bool = False
+    accepting: bool = True  # until it says that it accepts no more connections
+    told: float | None = None  # when it was sent SIGTERM
+    aborted: float | None = None
+    killed: bool = False
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place for one process of the current generation, and how its last ones fared."""
+
+    number: int
+    failures: int = 0  # young deaths in a row
+    retry_at: float = 0.0
+    given_up: bool = False
+    muted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Mute:
+    """Stop listening for a slot that will be empty for a while."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    process: Process
+    signal: signal.Signals
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The current generation is ready: there is no way back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Nothing but the current generation accepts connections: its policy is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The service cannot go on."""
+
+    code: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    seconds: float
+
+
+Action = Spawn | Mute | Send | Commit | Announce | Stop | Exit | Wait
+
+
+class Death(Enum):
+    """What the end of a process means."""
+
+    EXPECTED = auto()  # it was told to end
+    OUTLIVED = auto()  # of an old generation, which is not replaced
+    REPLACED = auto()  # a new process follows at once or after the slot's delay
+    GIVEN_UP = auto()  # EX_CONFIG: none follows
+    ROLLED_BACK = auto()  # it takes its whole, not yet ready generation with it: see Service.roll_back
+
+
+@dataclass(slots=True)
+class Service:
+    """Everything `plan` looks at."""
+
+    kill_after: float  # seconds from SIGTERM to SIGKILL
+    generation: int = 0  # the current one; 0 before the first
+    committed: int = 0  # the last generation that was ready as a whole
+    announced: int = 0  # the last generation that was the only one to accept connections
+    previous: int = 0  # what to go back to while the current generation is not yet ready
+    slots: dict[int, Slot] = field(default_factory=dict)
+    processes: list[Process] = field(default_factory=list)
+    stopping_since: float | None = None
+    exit_code: int = 0
+    awake_since: float = 0.0  # when the supervisor last found that it had itself been stopped for a while
+
+    def begin(self, generation: int, workers: int, *, admin: bool) -> None:
+        """Make `generation` the current one, with fresh slots; what is current now stays until it is ready."""
+        self.previous, self.generation = self.generation, generation
+        self._fill_slots(workers, admin)
+
+    def commit(self) -> None:
+        """The current generation is ready as a whole; there is no way back."""
+        self.committed, self.previous = self.generation, 0
+
+    def announce(self) -> None:
+        """The current generation is the only one that accepts connections."""
+        self.announced = self.generation
+
+    def roll_back(self, workers: int, *, admin: bool) -> None:
+        """Make the generation before the current one the current one again."""
+        self.generation, self.previous = self.previous, 0
+        self._fill_slots(workers, admin)
+
+    def _fill_slots(self, workers: int, admin: bool) -> None:
+        self.slots = {number: Slot(number) for number in ([ADMIN] if admin else []) + list(range(workers))}
+
+    def stop(self, now: float, code: int = 0) -> None:
+        """Begin to stop; the second call ends the patience with draining processes."""
+        if self.stopping_since is None:
+            self.stopping_since, self.exit_code = now, code
+        else:
+            self.kill_after = 0.0
+
+    @property
+    def draining(self) -> bool:
+        """True while processes of another generation than the current one are alive."""
+        return any(process.generation != self.generation for process in self.processes)
+
+    def bury(self, process: Process, now: float, code: int, jitter: float) -> Death:
+        """Take note that `process` ended with exit code `code` (negative: by that signal).
+
+        jitter: 0 to 1, spreads the delays of slots that fail together.
+        """
+        self.processes.remove(process)
+        if process.told is not None or self.stopping_since is not None:
+            return Death.EXPECTED
+        if process.generation != self.generation:
+            return Death.OUTLIVED
+        if not process.ready and self.previous:
+            return Death.ROLLED_BACK
+        slot = self.slots[process.slot]
+        if code == EX_CONFIG:
+            slot.given_up = True
+            return Death.GIVEN_UP
+        young = now - process.started < YOUNG
+        slot.failures = slot.failures + 1 if young else 0
+        slot.retry_at = now + _delay(slot.failures, jitter)
+        return Death.REPLACED
+
+
+def _delay(failures: int, jitter: float) -> float:
+    """Seconds to wait after so many young deaths in a row: none after the first, then doubling."""
+    if failures < 2:
+        return 0.0
+    return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures - 2, 20)) * (0.5 + jitter / 2)
+
+
+def plan(now: float, service: Service) -> list[Action]:
+    """What is to be done now. The last action is Wait or Exit."""
+    actions: list[Action] = [Send(*due) for due in _overdue(now, service)]
+    if service.stopping_since is not None:
+        workers = [process for process in service.processes if process.slot != ADMIN]
+        last = workers or service.processes  # the admin process shows the end of the workers
+        actions += [Send(process, signal.SIGTERM) for process in last if process.told is None]
+        if not service.processes:
+            return [*actions, Exit(service.exit_code)]
+    elif service.generation:
+        hopeless = _hopeless(service)
+        if hopeless:
+            return [*actions, hopeless, Wait(0.0)]
+        actions += _fill(now, service)
+        actions += _replace(service)
+    return [*actions, Wait(_until_next(now, service))]
+
+
+def _overdue(now: float, service: Service) -> list[tuple[Process, signal.Signals]]:
+    """Processes that outlived their patience: drain deadline, heartbeat, abort."""
+    due = []
+    for process in service.processes:
+        if process.killed:
+            continue
+        alive_at = max(process.heartbeat, service.awake_since)
+        if process.told is not None and now >= process.told + service.kill_after:
+            due.append((process, signal.SIGKILL))
+        elif process.aborted is not None:
+            if now >= process.aborted + ABORT_GRACE:
+                due.append((process, signal.SIGKILL))
+        elif now >= alive_at + HEARTBEAT_TIMEOUT or (not process.ready and now >= process.started + READY_TIMEOUT):
+            due.append((process, signal.SIGABRT))
+    return due
+
+
+def _hopeless(service: Service) -> Stop | None:
+    """Why starting workers again is pointless, if it is."""
+    workers = [slot for slot in service.slots.values() if slot.number != ADMIN]
+    if all(slot.given_up for slot in workers):
+        return Stop(EX_CONFIG, "no worker can start with this configuration")
+    if service.committed or any(process.ready and process.slot != ADMIN for process in service.processes):
+        return None
+    if all(slot.failures or slot.given_up for slot in workers):
+        return Stop(EX_SOFTWARE, "every worker died within seconds of its start")
+    return None
+
+
+def _fill(now: float, service: Service) -> list[Action]:
+    """Processes for the empty slots of the current generation."""
+    actions: list[Action] = []
+    taken = {process.slot for process in service.processes if process.generation == service.generation}
+    for slot in service.slots.values():
+        if slot.number in taken:
+            continue
+        if not slot.given_up and now >= slot.retry_at:
+            actions.append(Spawn(slot))
+        elif not slot.muted and (slot.given_up or slot.retry_at - now >= MUTE_FROM):
+            actions.append(Mute(slot))
+    return actions
+
+
+def _replace(service: Service) -> list[Action]:
+    """Ends what the current generation replaces, once all of it is ready; at once, what was rolled back."""
+    ready = {p.slot for p in service.processes if p.generation == service.generation and p.ready}
+    committed = service.committed == service.generation
+    due = not committed and ready == service.slots.keys()
+    actions: list[Action] = [Commit()] if due else []
+    others = [process for process in service.processes if process.generation != service.generation]
+    for process in others:
+        if process.told is None and (committed or due or process.generation > service.generation):
+            actions.append(Send(process, signal.SIGTERM))
+    if (committed or due) and service.announced != service.generation and not any(p.accepting for p in others):
+        actions.append(Announce())
+    return actions
+
+
+def _until_next(now: float, service: Service) -> float:
+    """Seconds until something may be due. Children and signals interrupt the wait."""
+    moments = [now + TICK]
+    for process in service.processes:
+        if process.told is not None and not process.killed:
+            moments.append(process.told + service.kill_after)
+    taken = {process.slot for process in service.processes if process.generation == service.generation}
+    if service.stopping_since is None:
+        moments += [s.retry_at for s in service.slots.values() if s.number not in taken and not s.given_up]
+    return max(0.0, min(moments) - now)

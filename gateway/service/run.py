@@ -1,0 +1,134 @@
+"""`relay-gateway run`: puts the supervisor together with what its children run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import encodings
+import importlib
+import logging
+import os
+import pkgutil
+import sys
+
+from gateway import metrics
+from gateway._fastpath import CounterPage
+from gateway.net import tls
+from gateway.policy.engine import Policy
+from gateway.policy.problems import PolicyProblems
+from gateway.policy.source import PolicySource
+from gateway.service import diagnostics, privileges, worker
+from gateway.service.context import EX_CONFIG, AdminContext
+from gateway.service.loading import BadPolicy, LoadedPolicy
+from gateway.service.supervisor import Settings, Supervisor
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """\
+Run the service in the foreground; diagnostics go to standard error.
+
+The policy's kumo.start_esmtp_listener and kumo.start_http_listener say where to listen. A supervisor opens the sockets,
+starts the workers and an admin process for HTTP, and replaces what dies.
+"""
+
+EPILOG = """\
+signals:
+  TERM, INT   stop: no new connections, transactions under way finish, idle sessions get 421; a second one stops at once
+  HUP         read the policy again; a good one takes over without losing a session, a bad one changes nothing
+
+exit codes:
+  0   stopped by a signal
+  70  every worker died within seconds of its start
+  78  the policy or the settings are bad: starting again will not help
+
+examples:
+  relay-gateway run --policy deploy/quickstart.lua
+  relay-gateway run --policy /etc/relay-gateway/init.lua --workers 4 --user relay
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the subcommand."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("--policy", metavar="FILE", required=True, help="the Lua policy")
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=_positive,
+        default=len(os.sched_getaffinity(0)),
+        help="worker processes (default: one per CPU, here %(default)s)",
+    )
+    parser.add_argument("--user", metavar="NAME", help="when started as root: what to become once the ports are bound")
+    parser.add_argument(
+        "--drain-timeout",
+        metavar="S",
+        type=_seconds,
+        default=30.0,
+        help="seconds that sessions get to finish when the service stops or reloads (default: 30)",
+    )
+    parser.add_argument(
+        "--announce",
+        metavar="FILE|FD",
+        help="when ready, write the bound addresses there, as a line of JSON",
+    )
+    parser.add_argument("--log-level", choices=diagnostics.LEVELS, default="info", help="of the diagnostics")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the service to its end; returns its exit code."""
+    diagnostics.configure("supervisor", args.log_level)
+    if args.user:
+        try:
+            privileges.check(args.user)
+        except privileges.PrivilegeError as error:
+            print(f"relay-gateway run: --user: {error}", file=sys.stderr)
+            return EX_CONFIG
+        _import_what_comes_later()
+    elif os.geteuid() == 0:
+        log.warning(
+            "running as root: everything, the policy's Lua included, has root's rights; --user NAME gives them up"
+        )
+    settings = Settings(workers=args.workers, user=args.user, drain_timeout=args.drain_timeout, announce=args.announce)
+    return Supervisor(settings, lambda: load(args.policy), worker.run, _run_admin).run()
+
+
+def load(path: str) -> LoadedPolicy | BadPolicy:
+    """Read and run a policy, for what it declares. Runs Lua: not for the supervisor's own process."""
+    scratch = CounterPage(bytearray(metrics.page_size()))
+    try:
+        policy = Policy.load(PolicySource.read(path), page=scratch)
+    except OSError as error:
+        return BadPolicy((f"{path}: {error.strerror}",))
+    except PolicyProblems as found:
+        return BadPolicy(tuple(map(str, found.problems)))
+    if unusable := tls.problems(policy.config.listeners):
+        return BadPolicy(tuple(f"{path}: {problem}" for problem in unusable))
+    return LoadedPolicy(policy.config, policy.source)
+
+
+def _import_what_comes_later() -> None:
+    """What is otherwise imported when it is needed: `--user` may not be able to read where Python is installed."""
+    importlib.import_module("gateway.admin.server")
+    for module in pkgutil.iter_modules(encodings.__path__):
+        with contextlib.suppress(ImportError):  # other platforms' have nothing to import here
+            importlib.import_module(f"encodings.{module.name}")
+
+
+def _run_admin(context: AdminContext) -> int:
+    from gateway.admin import server  # not needed in the workers, which are forked from the same process
+
+    return server.run(context)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1024:
+        raise argparse.ArgumentTypeError(f"expected 1 to 1024, not {number}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, not {text}")
+    return seconds

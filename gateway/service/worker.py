@@ -1,0 +1,135 @@
+"""A worker process: one event loop with its sessions, policy, fleet connections and log writer.
+
+Wires the pieces together, takes part in the supervisor's protocol (ready, heartbeat, SIGTERM drains) and ends. What
+happens on a connection is connection.py's and below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import time
+
+import uvloop
+
+from gateway import metrics
+from gateway.config import Listener
+from gateway.couriers.relay import Relay
+from gateway.inbound.connection import ListenerHost
+from gateway.inbound.services import Services
+from gateway.logs.writer import LogWriter
+from gateway.metrics.families import State
+from gateway.net import streams, tls
+from gateway.net.outbox import Outbox
+from gateway.net.roster import Roster
+from gateway.net.streams import Poller
+from gateway.policy.engine import Policy, PolicyProblems
+from gateway.service.context import EX_CONFIG, WorkerContext
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 1.0  # seconds between two of them, and between two looks for idle clients
+LOG_CLOSE_TIMEOUT = 10.0  # seconds to get the last records onto the disk
+
+# Sessions leave no cycles behind when they end in order, so looking for some after every 700 objects is a waste.
+GC_THRESHOLDS = (20_000, 20, 20)
+
+_LAG = metrics.EVENT_LOOP_LAG.slot()
+
+
+def run(context: WorkerContext) -> int:
+    """Runs a worker to its end; returns its exit code. See WorkerContext for what is expected of it."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        try:
+            worker = Worker(context, loop)
+        except (OSError, PolicyProblems) as error:  # a log directory that cannot be written, a file that has gone
+            log.critical("cannot start: %s", error)
+            return EX_CONFIG
+        return loop.run_until_complete(worker.run())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class Worker:
+    """The process's one object: what all its listeners share."""
+
+    def __init__(self, context: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
+        self._loop = loop
+        self._stop = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._roster = Roster(self._drained.set)
+        policy = Policy.load(context.source, epoch=context.epoch, page=context.page)
+        logs = LogWriter(policy.config.local_logs, context.page, policy.log_filter, call_soon=loop.call_soon_threadsafe)
+        hostname = socket.gethostname()
+        self._poller = Poller(loop)
+        self._outbox = Outbox(self._poller.call_soon)
+        self._services = Services(
+            policy=policy,
+            relay=Relay(self._poller, context.page, hostname),
+            logs=logs,
+            page=context.page,
+            now_ns=time.time_ns,
+            monotonic=time.monotonic,
+            afterwards=self._outbox.afterwards,
+        )
+        self._contexts = tls.ServerContexts()
+
+    async def run(self) -> int:
+        """Serves until SIGTERM, then drains."""
+        context = self._context
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        listeners = [
+            streams.Listener(self._poller, sock, self._host(listener, sock).accepted)
+            for listener, sock in context.listeners
+        ]
+        self._beat(self._loop.time())
+        gc.collect()
+        gc.freeze()  # what lives as long as the process is no garbage collector's business
+        gc.set_threshold(*GC_THRESHOLDS)
+        context.enter(State.READY)
+        await self._stop.wait()
+        for listener in listeners:
+            listener.close()  # at once: no connection is accepted from here on
+        context.enter(State.DRAINING)
+        await self._drain(context.drain_timeout)
+        return 0
+
+    def _host(self, listener: Listener, sock: socket.socket) -> ListenerHost:
+        return ListenerHost(
+            listener,
+            sock.getsockname(),
+            # the kernel spreads connections over the workers, so each takes its share of the limit
+            -(-listener.max_connections // self._context.workers),
+            self._services,
+            self._contexts,
+            self._roster,
+            self._outbox,
+            self._poller,
+        )
+
+    def _beat(self, due: float) -> None:
+        now = self._loop.time()
+        self._context.page.set_float(_LAG, max(0.0, now - due))
+        self._context.page.heartbeat = time.monotonic()
+        self._roster.check_idle(now)
+        self._loop.call_at(now + HEARTBEAT, self._beat, now + HEARTBEAT)
+
+    async def _drain(self, timeout: float) -> None:
+        """Ends idle sessions now and the others when their transaction is over; then closes what is behind them."""
+        deadline = self._loop.time() + timeout
+        self._roster.drain()
+        if self._roster:
+            try:
+                await asyncio.wait_for(self._drained.wait(), timeout)
+            except TimeoutError:
+                log.warning("%d sessions were still busy at the drain deadline", len(self._roster))
+                self._roster.abort()
+        await self._services.relay.close(max(0.0, deadline - self._loop.time()))
+        self._services.logs.close(LOG_CLOSE_TIMEOUT)
