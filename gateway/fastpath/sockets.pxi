@@ -1,5 +1,5 @@
 # System calls on the descriptors of TCP sockets that never block, and the epoll set that says which of them are ready.
-# The GIL is kept: not one of these calls waits. Nothing here knows what a connection is; that is gateway/net/streams.py.
+# The GIL is kept: not one of these calls waits. Nothing here knows what a connection is; that is net/streams.py.
 
 from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EAGAIN, EINTR, errno

@@ -1,0 +1,24 @@
+# The C types of later.py, which is compiled with them.
+
+cdef class Later:
+    cdef readonly bint done
+    cdef object _value, _error, _waiter
+
+    cpdef settle(self, value)
+    cpdef fail(self, error)
+    cpdef result(self)
+    cpdef then(self, waiter)
+    cpdef cancel(self)
+    cdef _give(self)
+
+
+cpdef Later answered(value)
+
+cdef class Steps:
+    cdef readonly bint finished
+    cdef readonly Later waits_for
+    cdef object _steps, _failed
+
+    cpdef go_on(self)
+    cpdef cancel(self)
+    cdef Later _next(self, Later later)

@@ -1,0 +1,118 @@
+"""Later: an answer that may take its time, and the steps that wait for one.
+
+Whoever is asked for something that may take time (a handler of the policy, a courier, the log writer) returns a Later.
+Whoever needs several such answers one after the other writes them down as a generator that yields each Later and gets
+its answer back; Steps drives it. An answer that is there already costs no wait and no recursion, however many follow
+each other. No event loop, no thread and no clock here: everything happens on the thread that settles the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, TypeAlias
+
+Waits: TypeAlias = "Generator[Later, Any, Any]"  # a generator of steps: yields what it waits for, is sent the answer
+
+
+class Later:
+    """One answer: a value or an exception, there already or to come. It is given once and has one waiter.
+
+    done: the answer is there.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._waiter: Callable[[], None] | None = None
+
+    def settle(self, value: Any) -> None:
+        """Gives the answer; whoever waits goes on before this returns."""
+        self._value = value
+        self._give()
+
+    def fail(self, error: BaseException) -> None:
+        """Gives an exception as the answer."""
+        self._error = error
+        self._give()
+
+    def result(self) -> Any:
+        """The answer. Raises what was given to `fail`."""
+        assert self.done
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def then(self, waiter: Callable[[], None]) -> None:
+        """Calls `waiter` when the answer is there, which it must not be yet."""
+        assert not self.done
+        assert self._waiter is None
+        self._waiter = waiter
+
+    def cancel(self) -> None:
+        """Nobody waits any more: an answer that still comes is dropped. Who can stop working on it overrides this."""
+        self._waiter = None
+
+    def _give(self) -> None:
+        assert not self.done
+        self.done = True
+        waiter = self._waiter
+        self._waiter = None
+        if waiter is not None:
+            waiter()
+
+
+def answered(value: Any) -> Later:
+    """An answer that is there."""
+    later = Later()
+    later.done = True
+    later._value = value
+    return later
+
+
+class Steps:
+    """Drives a generator of steps from answer to answer.
+
+    failed: told of an exception that leaves the generator, which then is over. finished: it is over. waits_for: what it
+    stands still for, None while it runs and when it is over.
+    """
+
+    def __init__(self, steps: Waits, failed: Callable[[Exception], None]) -> None:
+        self.finished = False
+        self.waits_for: Later | None = None
+        self._steps = steps
+        self._failed = failed
+
+    def go_on(self) -> None:
+        """Begins, or goes on with the answer that is there; returns at the next one that is not, or at the end."""
+        later = self.waits_for
+        self.waits_for = None
+        try:
+            while later is None or later.done:
+                later = self._next(later)
+        except StopIteration:
+            self.finished = True
+        except Exception as error:
+            self.finished = True
+            self._failed(error)
+        else:
+            self.waits_for = later
+            later.then(self.go_on)
+
+    def cancel(self) -> None:
+        """Ends the steps where they stand: nobody wants the outcome any more."""
+        if self.waits_for is not None:
+            self.waits_for.cancel()
+            self.waits_for = None
+        if not self.finished:
+            self.finished = True
+            self._steps.close()
+
+    def _next(self, later: Later | None) -> Later:
+        if later is None:
+            return next(self._steps)
+        try:
+            value = later.result()
+        except BaseException as error:
+            return self._steps.throw(error)
+        return self._steps.send(value)
