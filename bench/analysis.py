@@ -79,9 +79,11 @@ class Curve:
 
     @property
     def word(self) -> str:
-        """flat, straight (points within 15 % of the line), below (cost of one more falls), or above a straight line."""
+        """flat (within 15 % from end to end), falling, straight (points within 15 % of the line), below (cost of one
+        more falls), or above a straight line.
+        """
         if self.growth <= 1.15:
-            return "flat"
+            return "flat" if self.growth >= 1 / 1.15 else "falling"
         if self.error <= 0.15:
             return "straight"
         slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in pairwise(self.points)]

@@ -88,8 +88,8 @@ def growth_in_words(result: Result, series: str) -> str:
     (first, low), (last, high) = curve.points[0], curve.points[-1]
     change = f"from {number(low)} µs at {first:,.0f} to {number(high)} µs at {last:,.0f}, {number(curve.growth)} ×"
     line = f"{number(curve.start)} µs + {number(curve.slope * 1000)} ns for each"
-    if curve.word == "flat":
-        return f"{'Flat' if curve.growth > 0.85 else 'Falls'}: {change}."
+    if curve.word in ("flat", "falling"):
+        return f"{curve.word.capitalize()}: {change}."
     if curve.word == "straight":
         text = f"A straight line: {line}, no point further off than {curve.error:.0%}; {change}."
     elif curve.word == "below":
@@ -175,14 +175,15 @@ def _growth(result: Result, series: str) -> str:
     steep = max(costs) > 10 * min(costs)
     curve = Curve.of(points["gateway"])
     guide = [(x, curve.start + curve.slope * x) for x in _between(curve.points[0][0], curve.points[-1][0])]
-    how = "flat" if curve.word == "flat" else "dashed: the straight line that fits the gateway best"
+    level = curve.word in ("flat", "falling")  # no line with a slope says anything about these
+    how = f"the gateway's is {curve.word}" if level else "dashed: the straight line that fits the gateway best"
     return lines(
         f"CPU time per message: {title}",
         f"{how}; lower is better",
         Axis(f"{series} (logarithmic)", log=True),
         Axis("µs per message" + (" (logarithmic)" if steep else ""), log=steep),
         _gateway_first(points),
-        [] if curve.word == "flat" else [guide],
+        [] if level else [guide],
     )
 
 

@@ -409,7 +409,8 @@ def test_ratios_are_taken_pair_by_pair() -> None:
         ([(1, 110.0), (10, 180.0), (100, 1090.0), (1000, 10_100.0)], "straight"),
         ([(1, 30.0), (1000, 31.0), (1e5, 45.0), (1e6, 46.0)], "below"),
         ([(1, 10.0), (10, 11.0), (100, 110.0), (1000, 10_000.0)], "above"),
-        ([(1, 200.0), (10, 100.0), (100, 100.0)], "flat"),
+        ([(1, 100.0), (10, 90.0), (100, 88.0)], "flat"),
+        ([(1, 200.0), (10, 100.0), (100, 86.0)], "falling"),
     ],
 )
 def test_a_growth_curve_is_a_straight_line_or_better_or_not(points: list[tuple[float, float]], word: str) -> None:

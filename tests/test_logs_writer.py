@@ -444,6 +444,30 @@ def test_a_write_that_is_cut_short_goes_on_where_it_stopped(harness, monkeypatch
     monkeypatch.undo()
 
 
+def test_the_thread_rests_between_attempts_although_an_open_segment_has_expired(harness, monkeypatch):
+    waits: list[float | None] = []
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if harness.page.get(FAILURES):
+                waits.append(timeout)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(threading, "Event", Event)
+    writer = harness.writer(harness.logger(max_segment_duration=0.2))
+    writer.submit(record(1))
+    assert harness.durable(writer)
+    disk = FailingDisk(monkeypatch, "write", errno.ENOSPC)
+    writer.submit(record(2))
+    for _ in range(8):  # the last ones when the segment has long expired
+        assert disk.calls.acquire(timeout=30)
+    assert len(waits) <= 2 * 8
+    disk.error = None
+    assert writer.close(10)
+    assert harness.numbers() == [1, 2]
+
+
 def test_an_input_output_error_moves_the_records_to_another_segment(harness, monkeypatch, quick_retry):
     writer = harness.writer(harness.logger())
     writer.submit(record(1))

@@ -57,8 +57,8 @@ _REJECTION_SLOTS = {
     (stage, reason): metrics.REJECTIONS.slot(stage, reason) for stage in metrics.STAGES for reason in Reason
 }
 _DECIDED_BY_LUA, _DECIDED_FROM_CACHE = (
-    {outcome: metrics.DECISIONS.slot(outcome, source) for outcome in ("relay", "report_only", "denied", "error")}
-    for source in ("lua", "cache")
+    {outcome: slot for (outcome, source), slot in metrics.DECISIONS.slots.items() if source == wanted}
+    for wanted in ("lua", "cache")
 )
 _REFUSED = metrics.MESSAGES.slot("refused")
 _UNKNOWN = metrics.MESSAGES.slot("unknown")
@@ -253,7 +253,11 @@ class Reception(Observer):
         return decision
 
     def _lookup(self, domain: str) -> ListenerDomain | None:
-        found = self._policy.listener_domain(domain, self._endpoints.received_via, self._conn)
+        try:
+            found = self._policy.listener_domain(domain, self._endpoints.received_via, self._conn)
+        except Exception:
+            self._asked_lua = True  # what comes from the cache does not fail
+            raise
         if self._policy.answered_from == "lua":
             self._asked_lua = True
         return found

@@ -41,6 +41,13 @@ class Destination:
         """Records not yet written."""
         return len(self.lines) + self._batch_records
 
+    @property
+    def due(self) -> float:
+        """When to look at it again although no record comes; monotonic seconds. After an error nothing is done before
+        the next attempt, not even for a segment that has expired.
+        """
+        return self.expires if self.retry_at is None else self.retry_at
+
     def write(self, now: float, now_ns: int) -> None:
         """Writes what waits.
 

@@ -228,8 +228,7 @@ class LogWriter:
 
     def _patience(self) -> float:
         """Seconds until something is due although no record comes."""
-        due = [self._next_check, *(destination.expires for destination in self._destinations)]
-        due += [destination.retry_at for destination in self._destinations if destination.retry_at is not None]
+        due = [self._next_check, *(destination.due for destination in self._destinations)]
         return max(0.0, min(due) - time.monotonic())
 
     def _round(self) -> None:

@@ -94,8 +94,9 @@ DECISIONS = Counter(
     LAYOUT,
     "decisions_total",
     "Relay decisions for recipients, by outcome and by where the answer came from",
+    lambda outcome, source: source == "lua" or outcome != "error",  # what is in the cache does not fail
     outcome=("relay", "report_only", "denied", "error"),
-    source=("listener", "cache", "lua"),  # listener: no domain had to be looked up
+    source=("cache", "lua"),
 )
 POLICY_EVENT_DURATION = Histogram(
     LAYOUT, "policy_event_duration_seconds", "Time a Lua event handler took", _10_US_TO_1_S, event=EVENTS

@@ -7,7 +7,7 @@ exposition is prometheus-client's own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -46,14 +46,29 @@ class Layout:
         return -(-octets // 128) * 128
 
 
-class Family:
-    """One metric family, with a fixed number of words for each combination of its label values."""
+Possible = Callable[..., bool]
 
-    def __init__(self, layout: Layout, name: str, help_text: str, words_per_series: int, /, **labels: Sequence[str]):
+
+class Family:
+    """One metric family, with a fixed number of words for each combination of its label values that can occur.
+
+    possible: whether a combination can occur, given its values in order of declaration; all can unless given.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        name: str,
+        help_text: str,
+        words_per_series: int,
+        possible: Possible | None = None,
+        /,
+        **labels: Sequence[str],
+    ) -> None:
         self.name = layout.prefix + name
         self.help = help_text
         self.labels = tuple(labels)
-        combinations = list(itertools.product(*labels.values()))
+        combinations = [c for c in itertools.product(*labels.values()) if possible is None or possible(*c)]
         first = layout.add(self, len(combinations) * words_per_series)
         self.slots = {values: first + i * words_per_series for i, values in enumerate(combinations)}
 
@@ -75,8 +90,10 @@ class Summed(Family):
 
     sample_family: type[CounterMetricFamily] | type[GaugeMetricFamily]
 
-    def __init__(self, layout: Layout, name: str, help_text: str, /, **labels: Sequence[str]) -> None:
-        super().__init__(layout, name, help_text, 1, **labels)
+    def __init__(
+        self, layout: Layout, name: str, help_text: str, possible: Possible | None = None, /, **labels: Sequence[str]
+    ) -> None:
+        super().__init__(layout, name, help_text, 1, possible, **labels)
 
     def slot(self, *values: str) -> int:
         """The slot for CounterPage.add (and set, for gauges); one value per label, in order of declaration."""
