@@ -46,7 +46,7 @@ def load() -> LoadedPolicy | BadPolicy:
     text = Path(sys.argv[1]).read_text()
     policy = json.loads(text)
     if "problems" in policy:
-        return BadPolicy(tuple(policy["problems"]))
+        return BadPolicy(tuple(policy["problems"]), policy.get("may_pass", False))
     if policy.get("worker") == "missing":
         os._exit(3)
     listeners = tuple(map(FakeListener, policy["listeners"]))

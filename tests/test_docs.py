@@ -17,7 +17,7 @@ import pytest
 from gateway import cli
 from gateway.policy import check
 from gateway.policy.source import PolicySource
-from gateway.service.context import EX_CONFIG, EX_SOFTWARE
+from gateway.service.context import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL
 from gateway.service.supervisor import KILL_SLACK
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
@@ -212,7 +212,7 @@ def test_the_operations_page_lists_every_option_exit_code_and_path():
     names = first_column(page("docs/operations.md"))
     assert {name for name in names if name.startswith("--")} == options_of("run")
     assert {name for name in names if name.startswith("/")} >= set(admin.ENDPOINTS)
-    assert {name for name in names if name.isdigit()} == {"0", "2", str(EX_SOFTWARE), str(EX_CONFIG)}
+    assert {name for name in names if name.isdigit()} == {"0", "2", str(EX_SOFTWARE), str(EX_TEMPFAIL), str(EX_CONFIG)}
 
 
 def test_the_systemd_unit_starts_a_valid_command_and_does_not_repeat_a_bad_configuration():

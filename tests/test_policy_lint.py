@@ -166,6 +166,21 @@ def test_a_certificate_that_the_policy_computes_is_looked_at_too() -> None:
     assert str(problem).startswith("policy.lua: listener 127.0.0.1:25: /nowhere/cert.pem, /nowhere/cert.pem: ")
 
 
+def test_a_log_directory_that_cannot_be_made_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    text = f"""kumo.configure_local_logs {{
+        log_dir = '{tmp_path}/new/logs',
+        per_record = {{
+            Bounce = {{ log_dir = '{tmp_path}/file/bounces' }},
+        }},
+    }}
+    """
+    (problem,), _, _ = examine(source_of(text))
+    where = f"log_dir {tmp_path}/file/bounces"
+    assert str(problem) == f"policy.lua:4: {where} cannot be written to: {tmp_path}/file is no directory"
+    assert not (tmp_path / "new").exists()
+
+
 def test_required_files_are_looked_at_too() -> None:
     source = source_of(
         "dofile 'more.lua'", more="kumo.on('init', function() end)\nfunction f() kumo.make_egress_path(5) end"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 
 import pytest
 
+from gateway.net import tls
 from tests.gateway_process import INIT, PATIENCE, wait_until
 
 
@@ -60,8 +62,52 @@ def test_a_bad_policy_is_told_in_full_and_exits_78(start):
 
 def test_a_missing_policy_is_told(start, tmp_path):
     gateway = start(INIT, "--policy", str(tmp_path / "missing.lua"))
-    assert gateway.process.wait(PATIENCE) == 78
+    assert gateway.process.wait(PATIENCE) == 75
     assert "missing.lua: No such file or directory" in gateway.log_file.read_text()
+
+
+def test_a_log_directory_that_cannot_be_used_is_told_at_the_start_with_its_line(start, tmp_path):
+    (tmp_path / "file").write_text("no directory")
+    gateway = start(INIT.replace("LOGS", f"'{tmp_path}/file/logs'"))
+    assert gateway.process.wait(PATIENCE) == 75
+    assert f"init.lua:5: log_dir {tmp_path}/file/logs cannot be written to: Not a directory" in gateway.diagnostics()
+
+
+def test_a_key_that_cannot_be_used_is_told_at_the_start_with_its_line(start, tmp_path):
+    for number, (certificate, code) in enumerate((("missing", 75), ("garbage", 78))):
+        (tmp_path / "garbage").write_text("no certificate")
+        keys = f"tls_certificate = '{tmp_path}/{certificate}', tls_private_key = '{tmp_path}/garbage', relay_hosts"
+        gateway = start(INIT.replace("relay_hosts", keys))
+        assert gateway.process.wait(PATIENCE) == code
+        assert f"init.lua:3: kumo.start_esmtp_listener: {tmp_path}/{certificate}" in gateway.diagnostics(), number
+
+
+def test_a_worker_that_is_started_again_has_the_certificate_that_was_found_good(start, tmp_path):
+    certificate, key = tls._self_signed("gw.example")
+    (tmp_path / "cert.pem").write_bytes(certificate)
+    (tmp_path / "key.pem").write_bytes(key)
+    keys = f"tls_certificate = '{tmp_path}/cert.pem', tls_private_key = '{tmp_path}/key.pem', relay_hosts"
+    policy = INIT.replace("relay_hosts", keys)
+    gateway = start(policy, "--workers", "1")
+    gateway.announced()
+    (tmp_path / "cert.pem").write_text("half of a new certifi")
+    assert shown_certificate(gateway) == ssl.PEM_cert_to_DER_cert(certificate.decode())
+    os.kill(gateway.workers()[0], signal.SIGKILL)
+    assert shown_certificate(gateway) == ssl.PEM_cert_to_DER_cert(certificate.decode())
+    gateway.reload(policy)
+    wait_until(lambda: "reload failed" in gateway.diagnostics(), "the half certificate refused")
+    renewed, key = tls._self_signed("gw.example")
+    (tmp_path / "cert.pem").write_bytes(renewed)
+    (tmp_path / "key.pem").write_bytes(key)
+    gateway.reload(policy)
+    gateway.announced(epoch=2)
+    assert shown_certificate(gateway) == ssl.PEM_cert_to_DER_cert(renewed.decode())
+
+
+def shown_certificate(gateway):
+    with gateway.smtp() as client:
+        client.starttls()
+        return client.sock.getpeercert(binary_form=True)
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,8 @@ def test_a_killed_worker_is_replaced_and_the_connection_queued_meanwhile_is_serv
     assert queued.about["pid"] != first
     assert queued.works()
     assert "SIGKILL" in service.log()
+    said = rf"worker-0\[{queued.about['pid']}\] took the place of worker-0\[{first}\] after \d+\.\d s"
+    wait_until(lambda: re.search(said, service.log()), "the replacement told")
 
 
 def test_term_lets_open_sessions_finish_and_refuses_new_ones(start):
@@ -307,11 +309,26 @@ def test_a_failing_fork_is_tried_again(start, monkeypatch):
     assert "cannot start worker-0: [Errno 11] Resource temporarily unavailable" in service.log()
 
 
-def test_an_address_in_use_stops_the_start(start):
+def test_an_address_in_use_stops_the_start_with_a_code_that_means_try_again(start):
     taken = start().announced()["smtp"][0]
     service = start(listeners=[taken])
-    assert service.process.wait(PATIENCE) == 78
+    assert service.process.wait(PATIENCE) == 75
     assert f"cannot listen on {taken}: Address already in use" in service.log()
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"listeners": ["192.0.2.1:25"]}, "cannot listen on 192.0.2.1:25: Cannot assign requested address"),
+        ({"http": ["192.0.2.1:80"]}, "cannot listen on 192.0.2.1:80: Cannot assign requested address"),
+        ({"worker": "missing"}, "the process that loads the policy died"),
+        ({"problems": ["log_dir: no"], "may_pass": True}, "log_dir: no"),
+    ],
+)
+def test_what_time_may_mend_stops_the_start_with_75(start, policy, said):
+    service = start(**policy)
+    assert service.process.wait(PATIENCE) == 75
+    assert said in service.log()
 
 
 def test_children_end_when_the_supervisor_is_killed(start):

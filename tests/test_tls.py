@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import ssl
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from gateway.config import KeySource, Listener, ListenerParams
 from gateway.net import tls
@@ -23,16 +25,16 @@ def pems(tmp_path: Path) -> tuple[KeySource, KeySource]:
 def test_a_certificate_from_a_file_and_a_key_from_text_make_a_context(pems: tuple[KeySource, KeySource]) -> None:
     certificate, key = pems
     listener = Listener(listen="127.0.0.1:0", overrides={"tls_certificate": certificate, "tls_private_key": key})
-    assert tls.problems([listener]) == []
+    assert tls.problems([listener], tls.KeyFiles()) == []
     params = ListenerParams(hostname="mx.example", tls_certificate=certificate, tls_private_key=key)
-    contexts = tls.ServerContexts()
+    contexts = tls.ServerContexts([listener], tls.KeyFiles())
     context = contexts.context(params)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert contexts.context(params) is context
 
 
 def test_without_certificate_a_self_signed_one_is_made_once() -> None:
-    contexts = tls.ServerContexts()
+    contexts = tls.ServerContexts([], tls.KeyFiles())
     params = ListenerParams(hostname="mx.example")
     assert contexts.context(params) is contexts.context(params)
     assert contexts.context(ListenerParams(hostname="other.example")) is not contexts.context(params)
@@ -51,10 +53,39 @@ def test_every_unusable_certificate_is_named_also_in_peer_and_via_blocks(
         peer={"10.0.0.0/8": {"tls_certificate": KeySource(path=str(garbage)), "tls_private_key": key}},
         via={"192.0.2.1": {"tls_certificate": certificate}},
     )
-    first, second, third = tls.problems([listener])
-    assert "listener 127.0.0.1:25" in first and "missing.pem" in first
-    assert "garbage.pem" in second
-    assert "belong together" in third
+    problems = tls.problems([listener], tls.KeyFiles())
+    assert [listen for listen, _ in problems] == ["127.0.0.1:25"] * 3
+    first, second, third = (error for _, error in problems)
+    assert "missing.pem" in str(first) and first.may_pass
+    assert "garbage.pem" in str(second) and not second.may_pass
+    assert "belong together" in str(third) and not third.may_pass
+
+
+def test_an_encrypted_key_is_an_error_and_no_question(pems: tuple[KeySource, KeySource]) -> None:
+    certificate, key = pems
+    assert key.key_data is not None
+    encrypted = serialization.load_pem_private_key(key.key_data.encode(), None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    error = tls.unusable(certificate, KeySource(key_data=encrypted.decode()), tls.KeyFiles())
+    assert error is not None
+    assert "the key is encrypted" in str(error)
+    assert not error.may_pass
+
+
+def test_certificates_are_read_when_the_policy_is_and_not_at_the_first_handshake(
+    tmp_path: Path, pems: tuple[KeySource, KeySource]
+) -> None:
+    certificate, key = pems
+    listener = Listener(listen="127.0.0.1:0", overrides={"tls_certificate": certificate, "tls_private_key": key})
+    files = tls.KeyFiles()
+    contexts = tls.ServerContexts([listener], files)
+    (tmp_path / "certificate.pem").unlink()
+    params = ListenerParams(hostname="mx.example", tls_certificate=certificate, tls_private_key=key)
+    assert contexts.context(params)
+    assert tls.ServerContexts([listener], pickle.loads(pickle.dumps(files))).context(params)  # a worker's, later
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,51 @@
-"""How much room a log directory has, and whether that is enough (`min_free_space`, `min_free_inodes`)."""
+"""Log directories: which there are, whether they can be written to, and whether they have enough room
+(`min_free_space`, `min_free_inodes`).
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
+
+from gateway.config import LocalLogs, RecordSettings
+from gateway.logs.records import RECORD_TYPES
+
+
+def settings_of(logger: LocalLogs) -> dict[str, RecordSettings]:
+    """The settings of every type of record that the logger takes."""
+    anything = logger.per_record.get("Any", RecordSettings())
+    settings = {kind: logger.per_record.get(kind, anything) for kind in RECORD_TYPES}
+    return {kind: each for kind, each in settings.items() if each.enable}
+
+
+def directories(logger: LocalLogs) -> list[str]:
+    """Where the logger's records go, each directory once."""
+    return sorted({settings.log_dir or logger.log_dir for settings in settings_of(logger).values()})
+
+
+def unusable(directory: str) -> OSError | None:
+    """Why no segment could be written in the directory, which is made if need be. A full disk is no reason: it may
+    have room by the time there is something to write.
+    """
+    try:
+        os.makedirs(directory, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return None
+    except OSError as error:
+        return None if error.errno in (errno.ENOSPC, errno.EDQUOT) and os.path.isdir(directory) else error
+
+
+def unmakeable(directory: str) -> OSError | None:
+    """The same, as far as it can be known without writing anything and without being the service's user."""
+    path = os.path.abspath(directory)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if not os.path.isdir(path):
+        return NotADirectoryError(errno.ENOTDIR, f"{path} is no directory")
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return OSError(errno.EROFS, os.strerror(errno.EROFS))
+    return None
 
 
 def shortage(directory: str, min_free_space: str | int, min_free_inodes: str | int) -> str | None:

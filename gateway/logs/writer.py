@@ -18,9 +18,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway._fastpath import CounterPage
-from gateway.config import LocalLogs, RecordSettings
+from gateway.config import LocalLogs
 from gateway.logs.destination import Destination
-from gateway.logs.disk import shortage
+from gateway.logs.disk import directories, settings_of, shortage
 from gateway.logs.encoding import EMPTY, Record, Selection, to_json
 from gateway.logs.records import RECORD_TYPES
 from gateway.logs.segments import seal_abandoned
@@ -52,13 +52,10 @@ class _Logger:
         self.written = 0  # counted by the thread
         self.routes: dict[str, Destination] = {}
         unique: dict[tuple[str, str, str | None, str], Destination] = {}
-        anything = config.per_record.get("Any", RecordSettings())
-        for kind in RECORD_TYPES:
-            settings = config.per_record.get(kind, anything)
-            if settings.enable:
-                directory = settings.log_dir or config.log_dir
-                form = (directory, settings.suffix, settings.template, settings.segment_header)
-                self.routes[kind] = unique.setdefault(form, Destination(config, settings))
+        for kind, settings in settings_of(config).items():
+            directory = settings.log_dir or config.log_dir
+            form = (directory, settings.suffix, settings.template, settings.segment_header)
+            self.routes[kind] = unique.setdefault(form, Destination(config, settings))
         self.destinations = list(unique.values())
 
     @property
@@ -317,7 +314,7 @@ def _answer(waiting: Sequence[Callable[[bool], None]], ok: bool) -> None:
 
 def _problem(logger: _Logger) -> str | None:
     config = logger.config
-    for directory in sorted({destination.directory for destination in logger.destinations}):
+    for directory in directories(config):
         try:
             os.makedirs(directory, exist_ok=True)
             problem = shortage(directory, config.min_free_space, config.min_free_inodes)

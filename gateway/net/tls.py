@@ -19,44 +19,92 @@ from gateway.config import KeySource, Listener, ListenerParams
 _SELF_SIGNED_LIFE = datetime.timedelta(days=365)
 
 
-class ServerContexts:
-    """The TLS contexts of a worker, made when they are first needed and kept."""
+class UnusableKey(ssl.SSLError):
+    """A certificate or key that no connection can use; the text says which and why. may_pass: whether it may be over
+    without an edit, such as a file that is not there yet.
+    """
+
+    def __init__(self, text: str, *, may_pass: bool) -> None:
+        super().__init__(text)
+        self.text, self.may_pass = text, may_pass
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class KeyFiles:
+    """The PEM files that listeners name, as they were when the policy was checked. Picklable.
+
+    A worker that is started again later must use the certificates that were found good, whatever the disk says by
+    then; a reload is what brings new ones.
+    """
 
     def __init__(self) -> None:
-        self._contexts: dict[tuple[str, KeySource | None, KeySource | None], ssl.SSLContext] = {}
+        self._contents: dict[str, bytes] = {}
+
+    def read(self, source: KeySource) -> bytes:
+        """The PEM text; the first content of a file stays. Raises OSError."""
+        if source.key_data is not None:
+            return source.key_data.encode()
+        assert source.path is not None
+        if source.path not in self._contents:
+            with open(source.path, "rb") as file:
+                self._contents[source.path] = file.read()
+        return self._contents[source.path]
+
+
+class ServerContexts:
+    """The TLS contexts of a worker: those with certificates from the start, self-signed ones when first needed."""
+
+    def __init__(self, listeners: Iterable[Listener], files: KeyFiles) -> None:
+        """Raises UnusableKey, which `problems` would have told."""
+        self._files = files
+        self._contexts: dict[tuple[KeySource, KeySource], ssl.SSLContext] = {}
+        self._self_signed: dict[str, ssl.SSLContext] = {}
+        for _, certificate, key in _pairs(listeners):
+            if certificate is not None and key is not None:
+                self._loaded(certificate, key)
 
     def context(self, params: ListenerParams) -> ssl.SSLContext:
-        """The context for a connection with these parameters.
-
-        Raises OSError or ssl.SSLError where the certificate or key cannot be used.
-        """
-        key = (params.hostname, params.tls_certificate, params.tls_private_key)
-        context = self._contexts.get(key)
+        """The context for a connection with these parameters. Raises UnusableKey for a pair no listener named."""
+        if params.tls_certificate is not None and params.tls_private_key is not None:
+            return self._loaded(params.tls_certificate, params.tls_private_key)
+        context = self._self_signed.get(params.hostname)
         if context is None:
-            context = self._contexts[key] = _make_context(*key)
+            context = self._self_signed[params.hostname] = _make_context(*_self_signed(params.hostname))
+        return context
+
+    def _loaded(self, certificate: KeySource, key: KeySource) -> ssl.SSLContext:
+        context = self._contexts.get((certificate, key))
+        if context is None:
+            context = self._contexts[certificate, key] = _load(certificate, key, self._files)
         return context
 
 
-def problems(listeners: Iterable[Listener]) -> list[str]:
-    """What is wrong with the certificates and keys that listeners name, one text for each; [] where all can be used."""
-    return [
-        f"listener {listener.listen}: {problem}"
-        for listener in listeners
-        for block in _blocks({**listener.overrides, "peer": listener.peer, "via": listener.via})
-        if (problem := key_problem(block.get("tls_certificate"), block.get("tls_private_key")))
-    ]
+def problems(listeners: Iterable[Listener], files: KeyFiles) -> list[tuple[str, UnusableKey]]:
+    """What is wrong with the certificates and keys that listeners name: (the listener's address, the error)."""
+    found = [(listen, unusable(certificate, key, files)) for listen, certificate, key in _pairs(listeners)]
+    return [(listen, error) for listen, error in found if error is not None]
 
 
-def key_problem(certificate: KeySource | None, key: KeySource | None) -> str | None:
+def unusable(certificate: KeySource | None, key: KeySource | None, files: KeyFiles) -> UnusableKey | None:
     """Why these cannot be used together; None if they can, or if neither is given."""
-    if (certificate is None) != (key is None):
-        return "tls_certificate and tls_private_key belong together"
-    if certificate is not None:
-        try:
-            _make_context("", certificate, key)
-        except (OSError, ssl.SSLError) as error:
-            return f"{_shown(certificate)}, {_shown(key)}: {error}"
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        return UnusableKey("tls_certificate and tls_private_key belong together", may_pass=False)
+    try:
+        _load(certificate, key, files)
+    except UnusableKey as error:
+        return error
     return None
+
+
+def _pairs(listeners: Iterable[Listener]) -> Iterator[tuple[str, KeySource | None, KeySource | None]]:
+    """(address, certificate, key) of every block of every listener."""
+    for listener in listeners:
+        for block in _blocks({**listener.overrides, "peer": listener.peer, "via": listener.via}):
+            yield listener.listen, block.get("tls_certificate"), block.get("tls_private_key")
 
 
 def _blocks(block: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -70,24 +118,29 @@ def _shown(source: KeySource | None) -> str:
     return "key_data" if source is None or source.path is None else source.path
 
 
-def _make_context(hostname: str, certificate: KeySource | None, private_key: KeySource | None) -> ssl.SSLContext:
-    if certificate is None or private_key is None:
-        certificate_pem, key_pem = _self_signed(hostname)
-    else:
-        certificate_pem, key_pem = _read(certificate), _read(private_key)
+def _load(certificate: KeySource, key: KeySource, files: KeyFiles) -> ssl.SSLContext:
+    names = f"{_shown(certificate)}, {_shown(key)}"
+    try:
+        pems = files.read(certificate), files.read(key)
+    except OSError as error:
+        raise UnusableKey(f"{names}: {error}", may_pass=True) from error
+    try:
+        return _make_context(*pems)
+    except ssl.SSLError as error:
+        raise UnusableKey(f"{names}: {error}", may_pass=False) from error
+
+
+def _make_context(certificate_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
     with _in_memory(certificate_pem) as certificate_path, _in_memory(key_pem) as key_path:
-        context.load_cert_chain(certificate_path, key_path)
+        context.load_cert_chain(certificate_path, key_path, password=_no_passphrase)
     return context
 
 
-def _read(source: KeySource) -> bytes:
-    if source.key_data is not None:
-        return source.key_data.encode()
-    assert source.path is not None
-    with open(source.path, "rb") as file:
-        return file.read()
+def _no_passphrase() -> bytes:
+    """Instead of OpenSSL's question on the terminal."""
+    raise ssl.SSLError("the key is encrypted, and a service has nobody to ask for its passphrase")
 
 
 @contextmanager
@@ -102,6 +155,7 @@ def _in_memory(content: bytes) -> Iterator[str]:
 
 
 def _self_signed(hostname: str) -> tuple[bytes, bytes]:
+    """A certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64])])
     now = datetime.datetime.now(datetime.UTC)

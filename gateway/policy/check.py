@@ -14,12 +14,10 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import ListenerDomain
 from gateway.net import tls
-from gateway.policy import events, lint
+from gateway.policy import events, lint, surroundings
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
-from gateway.policy.options import BadOptions
 from gateway.policy.problems import PolicyError, PolicyProblems, Problem, Rejected
-from gateway.policy.schemas import key_source
 from gateway.policy.source import PolicySource
 
 # RFC 2606 §2: .invalid is nobody's domain; RFC 5737: 192.0.2.0/24 is nobody's network.
@@ -59,12 +57,11 @@ def examine(source: PolicySource) -> tuple[list[Problem], list[Problem], str]:
         policy = Policy.load(source, page=page, validating=True)
     except PolicyProblems as bad:
         found = list(bad.problems)
-    keys = list(_unusable_keys(source))
-    found = _merged(found, [*lint.problems(source), *keys])
-    if policy is not None:
-        located = tuple(problem.message.partition(": ")[2] for problem in keys)
-        unusable = [problem for problem in tls.problems(policy.config.listeners) if not problem.endswith(located)]
-        found += [Problem(source.path, 0, problem) for problem in unusable]
+    listeners = policy.config.listeners if policy is not None else ()
+    loggers = policy.config.local_logs if policy is not None else ()
+    troubles = surroundings.unusable_keys(source, listeners, tls.KeyFiles())
+    troubles += surroundings.unusable_directories(source, loggers, make=False)
+    found = _merged(found, [*lint.problems(source), *(trouble.problem for trouble in troubles)])
     warnings = lint.notes(source)
     if policy is not None and not found:
         warnings += _strangers_rights(policy)
@@ -82,18 +79,6 @@ def _merged(loading: Iterable[Problem], seen: list[Problem]) -> list[Problem]:
         and not (problem.message.startswith("attempt to call a nil value") and (problem.file, problem.line) in places)
     ]
     return sorted({*rest, *seen}, key=lambda problem: (problem.file, problem.line, problem.message))
-
-
-def _unusable_keys(source: PolicySource) -> Iterator[Problem]:
-    """Certificates and keys that no connection could use, where they are written out."""
-    for file, call in lint.calls_in(source):
-        if call.function == "start_esmtp_listener" and isinstance(call.argument, dict):
-            names = [name for name in ("tls_certificate", "tls_private_key") if name in call.argument]
-            with suppress(BadOptions):  # said already
-                keys = {name: key_source(call.argument[name]) for name in names}
-                problem = tls.key_problem(keys.get("tls_certificate"), keys.get("tls_private_key"))
-                if problem is not None:
-                    yield Problem(file, call.lines[(names[0],)], f"kumo.{call.function}: {problem}")
 
 
 def _strangers_rights(policy: Policy) -> Iterator[Problem]:

@@ -12,10 +12,12 @@ from gateway._fastpath import CounterPage
 if TYPE_CHECKING:
     from gateway.config import HttpListener, Listener
     from gateway.metrics.families import State
+    from gateway.net.tls import KeyFiles
     from gateway.policy.source import PolicySource
 
 EX_SOFTWARE = 70  # <sysexits.h>: a process ended by an error of its own
-EX_CONFIG = 78  # <sysexits.h>: starting the process again would not help
+EX_TEMPFAIL = 75  # <sysexits.h>: something around the service is not as it must be; starting it again may help
+EX_CONFIG = 78  # <sysexits.h>: only an edit helps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,7 @@ class WorkerContext:
     workers: int  # how many share the listeners' limits
     listeners: Sequence[tuple[Listener, socket]]  # bound and listening; this slot's own SO_REUSEPORT sockets
     source: PolicySource  # the policy's text as the supervisor validated it
+    keys: KeyFiles  # certificates and keys as they were found good
     epoch: int  # the policy's number
     page: CounterPage
     enter: Callable[[State], None]  # tells the supervisor

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.net.tls import KeyFiles
 from gateway.service import child
 
 if TYPE_CHECKING:
@@ -26,13 +27,18 @@ class LoadedPolicy:
 
     config: PolicyConfig
     source: PolicySource  # with every file that was read
+    keys: KeyFiles = field(default_factory=KeyFiles)  # with every certificate and key that listeners name
 
 
 @dataclass(frozen=True, slots=True)
 class BadPolicy:
-    """What is wrong with a policy: one text per problem, for the operator."""
+    """What is wrong with a policy or with what it names: one text per problem, for the operator.
+
+    may_pass: whether a later start may succeed although nobody has edited anything.
+    """
 
     problems: tuple[str, ...]
+    may_pass: bool = False
 
 
 Load = Callable[[], LoadedPolicy | BadPolicy]
@@ -75,7 +81,7 @@ class Loading:
             result = None
         if isinstance(result, LoadedPolicy | BadPolicy):
             return result
-        return BadPolicy(("the process that loads the policy died; its diagnostics are above",))
+        return BadPolicy(("the process that loads the policy died; its diagnostics are above",), may_pass=True)
 
     def close(self) -> None:
         """Stop listening to the child."""

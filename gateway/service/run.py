@@ -14,6 +14,7 @@ import sys
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.net import tls
+from gateway.policy import surroundings
 from gateway.policy.engine import Policy
 from gateway.policy.problems import PolicyProblems
 from gateway.policy.source import PolicySource
@@ -39,7 +40,9 @@ signals:
 exit codes:
   0   stopped by a signal
   70  every worker died within seconds of its start
-  78  the policy or the settings are bad: starting again will not help
+  75  something around the service is in the way, such as an address in use or a directory that cannot be written:
+      starting again may help
+  78  the policy or the settings are bad: only an edit helps
 
 examples:
   relay-gateway run --policy deploy/quickstart.lua
@@ -98,12 +101,16 @@ def load(path: str) -> LoadedPolicy | BadPolicy:
     try:
         policy = Policy.load(PolicySource.read(path), page=scratch)
     except OSError as error:
-        return BadPolicy((f"{path}: {error.strerror}",))
+        return BadPolicy((f"{path}: {error.strerror}",), may_pass=True)
     except PolicyProblems as found:
         return BadPolicy(tuple(map(str, found.problems)))
-    if unusable := tls.problems(policy.config.listeners):
-        return BadPolicy(tuple(f"{path}: {problem}" for problem in unusable))
-    return LoadedPolicy(policy.config, policy.source)
+    keys = tls.KeyFiles()
+    troubles = surroundings.unusable_keys(policy.source, policy.config.listeners, keys)
+    troubles += surroundings.unusable_directories(policy.source, policy.config.local_logs, make=True)
+    if troubles:
+        texts = tuple(str(trouble.problem) for trouble in troubles)
+        return BadPolicy(texts, may_pass=all(trouble.may_pass for trouble in troubles))
+    return LoadedPolicy(policy.config, policy.source, keys)
 
 
 def _import_what_comes_later() -> None:

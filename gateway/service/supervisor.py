@@ -16,7 +16,7 @@ import random
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.metrics.families import State
 from gateway.service import child, plan, privileges
-from gateway.service.context import EX_CONFIG, AdminContext, WorkerContext
+from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, AdminContext, WorkerContext
 from gateway.service.listening import AddressError, ListeningSockets
 from gateway.service.loading import BadPolicy, Load, LoadedPolicy, Loading
 from gateway.service.plan import ADMIN, Process, Service, Slot
@@ -71,6 +71,7 @@ class Supervisor:
         memory = memoryview(mmap.mmap(-1, size * count))
         self._pages = [CounterPage(memory[size * i : size * (i + 1)]) for i in range(count)]
         self._page_of: dict[Process, CounterPage] = {}
+        self._died: dict[int, tuple[int, float]] = {}  # by slot: the process id and time of what is being replaced
         self._awake, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -115,8 +116,16 @@ class Supervisor:
         self._own_page.heartbeat = now
         for process, page in self._page_of.items():
             process.heartbeat = page.heartbeat
-            process.ready |= page.state != State.STARTING
+            if not process.ready and page.state != State.STARTING:
+                process.ready = True
+                self._tell_of_replacement(process, now)
             process.accepting &= page.state != State.DRAINING
+
+    def _tell_of_replacement(self, process: Process, now: float) -> None:
+        if process.generation == self._service.generation and process.slot in self._died:
+            pid, died = self._died.pop(process.slot)
+            name = _name(process.slot)
+            log.warning("%s[%d] took the place of %s[%d] after %.1f s", name, process.pid, name, pid, now - died)
 
     def _answer(self, signals: set[int], now: float) -> None:
         if signal.SIGTERM in signals or signal.SIGINT in signals:
@@ -202,8 +211,10 @@ class Supervisor:
             return
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         log.error("%s[%d] died after %.1f s: %s", _name(process.slot), process.pid, now - process.started, how)
-        if death is plan.Death.REPLACED and process.slot != ADMIN:
-            self._own_page.add(metrics.WORKER_RESTARTS.slot())
+        if death is plan.Death.REPLACED:
+            self._died.setdefault(process.slot, (process.pid, now))
+            if process.slot != ADMIN:
+                self._own_page.add(metrics.WORKER_RESTARTS.slot())
         elif death is plan.Death.GIVEN_UP:
             log.error("%s: not started again, the configuration is at fault", _name(process.slot))
         elif death is plan.Death.ROLLED_BACK:
@@ -243,14 +254,14 @@ class Supervisor:
         if self._service.stopping_since is not None:
             return
         if isinstance(result, BadPolicy):
-            return self._reload_failed(result.problems)
+            return self._reload_failed(result.problems, EX_TEMPFAIL if result.may_pass else EX_CONFIG)
         try:
             self._smtp.open(_smtp_addresses(result))
             self._http.open(_http_addresses(result))
             if self._settings.user:
                 privileges.drop_to(self._settings.user)
         except (AddressError, privileges.PrivilegeError) as error:
-            self._reload_failed([str(error)])
+            self._reload_failed([str(error)], EX_TEMPFAIL if isinstance(error, AddressError) else EX_CONFIG)
             return self._close_unused()
         self._last_generation += 1
         self._policies[self._last_generation] = result
@@ -273,14 +284,15 @@ class Supervisor:
             except OSError as error:
                 log.error("cannot announce to %s: %s", self._settings.announce, error)
 
-    def _reload_failed(self, problems: list[str] | tuple[str, ...]) -> None:
+    def _reload_failed(self, problems: Sequence[str], code: int = EX_TEMPFAIL) -> None:
+        """code: what the service ends with where there is no policy before."""
         for problem in problems:
             log.error("%s", problem)
         if self._service.generation:
             self._own_page.add(metrics.POLICY_RELOADS.slot("failed"))
             log.error("reload failed: the policy before stays in force")
         else:
-            self._service.stop(time.monotonic(), EX_CONFIG)
+            self._service.stop(time.monotonic(), code)
 
     def _close_unused(self) -> None:
         """Forget all policies but the current one, and their sockets."""
@@ -323,6 +335,7 @@ class Supervisor:
             workers=self._settings.workers,
             listeners=list(zip(policy.config.listeners, sockets, strict=True)),
             source=policy.source,
+            keys=policy.keys,
             epoch=epoch,
             page=page,
             enter=lambda state: self._enter(state, page),

@@ -27,7 +27,7 @@ from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Poller
 from gateway.policy.engine import Policy, PolicyProblems
-from gateway.service.context import EX_CONFIG, WorkerContext
+from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,12 @@ def run(context: WorkerContext) -> int:
     try:
         try:
             worker = Worker(context, loop)
-        except (OSError, PolicyProblems) as error:  # a log directory that cannot be written, a file that has gone
+        except PolicyProblems as error:
             log.critical("cannot start: %s", error)
             return EX_CONFIG
+        except OSError as error:  # no descriptor or thread to spare
+            log.critical("cannot start: %s", error)
+            return EX_TEMPFAIL
         return loop.run_until_complete(worker.run())
     finally:
         asyncio.set_event_loop(None)
@@ -79,7 +82,7 @@ class Worker:
             monotonic=time.monotonic,
             afterwards=self._outbox.afterwards,
         )
-        self._contexts = tls.ServerContexts()
+        self._contexts = tls.ServerContexts(policy.config.listeners, context.keys)
 
     async def run(self) -> int:
         """Serves until SIGTERM, then drains."""
