@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet, UpstreamTls
-from gateway.couriers.handover import Batch, HandOver, Status
-from gateway.couriers.relay import Relay
+from gateway.couriers.couriers import Couriers
+from gateway.handover import Batch, HandOver, Status
 from gateway.net.streams import Poller, Protocol
 from gateway.smtp.address import parse_address
 from gateway.smtp.client import ClientSession
@@ -112,14 +112,15 @@ def test_a_message_from_hand_over_to_done(benchmark) -> None:
     """Everything that is done per message, except moving the bytes."""
     loop = Loop()
     poller = NoPoller(loop)
-    relay = Relay(poller, CounterPage(bytearray(metrics.page_size())), "gw.example")
+    couriers = Couriers(poller, CounterPage(bytearray(metrics.page_size())), "gw.example")
     queue = QueueConfig(protocol=SmtpFleet((Host("up", "127.0.0.1", 25),)))
     path = EgressPath(enable_tls=UpstreamTls.DISABLED, max_deliveries_per_connection=2**60)
     destination = Destination(queue, path)
     done: list[HandOver] = []
 
     def hand_over() -> None:
-        relay.hand_over(Batch("id", SENDER, RECIPIENTS, CHUNKS, 1027), destination, 60.0, done.append)
+        later = couriers.submit(Batch("id", SENDER, RECIPIENTS, CHUNKS, 1027), destination, 60.0)
+        later.then(lambda: done.append(later.result()))
 
     hand_over()
     loop.run()

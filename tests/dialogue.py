@@ -35,9 +35,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Destination
-from gateway.couriers.handover import Batch, HandOver, RecipientOutcome, Response, Status
+from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.inbound.reception import Reception
 from gateway.inbound.services import Services
+from gateway.later import Later, answered
 from gateway.logs.encoding import Record, to_json
 from gateway.net.endpoints import Endpoints
 from gateway.policy.engine import Policy
@@ -189,14 +190,12 @@ def values_of(families: Iterable[Metric]) -> Values:
 
 
 class EverythingIsDelivered:
-    """In the place of the Relay."""
+    """In the place of the Couriers."""
 
-    def hand_over(
-        self, batch: Batch, destination: Destination, deadline: float, done: Callable[[HandOver], None]
-    ) -> None:
+    def submit(self, batch: Batch, destination: Destination, deadline: float) -> Later:
         response = Response(250, "2.0.0", "taken", None)
         outcomes = [RecipientOutcome(recipient, Status.DELIVERED, response, None) for recipient in batch.recipients]
-        done(HandOver(outcomes, "memory", "ESMTP", 0.0, "memory", "192.0.2.99"))
+        return answered(HandOver(outcomes, "memory", "ESMTP", 0.0, "memory", "192.0.2.99"))
 
 
 class RecordsInMemory:
@@ -225,7 +224,7 @@ class MemoryClient:
         self._said = b""
         services: Any = Services(
             policy=policy,
-            relay=EverythingIsDelivered(),
+            couriers=EverythingIsDelivered(),
             logs=self._logs,
             page=page,
             now_ns=lambda: 1_785_847_290_000_000_000,

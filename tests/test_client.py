@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.config import EgressPath, UpstreamTls
 from gateway.couriers.fleet import outcome
-from gateway.couriers.handover import Status
+from gateway.handover import Status
 from gateway.smtp.address import NULL_SENDER, parse_address
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import MOST_UNASKED, Event, Failure, Stage, State, Transaction

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.couriers.handover import HandOver, RecipientOutcome, Response, Status
 from gateway.delivery.message import Message
+from gateway.handover import HandOver, RecipientOutcome, Response, Status
 from gateway.logs import identity, records
 from gateway.logs.encoding import GAP, Record, Selection, Template, laid_out, to_json
 from gateway.policy import schemas

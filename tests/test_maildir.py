@@ -13,8 +13,8 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Destination, EgressPath, Maildir, QueueConfig
 from gateway.couriers import maildir as maildir_module
-from gateway.couriers.handover import Batch, HandOver, Status
-from gateway.couriers.relay import Relay
+from gateway.couriers.couriers import Couriers
+from gateway.handover import Batch, HandOver, Status
 from gateway.net.streams import Poller
 from gateway.smtp.address import parse_address
 from gateway.smtp.replies import Reason
@@ -26,15 +26,16 @@ CONTENT = b"Subject: x\r\n\r\n.dot\r\n..\r\n"
 def deliver(maildir: Maildir, times: int = 1, recipients: int = 1) -> list[HandOver]:
     async def main() -> list[HandOver]:
         loop = asyncio.get_running_loop()
-        relay = Relay(Poller(loop), CounterPage(bytearray(metrics.page_size())), "gw.example")
+        couriers = Couriers(Poller(loop), CounterPage(bytearray(metrics.page_size())), "gw.example")
         results: list[asyncio.Future[HandOver]] = [loop.create_future() for _ in range(times)]
         addresses = [parse_address(f"r{n}@y.example") for n in range(recipients)]
         batch = Batch("id1", parse_address("a@x.example"), addresses, STUFFED, len(CONTENT))
         destination = Destination(QueueConfig(protocol=maildir), EgressPath())
         for result in results:
-            relay.hand_over(batch, destination, loop.time() + 20, result.set_result)
+            later = couriers.submit(batch, destination, loop.time() + 20)
+            later.then(lambda result=result, later=later: result.set_result(later.result()))
         reports = [await result for result in results]
-        await relay.close(1)
+        await couriers.close(1)
         return reports
 
     return asyncio.run(main())

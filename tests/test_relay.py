@@ -16,10 +16,10 @@ from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Upstream, ehlo
 from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
 from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet
-from gateway.couriers import relay as relay_module
+from gateway.couriers import couriers as couriers_module
+from gateway.couriers.couriers import Couriers
 from gateway.couriers.fleet import fleet as fleet_module
-from gateway.couriers.handover import Batch, HandOver, Status
-from gateway.couriers.relay import Relay
+from gateway.handover import Batch, HandOver, Status
 from gateway.net.streams import Poller
 from gateway.smtp import client_values
 from gateway.smtp.address import parse_address
@@ -34,7 +34,7 @@ BOTH = ("b@y.example", "c@z.example")
 @pytest.fixture(params=["uvloop", "asyncio"])
 def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Awaitable[None]], None]:
     """Runs a coroutine on either event loop, with timeouts noticed quickly."""
-    monkeypatch.setattr(relay_module, "SWEEP_INTERVAL", 0.01)
+    monkeypatch.setattr(couriers_module, "SWEEP_INTERVAL", 0.01)
     factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
 
     def runner(main: Awaitable[None]) -> None:
@@ -50,13 +50,13 @@ def batch(*recipients: str, chunks: Sequence[bytes] = CONTENT, size: int = SIZE,
 
 
 class Gateway:
-    """A Relay, and what it reported: every hand-over must be reported once."""
+    """A worker's couriers, and what they reported: every hand-over must be reported once, and never at once."""
 
     def __init__(self, *members: Upstream) -> None:
         self.loop = asyncio.get_running_loop()
         self.page = CounterPage(bytearray(metrics.page_size()))
         self.poller = Poller(self.loop)
-        self.relay = Relay(self.poller, self.page, "gw.example")
+        self.couriers = Couriers(self.poller, self.page, "gw.example")
         self.members = members
         self.reports: list[HandOver] = []
         self.handed = 0
@@ -65,7 +65,7 @@ class Gateway:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.relay.close(0)
+        await self.couriers.close(0)
         self.poller.close()
         assert len(self.reports) == self.handed
         assert self.value(metrics.UPSTREAM_OPEN.slot()) == 0
@@ -79,15 +79,19 @@ class Gateway:
         hosts = tuple(Host(f"m{n}", "127.0.0.1", member.port) for n, member in enumerate(self.members))
         return QueueConfig(protocol=SmtpFleet(hosts))
 
-    def start(self, handed: Batch, path: EgressPath = PATH, seconds: float = 20) -> asyncio.Future[HandOver]:
+    def start(
+        self, handed: Batch, path: EgressPath = PATH, seconds: float = 20, queue: QueueConfig | None = None
+    ) -> asyncio.Future[HandOver]:
         result: asyncio.Future[HandOver] = self.loop.create_future()
 
-        def done(hand_over: HandOver) -> None:
-            self.reports.append(hand_over)
-            result.set_result(hand_over)
+        def done() -> None:
+            self.reports.append(later.result())
+            result.set_result(later.result())
 
         self.handed += 1
-        self.relay.hand_over(handed, Destination(self.queue, path), self.loop.time() + seconds, done)
+        destination = Destination(queue or self.queue, path)
+        later = self.couriers.submit(handed, destination, self.loop.time() + seconds)
+        later.then(done)  # which it must not be yet
         return result
 
     async def hand_over(self, handed: Batch, path: EgressPath = PATH, seconds: float = 20) -> HandOver:
@@ -212,7 +216,7 @@ def test_close_lets_hand_overs_finish_and_takes_leave(run) -> None:
         async with Upstream({".": b""}) as member, Gateway(member) as gateway:
             result = gateway.start(batch())
             await member.until(lambda member: "." in member.commands)
-            closing = asyncio.ensure_future(gateway.relay.close(10))
+            closing = asyncio.ensure_future(gateway.couriers.close(10))
             await asyncio.sleep(0)
             member.say_unasked(b"250 2.0.0 at last\r\n")
             assert only(await result) == DELIVERED
@@ -228,8 +232,20 @@ def test_close_reports_what_is_not_finished_when_its_time_is_up(run) -> None:
             path = EgressPath(connection_limit=1)
             results = [gateway.start(batch(), path) for _ in range(3)]
             await member.until(lambda member: len(member.commands) > 1)
-            await gateway.relay.close(0)
+            await gateway.couriers.close(0)
             assert {only(await result)[0] for result in results} == {Status.TRANSIENT}
+
+    run(main())
+
+
+def test_an_answer_that_is_known_at_once_comes_after_submit_has_returned(run) -> None:
+    async def main() -> None:
+        async with Upstream({"EHLO": ehlo("SIZE 10")}) as member, Gateway(member) as gateway:
+            assert only(await gateway.start(batch()))[0] is Status.PERMANENT
+            # on a kept connection nothing has to be asked; `start` fails where the answer is there already
+            assert only(await gateway.start(batch()))[0] is Status.PERMANENT
+            assert only(await gateway.start(batch(), queue=QueueConfig(protocol=SmtpFleet(())))) == UNREACHABLE
+            assert len(member.dialogues) == 1
 
     run(main())
 
@@ -593,10 +609,7 @@ def test_names_are_resolved_and_unknown_ones_are_transient(run, monkeypatch: pyt
             results = []
             for name in ("localhost", "no-such-host.invalid"):
                 queue = QueueConfig(protocol=SmtpFleet((Host(name, name, member.port),)))
-                future: asyncio.Future[HandOver] = gateway.loop.create_future()
-                destination = Destination(queue, PATH)
-                gateway.relay.hand_over(batch(), destination, gateway.loop.time() + 20, future.set_result)
-                results.append(only(await future))
+                results.append(only(await gateway.start(batch(), queue=queue)))
             assert results == [DELIVERED, UNREACHABLE]
             assert gateway.value(metrics.UPSTREAM_FAILURES.slot("resolve")) == 1
 

@@ -21,9 +21,9 @@ from upstream import EXTENSIONS, Do, Upstream, ehlo
 
 from gateway import metrics
 from gateway.config import EgressPath, UpstreamTls
-from gateway.couriers import relay
+from gateway.couriers import couriers
 from gateway.couriers.fleet import connection
-from gateway.couriers.handover import Status
+from gateway.handover import Status
 
 Main = Coroutine[Any, Any, None]
 OFFERED = {"EHLO": ehlo(*EXTENSIONS, "STARTTLS"), "STARTTLS": Do.START_TLS}
@@ -33,7 +33,7 @@ VALIDATING = (UpstreamTls.OPPORTUNISTIC, UpstreamTls.REQUIRED)
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Main], None]:
-    monkeypatch.setattr(relay, "SWEEP_INTERVAL", 0.01)
+    monkeypatch.setattr(couriers, "SWEEP_INTERVAL", 0.01)
     factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
 
     def runner(main: Main) -> None:

@@ -10,15 +10,18 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway._fastpath import CounterPage, unstuff
-from gateway.config import Maildir, site_name
+from gateway.config import Destination, Maildir, site_name
+from gateway.couriers.courier import Courier
 from gateway.couriers.fleet import counting
 from gateway.couriers.fleet.outcome import same_for_all
-from gateway.couriers.handover import Batch, Done, HandOver, RecipientOutcome, Response, Status
+from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
+from gateway.later import Later
 from gateway.smtp import replies
 
 THREADS = 4  # fsyncs under way at a time
@@ -27,36 +30,45 @@ FILE_MODE = 0o600
 logger = logging.getLogger(__name__)
 
 
-class MaildirWriter:
-    """Writes batches into Maildirs. jobs: under way."""
+class MaildirCourier(Courier):
+    """Writes batches into Maildirs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, page: CounterPage, hostname: str) -> None:
-        self.jobs = 0
+        self._jobs = 0  # under way
+        self._ends = math.inf  # when nobody waits for them any more
         self._loop = loop
         self._page = page
         self._hostname = hostname.replace("/", "\\057").replace(":", "\\072")
         self._numbers = itertools.count(1)
         self._threads: ThreadPoolExecutor | None = None
 
-    def deliver(self, batch: Batch, maildir: Maildir, done: Done) -> None:
-        """Store the batch's message once, for all its recipients; `done` follows when it is on disk."""
+    def submit(self, batch: Batch, destination: Destination, deadline: float) -> Later:
+        """Store the batch's message once, for all its recipients. A disk knows no deadline."""
+        maildir = destination.queue.protocol
+        assert isinstance(maildir, Maildir)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="maildir")
-        self.jobs += 1
+        self._jobs += 1
+        later = Later()
         started = time.monotonic()
         stored = self._loop.run_in_executor(self._threads, store, maildir, self._file_name(), batch)
 
         def report(stored: asyncio.Future[str]) -> None:
-            self.jobs -= 1
+            self._jobs -= 1
             seconds = time.monotonic() - started
             self._page.observe(counting.DURATION, seconds)
             site = f"unspecified->@{site_name(maildir)}"
-            done(HandOver(_outcomes(batch, stored), site, "Maildir", seconds, peer_name=maildir.path))
+            later.settle(HandOver(_outcomes(batch, stored), site, "Maildir", seconds, peer_name=maildir.path))
 
         stored.add_done_callback(report)
+        return later
 
-    def close(self) -> None:
-        """Let the threads end; what they are writing will be written."""
+    def sweep(self, now: float) -> bool:
+        return self._jobs > 0 and now < self._ends
+
+    def close(self, deadline: float) -> None:
+        """Let the threads end; what they are writing will be written, whoever waits for it."""
+        self._ends = deadline
         if self._threads is not None:
             self._threads.shutdown(wait=False)
 

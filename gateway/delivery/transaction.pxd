@@ -7,8 +7,9 @@ from gateway.logs cimport identity, records
 from gateway.delivery.message cimport Message
 from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.engine cimport Policy
-from gateway.couriers.handover cimport Batch, HandOver, RecipientOutcome
+from gateway.handover cimport Batch, HandOver, RecipientOutcome
 from gateway.inbound.services cimport Services
+from gateway.later cimport Later
 from gateway.smtp cimport replies, trace
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.events cimport MessageReceived
@@ -35,6 +36,7 @@ cdef class Transaction:
     cdef SessionFacts _facts
     cdef MessageReceived _event
     cdef object _done
+    cdef Later _under_way
     cdef double _began
     cdef long long _now_ns
     cdef list _decisions, _messages, _waiting, _handed_over, _outcomes
@@ -55,11 +57,11 @@ cdef class Transaction:
     cdef list _destinations(self, Message message, str queue_name, list recipients)
     cdef Delivery _destination(self, Message message, str queue_name, list recipients)
 
-    @cython.locals(delivery=Delivery, message=Message, batch=Batch)
+    @cython.locals(delivery=Delivery, message=Message, batch=Batch, later=Later)
     cdef _hand_over_next(self)
 
-    @cython.locals(delivery=Delivery)
-    cpdef _on_result(self, HandOver result)
+    @cython.locals(delivery=Delivery, result=HandOver)
+    cpdef _on_result(self)
 
     @cython.locals(outcomes=list)
     cdef _conclude(self)

@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 from gateway import metrics
 from gateway.config import BatchHandling, Destination, LineEndings, ListenerParams
-from gateway.couriers.handover import Batch, HandOver, RecipientOutcome, Status
 from gateway.decision import RELAY, Decision, fate
 from gateway.delivery.message import Message
 from gateway.delivery.recognition import NOTHING, Recognition, count, recognise
+from gateway.handover import Batch, HandOver, RecipientOutcome, Status
 from gateway.inbound.services import Services
+from gateway.later import Later
 from gateway.logs import identity, records
 from gateway.policy.conn_meta import ConnMeta
 from gateway.smtp import replies, trace
@@ -105,6 +106,7 @@ class Transaction:
         self._reports: dict[str, tuple[Recognition, bool]] = {}  # by message id: what is logged, and is it relayed too
         self._waiting: list[Delivery] = []  # the next one last
         self._handed_over: list[Delivery] = []  # the last one may be under way
+        self._under_way: Later | None = None
         self._outcomes: list[RecipientOutcome] = []  # of all that is over
         self._discarded = False
         self._dropped_report = False  # a recipient is served by the report's record alone
@@ -253,10 +255,17 @@ class Transaction:
             self._event.mail.smtputf8,
         )
         deadline = self._began + self._facts.timeout
-        self._services.relay.hand_over(batch, delivery.destination, deadline, self._on_result)
+        later = self._under_way = self._services.couriers.submit(batch, delivery.destination, deadline)
+        go_on = self._on_result  # keeps this object, which the end of it would drop
+        if later.done:
+            go_on()
+        else:
+            later.then(go_on)
 
-    def _on_result(self, result: HandOver) -> None:
+    def _on_result(self) -> None:
         """The hand-over under way is over."""
+        assert self._under_way is not None
+        result: HandOver = self._under_way.result()
         delivery = self._handed_over[-1]
         delivery.result = result
         self._outcomes += result.outcomes

@@ -5,5 +5,5 @@ from gateway.policy.engine cimport Policy
 
 cdef class Services:
     cdef readonly Policy policy
-    cdef readonly object relay, logs, now_ns, monotonic, afterwards
+    cdef readonly object couriers, logs, now_ns, monotonic, afterwards
     cdef readonly CounterPage page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway._fastpath import CounterPage
-from gateway.couriers.relay import Relay
+from gateway.couriers.couriers import Couriers
 from gateway.logs.writer import LogWriter
 from gateway.policy.engine import Policy
 
@@ -19,7 +19,7 @@ class Services:
         self,
         *,
         policy: Policy,
-        relay: Relay,
+        couriers: Couriers,
         logs: LogWriter,
         page: CounterPage,
         now_ns: Callable[[], int],
@@ -27,7 +27,7 @@ class Services:
         afterwards: Callable[[Callable[[], None]], None],
     ) -> None:
         self.policy = policy
-        self.relay = relay
+        self.couriers = couriers
         self.logs = logs
         self.page = page
         self.now_ns = now_ns

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from gateway.couriers.handover import HandOver, RecipientOutcome, Status
+from gateway.handover import HandOver, RecipientOutcome, Status
 from gateway.logs.encoding import GAP, Draft, Form, Record, to_json
 from gateway.logs.identity import node_id
 from gateway.smtp.address import EnvelopeAddress

@@ -17,7 +17,7 @@ import uvloop
 
 from gateway import metrics
 from gateway.config import Listener
-from gateway.couriers.relay import Relay
+from gateway.couriers.couriers import Couriers
 from gateway.inbound.connection import ListenerHost
 from gateway.inbound.services import Services
 from gateway.logs.writer import LogWriter
@@ -75,7 +75,7 @@ class Worker:
         self._outbox = Outbox(self._poller.call_soon)
         self._services = Services(
             policy=policy,
-            relay=Relay(self._poller, context.page, hostname),
+            couriers=Couriers(self._poller, context.page, hostname),
             logs=logs,
             page=context.page,
             now_ns=time.time_ns,
@@ -134,5 +134,5 @@ class Worker:
             except TimeoutError:
                 log.warning("%d sessions were still busy at the drain deadline", len(self._roster))
                 self._roster.abort()
-        await self._services.relay.close(max(0.0, deadline - self._loop.time()))
+        await self._services.couriers.close(max(0.0, deadline - self._loop.time()))
         self._services.logs.close(LOG_CLOSE_TIMEOUT)

@@ -6,6 +6,8 @@ from gateway._fastpath cimport CounterPage
 from gateway.couriers.fleet cimport counting, outcome
 from gateway.couriers.fleet.connection cimport Connection
 from gateway.couriers.fleet.job cimport Job
+from gateway.handover cimport Batch
+from gateway.later cimport Later
 from gateway.smtp.client_values cimport Transaction
 from gateway.smtp.replies cimport Reply
 from gateway.net.streams cimport Poller
@@ -18,13 +20,17 @@ cdef class Fleet:
     cdef readonly Py_ssize_t jobs
     cdef readonly double last_used
     cdef readonly bint closing
+    cdef bint _submitting
+    cdef double _ends
     cdef list _members
     cdef Py_ssize_t _next
     cdef object _waiting
     cdef str _site
 
-    cpdef submit(self, Job job)
-    cpdef sweep(self, double now)
+    @cython.locals(job=Job)
+    cpdef Later submit(self, Batch batch, double deadline)
+    cpdef bint sweep(self, double now) except? True
+
     cpdef report(self, Job job)
     cpdef Job next_waiting(self, Member member)
 

@@ -9,6 +9,7 @@ BDAT. What a single connection does is connection.py, what answers mean is outco
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from gateway.config import EgressPath, Host, SmtpFleet, site_name
 from gateway.couriers.fleet import counting, outcome
 from gateway.couriers.fleet.connection import Connection
 from gateway.couriers.fleet.job import Job
+from gateway.handover import Batch
+from gateway.later import Later
 from gateway.net.outbox import Outbox
 from gateway.net.resolver import Resolver
 from gateway.net.streams import Poller
@@ -58,25 +61,31 @@ class Fleet:
         self.jobs = 0
         self.last_used = poller.time()
         self.closing = False
+        self._ends = math.inf  # when nothing may be under way any more
+        self._submitting = False  # whoever is waiting for a job must not be called now
         self._members = [Member(self, host) for host in protocol.mx_list]
         self._next = 0  # where the next choice starts, so that ties go round
         self._waiting: deque[Job] = deque()
         self._site = f"unspecified->{site_name(protocol)}@smtp_client"
 
-    # --- the relay's side ---------------------------------------------------------------------------------------------
+    # --- the courier's side -------------------------------------------------------------------------------------------
 
-    @property
-    def in_use(self) -> bool:
-        """True while there are jobs or connections, which need the sweep."""
-        return self.jobs > 0 or any(member.connections for member in self._members)
-
-    def submit(self, job: Job) -> None:
-        """Take a job on; it is reported exactly once."""
+    def submit(self, batch: Batch, deadline: float) -> Later:
+        """Take a batch on: see Courier.submit."""
+        job = Job(batch, deadline)
         self.jobs += 1
+        self._submitting = True
         self._place(job, _UNREACHABLE)
+        self._submitting = False
+        return job.later
 
-    def sweep(self, now: float) -> None:
-        """Notice whose time is up: connections, their jobs, and jobs that wait. Called a few times a second."""
+    def sweep(self, now: float) -> bool:
+        """Notice whose time is up: connections, their jobs, and jobs that wait. Called a few times a second.
+
+        Returns True while there are jobs or connections.
+        """
+        if now >= self._ends:
+            self._drop_all(now)
         for job in [job for job in self._waiting if now >= job.deadline]:
             self._waiting.remove(job)
             self.page.add(counting.WAITING, -1)
@@ -84,21 +93,22 @@ class Fleet:
         for member in self._members:
             member.sweep(now)
         self.serve_waiting()
-        if self.in_use:
+        in_use = self.jobs > 0 or any([member.connections for member in self._members])
+        if in_use:
             self.last_used = now
+        return in_use
 
-    def close(self) -> None:
-        """Take leave of every connection as soon as it carries nothing; jobs go on."""
+    def close(self, deadline: float) -> None:
+        """Take leave of every connection as soon as it carries nothing; jobs go on until the deadline."""
         self.closing = True
+        self._ends = deadline
         for member in self._members:
             member.quit_idle()
 
-    def abort(self) -> None:
-        """Report every job now and drop every connection."""
-        now = self.poller.time()
+    def _drop_all(self, now: float) -> None:
+        """Nobody's time is longer than this."""
         for job in self._waiting:
             job.deadline = now
-        self.sweep(now)
         for member in self._members:
             member.abort(now)
 
@@ -107,8 +117,11 @@ class Fleet:
     def report(self, job: Job) -> None:
         """The job has all its outcomes."""
         self.jobs -= 1
-        seconds = job.report(self._site)
-        self.page.observe(_DURATION, seconds)
+        self.page.observe(_DURATION, job.conclude(self._site))
+        if self._submitting:
+            self.poller.call_soon(job.tell)
+        else:
+            job.tell()
 
     def next_waiting(self, member: Member) -> Job | None:
         """The job that has waited longest for this member or any other."""

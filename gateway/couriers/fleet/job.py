@@ -10,7 +10,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.couriers.fleet import outcome
-from gateway.couriers.handover import Batch, Done, HandOver, RecipientOutcome, Status
+from gateway.handover import Batch, HandOver, RecipientOutcome, Status
+from gateway.later import Later
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.client_values import Transaction
@@ -24,22 +25,23 @@ _DELIVERED, _PERMANENT = Status.DELIVERED, Status.PERMANENT  # these are final
 
 
 class Job:
-    """One call of `Relay.hand_over`.
+    """One batch that was submitted.
 
-    deadline: on the loop's clock. done: called exactly once. tried: members that failed it.
+    deadline: on the loop's clock. later: settled exactly once. tried: members that failed it.
 
     A batch with more recipients than `max_recipients_per_batch` goes out in several transactions, one after the other
     on one connection. A recipient deferred in a later one cannot call the earlier ones back: their outcomes stand, the
     rest is TRANSIENT, and a client that is told 4xx and sends everything again reaches the earlier ones twice.
     """
 
-    def __init__(self, batch: Batch, deadline: float, done: Done) -> None:
+    def __init__(self, batch: Batch, deadline: float) -> None:
         self.batch = batch
         self.deadline = deadline
+        self.later = Later()
         self.tried: set[Member] = set()
         self.connection: Connection | None = None  # the last one that was to carry it
         self._outcomes: list[RecipientOutcome] = []
-        self._done = done
+        self._hand_over: HandOver | None = None
         self._started = monotonic()  # finer than the loop's clock
 
     def begun(self) -> bool:
@@ -71,14 +73,21 @@ class Job:
         left = self.batch.recipients[len(self._outcomes) :]
         self._outcomes = self._outcomes + outcome.same_for_all(left, Status.TRANSIENT, reply)
 
-    def report(self, site: str) -> float:
-        """Hand the outcomes to whoever asked for them. Returns the seconds that all of it took."""
+    def tell(self) -> None:
+        """Give the hand-over to whoever waits for it."""
+        self.later.settle(self._hand_over)
+
+    def conclude(self, site: str) -> float:
+        """All recipients have an outcome, which makes the hand-over. Returns the seconds that all of it took."""
+        self._hand_over = self._made(site)
+        return self._hand_over.seconds
+
+    def _made(self, site: str) -> HandOver:
         seconds = monotonic() - self._started
         connection = self.connection
         if connection is None:
-            self._done(HandOver(self._outcomes, site, "ESMTP", seconds))
-            return seconds
-        hand_over = HandOver(
+            return HandOver(self._outcomes, site, "ESMTP", seconds)
+        return HandOver(
             self._outcomes,
             site,
             "ESMTP",
@@ -90,5 +99,3 @@ class Job:
             connection.tls_cipher,
             connection.tls_protocol_version,
         )
-        self._done(hand_over)
-        return seconds

@@ -2,7 +2,7 @@
 
 import cython
 
-from gateway.couriers.handover cimport Batch, RecipientOutcome
+from gateway.handover cimport Batch, RecipientOutcome
 from gateway.smtp.client cimport ClientSession
 from gateway.smtp.client_values cimport Transaction
 from gateway.smtp.replies cimport Reply

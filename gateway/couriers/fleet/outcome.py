@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from gateway.couriers.handover import Batch, RecipientOutcome, Status
+from gateway.handover import Batch, RecipientOutcome, Status
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.client import END_OF_DATA, ClientSession

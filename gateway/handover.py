@@ -1,22 +1,23 @@
-"""The values that a message passes through the relay in: a Batch goes in, one HandOver comes out.
+"""What a courier is given, and what it brings back: a Batch goes in, one HandOver comes out.
 
-No behaviour beyond reading them. What becomes of each recipient is worked out in gateway/couriers/fleet/outcome.py.
+Values only, for those who hand over, couriers and records alike. What a fleet's answers mean for each recipient is
+worked out in gateway/couriers/fleet/outcome.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reason
 from gateway.smtp.response import Response
 
-__all__ = ["Batch", "Done", "HandOver", "RecipientOutcome", "Response", "Status"]
+__all__ = ["Batch", "HandOver", "RecipientOutcome", "Response", "Status"]
 
 
 class Batch:
-    """Recipients of one message that travel together. Not changed by the relay.
+    """Recipients of one message that travel together. Not changed by a courier.
 
     chunks: the content, dot-stuffed, ending with CRLF, without the final "." line; sent as it is.
     size: octets of the content before stuffing. smtputf8: the message needs SMTPUTF8 (RFC 6531) all the way.
@@ -67,7 +68,7 @@ class HandOver:
     """The end of one hand-over: an outcome per recipient, in the batch's order, and where it happened.
 
     site: KumoMTA's ready-queue name, e.g. "unspecified->mx_list:a,b@smtp_client". protocol: "ESMTP" or "Maildir", the
-    record's delivery_protocol. seconds: from hand_over() to here. session_id: of the upstream connection.
+    record's delivery_protocol. seconds: from submit() to here. session_id: of the upstream connection.
     source_address: "IP:PORT" the connection came from. The peer fields name the server that answered, else the last one
     that was tried; "" where none was.
     """
@@ -95,6 +96,3 @@ class HandOver:
         self.source_address = source_address
         self.tls_cipher = tls_cipher
         self.tls_protocol_version = tls_protocol_version
-
-
-Done = Callable[[HandOver], None]

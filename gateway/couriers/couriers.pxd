@@ -1,0 +1,14 @@
+# The C types of couriers.py, which is compiled with them.
+
+import cython
+
+from gateway.couriers.courier cimport Courier
+from gateway.handover cimport Batch
+from gateway.later cimport Later
+
+cdef class Couriers:
+    cdef object _loop, _timer
+    cdef dict _by_type
+
+    @cython.locals(courier=Courier)
+    cpdef Later submit(self, Batch batch, destination, double deadline)
