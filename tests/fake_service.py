@@ -34,6 +34,7 @@ plan.HEARTBEAT_TIMEOUT, plan.ABORT_GRACE, plan.TICK = 1.0, 0.5, 0.1
 @dataclass(frozen=True)
 class FakeListener:
     listen: str
+    max_connections: int = 100
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import smtplib
+import socket
 import subprocess
 import sys
 import time
@@ -58,7 +59,10 @@ def wait_until(holds: Callable[[], Any], what: str | Callable[[], str]) -> Any:
 class Gateway:
     """One running gateway; its files are in `folder`."""
 
-    def __init__(self, folder: Path, policy: str, *options: str, upstreams: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, policy: str, *options: str, upstreams: Sequence[str] = (), under: Sequence[str] = ()
+    ) -> None:
+        """under: a command that runs the gateway's."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.upstreams = folder, list(upstreams)
         self.policy_file, self.announce_file, self.log_file = (folder / n for n in ("init.lua", "announce", "log"))
@@ -67,7 +71,7 @@ class Gateway:
         self._reader = DirectoryReader(str(self.logs))
         self._records: list[dict[str, Any]] = []
         self._clients: list[smtplib.SMTP] = []
-        command = [sys.executable, "-m", "gateway", "run", "--policy", str(self.policy_file)]
+        command = [*under, sys.executable, "-m", "gateway", "run", "--policy", str(self.policy_file)]
         command += ["--announce", str(self.announce_file), *options]
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen(command, cwd=folder, stderr=log, start_new_session=True)
@@ -104,6 +108,10 @@ class Gateway:
         client = smtplib.SMTP(*self.address, "client.example", PATIENCE, source_address=(source, 0))
         self._clients.append(client)
         return client
+
+    def connect(self) -> socket.socket:
+        """A connection to its SMTP port, as a socket."""
+        return socket.create_connection(self.address, PATIENCE)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page of the admin process."""
@@ -214,8 +222,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     """start(policy, *options, upstreams=…) starts a gateway that does not outlive the test."""
     gateways: list[Gateway] = []
 
-    def begin(policy: str = INIT, *options: str, upstreams: Sequence[str] = ()) -> Gateway:
-        gateways.append(Gateway(tmp_path / str(len(gateways)), policy, *options, upstreams=upstreams))
+    def begin(policy: str = INIT, *options: str, upstreams: Sequence[str] = (), under: Sequence[str] = ()) -> Gateway:
+        folder = tmp_path / str(len(gateways))
+        gateways.append(Gateway(folder, policy, *options, upstreams=upstreams, under=under))
         return gateways[-1]
 
     yield begin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import mmap
 import os
 import signal
@@ -17,11 +18,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
+from gateway.admin import health
 from gateway.admin import server as admin
 from gateway.config import HttpListener
+from gateway.metrics import readiness
 from gateway.metrics.families import State
 from gateway.service import child
 from gateway.service.context import AdminContext
+from gateway.smtp.replies import Reason
+
+LISTENERS = ["192.0.2.1:25", "192.0.2.1:587"]
+ALL_OK = "OK\n192.0.2.1:25: ok\n192.0.2.1:587: ok"
 
 
 class AdminProcess:
@@ -40,6 +47,7 @@ class AdminProcess:
         context = AdminContext(
             listeners=[(HttpListener(trusted_hosts=CidrSet(t)), s) for t, s in zip(trusted, sockets, strict=True)],
             page=self.pages[1],
+            smtp=LISTENERS,
             pages=self.pages,
             enter=lambda state: os.close(ready) if state is State.READY else None,
         )
@@ -80,7 +88,9 @@ def all_is_well(request):
     if "process" in request.fixturenames:
         process = request.getfixturevalue("process")
         for page in process.pages:
-            page.heartbeat, page.state, page.pid = time.monotonic(), State.READY, os.getpid()
+            page.heartbeat, page.state, page.pid, page.generation = time.monotonic(), State.READY, os.getpid(), 1
+            for listener in range(len(LISTENERS)):
+                readiness.publish(page, listener, readiness.SERVED)
 
 
 def test_metrics_are_the_sum_over_all_pages(process):
@@ -140,24 +150,68 @@ def test_the_index_links_every_endpoint(process):
 
 def test_healthy_and_ready_while_a_worker_is(process):
     process.pages[2].state = State.STARTING
-    assert process.status("/healthz") == process.status("/readyz") == (200, "OK")
-    assert process.status("/api/check-liveness/v1") == (200, "OK")
+    assert process.status("/healthz") == (200, "OK")
+    assert process.status("/readyz") == process.status("/api/check-liveness/v1") == (200, ALL_OK)
 
 
 def test_not_ready_while_all_workers_start_or_drain(process):
+    def not_ready(why: str) -> tuple[int, str]:
+        return 503, "\n".join([why, *(f"{listener}: {why}" for listener in LISTENERS)])
+
     process.pages[2].state = process.pages[3].state = State.STARTING
-    assert process.status("/readyz") == (503, "no worker is ready yet")
+    assert process.status("/readyz") == not_ready("no worker is ready yet")
     process.pages[2].state = process.pages[3].state = State.DRAINING
-    assert process.status("/readyz") == (503, "shutting down")
-    assert process.status("/api/check-liveness/v1") == (503, "shutting down")
+    assert process.status("/readyz") == not_ready("shutting down")
+    assert process.status("/api/check-liveness/v1") == not_ready("shutting down")
     assert process.status("/healthz") == (200, "OK")
+
+
+def test_not_ready_while_the_supervisor_is_about_to_stop(process):
+    process.pages[0].state = State.DRAINING
+    assert process.status("/readyz")[0] == 503
+    assert process.status("/readyz")[1].startswith("shutting down")
+
+
+def test_a_listener_is_ready_while_one_worker_would_serve_there(process):
+    readiness.publish(process.pages[2], 1, Reason.TOO_MANY_CONNECTIONS)
+    assert process.status("/readyz") == (200, ALL_OK)
+    readiness.publish(process.pages[3], 1, Reason.STORAGE)
+    told = "not every listener takes connections\n192.0.2.1:25: ok\n192.0.2.1:587: storage, too_many_connections"
+    assert process.status("/readyz") == (503, told)
+    process.pages[2].heartbeat -= 60  # stuck: what it said last is worth nothing
+    assert process.status("/readyz")[1].endswith("192.0.2.1:587: storage")
+    process.pages[2].heartbeat, process.pages[2].generation = time.monotonic(), 2  # a younger one has taken over
+    assert process.status("/readyz") == (200, ALL_OK)
+
+
+def test_one_listener_can_be_asked_about(process):
+    for page in process.pages[2:]:
+        readiness.publish(page, 1, Reason.STORAGE)
+    assert process.status("/readyz?listener=192.0.2.1:25") == (200, "OK\n192.0.2.1:25: ok")
+    assert process.status("/readyz?listener=192.0.2.1:587")[0] == 503
+    assert process.status("/readyz?listener=192.0.2.1:26")[0] == 404
+
+
+def test_readiness_is_json_for_who_asks_for_it(process):
+    for page in process.pages[2:]:
+        readiness.publish(page, 0, readiness.NO_DESCRIPTORS)
+    response, body = process.get("/readyz", Accept="application/json")
+    assert response.status == 503
+    listeners = {"192.0.2.1:25": "no_descriptors", "192.0.2.1:587": "ok"}
+    assert json.loads(body) == {"ready": False, "problem": None, "listeners": listeners}
+
+
+def test_a_worker_that_ended_says_nothing_any_more(process):
+    metrics.release(process.pages[2])
+    assert readiness.published(process.pages[2], 0) == ""
 
 
 def test_not_healthy_without_a_worker_that_responds(process):
     process.pages[2].heartbeat -= 60
     assert process.status("/healthz") == (200, "OK")
     process.pages[3].pid = 0
-    assert process.status("/healthz") == process.status("/readyz") == (503, "no worker responds")
+    assert process.status("/healthz") == (503, "no worker responds")
+    assert process.status("/readyz")[1].startswith("no worker responds\n")
 
 
 def test_not_healthy_when_the_supervisor_is_stuck(process):
@@ -166,7 +220,7 @@ def test_not_healthy_when_the_supervisor_is_stuck(process):
 
 
 def test_the_memory_of_a_process_that_is_gone_is_nothing():
-    assert admin.resident_memory(2**22 + 1) == 0
+    assert health.resident_memory(2**22 + 1) == 0
 
 
 def test_its_own_heartbeat_goes_on_and_term_ends_it_with_an_open_connection():

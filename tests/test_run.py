@@ -17,7 +17,8 @@ def test_it_serves_counts_reloads_and_drains(start):
     with gateway.smtp() as client:
         assert client.ehlo()[0] == 250
         assert client.noop()[0] == 250
-    assert gateway.get("/healthz") == gateway.get("/readyz") == (200, "OK\n")
+    assert gateway.get("/healthz") == (200, "OK\n")
+    assert gateway.get("/readyz") == (200, f"OK\n{gateway.announced()['smtp'][0]}: ok\n")
     wait_until(lambda: gateway.metric("connections_open") == 0, "the connection counted as closed")
     assert gateway.metric("connections_opened_total") == 1
     assert gateway.metric('commands_total{reply="2xx",verb="NOOP"}') == 1

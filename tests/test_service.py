@@ -63,6 +63,58 @@ def refuses_connections(gateway: Gateway) -> bool:
     return False
 
 
+# --- readiness --------------------------------------------------------------------------------------------------------
+
+
+def becomes(gateway: Gateway, status: int, answer: str) -> None:
+    """Waits until /readyz has this status, and says this of the first listener."""
+    listener = gateway.announced()["smtp"][0]
+
+    def holds() -> bool:
+        found, text = gateway.get("/readyz")
+        return found == status and f"\n{listener}: {answer}\n" in text
+
+    wait_until(holds, lambda: f"{status} {answer}: {gateway.get('/readyz')}")
+
+
+def greeting(gateway: Gateway) -> bytes:
+    with gateway.connect() as client:
+        return client.recv(3)
+
+
+def test_a_full_log_disk_is_told_by_readiness_as_it_is_to_clients(start):
+    gateway = start(OPEN.replace("min_free_space = 0", "min_free_space = '100%'"), "--workers", "2")
+    becomes(gateway, 503, "storage")
+    assert greeting(gateway) == b"421"
+    assert gateway.get("/healthz")[0] == 200
+
+
+def test_a_log_directory_that_goes_away_is_told_by_readiness(start, monkeypatch):
+    gateway = start(OPEN, "--workers", "1")
+    becomes(gateway, 200, "ok")
+    gateway.logs.rename(gateway.folder / "elsewhere")
+    gateway.logs.write_text("a file where a directory should be")
+    becomes(gateway, 503, "storage")
+    assert greeting(gateway) == b"421"
+    gateway.logs.unlink()
+    becomes(gateway, 200, "ok")
+    assert greeting(gateway) == b"220"
+
+
+def test_readiness_is_told_by_listener(start):
+    second = "kumo.start_esmtp_listener { listen = LISTEN, max_connections = 1 }\n  kumo.start_http"
+    gateway = start(OPEN.replace("kumo.start_http", second), "--workers", "1")
+    _, full = gateway.announced()["smtp"]
+    host, _, port = full.rpartition(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as client:
+        assert client.recv(3) == b"220"
+        wait_until(lambda: f"\n{full}: too_many_connections\n" in gateway.get("/readyz")[1], "one listener is full")
+        becomes(gateway, 503, "ok")
+        assert gateway.get(f"/readyz?listener={full}")[0] == 503
+        assert gateway.get(f"/readyz?listener={gateway.announced()['smtp'][0]}")[0] == 200
+    wait_until(lambda: gateway.get("/readyz")[0] == 200, "both take connections")
+
+
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 

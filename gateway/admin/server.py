@@ -10,8 +10,6 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
-from resource import getpagesize
 
 from aiohttp import web
 from prometheus_client.core import Metric
@@ -20,18 +18,18 @@ from prometheus_client.registry import Collector
 
 from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
+from gateway.admin import health
 from gateway.config import HttpListener
 from gateway.metrics.families import State
 from gateway.service.context import AdminContext
 
 HEARTBEAT = 1.0  # seconds between two of them
-STALE = 15.0  # seconds without a heartbeat after which a process counts as stuck
 LAST_REQUESTS = 1.0  # seconds that requests under way get at the end
 
 ENDPOINTS = {
     "/metrics": "counters, for Prometheus; only for trusted_hosts",
     "/healthz": "200 while the processes are alive",
-    "/readyz": "200 while mail is accepted",
+    "/readyz": "200 while every listener takes new connections; ?listener=ADDRESS asks about one",
     "/api/check-liveness/v1": "the same, under KumoMTA's name",
 }
 
@@ -46,7 +44,7 @@ async def _serve(context: AdminContext) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    runners = [await _start(listener, each, context.pages) for listener, each in context.listeners]
+    runners = [await _start(listener, each, context) for listener, each in context.listeners]
     context.enter(State.READY)
     while not stop.is_set():
         context.page.heartbeat = time.monotonic()
@@ -62,14 +60,14 @@ async def _serve(context: AdminContext) -> None:
         await runner.cleanup()
 
 
-async def _start(listener: HttpListener, bound: socket.socket, pages: Sequence[CounterPage]) -> web.AppRunner:
+async def _start(listener: HttpListener, bound: socket.socket, context: AdminContext) -> web.AppRunner:
     application = web.Application()
     application.on_response_prepare.append(_name_server)
-    exposition = Exposition(pages)
-    readiness = _health(readiness_problem, pages)
+    exposition = Exposition(context.pages)
+    readiness = _readiness(context)
     application.router.add_get("/", _index)
     application.router.add_get("/metrics", _only_for(listener.trusted_hosts, exposition.answer))
-    application.router.add_get("/healthz", _health(liveness_problem, pages))
+    application.router.add_get("/healthz", _liveness(context.pages))
     application.router.add_get("/readyz", readiness)
     application.router.add_get("/api/check-liveness/v1", readiness)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=LAST_REQUESTS)
@@ -107,7 +105,7 @@ class Exposition(Collector):
         self._pages = pages
 
     def collect(self) -> Iterator[Metric]:
-        return metrics.collect(self._pages, now=time.monotonic(), memory=resident_memory)
+        return metrics.collect(self._pages, now=time.monotonic(), memory=health.resident_memory)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -116,45 +114,25 @@ class Exposition(Collector):
         return response
 
 
-def _health(problem: Callable[[Sequence[CounterPage], float], str | None], pages: Sequence[CounterPage]) -> Handler:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        found = problem(pages, time.monotonic())
-        return web.Response(status=503 if found else 200, text=f"{found or 'OK'}\n")
+def _liveness(pages: Sequence[CounterPage]) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        problem = health.liveness_problem(pages, time.monotonic())
+        return web.Response(status=503 if problem else 200, text=f"{problem or 'OK'}\n")
 
     return answer
 
 
-def liveness_problem(pages: Sequence[CounterPage], now: float) -> str | None:
-    """Why the service is not alive; None if it is. now: CLOCK_MONOTONIC seconds."""
-    if not _is_fresh(pages[0], now):
-        return "the supervisor does not respond"
-    if not any(_is_fresh(page, now) for page in _workers(pages)):
-        return "no worker responds"
-    return None
+def _readiness(context: AdminContext) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        found = health.readiness(context.pages, context.page.generation, context.smtp, time.monotonic())
+        wanted = request.query.get("listener")
+        if wanted is not None:
+            if wanted not in context.smtp:
+                raise web.HTTPNotFound(text=f"no listener {wanted}; there are: {', '.join(context.smtp) or 'none'}\n")
+            found = found.of(wanted)
+        status = 200 if found.ready else 503
+        if "application/json" in request.headers.get("Accept", ""):
+            return web.json_response(found.as_json(), status=status)
+        return web.Response(status=status, text=str(found))
 
-
-def readiness_problem(pages: Sequence[CounterPage], now: float) -> str | None:
-    """Why no mail is accepted; None if it is."""
-    problem = liveness_problem(pages, now)
-    if problem:
-        return problem
-    states = {page.state for page in _workers(pages) if _is_fresh(page, now)}
-    if State.READY in states:
-        return None
-    return "shutting down" if State.DRAINING in states else "no worker is ready yet"
-
-
-def _workers(pages: Sequence[CounterPage]) -> list[CounterPage]:
-    return [page for page in pages if page.pid and page.worker >= 0]
-
-
-def _is_fresh(page: CounterPage, now: float) -> bool:
-    return now - page.heartbeat < STALE
-
-
-def resident_memory(pid: int) -> int:
-    """Octets of a process's memory that are resident; 0 when it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * getpagesize()
-    except (OSError, IndexError):
-        return 0
+    return answer

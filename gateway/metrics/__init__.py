@@ -67,6 +67,9 @@ CONNECTIONS_REFUSED = Counter(
         Reason.INTERNAL_ERROR,
     ),
 )
+ACCEPT_FAILURES = Counter(
+    LAYOUT, "accept_failures_total", "Seconds in which a listener accepted nothing for want of descriptors or memory"
+)
 TLS_HANDSHAKES = Counter(LAYOUT, "tls_handshakes_total", "TLS handshakes with clients", result=("ok", "failed"))
 AUTH = Counter(LAYOUT, "auth_total", "AUTH attempts that reached a verdict", result=("accepted", "refused", "error"))
 COMMANDS = Counter(
@@ -175,6 +178,12 @@ POLICY_EPOCH = Gauge(LAYOUT, "policy_epoch", "Number of the policy in force; 1 f
 EVENT_LOOP_LAG = WorkerGauge(LAYOUT, "worker_event_loop_lag_seconds", "How late the worker's last timer was")
 HEARTBEAT_AGE = WorkerGauge(LAYOUT, "worker_heartbeat_age_seconds", "Since the worker's event loop last ran a timer")
 WORKER_MEMORY = WorkerGauge(LAYOUT, "worker_memory_bytes", "Resident memory of the worker")
+
+# --- no metrics -------------------------------------------------------------------------------------------------------
+
+MOST_LISTENERS = 64  # whose readiness is told apart; further ones are taken to be ready
+ADMISSION = LAYOUT.reserve(MOST_LISTENERS)  # what a worker would answer to a new connection: metrics/readiness.py
+
 # The two families that come from elsewhere than a page's words: (name, help, labels).
 WORKERS = (LAYOUT.prefix + "workers", "Worker processes, by what they are doing", ("state",))
 BUILD = (LAYOUT.prefix + "build", "Version of the gateway and of Python", ("version", "python"))
@@ -197,6 +206,7 @@ def release(page: CounterPage) -> None:
     """Take the page of a process that ended back: its counters stay, its gauges count no more."""
     page.pid = 0
     page.state = State.STARTING
+    LAYOUT.clear_reserved(page)
     for family in LAYOUT.families:
         family.forget(page)
 

@@ -32,11 +32,26 @@ class Layout:
         self.prefix = prefix
         self.families: list[Family] = []
         self._words = 0
+        self._reserved: list[int] = []
 
     def add(self, family: Family, words: int) -> int:
         """Append a family; returns its first slot."""
-        first, self._words = self._words, self._words + words
         self.families.append(family)
+        return self._take(words)
+
+    def reserve(self, words: int) -> int:
+        """Words that are no metric and end with the process; returns the first one's slot."""
+        first = self._take(words)
+        self._reserved += range(first, first + words)
+        return first
+
+    def clear_reserved(self, page: CounterPage) -> None:
+        """The process that owned the page is gone."""
+        for slot in self._reserved:
+            page.set(slot, 0)
+
+    def _take(self, words: int) -> int:
+        first, self._words = self._words, self._words + words
         return first
 
     @property

@@ -55,7 +55,8 @@ cdef class Stream(Source):
 
 cdef class Listener(Source):
     cdef Poller _poller
-    cdef object _sock, _accepted, _rest
+    cdef object _sock, _accepted, _exhausted, _rest
+    cdef readonly bint resting
     cdef int _fd
 
     cpdef ready(self, bint readable, bint writable)

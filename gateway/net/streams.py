@@ -360,17 +360,26 @@ class Stream(Source):
 class Listener(Source):
     """Accepts the connections of one listening socket.
 
-    accepted: called with each new Stream, which it gives a protocol.
+    accepted: called with each new Stream, which it gives a protocol. exhausted: called each time that the process has
+    no descriptor or memory left for one; `resting` is true from then until connections are accepted again.
     """
 
-    def __init__(self, poller: Poller, sock: socket.socket, accepted: Callable[[Stream], None]) -> None:
+    def __init__(
+        self,
+        poller: Poller,
+        sock: socket.socket,
+        accepted: Callable[[Stream], None],
+        exhausted: Callable[[], None] = lambda: None,
+    ) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Linux' accepted sockets inherit it
         self._poller = poller
         self._sock = sock
         self._fd = sock.fileno()
         self._accepted = accepted
+        self._exhausted = exhausted
         self._rest: asyncio.TimerHandle | None = None
+        self.resting = False
         self._poller.watch(self._fd, self, True, False)
 
     def close(self) -> None:
@@ -393,6 +402,9 @@ class Listener(Source):
             except OSError as error:  # no descriptors or memory left
                 self._take_a_rest(error)
                 return
+            if self.resting:
+                self.resting = False
+                log.warning("connections are accepted again")
             if found is None:
                 return
             stream = Stream(self._poller, *found)
@@ -403,7 +415,10 @@ class Listener(Source):
                 stream.abort()
 
     def _take_a_rest(self, error: OSError) -> None:
-        log.error("cannot accept connections: %s", error)
+        if not self.resting:  # one line, however long it lasts
+            self.resting = True
+            log.error("cannot accept connections, trying again every %g s: %s", REST, error.strerror)
+        self._exhausted()
         self._poller.watch(self._fd, self, False, False)
         self._rest = self._poller.loop.call_later(REST, self._go_on)
 

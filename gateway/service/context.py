@@ -30,8 +30,8 @@ class WorkerContext:
     """
 
     slot: int  # 0 to the number of workers − 1
-    workers: int  # how many share the listeners' limits
     listeners: Sequence[tuple[Listener, socket]]  # bound and listening; this slot's own SO_REUSEPORT sockets
+    max_connections: Sequence[int]  # how many this worker may have open at each listener
     source: PolicySource  # the policy's text as the supervisor validated it
     keys: KeyFiles  # certificates and keys as they were found good
     epoch: int  # the policy's number
@@ -45,6 +45,7 @@ class AdminContext:
     """What the admin process serves and looks at. States and SIGTERM as for a worker."""
 
     listeners: Sequence[tuple[HttpListener, socket]]
+    smtp: Sequence[str]  # the addresses of the policy's SMTP listeners, as bound
     page: CounterPage  # its own, for the heartbeat
     pages: Sequence[CounterPage]  # every process's; the first one is the supervisor's
     enter: Callable[[State], None]

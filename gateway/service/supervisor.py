@@ -24,7 +24,7 @@ from pathlib import Path
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.metrics.families import State
-from gateway.service import child, plan, privileges
+from gateway.service import child, descriptors, plan, privileges
 from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, AdminContext, WorkerContext
 from gateway.service.listening import AddressError, ListeningSockets
 from gateway.service.loading import BadPolicy, Load, LoadedPolicy, Loading
@@ -72,6 +72,8 @@ class Supervisor:
         self._pages = [CounterPage(memory[size * i : size * (i + 1)]) for i in range(count)]
         self._page_of: dict[Process, CounterPage] = {}
         self._died: dict[int, tuple[int, float]] = {}  # by slot: the process id and time of what is being replaced
+        self._descriptors = descriptors.raise_limit()
+        self._for_clients = descriptors.for_clients(self._descriptors)
         self._awake, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -101,8 +103,10 @@ class Supervisor:
                         self._do(action, now)
 
     def _wait(self, seconds: float) -> None:
-        loading = [self._loading.fd] if self._loading else []
-        readable, _, _ = select.select([self._awake, *loading], [], [], seconds)
+        poll = select.poll()  # select itself knows no descriptor above 1023
+        for fd in (self._awake, *([self._loading.fd] if self._loading else [])):
+            poll.register(fd, select.POLLIN)
+        readable = {fd for fd, _ in poll.poll(max(0.0, seconds * 1000))}
         now = time.monotonic()
         if self._awake in readable:
             self._answer(set(os.read(self._awake, 4096)), now)
@@ -255,6 +259,9 @@ class Supervisor:
             return
         if isinstance(result, BadPolicy):
             return self._reload_failed(result.problems, EX_TEMPFAIL if result.may_pass else EX_CONFIG)
+        if result.config.listeners and self._for_clients < descriptors.LEAST:
+            few = f"{self._descriptors} file descriptors are too few for a worker; raise LimitNOFILE, or ulimit -n"
+            return self._reload_failed([few])
         try:
             self._smtp.open(_smtp_addresses(result))
             self._http.open(_http_addresses(result))
@@ -268,8 +275,24 @@ class Supervisor:
         self._service.begin(self._last_generation, self._settings.workers, admin=bool(result.config.http_listeners))
         if not result.config.listeners:
             log.warning("no mail is accepted: the policy calls no kumo.start_esmtp_listener")
+        self._warn_of_shares(result)
         for address in self._smtp.bound(_smtp_addresses(result)) + self._http.bound(_http_addresses(result)):
             log.info("listening on %s", address)
+
+    def _shares(self, policy: LoadedPolicy) -> list[int]:
+        wanted = [listener.max_connections for listener in policy.config.listeners]
+        return descriptors.shares(wanted, self._settings.workers, self._for_clients)
+
+    def _warn_of_shares(self, policy: LoadedPolicy) -> None:
+        """Say which listeners get fewer connections than their policy allows."""
+        workers = self._settings.workers
+        for listener, share in zip(policy.config.listeners, self._shares(policy), strict=True):
+            if share * workers < listener.max_connections:
+                log.warning(
+                    "%s: at most %d connections instead of max_connections = %d: a worker may open %d files "
+                    "(LimitNOFILE, ulimit -n), %d of them for clients",
+                    *(listener.listen, share * workers, listener.max_connections, self._descriptors, self._for_clients),
+                )
 
     def _announce(self) -> None:
         first = not self._service.announced
@@ -332,8 +355,8 @@ class Supervisor:
         self._http.close_others(())
         context = WorkerContext(
             slot=slot,
-            workers=self._settings.workers,
             listeners=list(zip(policy.config.listeners, sockets, strict=True)),
+            max_connections=self._shares(policy),
             source=policy.source,
             keys=policy.keys,
             epoch=epoch,
@@ -344,11 +367,13 @@ class Supervisor:
         return self._run_worker(context)
 
     def _admin(self, policy: LoadedPolicy, page: CounterPage) -> int:
+        addresses = self._smtp.bound(_smtp_addresses(policy))
         sockets = self._http.of_slot(_http_addresses(policy), 0)
         self._http.close_others(sockets)
         self._smtp.close_others(())
         context = AdminContext(
             listeners=list(zip(policy.config.http_listeners, sockets, strict=True)),
+            smtp=addresses,
             page=page,
             pages=self._pages,
             enter=lambda state: self._enter(state, page),

@@ -16,11 +16,12 @@ import time
 import uvloop
 
 from gateway import metrics
-from gateway.config import Listener
+from gateway.config import Listener, ListenerParams
 from gateway.couriers.couriers import Couriers
 from gateway.inbound.connection import ListenerHost
 from gateway.inbound.services import Services
 from gateway.logs.writer import LogWriter
+from gateway.metrics import readiness
 from gateway.metrics.families import State
 from gateway.net import streams, tls
 from gateway.net.outbox import Outbox
@@ -38,6 +39,8 @@ LOG_CLOSE_TIMEOUT = 10.0  # seconds to get the last records onto the disk
 GC_THRESHOLDS = (20_000, 20, 20)
 
 _LAG = metrics.EVENT_LOOP_LAG.slot()
+_EXHAUSTED = metrics.ACCEPT_FAILURES.slot()
+_NOBODY = ListenerParams(hostname="")  # in whose name the readiness is asked
 
 
 def run(context: WorkerContext) -> int:
@@ -82,15 +85,21 @@ class Worker:
             monotonic=time.monotonic,
             afterwards=self._outbox.afterwards,
         )
+        self._hosts: list[ListenerHost] = []
+        self._listeners: list[streams.Listener] = []
         self._contexts = tls.ServerContexts(policy.config.listeners, context.keys)
 
     async def run(self) -> int:
         """Serves until SIGTERM, then drains."""
         context = self._context
         self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        listeners = [
-            streams.Listener(self._poller, sock, self._host(listener, sock).accepted)
-            for listener, sock in context.listeners
+        self._hosts = [
+            self._host(listener, sock, most)
+            for (listener, sock), most in zip(context.listeners, context.max_connections, strict=True)
+        ]
+        self._listeners = [
+            streams.Listener(self._poller, sock, host.accepted, lambda: context.page.add(_EXHAUSTED))
+            for (_, sock), host in zip(context.listeners, self._hosts, strict=True)
         ]
         self._beat(self._loop.time())
         gc.collect()
@@ -98,18 +107,17 @@ class Worker:
         gc.set_threshold(*GC_THRESHOLDS)
         context.enter(State.READY)
         await self._stop.wait()
-        for listener in listeners:
+        for listener in self._listeners:
             listener.close()  # at once: no connection is accepted from here on
         context.enter(State.DRAINING)
         await self._drain(context.drain_timeout)
         return 0
 
-    def _host(self, listener: Listener, sock: socket.socket) -> ListenerHost:
+    def _host(self, listener: Listener, sock: socket.socket, max_connections: int) -> ListenerHost:
         return ListenerHost(
             listener,
             sock.getsockname(),
-            # the kernel spreads connections over the workers, so each takes its share of the limit
-            -(-listener.max_connections // self._context.workers),
+            max_connections,
             self._services,
             self._contexts,
             self._roster,
@@ -122,7 +130,17 @@ class Worker:
         self._context.page.set_float(_LAG, max(0.0, now - due))
         self._context.page.heartbeat = time.monotonic()
         self._roster.check_idle(now)
+        self._publish_readiness()
         self._loop.call_at(now + HEARTBEAT, self._beat, now + HEARTBEAT)
+
+    def _publish_readiness(self) -> None:
+        for number, (host, listener) in enumerate(zip(self._hosts, self._listeners, strict=True)):
+            answer: str = readiness.SERVED
+            if listener.resting:
+                answer = readiness.NO_DESCRIPTORS
+            elif (refusal := host.admission(_NOBODY)) is not None and refusal.reason is not None:
+                answer = refusal.reason
+            readiness.publish(self._context.page, number, answer)
 
     async def _drain(self, timeout: float) -> None:
         """Ends idle sessions now and the others when their transaction is over; then closes what is behind them."""
