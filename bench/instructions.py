@@ -41,7 +41,7 @@ KERNELS: dict[str, tuple[str, str]] = {
     ),
     "framing: a body of 10 KiB": (
         "from gateway._fastpath import Framer\nframer = Framer(512)\nbody = (b'x' * 76 + b'\\r\\n') * 131 + b'.\\r\\n'",
-        "framer.start_body(1 << 20, 4096); framer.feed(body); framer.next_body()",
+        "framer.start_content(1 << 20, 4096); framer.feed(body); framer.next_content()",
     ),
     "dots: unstuff 10 KiB without any": (
         "from gateway._fastpath import unstuff\nbody = (b'x' * 76 + b'\\r\\n') * 131",

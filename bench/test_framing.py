@@ -61,10 +61,10 @@ def test_body_of_76_character_lines(benchmark, kib):
     framer = Framer(512)
 
     def frame():
-        framer.start_body(1 << 30, 998)
+        framer.start_content(1 << 30, 998)
         for portion in portions:
             framer.feed(portion)
-            body = framer.next_body()
+            body = framer.next_content()
         return body
 
     assert benchmark(frame).size == kib * KIB
@@ -77,9 +77,9 @@ def test_64_kib_body_of_nothing_but_trouble(benchmark, line):
     framer = Framer(512)
 
     def frame():
-        framer.start_body(1 << 30, 998)
+        framer.start_content(1 << 30, 998)
         framer.feed(stream)
-        return framer.next_body()
+        return framer.next_content()
 
     assert benchmark(frame) is not None
     report(benchmark, len(stream))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 
 from gateway import metrics
-from gateway._fastpath import CounterPage
+from gateway._fastpath import CounterPage, content_of
 from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet, UpstreamTls
 from gateway.couriers.couriers import Couriers
 from gateway.handover import Batch, HandOver, Status
@@ -22,7 +22,7 @@ ENVELOPE = b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>
 VERDICT = b"250 2.0.0 Ok: queued as 4fXyZk1abcz1\r\n"
 SENDER = parse_address("bounces+123@send.example")
 RECIPIENTS = [parse_address("someone@example.com")]
-CHUNKS = [b"Received: by gw.example\r\n", b"x" * 1000 + b"\r\n"]
+CONTENT = content_of(b"x" * 1000 + b"\r\n").behind([b"Received: by gw.example\r\n"])
 
 
 def ready() -> ClientSession:
@@ -43,7 +43,7 @@ def test_a_transaction_with_pipelining(benchmark) -> None:
     session = ready()
 
     def relay() -> None:
-        session.begin(Transaction(SENDER, RECIPIENTS, CHUNKS, 1027))
+        session.begin(Transaction(SENDER, RECIPIENTS, CONTENT))
         session.data_to_send()
         session.receive_data(ENVELOPE)
         session.data_to_send()
@@ -119,7 +119,7 @@ def test_a_message_from_hand_over_to_done(benchmark) -> None:
     done: list[HandOver] = []
 
     def hand_over() -> None:
-        later = couriers.submit(Batch("id", SENDER, RECIPIENTS, CHUNKS, 1027), destination, 60.0)
+        later = couriers.submit(Batch("id", SENDER, RECIPIENTS, CONTENT), destination, 60.0)
         later.then(lambda: done.append(later.result()))
 
     hand_over()

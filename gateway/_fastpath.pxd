@@ -1,5 +1,5 @@
 # What the other compiled modules call in _fastpath as C. What these classes are is told where they are implemented:
-# fastpath/counters.pxi, fastpath/json.pxi, fastpath/framing.pxi and fastpath/sockets.pxi.
+# fastpath/counters.pxi, fastpath/json.pxi, fastpath/content.pxi, fastpath/framing.pxi and fastpath/sockets.pxi.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -38,7 +38,7 @@ cdef class JsonLine:
     cpdef time(self, int64_t seconds, int64_t fraction, int digits)
     cpdef bytes finish(self)
 
-cdef struct BodyScan:
+cdef struct ContentScan:
     uint64_t tail        # the last octets seen, the latest lowest; before the first one, the CRLF of "DATA"
     Py_ssize_t octets    # seen, terminator included
     Py_ssize_t dots      # that start a line and are no content, the terminator's included
@@ -47,14 +47,24 @@ cdef struct BodyScan:
     uint8_t marks
     bint ended
 
-cdef class Body:
-    cdef readonly list chunks
-    cdef readonly Py_ssize_t size
+cdef class Content:
+    cdef list chunks           # in memory
+    cdef Content base          # what follows them
+    cdef Content harmless      # as repaired() made it
+    cdef bint harmless_fixed
+    cdef readonly Py_ssize_t size, octets
     cdef readonly bint too_big, long_line, bare_cr, bare_lf, has_8bit, has_nul, stuffed, unsafe
 
     cdef int add(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1
     cdef int drop_end(self, Py_ssize_t octets) except -1
-    cdef void judge(self, const BodyScan *scan) noexcept
+    cdef int drop(self) except -1
+    cpdef list pieces(self)
+    cpdef bytes head(self, Py_ssize_t n)
+    cpdef bytes joined(self)
+    cpdef Content behind(self, list fields)
+    cpdef Content repaired(self, bint fix)
+
+cpdef Content content_of(bytes stuffed)
 
 cdef enum LineStatus:
     INCOMPLETE, COMPLETE, OVERLONG
@@ -64,16 +74,16 @@ cdef class Framer:
     cdef Py_ssize_t at
     cdef Py_ssize_t max_command_line
     cdef bint discarding             # inside a line already known to be over-long
-    cdef Body body                   # the one being received, if any
+    cdef Content content             # the one being received, if any
     cdef Py_ssize_t max_size
-    cdef BodyScan scan
+    cdef ContentScan scan
 
     cpdef feed(self, bytes data)
     cpdef next_command(self)
     cpdef next_line(self, Py_ssize_t max_line=*)
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE
-    cpdef start_body(self, Py_ssize_t max_size, Py_ssize_t max_line)
-    cpdef next_body(self)
+    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line)
+    cpdef next_content(self)
 
 cpdef tuple accept(int fd)
 cpdef tuple local_address(int fd)

@@ -70,6 +70,56 @@ def repair_line_endings(stuffed: bytes, fix: bool) -> bytes:
     if it was properly stuffed, its bytes.
     """
 
+# --- content.pxi ------------------------------------------------------------------------------------------
+
+@final
+class Content:
+    """One message content, as it is sent on: dot-stuffed, without the last line (the dot).
+
+    Made by Framer.next_content() or content_of(). Nothing changes it.
+    """
+
+    @property
+    def octets(self) -> int:
+        """Octets of its pieces together; 0 if it is too_big."""
+    @property
+    def size(self) -> int:
+        """Octets of the unstuffed content, its CRLFs included (RFC 1870 §3); also if it is too_big."""
+    @property
+    def too_big(self) -> bool:
+        """It is larger than max_size, and was dropped while it arrived."""
+    @property
+    def long_line(self) -> bool:
+        """A line is longer than max_line. A line ends at an LF here, for CRLF-less senders' sake."""
+    @property
+    def bare_cr(self) -> bool: ...
+    @property
+    def bare_lf(self) -> bool: ...
+    @property
+    def has_8bit(self) -> bool: ...
+    @property
+    def has_nul(self) -> bool: ...
+    @property
+    def stuffed(self) -> bool:
+        """A line starts with a dot that is no content: unstuff() would change something."""
+    @property
+    def unsafe(self) -> bool:
+        """Some server might see an end of data in it where there is none: it has a lone CR or LF, a NUL, or a line
+        that begins with a single dot. Only what repaired() makes of it may be sent on."""
+    def pieces(self) -> list[bytes]:
+        """Its octets in order; what was received in one go is one piece."""
+    def head(self, n: int) -> bytes:
+        """Its first octets: at least n, or all where there are fewer. Not copied where the first piece is enough."""
+    def joined(self) -> bytes:
+        """All of it."""
+    def behind(self, fields: list[bytes]) -> Content:
+        """The content with these header fields, complete with CRLF, in front. The list is kept."""
+    def repaired(self, fix: bool) -> Content:
+        """See repair_line_endings(). Asked again it gives the same content."""
+
+def content_of(stuffed: bytes) -> Content:
+    """A content that came from elsewhere than a client: dot-stuffed, ending in CRLF, without lone CRs and LFs."""
+
 # --- framing.pxi ------------------------------------------------------------------------------------------
 
 EHLO: Final = 0
@@ -111,64 +161,27 @@ class Framer:
         follows, without blanks (SP, HTAB) around it. A line with another first word is UNKNOWN and the argument
         is all of it. A line that is longer than allowed is discarded as it arrives, in bounded memory, and is
         LINE_TOO_LONG with argument b"" once its CRLF was seen. A lone CR or LF is like any other octet.
-        Raises RuntimeError between start_body() and the end of that body.
+        Raises RuntimeError between start_content() and the end of that content.
         """
     def next_line(self, max_line: int = 12288) -> tuple[int, bytes] | None:
         """The next line as it is: (UNKNOWN, line without CRLF), (LINE_TOO_LONG, b"") or None, as next_command().
 
         For the client's side of an AUTH exchange. max_line: octets, CRLF included (RFC 4954 §4: 12288).
         """
-    def start_body(self, max_size: int, max_line: int) -> None:
-        """What comes next is a message content: call it when 354 is answered, then next_body().
+    def start_content(self, max_size: int, max_line: int) -> None:
+        """What comes next is a message content: call it when 354 is answered, then next_content().
 
         max_size: octets of the unstuffed content (RFC 1870); max_line: octets of a line without CRLF and stuffed
         dot (RFC 5321 §4.5.3.1.6: 998).
         """
-    def next_body(self) -> Body | None:
+    def next_content(self) -> Content | None:
         """The content, once its CRLF.CRLF has arrived, or None if more bytes are needed; what follows it stays.
 
-        Takes in all that was fed so far. Raises RuntimeError without start_body().
+        Takes in all that was fed so far. Raises RuntimeError without start_content().
         """
-    def take_rest(self) -> bytes:
-        """Removes and returns all that waits: what a client sent in clear behind STARTTLS (RFC 3207 §6)."""
-    @property
-    def body_size(self) -> int:
-        """Octets received of the current body, or of the last one, dots and terminator included."""
     @property
     def buffered(self) -> int:
         """Octets fed and not consumed yet."""
-
-@final
-class Body:
-    """One message content, made by Framer.next_body()."""
-
-    @property
-    def chunks(self) -> list[bytes]:
-        """The content as received, dot-stuffed, without the last line (the dot). Empty if it is too_big."""
-    @property
-    def size(self) -> int:
-        """Octets of the unstuffed content, its CRLFs included (RFC 1870 §3); also if it is too_big."""
-    @property
-    def too_big(self) -> bool:
-        """It is larger than max_size; its chunks were dropped while it arrived."""
-    @property
-    def long_line(self) -> bool:
-        """A line is longer than max_line. A line ends at an LF here, for CRLF-less senders' sake."""
-    @property
-    def bare_cr(self) -> bool: ...
-    @property
-    def bare_lf(self) -> bool: ...
-    @property
-    def has_8bit(self) -> bool: ...
-    @property
-    def has_nul(self) -> bool: ...
-    @property
-    def stuffed(self) -> bool:
-        """A line starts with a dot that is no content: unstuff() would change something."""
-    @property
-    def unsafe(self) -> bool:
-        """Some server might see an end of data in it where there is none: it has a lone CR or LF, a NUL, or a line
-        that begins with a single dot. Send it on only through repair_line_endings()."""
 
 # --- path.pxi ---------------------------------------------------------------------------------------------
 

@@ -1,13 +1,14 @@
 # The C types of handover.py, which is compiled with them.
 
+from gateway._fastpath cimport Content
 from gateway.smtp.address cimport EnvelopeAddress
 
 cdef class Batch:
     cdef readonly str message_id
     cdef readonly EnvelopeAddress sender
-    cdef readonly object recipients, chunks
-    cdef readonly Py_ssize_t size
-    cdef readonly bint eight_bit, smtputf8
+    cdef readonly object recipients
+    cdef readonly Content content
+    cdef readonly bint smtputf8
 
 cdef class RecipientOutcome:
     cdef readonly EnvelopeAddress recipient

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
+from gateway._fastpath import Content
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reason
 from gateway.smtp.response import Response
@@ -19,8 +20,7 @@ __all__ = ["Batch", "HandOver", "RecipientOutcome", "Response", "Status"]
 class Batch:
     """Recipients of one message that travel together. Not changed by a courier.
 
-    chunks: the content, dot-stuffed, ending with CRLF, without the final "." line; sent as it is.
-    size: octets of the content before stuffing. smtputf8: the message needs SMTPUTF8 (RFC 6531) all the way.
+    content: sent as it is. smtputf8: the message needs SMTPUTF8 (RFC 6531) all the way.
     """
 
     def __init__(
@@ -28,17 +28,13 @@ class Batch:
         message_id: str,
         sender: EnvelopeAddress,
         recipients: Sequence[EnvelopeAddress],
-        chunks: Sequence[bytes],
-        size: int,
-        eight_bit: bool = False,
+        content: Content,
         smtputf8: bool = False,
     ) -> None:
         self.message_id = message_id
         self.sender = sender
         self.recipients = recipients
-        self.chunks = chunks
-        self.size = size
-        self.eight_bit = eight_bit
+        self.content = content
         self.smtputf8 = smtputf8
 
 

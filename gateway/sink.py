@@ -55,12 +55,12 @@ class Sink:
 
     def take(self, event: MessageReceived) -> str:
         """Stores or discards a message; returns its id."""
-        message = Message(new_message_id(time.time_ns()), event.mail.sender, event.recipients, event.body)
+        message = Message(new_message_id(time.time_ns()), event.mail.sender, event.recipients, event.content)
         self.messages += 1
         self.octets += message.size
         if self._directory is not None:
             path = self._directory / "tmp" / message.id
-            path.write_bytes(message.content())
+            path.write_bytes(message.data())
             os.rename(path, self._directory / "new" / message.id)
         if not self._quiet:
             recipients = ", ".join(f"<{recipient}>" for recipient in event.recipients)

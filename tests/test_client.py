@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway._fastpath import Content, content_of
 from gateway.config import EgressPath, UpstreamTls
 from gateway.couriers.fleet import outcome
 from gateway.handover import Status
@@ -26,12 +27,15 @@ RCPT_OK = b"250 2.1.5 ok\r\n"
 GO_AHEAD = b"354 go ahead\r\n"
 QUEUED = b"250 2.0.0 queued as 1\r\n"
 NO_TLS = EgressPath(enable_tls=UpstreamTls.DISABLED, enable_chunking=True)
-CONTENT = [b"Subject: x\r\n\r\n", b"hello\r\n"]
+CONTENT = content_of(b"Subject: x\r\n\r\nhello\r\n")
+EIGHT_BIT = content_of(b"Subject: \xe4\r\n\r\nhello\r\n")
 
 
-def transaction(*recipients: str, sender: str = "a@x.example", **options: bool) -> Transaction:
+def transaction(
+    *recipients: str, sender: str = "a@x.example", content: Content = CONTENT, **options: bool
+) -> Transaction:
     addresses = [parse_address(recipient) for recipient in recipients or ("b@y.example",)]
-    return Transaction(parse_address(sender), addresses, CONTENT, size=21, **options)
+    return Transaction(parse_address(sender), addresses, content, **options)
 
 
 class Dialogue:
@@ -186,7 +190,7 @@ def test_helo_follows_where_ehlo_is_not_known() -> None:
     assert dialogue.feed(b"502 5.5.1 what?\r\n") == b"HELO gw.example\r\n"
     dialogue.feed(b"250 up.example\r\n")
     assert dialogue.events == [Event.READY]
-    assert dialogue.begin(transaction(eight_bit=True)) == b"MAIL FROM:<a@x.example>\r\n"
+    assert dialogue.begin(transaction(content=EIGHT_BIT)) == b"MAIL FROM:<a@x.example>\r\n"
 
 
 @pytest.mark.parametrize("greeting", [b"554 no\r\n", b"421 busy\r\n", b"250 odd\r\n"])
@@ -281,7 +285,7 @@ def test_one_command_at_a_time_without_pipelining(path: EgressPath) -> None:
     assert dialogue.feed(MAIL_OK) == b"RCPT TO:<b@y.example>\r\n"
     assert dialogue.feed(RCPT_OK) == b"RCPT TO:<c@z.example>\r\n"
     assert dialogue.feed(RCPT_OK) == b"DATA\r\n"
-    assert dialogue.feed(GO_AHEAD) == b"".join(CONTENT) + b".\r\n"
+    assert dialogue.feed(GO_AHEAD) == CONTENT.joined() + b".\r\n"
     dialogue.feed(QUEUED)
     assert dialogue.events == [Event.CONCLUDED]
     assert dialogue.session.state is State.READY
@@ -292,7 +296,7 @@ def test_the_content_is_passed_through_without_a_copy() -> None:
     dialogue.begin(transaction())
     dialogue.session.receive_data(MAIL_OK + RCPT_OK + GO_AHEAD)
     output = dialogue.session.data_to_send()
-    assert [id(chunk) for chunk in output[:-1]] == [id(chunk) for chunk in CONTENT]
+    assert [id(chunk) for chunk in output[:-1]] == [id(chunk) for chunk in CONTENT.pieces()]
     assert output[-1] == b".\r\n"
 
 
@@ -306,15 +310,15 @@ def test_the_next_transaction_starts_with_mail_at_once_after_success() -> None:
 
 
 def test_mail_parameters_follow_what_the_server_offers() -> None:
-    started = transaction(eight_bit=True, smtputf8=True)
+    started = transaction(content=EIGHT_BIT, smtputf8=True)
     assert ready().begin(started).startswith(b"MAIL FROM:<a@x.example> SIZE=21 BODY=8BITMIME SMTPUTF8\r\n")
     no_8bit = ready(b"250-up.example\r\n250-PIPELINING\r\n250 SMTPUTF8\r\n")
     assert no_8bit.begin(started).startswith(b"MAIL FROM:<a@x.example> SMTPUTF8\r\n")
-    assert ready(PLAIN_EHLO).begin(transaction(eight_bit=True)) == b"MAIL FROM:<a@x.example>\r\n"
+    assert ready(PLAIN_EHLO).begin(transaction(content=EIGHT_BIT)) == b"MAIL FROM:<a@x.example>\r\n"
 
 
 def test_null_sender_and_utf8_addresses_on_the_wire() -> None:
-    assert ready(PLAIN_EHLO).begin(Transaction(NULL_SENDER, [], CONTENT, size=21)) == b"MAIL FROM:<>\r\n"
+    assert ready(PLAIN_EHLO).begin(Transaction(NULL_SENDER, [], CONTENT)) == b"MAIL FROM:<>\r\n"
     said = ready().begin(transaction("ü@y.example", sender="ä@x.example", smtputf8=True))
     assert "RCPT TO:<ü@y.example>\r\n".encode() in said
 
@@ -550,7 +554,7 @@ def test_each_stage_has_its_timeout() -> None:
 
 # --- content in one chunk with the envelope ---------------------------------------------------------------------------
 
-FLIGHT = b"MAIL FROM:<a@x.example> SIZE=21\r\nRCPT TO:<b@y.example>\r\nBDAT 21 LAST\r\n" + b"".join(CONTENT)
+FLIGHT = b"MAIL FROM:<a@x.example> SIZE=21\r\nRCPT TO:<b@y.example>\r\nBDAT 21 LAST\r\n" + CONTENT.joined()
 IN_VAIN = b"503 5.5.1 no recipients\r\n"
 
 
@@ -560,7 +564,7 @@ def test_a_content_for_one_recipient_goes_out_with_the_envelope_without_a_copy()
     dialogue.session.begin(started)
     output = dialogue.session.data_to_send()
     assert b"".join(output) == FLIGHT
-    assert [id(chunk) for chunk in output[1:]] == [id(chunk) for chunk in CONTENT]
+    assert [id(chunk) for chunk in output[1:]] == [id(chunk) for chunk in CONTENT.pieces()]
     assert dialogue.feed(MAIL_OK + RCPT_OK + QUEUED) == b""
     assert dialogue.events == [Event.CONCLUDED]
     assert statuses(started) == [("DELIVERED", 250)]
@@ -578,27 +582,28 @@ def test_chunking_is_used_only_where_the_path_wants_it(path: EgressPath) -> None
 
 
 @pytest.mark.parametrize(
-    ("chunks", "size", "recipients"),
+    ("content", "recipients"),
     [
-        (CONTENT, 21, BOTH),
-        ([b"Subject: x\r\n\r\n..dot\r\n"], 19, BOTH[:1]),
-        ([b"x" * (MOST_UNASKED - 1) + b"\r\n"], MOST_UNASKED + 1, BOTH[:1]),
+        (CONTENT.joined(), BOTH),
+        (b"Subject: x\r\n\r\n..dot\r\n", BOTH[:1]),
+        (b"x" * (MOST_UNASKED - 1) + b"\r\n", BOTH[:1]),
     ],
     ids=["several recipients", "a stuffed dot", "a large content"],
 )
-def test_what_does_not_fit_one_chunk_goes_by_data(chunks: list[bytes], size: int, recipients: tuple[str, ...]) -> None:
+def test_what_does_not_fit_one_chunk_goes_by_data(content: bytes, recipients: tuple[str, ...]) -> None:
     dialogue = ready(CHUNKING_EHLO)
-    started = Transaction(parse_address("a@x.example"), [parse_address(r) for r in recipients], chunks, size)
+    addresses = [parse_address(recipient) for recipient in recipients]
+    started = Transaction(parse_address("a@x.example"), addresses, content_of(content))
     assert dialogue.begin(started).endswith(b"DATA\r\n")
     dialogue.feed(MAIL_OK + RCPT_OK * len(recipients))
-    assert dialogue.feed(GO_AHEAD) == b"".join(chunks) + b".\r\n"
+    assert dialogue.feed(GO_AHEAD) == content + b".\r\n"
     dialogue.feed(QUEUED)
     assert {status for status, _ in statuses(started)} == {"DELIVERED"}
 
 
 def test_the_largest_content_that_fits_one_chunk_is_sent_unasked() -> None:
     content = b"x" * (MOST_UNASKED - 2) + b"\r\n"
-    started = Transaction(parse_address("a@x.example"), [parse_address("b@y.example")], [content], MOST_UNASKED)
+    started = Transaction(parse_address("a@x.example"), [parse_address("b@y.example")], content_of(content))
     assert ready(CHUNKING_EHLO).begin(started).endswith(b"\r\nBDAT 65536 LAST\r\n" + content)
 
 

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import _fastpath
-from gateway._fastpath import DATA, LINE_TOO_LONG, MAIL, RCPT, UNKNOWN, VERB_NAMES, Body, Framer
+from gateway._fastpath import DATA, LINE_TOO_LONG, MAIL, RCPT, UNKNOWN, VERB_NAMES, Content, Framer
 
 MAX_COMMAND = 40
 MAX_LINE = 12
@@ -63,16 +63,27 @@ def commands_of(
     return found, framer
 
 
-def body_of(portions: Iterable[bytes], max_size: int = 1 << 30, max_line: int = 998) -> tuple[Body | None, Framer]:
-    """The body at the start of the portions, and the framer with what follows it."""
+def waits(framer: Framer, rest: bytes) -> bool:
+    """Exactly these octets wait in the framer."""
+    if framer.buffered != len(rest):
+        return False
+    framer.feed(b"\r\n")
+    found = []
+    while (command := framer.next_command()) is not None:
+        found.append((VERB_NAMES[command[0]], command[1]))
+    return found == reference.commands(rest + b"\r\n", MAX_COMMAND)[0]
+
+
+def framed(portions: Iterable[bytes], max_size: int = 1 << 30, max_line: int = 998) -> tuple[Content | None, Framer]:
+    """The content at the start of the portions, and the framer with what follows it."""
     framer = Framer(MAX_COMMAND)
-    framer.start_body(max_size, max_line)
-    body = None
+    framer.start_content(max_size, max_line)
+    content = None
     for portion in portions:
         framer.feed(portion)
-        if body is None:
-            body = framer.next_body()
-    return body, framer
+        if content is None:
+            content = framer.next_content()
+    return content, framer
 
 
 # --- commands -----------------------------------------------------------------------------------------------
@@ -110,7 +121,7 @@ def test_commands_are_those_of_the_oracle_however_they_are_split(stream, cuts):
         found, framer = commands_of(portions)
         assert found == expected
         if len(rest) < MAX_COMMAND:
-            assert framer.take_rest() == rest
+            assert waits(framer, rest)
 
 
 def test_a_hundred_commands_in_one_portion_come_out_in_order():
@@ -150,39 +161,28 @@ def test_next_line_gives_the_line_as_it_is():
     assert framer.next_line() is None
 
 
-def test_take_rest_leaves_nothing_behind_for_the_time_after_starttls():
-    framer = Framer(512)
-    framer.feed(b"STARTTLS\r\nMAIL FROM:<")
-    assert framer.next_command() == (_fastpath.STARTTLS, b"")
-    assert framer.buffered == 11
-    assert framer.take_rest() == b"MAIL FROM:<"
-    framer.feed(b"QUIT\r\n")
-    assert framer.next_command() == (_fastpath.QUIT, b"")
-
-
-# --- bodies -------------------------------------------------------------------------------------------------
+# --- contents -------------------------------------------------------------------------------------------------
 
 
 @given(CONTENTS, fragments(b"QUIT\r\n", b"\r\n.\r\n", b"\xff\0\r\n", b"\n", max_size=3), CUTS)
 @example(b"", b"", [])
 @example(b"a", b"\n.\n", [3, 5])
-def test_body_is_that_of_the_oracle_however_it_is_split(start, rest, cuts):
+def test_content_is_that_of_the_oracle_however_it_is_split(start, rest, cuts):
     stream = start + b"\r\n.\r\n" + rest
     expected = reference.content(stream)
     for portions in splits(stream, cuts):
-        body, framer = body_of(portions, max_line=MAX_LINE)
-        assert b"".join(body.chunks) == expected.stuffed
-        assert framer.take_rest() == expected.rest
-        assert framer.body_size == len(expected.stuffed) + 3
-        assert body.size == expected.size
-        assert body.too_big is False
-        assert body.bare_cr is expected.bare_cr
-        assert body.bare_lf is expected.bare_lf
-        assert body.has_8bit is (not expected.stuffed.isascii())
-        assert body.has_nul is (b"\0" in expected.stuffed)
-        assert body.stuffed is (expected.size != len(expected.stuffed))
-        assert body.unsafe is (body.bare_cr or body.bare_lf or body.has_nul or expected.loose_dot)
-        assert body.long_line is expected.has_line_longer_than(MAX_LINE)
+        content, framer = framed(portions, max_line=MAX_LINE)
+        assert b"".join(content.pieces()) == expected.stuffed
+        assert waits(framer, expected.rest)
+        assert content.size == expected.size
+        assert content.too_big is False
+        assert content.bare_cr is expected.bare_cr
+        assert content.bare_lf is expected.bare_lf
+        assert content.has_8bit is (not expected.stuffed.isascii())
+        assert content.has_nul is (b"\0" in expected.stuffed)
+        assert content.stuffed is (expected.size != len(expected.stuffed))
+        assert content.unsafe is (content.bare_cr or content.bare_lf or content.has_nul or expected.loose_dot)
+        assert content.long_line is expected.has_line_longer_than(MAX_LINE)
 
 
 @given(CONTENTS, st.integers(0, 60), CUTS)
@@ -190,38 +190,38 @@ def test_content_over_the_size_limit_is_swallowed_and_measured(start, max_size, 
     stream = start + b"\r\n.\r\n"
     expected = reference.content(stream)
     for portions in splits(stream, cuts):
-        body, framer = body_of(portions, max_size=max_size)
-        assert body.too_big is (expected.size > max_size)
-        assert body.size == expected.size
-        assert b"".join(body.chunks) == (b"" if body.too_big else expected.stuffed)
-        assert framer.take_rest() == expected.rest
+        content, framer = framed(portions, max_size=max_size)
+        assert content.too_big is (expected.size > max_size)
+        assert content.size == expected.size
+        assert b"".join(content.pieces()) == (b"" if content.too_big else expected.stuffed)
+        assert waits(framer, expected.rest)
 
 
 @given(CONTENTS, CUTS)
-def test_no_body_without_its_end_of_data(stream, cuts):
+def test_no_content_without_its_end_of_data(stream, cuts):
     if reference.content(stream) is None:
         for portions in splits(stream, cuts):
-            assert body_of(portions)[0] is None
+            assert framed(portions)[0] is None
 
 
 @given(CONTENTS, st.integers(4070, 4100), st.sampled_from([b"d" * 7, b"d\r\n", b"\r\n."]), CUTS)
-def test_body_is_that_of_the_oracle_also_far_into_a_long_one(content, distance, filler, cuts):
-    stream = (filler * distance)[:distance] + content + b"\r\n.\r\nQUIT\r\n\xff\0"
+def test_content_is_that_of_the_oracle_also_far_into_a_long_one(tail, distance, filler, cuts):
+    stream = (filler * distance)[:distance] + tail + b"\r\n.\r\nQUIT\r\n\xff\0"
     expected = reference.content(stream)
     for portions in ([stream], cuts_of(stream, [distance + cut % 20 for cut in cuts])):
-        body, framer = body_of(portions, max_line=MAX_LINE)
-        assert b"".join(body.chunks) == expected.stuffed
-        assert framer.take_rest() == expected.rest
-        assert (body.size, body.bare_cr, body.bare_lf) == (expected.size, expected.bare_cr, expected.bare_lf)
-        assert body.has_8bit is (not expected.stuffed.isascii())
-        assert body.has_nul is (b"\0" in expected.stuffed)
-        assert body.long_line is expected.has_line_longer_than(MAX_LINE)
+        content, framer = framed(portions, max_line=MAX_LINE)
+        assert b"".join(content.pieces()) == expected.stuffed
+        assert waits(framer, expected.rest)
+        assert (content.size, content.bare_cr, content.bare_lf) == (expected.size, expected.bare_cr, expected.bare_lf)
+        assert content.has_8bit is (not expected.stuffed.isascii())
+        assert content.has_nul is (b"\0" in expected.stuffed)
+        assert content.long_line is expected.has_line_longer_than(MAX_LINE)
 
 
-def test_dot_directly_after_354_is_an_empty_body():
+def test_dot_directly_after_354_is_an_empty_content():
     for portions in splits(b".\r\n", [1, 2]):
-        body, framer = body_of(portions)
-        assert (body.chunks, body.size, body.unsafe, body.stuffed) == ([], 0, False, False)
+        content, framer = framed(portions)
+        assert (content.pieces(), content.size, content.unsafe, content.stuffed) == ([], 0, False, False)
         assert framer.buffered == 0
 
 
@@ -237,72 +237,72 @@ def test_nothing_but_crlf_dot_crlf_ends_the_data(end):
     smuggled = b"MAIL FROM:<evil@example.org>\r\nDATA\r\n"
     stream = b"first" + end + smuggled + b"\r\n.\r\nQUIT\r\n"
     for portions in splits(stream, [6, 7, 8, 9]):
-        body, framer = body_of(portions)
-        assert b"".join(body.chunks) == b"first" + end + smuggled + b"\r\n"
+        content, framer = framed(portions)
+        assert b"".join(content.pieces()) == b"first" + end + smuggled + b"\r\n"
         assert framer.next_command() == (_fastpath.QUIT, b"")
-        assert body.unsafe
+        assert content.unsafe
 
 
-def test_commands_pipelined_behind_a_body_wait_for_it():
+def test_commands_pipelined_behind_a_content_wait_for_it():
     stream = b"DATA\r\nhello\r\n.\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
     for portions in splits(stream, [3, 9, 17]):
         framer = Framer(512)
         framer.feed(b"".join(portions))
         assert framer.next_command() == (DATA, b"")
-        framer.start_body(100, 998)
-        assert framer.next_body().chunks == [b"hello\r\n"]
+        framer.start_content(100, 998)
+        assert framer.next_content().pieces() == [b"hello\r\n"]
         assert framer.next_command() == (MAIL, b"FROM:<a@b>")
         assert framer.next_command() == (RCPT, b"TO:<c@d>")
 
 
-def test_commands_and_bodies_cannot_be_confused():
+def test_commands_and_contents_cannot_be_confused():
     framer = Framer(512)
-    with pytest.raises(RuntimeError, match="no body"):
-        framer.next_body()
-    framer.start_body(100, 998)
-    with pytest.raises(RuntimeError, match="a body"):
+    with pytest.raises(RuntimeError, match="no content"):
+        framer.next_content()
+    framer.start_content(100, 998)
+    with pytest.raises(RuntimeError, match="a content"):
         framer.next_command()
-    with pytest.raises(RuntimeError, match="a body"):
+    with pytest.raises(RuntimeError, match="a content"):
         framer.next_line()
 
 
 def test_big_portions_are_kept_by_reference():
     portions = [b"x" * 70 + b"\r\n" for _ in range(3)]
     portions = [portion * 1000 for portion in portions]
-    body, _ = body_of([*portions, b"end\r\n.\r\n"])
-    assert all(chunk is portion for chunk, portion in zip(body.chunks, portions, strict=False))
-    assert body.chunks[3:] == [b"end\r\n"]
+    content, _ = framed([*portions, b"end\r\n.\r\n"])
+    assert all(chunk is portion for chunk, portion in zip(content.pieces(), portions, strict=False))
+    assert content.pieces()[3:] == [b"end\r\n"]
 
 
-def test_body_sent_octet_by_octet_does_not_become_as_many_chunks():
-    body, _ = body_of(bytes([octet]) for octet in b"0123456\r\n" * 2000 + b".\r\n")
-    assert len(body.chunks) < 10
+def test_content_sent_octet_by_octet_does_not_become_as_many_chunks():
+    content, _ = framed(bytes([octet]) for octet in b"0123456\r\n" * 2000 + b".\r\n")
+    assert len(content.pieces()) < 10
 
 
-def test_oversize_body_is_swallowed_in_bounded_memory():
+def test_oversize_content_is_swallowed_in_bounded_memory():
     framer = Framer(512)
-    framer.start_body(100_000, 998)
+    framer.start_content(100_000, 998)
     tracemalloc.start()
     try:
         for number in range(100):
             framer.feed(b"%063d\r\n" % number * 1000)
-            assert framer.next_body() is None
+            assert framer.next_content() is None
         assert tracemalloc.get_traced_memory()[0] < 250_000
     finally:
         tracemalloc.stop()
     framer.feed(b".\r\n")
-    body = framer.next_body()
-    assert (body.too_big, body.size, body.chunks) == (True, 6_500_000, [])
+    content = framer.next_content()
+    assert (content.too_big, content.size, content.pieces()) == (True, 6_500_000, [])
 
 
 @pytest.mark.parametrize("length", [998, 999])
 @pytest.mark.parametrize("dots", [b"", b"."])
 @pytest.mark.parametrize("cut", [0, 1, 2, 3, 500, 1000, 1001, 1002, 1003, 1004])
-def test_only_a_line_over_the_limit_marks_the_body_wherever_it_is_split(length, dots, cut):
+def test_only_a_line_over_the_limit_marks_the_content_wherever_it_is_split(length, dots, cut):
     line = dots * 2 + b"x" * (length - len(dots)) + b"\r\n"
     stream = b"a\r\n" + line + b"b\r\n" * 700 + b".\r\n"
     for portions in (cuts_of(stream, [cut]), cuts_of(stream, [cut, 1200])):
-        assert body_of(portions)[0].long_line is (length > 998)
+        assert framed(portions)[0].long_line is (length > 998)
 
 
 # --- dots and line endings ----------------------------------------------------------------------------------
@@ -348,9 +348,9 @@ def test_known_smuggling_sequences_come_out_as_one_message(end, fix):
 
 @given(CONTENTS, st.booleans())
 def test_repaired_content_reads_as_one_message_everywhere(start, fix):
-    body, _ = body_of([start + b"\r\n.\r\n"])
-    repaired = _fastpath.repair_line_endings(b"".join(body.chunks), fix)
-    assert repaired == reference.repair_line_endings(b"".join(body.chunks), fix)
+    content, _ = framed([start + b"\r\n.\r\n"])
+    repaired = _fastpath.repair_line_endings(b"".join(content.pieces()), fix)
+    assert repaired == reference.repair_line_endings(b"".join(content.pieces()), fix)
     assert reads_as_one_message(repaired)
     if fix:
         assert repaired.count(b"\r") == repaired.count(b"\n") == repaired.count(b"\r\n")
@@ -358,17 +358,17 @@ def test_repaired_content_reads_as_one_message_everywhere(start, fix):
 
 @given(CONTENTS)
 def test_content_that_is_not_marked_unsafe_reads_as_one_message_as_it_is(start):
-    body, _ = body_of([start + b"\r\n.\r\n"])
-    content = b"".join(body.chunks)
-    if not body.unsafe:
-        assert reads_as_one_message(content)
-        assert _fastpath.repair_line_endings(content, False) == content
+    content, _ = framed([start + b"\r\n.\r\n"])
+    if not content.unsafe:
+        octets = content.joined()
+        assert reads_as_one_message(octets)
+        assert _fastpath.repair_line_endings(octets, False) == octets
 
 
 @given(CONTENTS)
 def test_repair_changes_what_a_strict_server_reads_only_behind_lone_line_endings_and_nuls(start):
-    body, _ = body_of([start + b"\r\n.\r\n"])
-    if not body.has_nul and not (body.bare_cr or body.bare_lf):
-        content = b"".join(body.chunks)
+    content, _ = framed([start + b"\r\n.\r\n"])
+    if not content.has_nul and not (content.bare_cr or content.bare_lf):
+        octets = content.joined()
         for fix in (False, True):
-            assert reference.unstuff(_fastpath.repair_line_endings(content, fix)) == reference.unstuff(content)
+            assert reference.unstuff(_fastpath.repair_line_endings(octets, fix)) == reference.unstuff(octets)

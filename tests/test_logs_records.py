@@ -51,7 +51,7 @@ def a_message(*recipients: str) -> Message:
         "6f0c0000000011f1881a010b26353bd1",
         parse_address("a@send.example"),
         [parse_address(recipient) for recipient in recipients or ("u@example.com",)],
-        content=b"Subject: x\r\n\r\n" + b"x" * 1296 + b"\r\n",
+        data=b"Subject: x\r\n\r\n" + b"x" * 1296 + b"\r\n",
         meta={"tenant": "t"},
         received_at=1785847290.120011,
     )
@@ -354,7 +354,7 @@ def test_a_form_with_its_gaps_filled_is_what_encoding_the_whole_gives(data):
     draw = data.draw
     recipients = draw(st.lists(SENDERS, min_size=1, max_size=3))
     message = Message(
-        draw(TEXT), draw(SENDERS), recipients, content=draw(st.binary()), received_at=draw(st.integers(1, 2**33)) + 0.5
+        draw(TEXT), draw(SENDERS), recipients, data=draw(st.binary()), received_at=draw(st.integers(1, 2**33)) + 0.5
     )
     origin = records.Origin(draw(TEXT), draw(TEXT), draw(TEXT), **draw(TLS))
     queue = draw(TEXT)

@@ -116,7 +116,7 @@ A_MESSAGE = Message(
     "6f0c0000000011f1881a010b26353bd1",
     NULL_SENDER,
     [parse_address("u@d")],
-    content=b"Subject: one\r\nX-Job: 7\r\nx-job: 8\r\nTo: u@d\r\n\r\nbody\r\n",
+    data=b"Subject: one\r\nX-Job: 7\r\nx-job: 8\r\nTo: u@d\r\n\r\nbody\r\n",
 )
 
 

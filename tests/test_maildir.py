@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway import metrics
-from gateway._fastpath import CounterPage
+from gateway._fastpath import CounterPage, content_of
 from gateway.config import Destination, EgressPath, Maildir, QueueConfig
 from gateway.couriers import maildir as maildir_module
 from gateway.couriers.couriers import Couriers
@@ -19,7 +19,7 @@ from gateway.net.streams import Poller
 from gateway.smtp.address import parse_address
 from gateway.smtp.replies import Reason
 
-STUFFED = [b"Subject: x\r\n\r\n..", b"dot\r\n...\r\n"]
+STUFFED = b"Subject: x\r\n\r\n..dot\r\n...\r\n"
 CONTENT = b"Subject: x\r\n\r\n.dot\r\n..\r\n"
 
 
@@ -29,7 +29,7 @@ def deliver(maildir: Maildir, times: int = 1, recipients: int = 1) -> list[HandO
         couriers = Couriers(Poller(loop), CounterPage(bytearray(metrics.page_size())), "gw.example")
         results: list[asyncio.Future[HandOver]] = [loop.create_future() for _ in range(times)]
         addresses = [parse_address(f"r{n}@y.example") for n in range(recipients)]
-        batch = Batch("id1", parse_address("a@x.example"), addresses, STUFFED, len(CONTENT))
+        batch = Batch("id1", parse_address("a@x.example"), addresses, content_of(STUFFED))
         destination = Destination(QueueConfig(protocol=maildir), EgressPath())
         for result in results:
             later = couriers.submit(batch, destination, loop.time() + 20)

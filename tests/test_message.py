@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway._fastpath import Body, Framer, stuff, unstuff
+from gateway._fastpath import Content, Framer, stuff, unstuff
 from gateway.delivery import headers
 from gateway.delivery.message import Message, parse_queue_name
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, parse_address
@@ -16,22 +16,22 @@ from gateway.smtp.address import NULL_SENDER, POSTMASTER, parse_address
 ID = "0" * 32
 
 
-def body_of(content: bytes) -> Body:
+def received_content(data: bytes) -> Content:
     """What the session makes of a content on the wire (already stuffed, ending in CRLF)."""
     framer = Framer(1000)
-    framer.start_body(10_000_000, 998)
-    framer.feed(content + b".\r\n")
-    body = framer.next_body()
-    assert body is not None
-    return body
+    framer.start_content(10_000_000, 998)
+    framer.feed(data + b".\r\n")
+    content = framer.next_content()
+    assert content is not None
+    return content
 
 
 def received(content: bytes, **options: Any) -> Message:
-    return Message(ID, NULL_SENDER, [], body_of(stuff(content)), **options)
+    return Message(ID, NULL_SENDER, [], received_content(stuff(content)), **options)
 
 
 def on_the_wire(message: Message) -> bytes:
-    return b"".join(message.wire_chunks())
+    return b"".join(message.wire().pieces())
 
 
 LINES = st.lists(st.sampled_from([b"", b".", b"..", b".x", b"text", b"a: b", b" folded", "ü".encode(), b"To: x@y"]))
@@ -47,42 +47,42 @@ def test_content_size_and_wire_agree_whatever_is_prepended(content: bytes, prepe
     for header in prepended:
         message.prepend(header)
     expected = b"".join(reversed(prepended)) + content
-    assert message.content() == expected
+    assert message.data() == expected
     assert message.size == len(expected)
     assert unstuff(on_the_wire(message)) == expected
-    assert message.eight_bit == (not expected.isascii())
+    assert message.wire().has_8bit == (not expected.isascii())
 
 
 @given(st.binary(max_size=60) | st.text(alphabet="\r\n.a \0", max_size=20).map(str.encode))
 def test_an_edited_content_cannot_end_the_data_early(data: bytes) -> None:
     message = received(b"x\r\n")
-    message.set_content(data)
+    message.set_data(data)
     wire = on_the_wire(message)
     assert wire.count(b"\r") == wire.count(b"\n") == wire.count(b"\r\n")
     assert not wire.startswith(b".\r\n") and b"\r\n.\r\n" not in wire
-    assert message.content() == unstuff(wire)
-    assert message.size == len(message.content())
+    assert message.data() == unstuff(wire)
+    assert message.size == len(message.data())
 
 
 @given(CONTENT)
 def test_an_edited_content_is_the_content(data: bytes) -> None:
     message = received(b"old\r\n")
     message.prepend(b"X: old\r\n")
-    message.set_content(data)
-    assert message.content() == data
+    message.set_data(data)
+    assert message.data() == data
 
 
 def test_an_untouched_body_is_not_copied() -> None:
-    body = body_of(b"Subject: x\r\n\r\n" + b"text\r\n" * 1000)
-    message = Message(ID, NULL_SENDER, [], body)
+    content = received_content(b"Subject: x\r\n\r\n" + b"text\r\n" * 1000)
+    message = Message(ID, NULL_SENDER, [], content)
     message.prepend(b"Received: x\r\n")
     assert message.first_header("subject") == "x"
-    assert all(one is other for one, other in zip(message.wire_chunks()[1:], body.chunks, strict=True))
+    assert all(one is other for one, other in zip(message.wire().pieces()[1:], content.pieces(), strict=True))
 
 
 @pytest.mark.parametrize("fix", [True, False])
 def test_an_unsafe_body_is_repaired(fix: bool) -> None:
-    message = Message(ID, NULL_SENDER, [], body_of(b"a\n.\r\nb\rc\r\n"), fix_line_endings=fix)
+    message = Message(ID, NULL_SENDER, [], received_content(b"a\n.\r\nb\rc\r\n"), fix_line_endings=fix)
     wire = on_the_wire(message)
     assert b"\n.\r\n" not in wire
     assert (b"b\rc" in wire) == (not fix)
@@ -135,14 +135,14 @@ def test_the_header_block_of_a_message_without_body_is_all_of_it() -> None:
 
 def test_the_header_block_is_found_across_chunks() -> None:
     field = b"A: " + b"b" * 900 + b"\r\n"
-    content = field * 12 + b"\r\nC: d\r\n.\r\n"
+    stream = field * 12 + b"\r\nC: d\r\n.\r\n"
     framer = Framer(1000)
-    framer.start_body(10_000_000, 998)
-    for start in range(0, len(content), 5000):
-        framer.feed(content[start : start + 5000])
-        body = framer.next_body()
-    assert body is not None and len(body.chunks) > 2
-    assert Message(ID, NULL_SENDER, [], body).header_block() == field * 12
+    framer.start_content(10_000_000, 998)
+    for start in range(0, len(stream), 5000):
+        framer.feed(stream[start : start + 5000])
+        content = framer.next_content()
+    assert content is not None and len(content.pieces()) > 2
+    assert Message(ID, NULL_SENDER, [], content).header_block() == field * 12
 
 
 def test_dots_in_the_header_are_unstuffed() -> None:
@@ -203,23 +203,23 @@ def test_nothing_breaks_out_of_a_field(name: str, value: str) -> None:
 )
 def test_queue_names(meta: dict[str, Any], name: str) -> None:
     recipients = [parse_address("a@example.com"), parse_address("b@other.example")]
-    assert Message(ID, NULL_SENDER, recipients, content=b"", meta=meta).queue_name() == name
+    assert Message(ID, NULL_SENDER, recipients, data=b"", meta=meta).queue_name() == name
 
 
 def test_another_recipient_has_a_queue_of_its_own() -> None:
     recipients = [parse_address("a@example.com"), parse_address("b@other.example")]
-    message = Message(ID, NULL_SENDER, recipients, content=b"")
+    message = Message(ID, NULL_SENDER, recipients, data=b"")
     assert message.queue_name(recipients[1]) == "other.example"
 
 
 def test_postmaster_has_an_empty_domain() -> None:
-    assert Message(ID, NULL_SENDER, [POSTMASTER], content=b"").queue_name() == ""
+    assert Message(ID, NULL_SENDER, [POSTMASTER], data=b"").queue_name() == ""
 
 
 @pytest.mark.parametrize("key", ["queue", "tenant", "campaign", "routing_domain"])
 def test_queue_metadata_must_be_strings(key: str) -> None:
     with pytest.raises(ValueError, match=key):
-        Message(ID, NULL_SENDER, [], content=b"", meta={key: 1}).queue_name()
+        Message(ID, NULL_SENDER, [], data=b"", meta={key: 1}).queue_name()
 
 
 @pytest.mark.parametrize(

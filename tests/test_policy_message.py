@@ -43,7 +43,7 @@ def run(body: str, content: bytes = MAIL, recipients: int = 2, **meta: Any) -> M
     """The message after smtp_server_message_received(msg, conn_meta) with this body."""
     policy = load(f"kumo.on('smtp_server_message_received', function(msg, conn_meta)\n{body}\nend)")
     addresses = [parse_address(f"r{number}@example.com") for number in range(recipients)]
-    message = Message("0" * 32, parse_address("s@send.example"), addresses, content=content, meta=meta)
+    message = Message("0" * 32, parse_address("s@send.example"), addresses, data=content, meta=meta)
     policy.message_received(message, ConnMeta())
     return message
 
@@ -100,7 +100,7 @@ def test_attempts_count() -> None:
 
 def test_data_is_bytes() -> None:
     assert result("#msg:get_data()") == len(MAIL)
-    assert run("msg:set_data(msg:get_data():gsub('Hello', '\\xff'), nil)").content() == MAIL.replace(b"Hello", b"\xff")
+    assert run("msg:set_data(msg:get_data():gsub('Hello', '\\xff'), nil)").data() == MAIL.replace(b"Hello", b"\xff")
 
 
 def test_header_values() -> None:
@@ -125,10 +125,10 @@ def test_a_malformed_address_header_is_an_error() -> None:
 
 
 def test_fields_can_be_added_and_removed() -> None:
-    assert run("msg:prepend_header('X-New', 'Grüße', true)").content() == b"X-New: =?utf-8?b?R3LDvMOfZQ==?=\r\n" + MAIL
-    assert run("msg:append_header('X-New', 'v')").content() == MAIL.replace(b"\r\n\r\n", b"\r\nX-New: v\r\n\r\n")
-    assert run("msg:remove_all_named_headers 'x-tenant'").content() == MAIL.replace(b"X-Tenant: t\r\n", b"")
-    assert b"X-" not in run("msg:remove_x_headers()").content()
+    assert run("msg:prepend_header('X-New', 'Grüße', true)").data() == b"X-New: =?utf-8?b?R3LDvMOfZQ==?=\r\n" + MAIL
+    assert run("msg:append_header('X-New', 'v')").data() == MAIL.replace(b"\r\n\r\n", b"\r\nX-New: v\r\n\r\n")
+    assert run("msg:remove_all_named_headers 'x-tenant'").data() == MAIL.replace(b"X-Tenant: t\r\n", b"")
+    assert b"X-" not in run("msg:remove_x_headers()").data()
     assert run("msg:remove_x_headers { 'subject' }").first_header("subject") is None
 
 
@@ -179,7 +179,7 @@ def test_reports_are_parsed() -> None:
 
 @pytest.mark.parametrize("method", WITHOUT_EFFECT)
 def test_methods_without_effect_are_accepted(method: str) -> None:
-    assert run(f"msg:{method}()").content() == MAIL
+    assert run(f"msg:{method}()").data() == MAIL
 
 
 @pytest.mark.parametrize("method", NOT_SUPPORTED)
@@ -201,7 +201,7 @@ def test_a_message_is_out_of_reach_after_its_event() -> None:
           kept = msg
         end)
     """)
-    message = Message("0" * 32, parse_address("s@send.example"), [], content=MAIL)
+    message = Message("0" * 32, parse_address("s@send.example"), [], data=MAIL)
     policy.message_received(message, ConnMeta())
     with pytest.raises(PolicyError, match="msg:id: the event that the message came with is over"):
         policy.message_received(message, ConnMeta())

@@ -534,7 +534,7 @@ def test_a_failing_log_filter_loses_no_record() -> None:
         kumo.on('quiet', function(msg) return msg:get_meta 'keep' end)
         kumo.on('broken', function(msg) error 'no' end)
     """)
-    message = Message("0" * 32, NULL_SENDER, [], content=b"")
+    message = Message("0" * 32, NULL_SENDER, [], data=b"")
     assert policy.log_filter("quiet", message) is False
     message.meta["keep"] = True
     assert policy.log_filter("quiet", message) is True

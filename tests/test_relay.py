@@ -14,7 +14,7 @@ import uvloop
 from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Upstream, ehlo
 
 from gateway import metrics
-from gateway._fastpath import CidrSet, CounterPage
+from gateway._fastpath import CidrSet, CounterPage, content_of
 from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet
 from gateway.couriers import couriers as couriers_module
 from gateway.couriers.couriers import Couriers
@@ -25,8 +25,7 @@ from gateway.smtp import client_values
 from gateway.smtp.address import parse_address
 from gateway.smtp.replies import Reason
 
-CONTENT = [b"Subject: x\r\n\r\n", b"hello\r\n..dot\r\n"]
-SIZE = sum(map(len, CONTENT)) - 1
+CONTENT = b"Subject: x\r\n\r\nhello\r\n..dot\r\n"
 PATH = EgressPath(enable_chunking=True)  # where it is offered
 BOTH = ("b@y.example", "c@z.example")
 
@@ -44,9 +43,9 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
     return runner
 
 
-def batch(*recipients: str, chunks: Sequence[bytes] = CONTENT, size: int = SIZE, **flags: bool) -> Batch:
+def batch(*recipients: str, content: bytes = CONTENT, **flags: bool) -> Batch:
     addresses = [parse_address(recipient) for recipient in recipients or ("b@y.example",)]
-    return Batch("id1", parse_address("a@x.example"), addresses, chunks, size, **flags)
+    return Batch("id1", parse_address("a@x.example"), addresses, content_of(content), **flags)
 
 
 class Gateway:
@@ -120,7 +119,7 @@ def test_a_message_arrives_byte_for_byte_and_the_answer_comes_back(run) -> None:
             hand_over = await gateway.hand_over(batch(*BOTH))
             (mail,) = member.mails
             assert (mail.sender, mail.recipients) == ("a@x.example", list(BOTH))
-            assert mail.content == b"".join(CONTENT)
+            assert mail.content == CONTENT
             assert statuses(hand_over) == [Status.DELIVERED] * 2
             response = hand_over.outcomes[0].response
             assert (response.code, response.enhanced, response.content) == (250, "2.0.0", "queued")
@@ -142,24 +141,24 @@ def test_envelope_travels_in_one_write_and_the_content_in_the_next(run) -> None:
             await gateway.hand_over(batch(*BOTH))
             reads = member.dialogues[0].reads
             assert [read.count(b"\r\n") for read in reads[:2]] == [1, 4]
-            assert b"".join(reads[2:]) == b"".join(CONTENT) + b".\r\n"
+            assert b"".join(reads[2:]) == CONTENT + b".\r\n"
 
     run(main())
 
 
 def test_a_large_content_arrives_whole_while_the_upstream_reads_slowly(run) -> None:
     async def main() -> None:
-        chunks = [b"x" * 998 + b"\r\n"] * 8000
+        content = (b"x" * 998 + b"\r\n") * 8000
         async with Upstream() as member, Gateway(member) as gateway:
             await gateway.hand_over(batch())
             member.pause()
-            result = gateway.start(batch(chunks=chunks, size=8_000_000))
+            result = gateway.start(batch(content=content))
             for _ in range(20):
                 await asyncio.sleep(0)
             for connection in member.open:
                 connection.transport.resume_reading()
             assert only(await result) == DELIVERED
-            assert member.mails[1].content == b"".join(chunks)
+            assert member.mails[1].content == content
 
     run(main())
 
@@ -390,9 +389,9 @@ def test_one_deferred_recipient_closes_the_connection_before_the_dot(run) -> Non
 def test_an_eight_bit_body_goes_as_it_is_to_a_member_without_8bitmime(run) -> None:
     async def main() -> None:
         async with Upstream({"EHLO": ehlo("PIPELINING")}) as member, Gateway(member) as gateway:
-            chunks = ["Subject: ü\r\n\r\n".encode()]
-            assert only(await gateway.hand_over(batch(chunks=chunks, eight_bit=True))) == DELIVERED
-            assert member.mails[0].content == chunks[0]
+            content = "Subject: ü\r\n\r\n".encode()
+            assert only(await gateway.hand_over(batch(content=content))) == DELIVERED
+            assert member.mails[0].content == content
             assert "BODY" not in member.commands[1]
 
     run(main())
@@ -418,7 +417,7 @@ def test_a_message_larger_than_the_announced_size_is_permanent(run) -> None:
             results = [gateway.start(batch(), path) for _ in range(3)]
             for result in results:
                 assert only(await result) == (Status.PERMANENT, 552, Reason.UPSTREAM_REFUSED)
-            assert only(await gateway.hand_over(batch(size=24), path)) == DELIVERED
+            assert only(await gateway.hand_over(batch(content=UNDOTTED), path)) == DELIVERED
             assert len(member.dialogues) == 1
 
     run(main())
@@ -721,13 +720,13 @@ def test_the_deadline_ends_a_hand_over_at_any_stage(run, stage: str, status: Sta
     run(main())
 
 
-LARGE = [b"x" * 998 + b"\r\n"] * 20_000
+LARGE = (b"x" * 998 + b"\r\n") * 20_000
 
 
 @pytest.mark.parametrize("how", [Do.RESET, b"250 2.0.0 lovely\r\n"], ids=str)
 def test_an_upstream_that_cannot_have_read_the_dot_is_replaced(run, how: Do | bytes) -> None:
     async def main() -> None:
-        large = batch(chunks=LARGE, size=20_000_000)
+        large = batch(content=LARGE)
         async with Upstream() as broken, Upstream() as sound, Gateway(sound, broken) as gateway:
             broken.decide = lambda dialogue, command: go_ahead_and_pause(broken, command)
             result = gateway.start(large)
@@ -739,7 +738,7 @@ def test_an_upstream_that_cannot_have_read_the_dot_is_replaced(run, how: Do | by
             else:
                 broken.say_unasked(how)
             assert only(await result) == DELIVERED
-            assert [mail.content for mail in sound.mails] == [b"".join(LARGE)]
+            assert [mail.content for mail in sound.mails] == [LARGE]
             assert not broken.mails
 
     run(main())
@@ -749,7 +748,7 @@ def test_a_refusal_in_the_middle_of_the_content_counts(run) -> None:
     async def main() -> None:
         async with Upstream() as member, Gateway(member) as gateway:
             member.decide = lambda dialogue, command: go_ahead_and_pause(member, command)
-            result = gateway.start(batch(chunks=LARGE, size=20_000_000))
+            result = gateway.start(batch(content=LARGE))
             await member.until(lambda member: "DATA" in member.commands)
             for _ in range(50):
                 await asyncio.sleep(0)
@@ -763,7 +762,7 @@ def test_a_deadline_in_the_middle_of_the_content_is_transient_because_the_dot_ne
     async def main() -> None:
         async with Upstream() as member, Gateway(member) as gateway:
             member.decide = lambda dialogue, command: go_ahead_and_pause(member, command)
-            hand_over = await gateway.hand_over(batch(chunks=LARGE, size=20_000_000), seconds=0.3)
+            hand_over = await gateway.hand_over(batch(content=LARGE), seconds=0.3)
             assert only(hand_over) == (Status.TRANSIENT, 451, Reason.UPSTREAM_TIMEOUT)
 
     run(main())
@@ -776,11 +775,11 @@ def go_ahead_and_pause(member: Upstream, command: str) -> None:
 
 # --- content in one chunk with the envelope ---------------------------------------------------------------------------
 
-UNDOTTED = [b"Subject: x\r\n\r\n", b"hello\r\n"]
+UNDOTTED = b"Subject: x\r\n\r\nhello\r\n"
 
 
 def in_one_chunk(*recipients: str) -> Batch:
-    return batch(*recipients, chunks=UNDOTTED, size=sum(map(len, UNDOTTED)))
+    return batch(*recipients, content=UNDOTTED)
 
 
 def chunking(answers: dict[str, Answer | list[Answer]] | None = None, **options: bool) -> Upstream:
@@ -797,7 +796,7 @@ def test_a_message_for_one_recipient_travels_in_one_write_where_chunking_is_offe
             (dialogue,) = member.dialogues
             verbs = [command.partition(" ")[0] for command in dialogue.commands]
             assert verbs == ["EHLO", *(3 * ["MAIL", "RCPT", "BDAT"])]
-            assert [mail.content for mail in member.mails] == [b"".join(UNDOTTED)] * 3
+            assert [mail.content for mail in member.mails] == [UNDOTTED] * 3
             assert len(dialogue.reads) == 4
             assert gateway.value(metrics.UPSTREAM_REPLIES.slot("end_of_data", "2xx")) == 3
             assert gateway.value(metrics.UPSTREAM_REPLIES.slot("data", "2xx")) == 0
@@ -886,7 +885,7 @@ def test_a_member_that_offers_chunking_but_does_not_know_it_gets_data_instead(ru
             for _ in range(3):
                 assert only(await gateway.hand_over(in_one_chunk())) == DELIVERED
             assert len(member.dialogues) == 2
-            assert [mail.content for mail in member.mails] == [b"".join(UNDOTTED)] * 3
+            assert [mail.content for mail in member.mails] == [UNDOTTED] * 3
             assert gateway.value(metrics.UPSTREAM_FAILURES.slot("protocol")) == 1
 
     run(main())
@@ -896,7 +895,7 @@ def test_what_is_said_to_a_content_that_was_read_as_commands_is_no_answer_to_the
     async def main() -> None:
         answers = {"RCPT": [b"550 5.1.1 no\r\n"], "BDAT": b"503 5.5.1 no\r\n", "NOOP": b"250 2.0.0 ok\r\n"}
         async with chunking(answers, discards=False) as member, Gateway(member) as gateway:
-            noops = batch(chunks=[b"NOOP\r\n" * 30], size=180)
+            noops = batch(content=b"NOOP\r\n" * 30)
             for _ in range(3):
                 assert only(await gateway.hand_over(noops)) == (Status.PERMANENT, 550, Reason.UPSTREAM_REFUSED)
             assert not member.mails
@@ -915,7 +914,7 @@ def test_a_member_that_cannot_have_read_the_whole_chunk_is_replaced(run, how, mo
             else:
                 broken.say_unasked(how)
             assert only(await result) == DELIVERED
-            assert [mail.content for mail in sound.mails] == [b"".join(LARGE)]
+            assert [mail.content for mail in sound.mails] == [LARGE]
             assert not broken.mails
 
     run(main())
@@ -940,7 +939,7 @@ async def send_half_a_chunk(member: Upstream, gateway: Gateway) -> asyncio.Futur
             asyncio.get_running_loop().call_soon(member.pause)
 
     member.decide = pause_after_bdat
-    result = gateway.start(batch(chunks=LARGE, size=20_000_000))
+    result = gateway.start(batch(content=LARGE))
     await member.until(lambda member: any(command.startswith("BDAT") for command in member.commands))
     for _ in range(50):
         await asyncio.sleep(0)

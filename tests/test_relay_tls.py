@@ -176,11 +176,11 @@ def test_without_an_offer_clear_text_will_do_unless_tls_is_required(run, mode: U
 
 def test_a_large_content_under_tls_arrives_whole(run, server_context) -> None:
     async def main() -> None:
-        chunks = [b"x" * 998 + b"\r\n"] * 3000
+        content = (b"x" * 998 + b"\r\n") * 3000
         path = EgressPath(enable_tls=UpstreamTls.REQUIRED_INSECURE)
         async with Upstream(OFFERED, tls=server_context) as member, Gateway(member) as gateway:
             for _ in range(2):
-                assert only(await gateway.hand_over(batch(chunks=chunks, size=3_000_000), path)) == DELIVERED
-            assert [mail.content == b"".join(chunks) for mail in member.mails] == [True, True]
+                assert only(await gateway.hand_over(batch(content=content), path)) == DELIVERED
+            assert [mail.content == content for mail in member.mails] == [True, True]
 
     run(main())

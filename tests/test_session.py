@@ -130,7 +130,7 @@ def trace(portions: Iterable[bytes]) -> tuple[bytes, list[tuple[int, str]], list
     conversation = Conversation()
     conversation.send(EHLO)
     conversation.send(*portions)
-    bodies = [b"".join(message.body.chunks) for message in conversation.messages]
+    bodies = [b"".join(message.content.pieces()) for message in conversation.messages]
     return conversation.sent, [(verb, reply.text) for verb, reply, _ in conversation.observed], bodies
 
 
@@ -354,7 +354,7 @@ def test_a_content_ends_at_crlf_dot_crlf_and_is_kept_as_it_came(content):
     answer, conversation = deliver(content)
     assert answer == "250 2.0.0"
     (message,) = conversation.messages
-    assert b"".join(message.body.chunks) == (content + b"\r\n" if content else b"")
+    assert b"".join(message.content.pieces()) == (content + b"\r\n" if content else b"")
     assert message.mail.sender.email == "a@client.example"
     assert [recipient.email for recipient in message.recipients] == ["b@server.example"]
 
@@ -380,7 +380,7 @@ def test_nothing_else_ends_the_data(marker, line_endings):
     _, conversation = deliver(content, invalid_line_endings=line_endings)
     mails = [event.sender.email for event in conversation.events if isinstance(event, MailCommand)]
     assert mails == ["a@client.example", "a@client.example"]
-    assert [b"".join(message.body.chunks) for message in conversation.messages] in ([], [content + b"\r\n"])
+    assert [b"".join(message.content.pieces()) for message in conversation.messages] in ([], [content + b"\r\n"])
 
 
 @pytest.mark.parametrize("content", [b"a\rb", b"a\nb", b"\n", b"a\r", b"a\r\r\nb"])

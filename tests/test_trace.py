@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway._fastpath import content_of
 from gateway.smtp import trace
 
 
@@ -78,5 +79,10 @@ def test_the_supplemental_header_is_the_same_however_its_tables_were_filled():
     ],
 )
 def test_hops_are_counted_in_the_header_only(message, hops):
-    assert trace.hops([message] if message else []) == hops
-    assert trace.hops([message[:13], message[13:]]) == hops
+    assert trace.hops(content_of(message)) == hops
+    assert trace.hops(content_of(message[13:]).behind([message[:13]])) == hops
+
+
+def test_a_header_section_is_looked_through_to_its_end():
+    fields = [b"Received: " + b"x" * 5000 + b"\r\n" for _ in range(30)]
+    assert trace.hops(content_of(b"\r\nReceived: body\r\n").behind(fields)) == 30

@@ -116,7 +116,7 @@ def _write(path: str, mode: int, batch: Batch) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     with open(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)
-        file.write(unstuff(b"".join(batch.chunks)))
+        file.write(unstuff(batch.content.joined()))
         file.flush()
         os.fsync(descriptor)
 

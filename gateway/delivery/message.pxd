@@ -1,5 +1,6 @@
 # The C types of message.py, which is compiled with them.
 
+from gateway._fastpath cimport Content
 from gateway.smtp.address cimport EnvelopeAddress
 
 cdef class Message:
@@ -10,12 +11,11 @@ cdef class Message:
     cdef public double received_at
     cdef public list recipients
     cdef public Py_ssize_t size
-    cdef public bint eight_bit
-    cdef object _content, _fields
-    cdef list _chunks, _prepended
-    cdef bint _stuffed
+    cdef readonly Content content
+    cdef object _data, _fields
+    cdef list _prepended
 
     cpdef prepend(self, bytes header)
-    cpdef list wire_chunks(self)
+    cpdef Content wire(self)
     cpdef str queue_name(self, EnvelopeAddress recipient=*)
     cdef str _name(self, str key)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway._fastpath import Body, repair_line_endings, stuff, unstuff
+from gateway._fastpath import Content, content_of, repair_line_endings, stuff, unstuff
 from gateway.delivery import headers
 from gateway.delivery.headers import HeaderField
 from gateway.smtp.address import EnvelopeAddress
+
+_HEAD = 16_384  # octets in which most header blocks have their end
 
 
 class Message:
     """One message.
 
     id: 32 hex digits. sender, recipients: the envelope. meta: JSON values by name. received_at: unix time.
-    size: octets of the content, prepended fields included. eight_bit: it has octets above 127 (RFC 6152).
-    attempts: deliveries tried so far, for policies that count them.
+    content: without the prepended fields. size: octets of the whole, prepended fields included. attempts: deliveries
+    tried so far, for policies that count them.
     """
 
     def __init__(
@@ -27,16 +29,16 @@ class Message:
         id: str,
         sender: EnvelopeAddress,
         recipients: list[EnvelopeAddress],
-        body: Body | None = None,
+        content: Content | None = None,
         *,
         meta: dict[str, Any] | None = None,
-        content: bytes | None = None,
+        data: bytes = b"",
         received_at: float = 0.0,
         fix_line_endings: bool = False,
     ) -> None:
-        """The content comes from the session (`body`) or from elsewhere (`content`, not stuffed).
+        """The content comes from the session (`content`) or from elsewhere (`data`, not stuffed).
 
-        fix_line_endings: turn lone CRs and LFs of the body into CRLF; without it they stay, but cannot end the data.
+        fix_line_endings: turn lone CRs and LFs of it into CRLF; without it they stay, but cannot end the data.
         """
         self.id = id
         self.sender = sender
@@ -44,50 +46,43 @@ class Message:
         self.meta = {} if meta is None else meta
         self.received_at = received_at
         self.attempts = 0
-        if body is None:
-            self.set_content(content or b"")
+        if content is None:
+            self.set_data(data)
             return
+        if content.unsafe:  # no server behind us may see an end of data in it, whatever it takes for one
+            content = content.repaired(fix_line_endings)
+        self.content = content
+        self.size = content.size
         self._prepended: list[bytes] = []
-        self._content: bytes | None = None
+        self._data: bytes | None = None
         self._fields: list[HeaderField] | None = None
-        self._chunks = body.chunks
-        self._stuffed = body.stuffed
-        self.size = body.size
-        self.eight_bit = body.has_8bit
-        if body.unsafe:  # no server behind us may see an end of data in it, whatever it takes for one
-            self._chunks = [repair_line_endings(b"".join(body.chunks), fix_line_endings)]
-            self._stuffed = True
-            self.size = len(unstuff(self._chunks[0]))
 
-    def content(self) -> bytes:
+    def data(self) -> bytes:
         """The whole message, unstuffed, prepended fields included."""
-        if self._content is None:
-            body = b"".join(self._chunks)
-            self._content = b"".join([*self._prepended, unstuff(body) if self._stuffed else body])
-        return self._content
+        if self._data is None:
+            content = self.content.joined()
+            self._data = b"".join([*self._prepended, unstuff(content) if self.content.stuffed else content])
+        return self._data
 
-    def set_content(self, data: bytes) -> None:
+    def set_data(self, data: bytes) -> None:
         """Replaces the whole message. Lone CRs and LFs become CRLF, and it ends in CRLF."""
-        self._chunks = [repair_line_endings(stuff(data), fix=True)] if data else []
-        self._stuffed = True
+        self.content = content_of(repair_line_endings(stuff(data), fix=True) if data else b"")
+        self.size = self.content.size
         self._prepended = []
+        self._data = None
         self._fields = None
-        self._content = unstuff(self._chunks[0]) if data else b""
-        self.size = len(self._content)
-        self.eight_bit = not data.isascii()
 
     def prepend(self, header: bytes) -> None:
         """Puts header fields, complete with CRLF, in front. Costs nothing per octet of the content."""
         if header.startswith(b".") or not header.endswith(b"\r\n"):
             raise ValueError("not a header field")
-        self._prepended.insert(0, header)
-        self._content = self._fields = None
+        self._prepended = [header, *self._prepended]
+        self._data = self._fields = None
         self.size += len(header)
-        self.eight_bit = self.eight_bit or not header.isascii()
 
-    def wire_chunks(self) -> list[bytes]:
-        """What goes between DATA and the final dot: stuffed, ending in CRLF."""
-        return [*self._prepended, *self._chunks]
+    def wire(self) -> Content:
+        """What goes between DATA and the final dot."""
+        return self.content.behind(self._prepended) if self._prepended else self.content
 
     def fields(self) -> list[HeaderField]:
         """The header fields, in order."""
@@ -111,9 +106,9 @@ class Message:
 
     def replace_fields(self, fields: list[HeaderField]) -> None:
         """Gives the message another header, its body unchanged."""
-        content = self.content()
-        end = headers.block_end(content)
-        self.set_content(b"".join(field.raw for field in fields) + (content[end:] if end is not None else b""))
+        data = self.data()
+        end = headers.block_end(data)
+        self.set_data(b"".join(field.raw for field in fields) + (data[end:] if end is not None else b""))
 
     def queue_name(self, recipient: EnvelopeAddress | None = None) -> str:
         """KumoMTA's queue name: meta `queue`, or `[campaign:][tenant]@domain[!routing_domain]`.
@@ -141,15 +136,15 @@ class Message:
         raise ValueError(f"meta '{key}' must be a string, not {value!r}")
 
     def header_block(self) -> bytes:
-        """The header fields as they stand, unstuffed, without the blank line. The body is not joined for it."""
-        start = b""
-        for chunk in self.wire_chunks():
-            start += chunk
-            end = headers.block_end(start)
-            if end is not None:
-                start = start[:end]
-                break
-        return unstuff(start) if self._stuffed else start
+        """The header fields as they stand, unstuffed, without the blank line. The content is not joined for it."""
+        whole = self.wire()
+        wanted = _HEAD
+        block = whole.head(wanted)
+        while (end := headers.block_end(block)) is None and len(block) < whole.octets:
+            wanted *= 2
+            block = whole.head(wanted)
+        block = block if end is None else block[:end]
+        return unstuff(block) if whole.stuffed else block
 
 
 def parse_queue_name(name: str) -> tuple[str | None, str | None, str, str | None]:

@@ -2,7 +2,7 @@
 
 import cython
 
-from gateway._fastpath cimport Body, CounterPage
+from gateway._fastpath cimport Content, CounterPage
 from gateway.logs cimport identity, records
 from gateway.delivery.message cimport Message
 from gateway.policy.conn_meta cimport ConnMeta
@@ -44,7 +44,7 @@ cdef class Transaction:
     cdef bint _discarded, _dropped_report, _report_is_logged
     cdef readonly object unreadable
 
-    @cython.locals(body=Body, message=Message)
+    @cython.locals(content=Content, message=Message)
     cpdef start(self)
     cpdef double seconds(self)
     cdef list _split(self)

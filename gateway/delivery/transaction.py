@@ -115,9 +115,9 @@ class Transaction:
 
     def start(self) -> None:
         """Does everything up to the first hand-over. Raises TransactionRefused, or what the policy raises."""
-        body = self._event.body
-        self._page.add(_RECEIVED_BYTES, body.size)
-        if trace.hops(body.chunks) >= _MAX_HOPS:
+        content = self._event.content
+        self._page.add(_RECEIVED_BYTES, content.size)
+        if trace.hops(content) >= _MAX_HOPS:
             raise TransactionRefused(replies.MAIL_LOOP)
         wanted = "smtp_server_message_received" in self._policy.handles
         for recipients in self._split():
@@ -154,7 +154,7 @@ class Transaction:
             message_id,
             event.mail.sender,
             recipients.copy(),
-            event.body,
+            event.content,
             meta=facts.conn.values.copy(),
             received_at=self._now_ns / 1e9,
             fix_line_endings=facts.fix_line_endings,
@@ -249,9 +249,7 @@ class Transaction:
             message.id,
             message.sender,
             delivery.recipients,
-            message.wire_chunks(),
-            message.size,
-            message.eight_bit,
+            message.wire(),
             self._event.mail.smtputf8,
         )
         deadline = self._began + self._facts.timeout

@@ -65,7 +65,7 @@ cdef inline Py_ssize_t find_crlf(const uint8_t *p, Py_ssize_t at, Py_ssize_t end
     return lf - 1 if lf >= 0 else -1
 
 
-# --- bodies -----------------------------------------------------------------------------------------------
+# --- contents ---------------------------------------------------------------------------------------------
 
 cdef enum Marks:  # what was seen in a content
     EIGHT_BIT = 0x80
@@ -79,7 +79,6 @@ cdef enum Marks:  # what was seen in a content
 cdef enum:
     CRLF_DOT = 0x0D0A2E
     BLOCK = 4096           # surveyed at a time: large against the cost of a call, small against the L1 cache
-    SMALL_CHUNKS = 4096    # neighbours that together are no longer than this are joined
 
 cdef uint64_t END_OF_DATA = 0x0D0A2E0D0AULL
 cdef uint64_t FIVE_OCTETS = 0xFFFFFFFFFFULL
@@ -110,7 +109,7 @@ cdef uint8_t survey(const uint8_t *p, Py_ssize_t n, uint8_t previous) noexcept n
     )
 
 
-cdef Py_ssize_t scan_seam(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexcept nogil:
+cdef Py_ssize_t scan_seam(ContentScan *scan, const uint8_t *p, Py_ssize_t n) noexcept nogil:
     """Looks for what began before p[0] and ends in it; the length of p[:n] up to such an end of data, or 0."""
     cdef uint64_t tail = scan.tail
     cdef Py_ssize_t i
@@ -129,7 +128,7 @@ cdef Py_ssize_t scan_seam(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexce
 
 
 cdef Py_ssize_t scan_dots(
-    BodyScan *scan, const uint8_t *p, Py_ssize_t at, Py_ssize_t end, Py_ssize_t n
+    ContentScan *scan, const uint8_t *p, Py_ssize_t at, Py_ssize_t end, Py_ssize_t n
 ) noexcept nogil:
     """Counts the dots in p[at:end] that start a line; the length of p[:n] up to an end of data, or 0."""
     cdef Py_ssize_t dot = next_dot_line(p, at, end)
@@ -144,7 +143,7 @@ cdef Py_ssize_t scan_dots(
     return 0
 
 
-cdef void scan_lines(BodyScan *scan, const uint8_t *p, Py_ssize_t n, uint8_t previous) noexcept nogil:
+cdef void scan_lines(ContentScan *scan, const uint8_t *p, Py_ssize_t n, uint8_t previous) noexcept nogil:
     """Measures lines without visiting each: a stretch of max_line octets that has an LF hides no longer line."""
     cdef Py_ssize_t start = -scan.column
     cdef Py_ssize_t lf
@@ -162,8 +161,8 @@ cdef void scan_lines(BodyScan *scan, const uint8_t *p, Py_ssize_t n, uint8_t pre
     scan.column = n - start
 
 
-cdef Py_ssize_t scan_body(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexcept nogil:
-    """Takes the next n > 0 octets of a body; the number of them up to the end of data, or n if it is not there."""
+cdef Py_ssize_t scan_content(ContentScan *scan, const uint8_t *p, Py_ssize_t n) noexcept nogil:
+    """Takes the next n > 0 octets of a content; the number of them up to the end of data, or n if it is not there."""
     cdef uint8_t first = scan.tail & 0xFF
     cdef uint8_t previous = first
     cdef uint8_t marks
@@ -177,7 +176,7 @@ cdef Py_ssize_t scan_body(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexce
             end = scan_dots(scan, p, at, at + length, n)
             if end:
                 stop = end
-                if end < at + length:  # what follows is no part of this body
+                if end < at + length:  # what follows is no part of this content
                     marks = survey(p + at, end - at, previous)
         scan.marks |= marks
         at += length
@@ -189,44 +188,15 @@ cdef Py_ssize_t scan_body(BodyScan *scan, const uint8_t *p, Py_ssize_t n) noexce
     return stop
 
 
-@cython.final
-@cython.freelist(16)
-@cython.auto_pickle(False)
-cdef class Body:
-    def __cinit__(self):
-        self.chunks = []
-
-    cdef int add(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1:
-        """Keeps data[at:end], by reference if that is all of it."""
-        cdef bytes chunk = part_of(data, at, end)
-        cdef Py_ssize_t before = len(self.chunks) - 1
-        cdef bytes last
-        if before >= 0:
-            last = self.chunks[before]
-            if len(last) + len(chunk) <= SMALL_CHUNKS:  # else a body sent octet by octet costs 50 times its size
-                self.chunks[before] = last + chunk
-                return 0
-        self.chunks.append(chunk)
-        return 0
-
-    cdef int drop_end(self, Py_ssize_t octets) except -1:
-        """Forgets the last octets: the part of the terminator that arrived before its end did."""
-        cdef bytes last
-        while octets > 0:
-            last = self.chunks.pop()
-            if len(last) > octets:
-                self.chunks.append(part_of(last, 0, len(last) - octets))
-            octets -= len(last)
-        return 0
-
-    cdef void judge(self, const BodyScan *scan) noexcept:
-        self.long_line = scan.marks & LONG_LINE != 0
-        self.bare_cr = scan.marks & BARE_CR != 0
-        self.bare_lf = scan.marks & BARE_LF != 0
-        self.has_8bit = scan.marks & EIGHT_BIT != 0
-        self.has_nul = scan.marks & HAS_NUL != 0
-        self.stuffed = scan.dots > 1
-        self.unsafe = scan.marks & (BARE_CR | BARE_LF | HAS_NUL | LOOSE_DOT) != 0
+cdef void note_marks(Content content, const ContentScan *scan) noexcept:
+    """Notes what was seen in a content that is complete."""
+    content.long_line = scan.marks & LONG_LINE != 0
+    content.bare_cr = scan.marks & BARE_CR != 0
+    content.bare_lf = scan.marks & BARE_LF != 0
+    content.has_8bit = scan.marks & EIGHT_BIT != 0
+    content.has_nul = scan.marks & HAS_NUL != 0
+    content.stuffed = scan.dots > 1
+    content.unsafe = scan.marks & (BARE_CR | BARE_LF | HAS_NUL | LOOSE_DOT) != 0
 
 
 # --- the connection ---------------------------------------------------------------------------------------
@@ -278,8 +248,8 @@ cdef class Framer:
 
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE:
         """Consumes the next line, data[start:end] and its CRLF; what can only become over-long is not kept."""
-        if self.body is not None:
-            raise RuntimeError("a body is being received")
+        if self.content is not None:
+            raise RuntimeError("a content is being received")
         cdef const uint8_t *p = octets_of(self.data)
         cdef Py_ssize_t n = len(self.data)
         cdef bint overlong
@@ -298,53 +268,42 @@ cdef class Framer:
             self.at = 0
         return INCOMPLETE
 
-    cpdef start_body(self, Py_ssize_t max_size, Py_ssize_t max_line):
-        self.body = Body.__new__(Body)
+    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line):
+        self.content = Content.__new__(Content)
         self.max_size = max_size
-        self.scan = BodyScan(tail=0x0D0A, octets=0, dots=0, column=0, max_line=max_line + 2, marks=0, ended=False)
+        self.scan = ContentScan(tail=0x0D0A, octets=0, dots=0, column=0, max_line=max_line + 2, marks=0, ended=False)
 
-    cpdef next_body(self):
-        cdef Body body = self.body
-        if body is None:
-            raise RuntimeError("no body is being received")
+    cpdef next_content(self):
+        cdef Content content = self.content
+        if content is None:
+            raise RuntimeError("no content is being received")
         cdef Py_ssize_t n = len(self.data) - self.at
         if n == 0:
             return None
-        cdef Py_ssize_t taken = scan_body(&self.scan, octets_of(self.data) + self.at, n)
+        cdef Py_ssize_t taken = scan_content(&self.scan, octets_of(self.data) + self.at, n)
         cdef Py_ssize_t size = self.scan.octets - self.scan.dots - 1  # at most one CR of a terminator is in it
         cdef Py_ssize_t kept = taken
         if self.scan.ended:
             size -= 1
             kept -= 3
         if size > self.max_size:
-            body.too_big = True
-            body.chunks = []
+            content.too_big = True
+            content.drop()
         elif kept > 0:
-            body.add(self.data, self.at, self.at + kept)
+            content.add(self.data, self.at, self.at + kept)
         else:
-            body.drop_end(-kept)
+            content.drop_end(-kept)
         self.at += taken
         if self.at == len(self.data):
             self.data = b""
             self.at = 0
         if not self.scan.ended:
             return None
-        body.size = size
-        body.judge(&self.scan)
-        self.body = None
-        return body
-
-    @property
-    def body_size(self):
-        return self.scan.octets
+        content.size = size
+        note_marks(content, &self.scan)
+        self.content = None
+        return content
 
     @property
     def buffered(self):
         return len(self.data) - self.at
-
-    def take_rest(self):
-        cdef bytes rest = part_of(self.data, self.at, len(self.data))
-        self.data = b""
-        self.at = 0
-        self.discarding = False
-        return rest

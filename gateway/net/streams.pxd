@@ -1,6 +1,7 @@
 # The C types of streams.py, which is compiled with them.
 
 from gateway cimport _fastpath as fp
+from gateway._fastpath cimport Epoll  # so spelt, Cython sees that this module depends on _fastpath.pxd
 
 cdef class Protocol:
     cpdef data_received(self, bytes data)
@@ -14,7 +15,7 @@ cdef class Source:
 
 cdef class Poller:
     cdef readonly object loop
-    cdef fp.Epoll _epoll
+    cdef Epoll _epoll
     cdef dict _sources
     cdef bint _in_turn
     cdef double _now

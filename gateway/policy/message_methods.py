@@ -167,16 +167,16 @@ class MessageMethods:
     # --- content ------------------------------------------------------------------------------------------
 
     def lua_get_data(self, message: Message) -> bytes:
-        return message.content()
+        return message.data()
 
     def lua_set_data(self, message: Message, data: object) -> None:
-        message.set_content(_text(data).encode("latin-1"))
+        message.set_data(_text(data).encode("latin-1"))
 
     def lua_parse_rfc3464(self, message: Message) -> Any:
-        return self._lua().value(rfc3464.parse(message.content()))
+        return self._lua().value(rfc3464.parse(message.data()))
 
     def lua_parse_rfc5965(self, message: Message) -> Any:
-        return self._lua().value(rfc5965.parse(message.content()))
+        return self._lua().value(rfc5965.parse(message.data()))
 
     # --- header -------------------------------------------------------------------------------------------
 

@@ -99,8 +99,8 @@ class ClientSession:
         mail = f"MAIL FROM:<{transaction.sender.email}>{self._mail_parameters(transaction)}\r\n"
         if self._chunking and transaction.fits_one_chunk():
             transaction.chunked = transaction.content_sent = True
-            self._say(f"{mail}RCPT TO:<{transaction.recipients[0].email}>\r\nBDAT {transaction.size} LAST\r\n")
-            self._output += transaction.chunks
+            self._say(f"{mail}RCPT TO:<{transaction.recipients[0].email}>\r\nBDAT {transaction.content.size} LAST\r\n")
+            self._output += transaction.content.pieces()
             return
         commands = [f"RCPT TO:<{recipient.email}>\r\n" for recipient in transaction.recipients]
         commands.append("DATA\r\n")
@@ -160,10 +160,10 @@ class ClientSession:
     def _mail_parameters(self, transaction: Transaction) -> str:
         parameters = ""
         if "SIZE" in self.extensions:
-            parameters = f" SIZE={transaction.size}"
+            parameters = f" SIZE={transaction.content.size}"
         # Without 8BITMIME the content goes out as it is: every MTA of the last decades is 8-bit clean, and recoding
         # would change signed content. Only the declaration has to be left out (RFC 6152 §3).
-        if transaction.eight_bit and "8BITMIME" in self.extensions:
+        if transaction.content.has_8bit and "8BITMIME" in self.extensions:
             parameters += " BODY=8BITMIME"
         if transaction.smtputf8:
             parameters += " SMTPUTF8"
@@ -256,7 +256,7 @@ class ClientSession:
             return self._conclude(State.CLOSED)
         transaction.content_sent = True
         self.state = _CONTENT
-        self._output += transaction.chunks
+        self._output += transaction.content.pieces()
         self._output.append(END_OF_DATA)
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, IntEnum, StrEnum, auto
 
+from gateway._fastpath import Content
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.response import Answer
 
@@ -73,8 +74,7 @@ class Failure(StrEnum):
 class Transaction:
     """One mail transaction: what goes out, and the answers that came back, in order.
 
-    recipients: at least one. chunks: the content, dot-stuffed, ending with CRLF, without the final dot. size: octets
-    of the content before stuffing. answers: to MAIL, each RCPT, DATA and the final dot, as far as they were asked.
+    recipients: at least one. answers: to MAIL, each RCPT, DATA and the final dot, as far as they were asked.
     accepted: recipients answered with 2xx. deferred: some were answered with 4xx. chunked: the content goes with the
     envelope, in one BDAT, whose answer stands for those to DATA and the final dot. content_sent: the end of the content
     may be on its way, to a server that may take it.
@@ -84,16 +84,12 @@ class Transaction:
         self,
         sender: EnvelopeAddress,
         recipients: Sequence[EnvelopeAddress],
-        chunks: Sequence[bytes],
-        size: int,
-        eight_bit: bool = False,
+        content: Content,
         smtputf8: bool = False,
     ) -> None:
         self.sender = sender
         self.recipients = recipients
-        self.chunks = chunks
-        self.size = size
-        self.eight_bit = eight_bit
+        self.content = content
         self.smtputf8 = smtputf8
         self.answers: list[Answer] = []
         self.accepted = 0
@@ -109,11 +105,6 @@ class Transaction:
         """True when the content may go out as one BDAT together with MAIL and RCPT: RFC 3030, RFC 2920.
 
         Only to a single recipient: with more, the answer to one has to be able to hold the content back from all.
-        BDAT knows no dot-stuffing (RFC 3030 §2), so only where there is none: then the chunks have `size` octets.
+        BDAT knows no dot-stuffing (RFC 3030 §2), so only where there is none.
         """
-        if len(self.recipients) != 1 or self.size > MOST_UNASKED:
-            return False
-        octets = 0
-        for chunk in self.chunks:
-            octets += len(chunk)
-        return octets == self.size
+        return len(self.recipients) == 1 and not self.content.stuffed and self.content.size <= MOST_UNASKED

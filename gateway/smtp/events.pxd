@@ -2,7 +2,7 @@
 
 cimport cython
 
-from gateway._fastpath cimport Body
+from gateway._fastpath cimport Content
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
 
@@ -26,4 +26,4 @@ cdef class RcptRequested:
 cdef class MessageReceived:
     cdef readonly MailCommand mail
     cdef readonly list recipients
-    cdef readonly Body body
+    cdef readonly Content content

@@ -41,10 +41,10 @@ class RcptRequested:
 class MessageReceived:
     """A complete message that broke no rule of the session. The transaction is over whatever the answer."""
 
-    def __init__(self, mail: MailCommand, recipients: list[EnvelopeAddress], body: fp.Body) -> None:
+    def __init__(self, mail: MailCommand, recipients: list[EnvelopeAddress], content: fp.Content) -> None:
         self.mail = mail
         self.recipients = recipients
-        self.body = body
+        self.content = content
 
 
 # A MAIL with an acceptable reverse-path and parameters is its own event.

@@ -2,7 +2,7 @@
 
 cimport cython
 
-from gateway._fastpath cimport Body, Framer
+from gateway._fastpath cimport Content, Framer
 from gateway.smtp.commands cimport MailCommand
 from gateway.smtp.events cimport EhloRequested, RcptRequested
 from gateway.smtp.replies cimport Reply
@@ -53,6 +53,6 @@ cdef class ServerSession:
     cpdef _data(self, bytes argument)
     cpdef _quit(self, bytes argument)
 
-    @cython.locals(body=Body)
-    cpdef _read_body(self)
-    cpdef _body_refusal(self, Body body)
+    @cython.locals(content=Content)
+    cpdef _read_content(self)
+    cpdef _content_refusal(self, Content content)

@@ -108,7 +108,7 @@ class ServerSession:
         event: Any
         while self.awaiting is None and not self.closed:
             if self.state == _BODY:
-                event = self._read_body()
+                event = self._read_content()
             elif self.state == _AUTH:
                 event = self._read_auth_line()
             else:
@@ -291,7 +291,7 @@ class ServerSession:
     def _data(self, argument: bytes) -> None:
         if argument:
             raise Refused(replies.NO_ARGUMENT)
-        self._framer.start_body(self._terms.max_size, self._terms.max_line)
+        self._framer.start_content(self._terms.max_size, self._terms.max_line)
         self.state = _BODY
         self._say(START_BODY)
 
@@ -364,28 +364,28 @@ class ServerSession:
             self._say(refusal.reply)
             return None
 
-    def _read_body(self) -> Any:
-        body = self._framer.next_body()
-        if body is None:
+    def _read_content(self) -> Any:
+        content = self._framer.next_content()
+        if content is None:
             return _INCOMPLETE
         self._verb = END_OF_DATA
         mail, recipients = self.mail, self.recipients
         assert mail is not None
         self._messages += 1
-        refusal = self._body_refusal(body)
+        refusal = self._content_refusal(content)
         if refusal is not None:
             self._say(refusal)
             self._reset(_READY)
             return None
         self._reset(_READY)  # whatever the answer, this transaction is over (RFC 5321 §3.3)
-        return MessageReceived(mail, recipients, body)
+        return MessageReceived(mail, recipients, content)
 
-    def _body_refusal(self, body: fp.Body) -> Reply | None:
-        if body.too_big:
+    def _content_refusal(self, content: fp.Content) -> Reply | None:
+        if content.too_big:
             return replies.MESSAGE_TOO_BIG
-        if body.long_line:
+        if content.long_line:
             return replies.BODY_LINE_TOO_LONG
-        if (body.bare_cr or body.bare_lf) and self._terms.rejects_lone_cr_lf:
+        if (content.bare_cr or content.bare_lf) and self._terms.rejects_lone_cr_lf:
             return replies.LINE_ENDINGS
         return None
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import orjson
 
-from gateway._fastpath import count_fields
+from gateway._fastpath import Content, count_fields
 
 MAX_HOPS = 100  # RFC 5321 §6.3: a large threshold, at least 100 Received headers
 PRODUCT = "relay-gateway"
+_HEAD = 16_384  # octets in which most header sections have their end
 _FOLD = 75  # octets of base64 on a line
 _MARKER, _MARK = "_@_", "\\_/"  # tells a supplemental header from anybody else's X- header
 
@@ -62,11 +63,13 @@ def supplemental(name: str, recipients: list[str], meta: dict[str, Any], carried
     return b"".join([name.encode(), b": ", encoded, b"\r\n"])
 
 
-def hops(chunks: list[bytes]) -> int:
-    """How many Received headers a message has. chunks: its content as received."""
-    if not chunks:
-        return 0
-    head = chunks[0] if len(chunks) == 1 or b"\r\n\r\n" in chunks[0] else b"".join(chunks)
+def hops(content: Content) -> int:
+    """How many Received headers a message has."""
+    wanted = _HEAD
+    head = content.head(wanted)
+    while len(head) < content.octets and b"\r\n\r\n" not in head:
+        wanted *= 2
+        head = content.head(wanted)
     return count_fields(head, b"received")
 
 

@@ -58,7 +58,7 @@ class Job:
         recipients: Sequence[EnvelopeAddress] = batch.recipients
         if self._outcomes or len(recipients) > most_recipients:
             recipients = recipients[len(self._outcomes) :][:most_recipients]
-        return Transaction(batch.sender, recipients, batch.chunks, batch.size, batch.eight_bit, batch.smtputf8)
+        return Transaction(batch.sender, recipients, batch.content, batch.smtputf8)
 
     def settle(self, outcomes: list[RecipientOutcome]) -> None:
         """The outcomes of the next recipients. The rest is not tried once one of these is not final."""

@@ -36,7 +36,7 @@ def unsendable(batch: Batch, session: ClientSession) -> list[RecipientOutcome] |
     """The outcomes where the server has already said that it cannot take the message; else None."""
     if batch.smtputf8 and "SMTPUTF8" not in session.extensions:  # RFC 6531 §3.2
         return same_for_all(batch.recipients, Status.PERMANENT, replies.UPSTREAM_WITHOUT_SMTPUTF8)
-    if 0 < session.size_limit < batch.size:  # RFC 1870 §6.1
+    if 0 < session.size_limit < batch.content.size:  # RFC 1870 §6.1
         return same_for_all(batch.recipients, Status.PERMANENT, replies.UPSTREAM_TOO_BIG)
     return None
 
@@ -76,7 +76,7 @@ def unknown(transaction: Transaction) -> list[RecipientOutcome]:
 
 def _last_command(transaction: Transaction) -> str:
     """What the answer to the content is an answer to."""
-    return f"BDAT {transaction.size} LAST\r\n" if transaction.chunked else _DOT
+    return f"BDAT {transaction.content.size} LAST\r\n" if transaction.chunked else _DOT
 
 
 _Verdict: TypeAlias = "tuple[Status, Response, Reason | None]"
