@@ -1,4 +1,4 @@
-"""The command line: `bench load`, `bench sink`. Arguments in, exit code out; the work is done elsewhere."""
+"""The command line of `relay-gateway bench`. Arguments in, exit code out; the work is done elsewhere."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import instructions
+from .fairness import Hogs, measure
 from .load import Plan, Target, TargetError, prepared, show_progress
 from .mix import SENDER, Mix, MixError, load_mix, parse_size, plain_mix
 from .peers import PEERS
@@ -24,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_report(commands.add_parser("report", help="make the page of a result again", description=_REPORT))
     counts = "count the instructions of the kernels and compare them with the baseline"
     instructions.add_arguments(commands.add_parser("instructions", help=counts, description=instructions.__doc__))
+    fairness = "how long a client waits beside others that pipeline for ever"
+    _add_fairness(commands.add_parser("fairness", help=fairness, description=_FAIRNESS))
     _add_sink(commands.add_parser("sink", help="an SMTP server that takes, checks, and discards", description=_SINK))
 
 
@@ -49,6 +52,10 @@ Run the scenarios against every server that is installed here, side by side, and
 Everything runs on loopback, on free ports, in private directories. Peers that are absent are named and skipped."""
 
 _REPORT = "Write Markdown, HTML and pictures beside a result of `bench run`."
+
+_FAIRNESS = """\
+Let many connections pipeline unknown commands as fast as they are read, and measure what another client waits for the
+answer to NOOP; print it as JSON. Always bounded, by --seconds."""
 
 _SINK = """\
 Accept every message and discard it, checking the marks that `bench load` puts in: counts are printed as
@@ -103,6 +110,24 @@ def _add_sink(parser: argparse.ArgumentParser) -> None:
     add("--reset", type=int, default=0, metavar="N", help="the same with a TCP reset")
     add("--no-chunking", dest="chunking", action="store_false", help="do not offer CHUNKING (BDAT)")
     parser.set_defaults(bench_run=_sink)
+
+
+def _add_fairness(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", metavar="HOST:PORT", help="a loopback address, unless --target-is-mine")
+    add("--target-is-mine", action="store_true", help="the target is not on loopback, and this is authorised")
+    add("--hogs", type=int, default=20, metavar="N", help="connections that pipeline for ever (%(default)s)")
+    add("--unread", action="store_true", help="the hogs do not read their replies")
+    add("--seconds", type=float, default=5, metavar="S", help="measure for so long (%(default)s)")
+    add("--worker", type=int, default=0, metavar="PID", help="also tell by how much this process grows")
+    parser.set_defaults(bench_run=_fairness)
+
+
+def _fairness(arguments: argparse.Namespace) -> int:
+    target = Target.parse(arguments.target, mine=arguments.target_is_mine)
+    hogs = Hogs(arguments.hogs, not arguments.unread, arguments.seconds)
+    print(json.dumps(measure(target, hogs, arguments.worker)))
+    return 0
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

@@ -36,6 +36,7 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Destination
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
+from gateway.inbound.connection import MOST_COMMANDS
 from gateway.inbound.reception import Reception
 from gateway.inbound.services import Services
 from gateway.later import Later, answered
@@ -215,7 +216,7 @@ class RecordsInMemory:
 
 
 class MemoryClient:
-    """A client whose portions, cut by `split`, go straight into a Reception."""
+    """A client whose portions, cut by `split`, go straight into a Reception, its `reception`."""
 
     def __init__(
         self, policy: Policy, address: str, split: Callable[[bytes], Iterable[bytes]], page: CounterPage
@@ -234,26 +235,28 @@ class MemoryClient:
         endpoints = Endpoints((address, 40_000), ("127.0.0.1", 25))
         table = TermsTable(policy.config.listeners[0], offer_auth="smtp_server_auth_plain" in policy.handles)
         terms = table.terms_for(endpoints.peer_address, endpoints.local_address)
-        self._reception = Reception(services, terms, endpoints, self._advance)
-        self._reception.start()
+        self.reception = Reception(services, terms, endpoints, self._advance)
+        self.reception.start()
         self._advance()
 
     def _advance(self) -> None:
-        self._reception.advance()
-        self._said += self._reception.session.data_to_send()
+        self.reception.advance(MOST_COMMANDS)
+        while self.reception.is_behind():
+            self.reception.advance(MOST_COMMANDS)
+        self._said += self.reception.data_to_send()
 
     def send(self, data: bytes) -> None:
         for portion in self._split(data):
-            self._reception.session.receive_data(portion)
+            self.reception.receive(portion)
             self._advance()
 
     def read_line(self) -> str | None:
         line, _, self._said = self._said.partition(b"\r\n")
-        assert line or self._reception.session.closed, "nothing was said"
+        assert line or self.reception.is_closed(), "nothing was said"
         return line.decode() or None
 
     def start_tls(self) -> None:
-        self._reception.tls_started("TLSv1_3", "TLS13_AES_256_GCM_SHA384")
+        self.reception.tls_started("TLSv1_3", "TLS13_AES_256_GCM_SHA384")
 
     def eof(self) -> None:
         pass

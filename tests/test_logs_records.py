@@ -148,7 +148,7 @@ def test_every_type_is_documented_and_every_documented_type_exists():
 def test_every_key_is_documented_and_every_documented_key_exists():
     table = DOCS.read_text().partition("## Fields")[2].partition("\n## ")[0]
     documented = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    assert documented == [*KEYS, *TLS_KEYS, "session_id", "reason"]
+    assert documented == [*KEYS, *TLS_KEYS, "session_id", "reason", "left_out"]
 
 
 def test_tls_and_session_stand_at_the_end_when_there_is_tls():
@@ -311,7 +311,7 @@ def test_a_feedback_record_is_a_reception_with_its_report():
 
 def test_what_was_no_report_although_it_said_so_is_told_at_the_end():
     assert list(reception(a_message(), ORIGIN, "q", NOW, "no_parts").items())[-1] == ("report_unreadable", "no_parts")
-    assert rejection(unreadable="no_boundary")["report_unreadable"] == "no_boundary"
+    assert rejection(added={"report_unreadable": "no_boundary"})["report_unreadable"] == "no_boundary"
     assert "report_unreadable" not in rejection()
 
 

@@ -563,4 +563,4 @@ def test_the_reply_to_the_final_dot_is_observed_as_such():
 def test_a_session_is_idle_when_nothing_is_under_way(sent, idle):
     conversation = Conversation()
     conversation.send(sent)
-    assert conversation.session.idle is idle
+    assert conversation.session.is_idle() is idle

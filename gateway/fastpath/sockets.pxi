@@ -48,7 +48,7 @@ cdef extern from "<unistd.h>" nogil:
     int c_close "close" (int)
 
 cdef enum:
-    MOST_RECEIVED = 256 * 1024  # octets at a time
+    MOST_RECEIVED = 128 * 1024  # octets at a time: also what a client that pipelines and does not read may hold
     MOST_CHUNKS = 1024  # at a time; Linux' IOV_MAX
 
 cdef char received[MOST_RECEIVED]

@@ -8,6 +8,7 @@ from gateway.net.endpoints cimport Endpoints
 from gateway.logs.records cimport Origin
 from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.engine cimport Policy
+from gateway.inbound.refusals cimport Refusals
 from gateway.inbound.services cimport Services
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
@@ -23,6 +24,7 @@ cdef dict _DECIDED_BY_LUA, _DECIDED_FROM_CACHE
 cdef class Reception(Observer):
     cdef readonly ServerSession session  # None once the client is gone
     cdef Services _services
+    cdef Refusals _refusals
     cdef Terms _terms
     cdef object _resume
     cdef Policy _policy
@@ -40,7 +42,16 @@ cdef class Reception(Observer):
 
     cpdef start(self)
     cpdef dict _known_at_first(self)
-    cpdef advance(self)
+    cpdef receive(self, bytes data)
+    cpdef bytes data_to_send(self)
+    cpdef bint is_asked(self)
+    cpdef bint is_behind(self)
+    cpdef bint is_idle(self)
+    cpdef bint is_closed(self)
+    cpdef bint has_quit(self)
+    cpdef bint is_secured(self)
+    cpdef Py_ssize_t buffered(self)
+    cpdef bint advance(self, Py_ssize_t most) except? False
     cpdef _answer(self, event)
     cpdef _dispatch(self, event)
     cpdef _ehlo(self, EhloRequested event)
@@ -56,6 +67,7 @@ cdef class Reception(Observer):
     cpdef _settled(self, Reply reply)
     cpdef _reply(self, Reply reply)
     cpdef SessionFacts _session_facts(self, MessageReceived event)
+    cpdef Origin _known_origin(self)
     cpdef Origin _origin(self)
     cpdef str _received_start(self, bint smtputf8)
     cpdef replied(self, int verb, Reply reply, bytes argument)

@@ -1,7 +1,7 @@
 """One client connection's way through policy and relay: session events in, answers out.
 
 This is where the SMTP session, the policy, the decision, transactions, records and metrics meet. No sockets (that is
-connection.py), no protocol (smtp/session.py), no Lua (policy/).
+connection.py), no protocol (smtp/session.py), no Lua (policy/). What is refused is counted and recorded by refusals.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from gateway import metrics
 from gateway.config import ListenerDomain
 from gateway.decision import Decision, decide
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
+from gateway.inbound.refusals import Refusals, connection_refused
 from gateway.inbound.services import Services
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
@@ -44,28 +45,12 @@ _COMMAND_SLOTS = [  # by verb, then by the reply's class, from 2xx on
     [metrics.COMMANDS.slot(name if name in metrics.VERBS else "other", f"{digit}xx") for digit in (2, 3, 4, 5)]
     for name in _NAMES
 ]
-_STAGES = {
-    NO_COMMAND: "connect",
-    fp.MAIL: "mail",
-    fp.RCPT: "rcpt",
-    fp.DATA: "data",
-    END_OF_DATA: "data",
-    fp.STARTTLS: "tls",
-    fp.AUTH: "auth",
-}
-_REJECTION_SLOTS = {
-    (stage, reason): metrics.REJECTIONS.slot(stage, reason) for stage in metrics.STAGES for reason in Reason
-}
 _DECIDED_BY_LUA, _DECIDED_FROM_CACHE = (
     {outcome: slot for (outcome, source), slot in metrics.DECISIONS.slots.items() if source == wanted}
     for wanted in ("lua", "cache")
 )
-_REFUSED = metrics.MESSAGES.slot("refused")
-_UNKNOWN = metrics.MESSAGES.slot("unknown")
 _AUTH = {result: metrics.AUTH.slot(result) for result in ("accepted", "refused", "error")}
-_CONNECTION_REFUSED = {
-    reason: metrics.CONNECTIONS_REFUSED.slot(reason) for reason in (Reason.POLICY_REJECT, Reason.POLICY_ERROR)
-}
+_NOTHING: dict[str, str | int] = {}
 _MESSAGE_DURATION = metrics.MESSAGE_DURATION.slot()
 
 
@@ -83,6 +68,7 @@ class Reception(Observer):
         self._endpoints = endpoints
         self._resume = resume
         self.session: ServerSession = ServerSession(terms, self)
+        self._refusals = Refusals(services)
         self._session_id = new_session_id()
         self._peer_is_relay_host = self._endpoints.peer in self._terms.relay_hosts
         self._conn = ConnMeta(self._known_at_first())
@@ -99,6 +85,16 @@ class Reception(Observer):
 
     def start(self) -> None:
         """The greeting, if the policy does not object."""
+        try:
+            greeting = self._greeting()
+        except Exception:
+            log.exception("internal error on a new connection")
+            greeting = replies.technical_difficulties(self._terms.hostname, Reason.INTERNAL_ERROR)
+        if greeting.reason is not None:
+            connection_refused(self._services, greeting)
+        self.session.greet(greeting)
+
+    def _greeting(self) -> Reply:
         greeting = self._terms.greeting
         if "smtp_server_connection_accepted" in self._policy.handles:
             try:
@@ -106,11 +102,9 @@ class Reception(Observer):
             except Rejected as reject:
                 greeting = replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=True)
             except PolicyError:
-                greeting = self._technical_difficulties(Reason.POLICY_ERROR)
+                greeting = replies.technical_difficulties(self._terms.hostname, Reason.POLICY_ERROR)
             self._accepted_with = self._conn.values.copy()
-        if greeting.reason is not None:
-            self._page.add(_CONNECTION_REFUSED[greeting.reason])
-        self.session.greet(greeting)
+        return greeting
 
     def _known_at_first(self) -> dict[str, Any]:
         """The connection's metadata before anything was said."""
@@ -122,20 +116,62 @@ class Reception(Observer):
             **self._terms.params.meta,
         }
 
-    def advance(self) -> TlsRequested | None:
-        """Works through all that was received. Returns at TlsRequested, which is the caller's to carry out."""
+    # -- what the connection moves and asks ---------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Takes octets from the client; nothing happens before advance()."""
+        self.session.receive_data(data)
+
+    def data_to_send(self) -> bytes:
+        """The replies that are due."""
+        return self.session.data_to_send()
+
+    def is_asked(self) -> bool:
+        """The client waits for an answer that takes time."""
+        return self.session.awaiting is not None
+
+    def is_behind(self) -> bool:
+        """The client's next commands only wait for another turn."""
+        return self.session.is_behind()
+
+    def is_idle(self) -> bool:
+        """No transaction is under way, and nothing that was received waits."""
+        return self.session.is_idle()
+
+    def is_closed(self) -> bool:
+        """The session is over; its last reply may still have to be sent."""
+        return self.session.closed
+
+    def has_quit(self) -> bool:
+        """It is over because the client took its leave."""
+        return self.session.quit
+
+    def is_secured(self) -> bool:
+        """It goes on under TLS."""
+        return self.session.tls
+
+    def buffered(self) -> int:
+        """Octets that were received and wait."""
+        return self.session.buffered()
+
+    def advance(self, most: int) -> bool:
+        """Works through what was received, at most so many commands of it.
+
+        True: STARTTLS was answered with 220, and the handshake is the caller's; tls_started() follows it.
+        """
+        self.session.allow(most)
         self._advancing = True
         try:
             while (event := self.session.next_event()) is not None:
                 if type(event) is TlsRequested:
-                    return event
+                    return True
                 self._answer(event)
         except Exception:  # our own fault, and nobody knows where the session stands
             log.exception("internal error")
-            self.session.close(self._technical_difficulties(Reason.INTERNAL_ERROR))
+            self.session.close(replies.technical_difficulties(self._terms.hostname, Reason.INTERNAL_ERROR))
         finally:
             self._advancing = False
-        return None
+        return False
 
     def _answer(self, event: Event) -> None:
         try:
@@ -176,6 +212,7 @@ class Reception(Observer):
 
     def lost(self) -> None:
         """The client is gone. A transaction that is under way goes on without it."""
+        self._refusals.begin_anew(self._known_origin(), self._conn.values)
         if self._transaction is None:
             self.session = None  # type: ignore[assignment]  # it refers back to us, and garbage is better not made than collected
 
@@ -279,6 +316,8 @@ class Reception(Observer):
     def _reply(self, reply: Reply) -> None:
         if self._transaction is not None:
             self._page.observe(_MESSAGE_DURATION, self._transaction.seconds())
+            if reply.code < 400:
+                self._refusals.begin_anew(self._known_origin(), self._conn.values)
         self.session.reply(reply)
         self._message = None
         self._transaction = None
@@ -290,6 +329,9 @@ class Reception(Observer):
         if event.mail.smtputf8:
             return SessionFacts(self._terms.params, self._conn, self._facts.origin, self._received_start(True))
         return self._facts
+
+    def _known_origin(self) -> records.Origin:
+        return self._origin() if self._facts is None else self._facts.origin
 
     def _origin(self) -> records.Origin:
         version, cipher = self._tls or (None, None)
@@ -313,9 +355,6 @@ class Reception(Observer):
             ":".join(self._tls) if self._tls is not None else "",
         )
 
-    def _technical_difficulties(self, reason: Reason) -> Reply:
-        return replies.closing(self._terms.hostname, "technical difficulties", reason, enhanced="4.3.0")
-
     # -- every reply comes by here ------------------------------------------------------------------------------------
 
     def replied(self, verb: int, reply: Reply, argument: bytes) -> None:
@@ -326,27 +365,23 @@ class Reception(Observer):
             self._record_refusal(verb, reply, argument)
 
     def _record_refusal(self, verb: int, reply: Reply, argument: bytes) -> None:
-        assert reply.reason is not None
-        self._page.add(_REJECTION_SLOTS[_STAGES.get(verb, "command"), reply.reason])
-        if verb == END_OF_DATA:
-            self._page.add(_UNKNOWN if reply.reason is Reason.OUTCOME_UNKNOWN else _REFUSED)
         command = None
         if verb == END_OF_DATA:
             command = "DATA"
         elif verb != NO_COMMAND:
             command = f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
         sender, recipients = self._refused(verb, argument)
-        record = records.rejection(
+        unreadable = self._transaction.unreadable if self._transaction is not None else None
+        self._refusals.refused(
+            verb,
             reply,
-            self._origin() if self._facts is None else self._facts.origin,
-            self._services.now_ns(),
+            self._known_origin(),
+            self._conn.values,
             command=command,
             sender=sender,
             recipients=recipients,
-            meta=self._conn.values,
-            unreadable=self._transaction.unreadable if self._transaction is not None else None,
+            added=_NOTHING if unreadable is None else {"report_unreadable": unreadable},
         )
-        self._services.logs.submit(record)
 
     def _refused(self, verb: int, argument: bytes) -> tuple[EnvelopeAddress | None, list[EnvelopeAddress]]:
         """The sender and the recipients that a refusal concerns."""

@@ -130,9 +130,8 @@ def _new_hand_over_form(kind: str, peer: bool, source: bool, tls: bool, session:
 
 
 @cache
-def _rejection_form(tls: bool, unreadable: bool) -> Form:
-    gaps = ("sender", "recipient", *_TIMES, *_of_session(tls), "reason")
-    gaps = (*gaps, "report_unreadable") if unreadable else gaps
+def _rejection_form(tls: bool, added: tuple[str, ...]) -> Form:
+    gaps = ("sender", "recipient", *_TIMES, *_of_session(tls), "reason", *added)
     return Form(_layout("Rejection", gaps, response=_RESPONSE, peer_address=_PEER))
 
 
@@ -335,15 +334,16 @@ def rejection(
     sender: EnvelopeAddress | None = None,
     recipients: Sequence[EnvelopeAddress] = (),
     meta: Mapping[str, Any],
-    unreadable: str | None = None,
+    added: Mapping[str, str | int] = {},
 ) -> Record:
     """A command, message or connection was refused.
 
     command: the line that was refused, without its line end; "DATA" after the data; None where no command was answered.
     sender: of the transaction, or the one that was refused. recipients: the refused ones: the one of a RCPT, all of
-    the transaction after DATA. meta: the session's. unreadable: why what claimed to be a report is none.
+    the transaction after DATA. meta: the session's. added: `report_unreadable`, why what claimed to be a report is
+    none; `left_out`, how many refusals of the session for the same reason, this one included, have no other record.
     """
-    draft = _begun(_rejection_form(origin.tls_cipher is not None, unreadable is not None))
+    draft = _begun(_rejection_form(origin.tls_cipher is not None, tuple(added)))
     draft.text(sender.email if sender is not None else "")
     _put_recipients(draft, recipients)
     _put_response(draft, reply.code, reply.enhanced, reply.text)
@@ -355,8 +355,8 @@ def rejection(
     draft.leave_out_meta_and_headers()
     _put_session(draft, origin)
     draft.text(str(reply.reason))
-    if unreadable is not None:
-        draft.text(unreadable)
+    for value in added.values():
+        draft.json(to_json(value))
     return draft.record(meta)
 
 

@@ -54,18 +54,19 @@ _500_NS_TO_10_MS = (5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 1e-3, 1e
 
 CONNECTIONS_OPENED = Counter(LAYOUT, "connections_opened_total", "Client connections accepted, refused ones included")
 CONNECTIONS_OPEN = Gauge(LAYOUT, "connections_open", "Client connections open now")
+CONNECTION_REASONS = (
+    Reason.TOO_MANY_CONNECTIONS,
+    Reason.SHUTTING_DOWN,
+    Reason.STORAGE,
+    Reason.POLICY_REJECT,
+    Reason.POLICY_ERROR,
+    Reason.INTERNAL_ERROR,
+)
 CONNECTIONS_REFUSED = Counter(
     LAYOUT,
     "connections_refused_total",
     "Client connections turned away before the banner",
-    reason=(
-        Reason.TOO_MANY_CONNECTIONS,
-        Reason.SHUTTING_DOWN,
-        Reason.STORAGE,
-        Reason.POLICY_REJECT,
-        Reason.POLICY_ERROR,
-        Reason.INTERNAL_ERROR,
-    ),
+    reason=CONNECTION_REASONS,
 )
 ACCEPT_FAILURES = Counter(
     LAYOUT, "accept_failures_total", "Seconds in which a listener accepted nothing for want of descriptors or memory"
@@ -87,6 +88,9 @@ MESSAGES = Counter(
 RECEIVED_BYTES = Counter(LAYOUT, "received_bytes_total", "Octets of messages received completely")
 SENT_BYTES = Counter(LAYOUT, "sent_bytes_total", "Octets of messages handed over, added headers included")
 REJECTIONS = Counter(LAYOUT, "rejections_total", "Replies 4xx and 5xx to clients", stage=STAGES, reason=tuple(Reason))
+REJECTIONS_LEFT_OUT = Counter(
+    LAYOUT, "rejections_without_record_total", "Refusals that have no record of their own: their session has many alike"
+)
 MESSAGE_DURATION = Histogram(
     LAYOUT, "message_duration_seconds", "From a message's final dot to the reply to it", _100_US_TO_5_MIN
 )

@@ -23,6 +23,7 @@ cdef class Poller:
 
     cpdef double time(self) except? -1
     cpdef call_soon(self, callback)
+    cpdef next_turn(self, callback)
     cpdef watch(self, int fd, Source source, bint read, bint write)
     cpdef closing(self, int fd)
     cdef _end_turn(self)
@@ -31,11 +32,11 @@ cdef class Stream(Source):
     cdef readonly tuple peer
     cdef Poller _poller
     cdef Protocol _protocol
-    cdef object _error
+    cdef object _error, _linger
     cdef int _fd
     cdef list _backlog
     cdef Py_ssize_t _high, _begun, _waiting
-    cdef bint _reading, _told_to_pause, _in_ready, _writes_no_more, _closing
+    cdef bint _reading, _told_to_pause, _in_ready, _writes_no_more, _reads_no_more, _closing
 
     cpdef set_protocol(self, Protocol protocol)
     cpdef pause_reading(self)
@@ -44,6 +45,7 @@ cdef class Stream(Source):
     cpdef writelines(self, list chunks)
     cpdef write_eof(self)
     cpdef close(self)
+    cpdef finish(self, double linger)
     cpdef abort(self)
     cpdef ready(self, bint readable, bint writable)
     cdef _read(self)

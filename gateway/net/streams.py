@@ -91,6 +91,10 @@ class Poller:
         else:
             self.loop.call_soon(callback)
 
+    def next_turn(self, callback: Callable[[], None]) -> None:
+        """Calls it once what has come meanwhile for other connections has been handled, too."""
+        self.loop.call_soon(callback)
+
     async def connect(self, host: str, port: int) -> Stream:
         """A stream to an address that is no name. Raises OSError."""
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
@@ -158,7 +162,9 @@ class Stream(Source):
         self._told_to_pause = False
         self._in_ready = False  # connection_lost must wait for the end of it
         self._writes_no_more = False
+        self._reads_no_more = False  # what the peer still sends is dropped
         self._closing = False
+        self._linger: asyncio.TimerHandle | None = None  # until the connection is reset
 
     # -- asyncio's methods ---------------------------------------------------------------------------------------------
 
@@ -235,6 +241,17 @@ class Stream(Source):
             else:
                 self._drop(None)
 
+    def finish(self, linger: float) -> None:
+        """Closes our side behind what was written, and the connection when the peer closes its side, too, or after
+        `linger` seconds. What it still sends until then is dropped: a socket that is closed with something unread
+        resets the connection, and the peer might never see what it was told last.
+        """
+        if not self._closing and self._fd >= 0:
+            self._reads_no_more = True
+            self.resume_reading()
+            self.write_eof()
+            self._linger = self._poller.loop.call_later(linger, self.abort)
+
     def abort(self) -> None:
         """Closes the connection at once."""
         self._drop(None)
@@ -263,10 +280,11 @@ class Stream(Source):
             self._drop(error)
             return
         if data:
-            self._protocol.data_received(data)
+            if not self._reads_no_more:
+                self._protocol.data_received(data)
         elif data is not None:
             self.pause_reading()
-            if not self._protocol.eof_received():
+            if self._reads_no_more or not self._protocol.eof_received():
                 self.close()
 
     def _keep(self, chunks: list[bytes], size: int, taken: int) -> None:
@@ -335,6 +353,9 @@ class Stream(Source):
             self._poller.call_soon(self._tell_lost)
 
     def _tell_lost(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             try:

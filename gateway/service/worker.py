@@ -18,7 +18,7 @@ import uvloop
 from gateway import metrics
 from gateway.config import Listener, ListenerParams
 from gateway.couriers.couriers import Couriers
-from gateway.inbound.connection import ListenerHost
+from gateway.inbound.arrival import ListenerHost
 from gateway.inbound.services import Services
 from gateway.logs.writer import LogWriter
 from gateway.metrics import readiness

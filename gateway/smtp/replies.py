@@ -182,6 +182,11 @@ def closing(hostname: str, what: str, reason: Reason, enhanced: str = "4.3.2") -
     return Reply(421, enhanced, f"{hostname} {what}", reason)
 
 
+def technical_difficulties(hostname: str, reason: Reason) -> Reply:
+    """The 421 for a fault of ours after which nobody knows where the session stands."""
+    return closing(hostname, "technical difficulties", reason, enhanced="4.3.0")
+
+
 MAIL_OK = Reply(250, "2.1.0", "Sender OK")
 RCPT_OK = Reply(250, "2.1.5", "Recipient OK")
 START_BODY = Reply(354, "", "Send the message; end with CRLF.CRLF")

@@ -22,7 +22,7 @@ cdef class ServerSession:
     cdef int _verb
     cdef Framer _framer
     cdef bint _rcpt_refused
-    cdef Py_ssize_t _messages
+    cdef Py_ssize_t _messages, _allowance
     cdef list _out
     cdef readonly object awaiting
     cdef public int state
@@ -33,10 +33,14 @@ cdef class ServerSession:
     cdef public list recipients
 
     cpdef receive_data(self, data)
+    cpdef allow(self, Py_ssize_t most)
     cpdef next_event(self)
     cpdef reply(self, Reply reply)
     cpdef bytes data_to_send(self)
     cpdef greet(self, Reply reply)
+    cpdef bint is_behind(self)
+    cpdef bint is_idle(self)
+    cpdef Py_ssize_t buffered(self)
     cpdef _say(self, Reply reply)
     cpdef _reset(self, int state)
     cpdef _carry_out(self, event)

@@ -86,6 +86,7 @@ class ServerSession:
         self._rcpt_refused = False
         self.state: int = _CONNECTED
         self.closed = False  # nothing more will be read
+        self._allowance = -1  # how many more commands may be executed now; negative: any number
         self.ehlo_name = ""
         self.esmtp = False
         self.tls = False
@@ -100,13 +101,18 @@ class ServerSession:
         """Takes bytes from the client. Nothing happens before next_event()."""
         self._framer.feed(data)
 
+    def allow(self, most: int) -> None:
+        """How many commands next_event() may execute from now on before it stops."""
+        self._allowance = most
+
     def next_event(self) -> Event | None:
         """Works through what was received up to the next event.
 
-        None: more bytes are needed, or an event is still unanswered, or the session is closed.
+        None: more bytes are needed, or an event is still unanswered, or no more is allowed, or the session is closed.
         """
         event: Any
-        while self.awaiting is None and not self.closed:
+        while self.awaiting is None and not self.closed and self._allowance:
+            self._allowance -= 1
             if self.state == _BODY:
                 event = self._read_content()
             elif self.state == _AUTH:
@@ -162,8 +168,11 @@ class ServerSession:
         self.authenticated = False
         self._reset(_CONNECTED)
 
-    @property
-    def idle(self) -> bool:
+    def is_behind(self) -> bool:
+        """True where next_event() stopped only because no more was allowed."""
+        return not self._allowance and self.awaiting is None and not self.closed and self._framer.buffered > 0
+
+    def is_idle(self) -> bool:
         """True where a shutdown may end the session: no transaction is under way and nothing waits to be read."""
         return (
             self.awaiting is None
@@ -172,7 +181,6 @@ class ServerSession:
             and not self._framer.buffered
         )
 
-    @property
     def buffered(self) -> int:
         """Octets received and not yet worked on."""
         return self._framer.buffered

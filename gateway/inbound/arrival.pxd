@@ -1,0 +1,26 @@
+# The C types of arrival.py, which is compiled with them.
+
+cimport cython
+
+from gateway.inbound.connection cimport Connection, Host
+from gateway.inbound.reception cimport Reception
+from gateway.net.endpoints cimport Endpoints
+from gateway.net.streams cimport Protocol, Stream
+from gateway.policy.listener cimport TermsTable
+from gateway.smtp.replies cimport Reply
+from gateway.smtp.terms cimport Terms
+
+cdef class ListenerHost(Host):
+    cdef tuple _bound_to
+    cdef TermsTable _terms_table
+    cdef str _hostname
+    cdef Py_ssize_t _max_connections
+
+    cpdef accepted(self, Stream stream)
+
+    @cython.locals(terms=Terms, refusal=Reply, connection=Connection, reception=Reception)
+    cpdef arrive(self, Stream stream, Endpoints endpoints)
+    cpdef Reply admission(self, params)
+
+cdef class _TurnedAway(Protocol):
+    pass

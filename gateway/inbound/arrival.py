@@ -1,0 +1,131 @@
+"""Arrival: what happens to a new connection before its session: admission, the listener's terms, construction.
+
+The stages are methods, in their order: `accepted` knows a stream and its two ends; `arrive` who is there, and finds the
+terms, looks whether the client is welcome and makes its session. What finds out more of who is there stands between the
+two (a PROXY header, TLS from the first octet on). A connection counts from the moment everything that it consists of is
+there; whatever fails before that is a 421, and takes nobody's place. What happens in the session is reception.py's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from gateway import metrics
+from gateway.config import Listener, ListenerParams
+from gateway.inbound import refusals
+from gateway.inbound.connection import LINGER, MAX_UNSENT, Connection, Host
+from gateway.inbound.reception import Reception
+from gateway.inbound.services import Services
+from gateway.net import tls
+from gateway.net.endpoints import Endpoints
+from gateway.net.outbox import Outbox
+from gateway.net.roster import Roster
+from gateway.net.streams import Poller, Protocol, Stream
+from gateway.policy.listener import TermsTable
+from gateway.smtp import replies
+from gateway.smtp.replies import Reason, Reply
+
+log = logging.getLogger(__name__)
+
+_OPENED = metrics.CONNECTIONS_OPENED.slot()
+
+
+class ListenerHost(Host):
+    """One listener in its worker: takes its connections on, or turns them away.
+
+    bound_to: the socket address it listens on. max_connections: how many may be open at a time.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        bound_to: tuple[Any, ...],
+        max_connections: int,
+        services: Services,
+        contexts: tls.ServerContexts,
+        roster: Roster,
+        outbox: Outbox,
+        poller: Poller,
+    ) -> None:
+        super().__init__(services, contexts, roster, outbox, poller)
+        # of all connections; None where each may have another
+        self._bound_to = None if ipaddress.ip_address(bound_to[0].partition("%")[0]).is_unspecified else bound_to
+        self._terms_table = TermsTable(listener, offer_auth="smtp_server_auth_plain" in services.policy.handles)
+        self._hostname: str = listener.overrides.get("hostname") or os.uname().nodename
+        self._max_connections = max_connections
+
+    def accepted(self, stream: Stream) -> None:
+        """A client has connected."""
+        self.services.page.add(_OPENED)
+        try:
+            endpoints = Endpoints(stream.peer, self._bound_to or stream.local_address())
+        except Exception:
+            self._give_up(stream, "")
+            return
+        self.arrive(stream, endpoints)
+
+    def arrive(self, stream: Stream, endpoints: Endpoints) -> None:
+        """It is known who talks to whom."""
+        try:
+            terms = self._terms_table.terms_for(endpoints.peer_address, endpoints.local_address)
+            refusal = self.admission(terms.params)
+            if refusal is None:
+                connection = Connection(self, stream, terms.params)
+                reception = Reception(self.services, terms, endpoints, connection.resume)
+                stream.set_write_buffer_limits(MAX_UNSENT)
+                stream.set_protocol(connection)  # from here on it hears of the end
+        except Exception:
+            self._give_up(stream, endpoints.peer_address)
+            return
+        if refusal is None:
+            connection.begin(reception)
+        else:
+            self._turn_away(stream, refusal, endpoints.peer_address, terms.params.meta)
+
+    def admission(self, params: ListenerParams) -> Reply | None:
+        """None where a new connection is welcome, else the reply that turns it away."""
+        if self.roster.draining:
+            return replies.closing(params.hostname, "shutting down", Reason.SHUTTING_DOWN)
+        if self.open >= self._max_connections:
+            what = "too many concurrent sessions. Try later"
+            return replies.closing(params.hostname, what, Reason.TOO_MANY_CONNECTIONS)
+        if self.services.logs.disk_problem is not None:
+            return replies.closing(params.hostname, "disk is too full. Try later", Reason.STORAGE)
+        return None
+
+    def _give_up(self, stream: Stream, peer_address: str) -> None:
+        """Our own fault, told where an exception is being handled."""
+        log.exception("no session for a client: internal error")
+        self._turn_away(stream, replies.technical_difficulties(self._hostname, Reason.INTERNAL_ERROR), peer_address, {})
+
+    def _turn_away(self, stream: Stream, refusal: Reply, peer_address: str, meta: Mapping[str, Any]) -> None:
+        stream.set_protocol(_TURNED_AWAY)
+        stream.write(refusal.wire)
+        stream.finish(LINGER)
+        refusals.turned_away(self.services, refusal, peer_address, meta)
+
+
+class _TurnedAway(Protocol):
+    """Who was turned away may say and do what it wants: all of it is dropped."""
+
+    def data_received(self, data: bytes) -> None:
+        pass
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        pass
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        pass
+
+
+_TURNED_AWAY = _TurnedAway()

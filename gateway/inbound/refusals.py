@@ -1,0 +1,133 @@
+"""Refusals: the one place that counts and records what a client was refused, a whole connection or one command.
+
+What is refused, and with which reply, is decided elsewhere; the reply is sent elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway import _fastpath as fp
+from gateway import metrics
+from gateway.inbound.services import Services
+from gateway.logs import records
+from gateway.logs.identity import new_session_id
+from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.replies import Reason, Reply
+from gateway.smtp.session import END_OF_DATA, NO_COMMAND
+
+MOST_ALIKE = 100  # records for one reason, until the session's next message is taken: more of them tell nothing new
+EVERY = 1000  # of the refusals without a record of their own, one has a record after all, which tells their number
+
+_STAGES = {
+    NO_COMMAND: "connect",
+    fp.MAIL: "mail",
+    fp.RCPT: "rcpt",
+    fp.DATA: "data",
+    END_OF_DATA: "data",
+    fp.STARTTLS: "tls",
+    fp.AUTH: "auth",
+}
+_SLOTS = {(stage, reason): metrics.REJECTIONS.slot(stage, reason) for stage in metrics.STAGES for reason in Reason}
+_LEFT_OUT = metrics.REJECTIONS_LEFT_OUT.slot()
+_REFUSED = metrics.MESSAGES.slot("refused")
+_UNKNOWN = metrics.MESSAGES.slot("unknown")
+_CONNECTIONS = {reason: metrics.CONNECTIONS_REFUSED.slot(reason) for reason in metrics.CONNECTION_REASONS}
+
+
+class _Alike:
+    """The refusals of one session for one reason: those that may still have a record, and those that had none."""
+
+    def __init__(self) -> None:
+        self.room = MOST_ALIKE
+        self.left_out = 0
+        self.last: Reply | None = None
+
+
+class Refusals:
+    """What one session's client is refused."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._alike: dict[Reason, _Alike] | None = None  # few clients are refused anything
+
+    def refused(
+        self,
+        verb: int,
+        reply: Reply,
+        origin: records.Origin,
+        meta: Mapping[str, Any],
+        *,
+        command: str | None,
+        sender: EnvelopeAddress | None,
+        recipients: Sequence[EnvelopeAddress],
+        added: Mapping[str, str | int],
+    ) -> None:
+        """A reply that refuses something. verb: as an Observer gets it. The rest is records.rejection's."""
+        assert reply.reason is not None
+        page = self._services.page
+        page.add(_SLOTS[_STAGES.get(verb, "command"), reply.reason])
+        if verb == END_OF_DATA:  # each message has its record, however many there are
+            page.add(_UNKNOWN if reply.reason is Reason.OUTCOME_UNKNOWN else _REFUSED)
+        elif verb != NO_COMMAND:
+            alike = self._of(reply.reason)
+            alike.room -= 1
+            if alike.room < 0:
+                alike.last = reply
+                alike.left_out += 1
+                page.add(_LEFT_OUT)
+                if alike.left_out < EVERY:
+                    return
+                added = {**added, "left_out": alike.left_out}
+                alike.left_out = 0
+        self._services.logs.submit(
+            records.rejection(
+                reply,
+                origin,
+                self._services.now_ns(),
+                command=command,
+                sender=sender,
+                recipients=recipients,
+                meta=meta,
+                added=added,
+            )
+        )
+
+    def begin_anew(self, origin: records.Origin, meta: Mapping[str, Any]) -> None:
+        """The session is over, or a message was taken: this client does its work, and what it is refused from now on is
+        worth a record again. Tells how many refusals have had none.
+        """
+        if self._alike is None:
+            return
+        for alike in self._alike.values():
+            if alike.left_out:
+                assert alike.last is not None
+                now_ns, added = self._services.now_ns(), {"left_out": alike.left_out}
+                record = records.rejection(alike.last, origin, now_ns, command=None, meta=meta, added=added)
+                self._services.logs.submit(record)
+        self._alike = None
+
+    def _of(self, reason: Reason) -> _Alike:
+        if self._alike is None:
+            self._alike = {}
+        alike = self._alike.get(reason)
+        if alike is None:
+            alike = self._alike[reason] = _Alike()
+        return alike
+
+
+def connection_refused(services: Services, reply: Reply) -> None:
+    """Counts a connection that gets this reply instead of the banner."""
+    assert reply.reason is not None
+    services.page.add(_CONNECTIONS[reply.reason])
+
+
+def turned_away(services: Services, reply: Reply, peer_address: str, meta: Mapping[str, Any]) -> None:
+    """A connection was refused before it had a session."""
+    assert reply.reason is not None
+    connection_refused(services, reply)
+    services.page.add(_SLOTS["connect", reply.reason])
+    if reply.reason is not Reason.STORAGE and not services.logs.full:  # a flood of records must not make that worse
+        origin = records.Origin("", peer_address, new_session_id())
+        services.logs.submit(records.rejection(reply, origin, services.now_ns(), command=None, meta=meta))
