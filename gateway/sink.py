@@ -99,7 +99,7 @@ class SinkConnection(asyncio.Protocol):
         if isinstance(event, RcptRequested):
             return replies.RCPT_OK
         if isinstance(event, MessageReceived):
-            return replies.accepted(self._sink.take(event))
+            return replies.accepted([self._sink.take(event)])
         raise AssertionError(f"the sink offers nothing that leads to {event!r}")
 
 

@@ -211,8 +211,8 @@ class RecordsInMemory:
         self.records.append(json.loads(record.line(to_json(record.meta))))
         return True
 
-    def durable(self, done: Callable[[bool], None]) -> None:
-        done(True)
+    def durable(self) -> Later:
+        return answered(True)
 
 
 class MemoryClient:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.gateway_process import Gateway
-from tests.upstream import Answer, Dialogue, Do, Mail, Upstream
+from tests.upstream import Answer, Dialogue, Do, Mail, Upstream, ehlo
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ class Fleets:
         for number, nobody in enumerate(self._gone, 1):
             nobody.bind(("127.0.0.1", 0))  # and does not listen: nobody else gets the port meanwhile
             self.addresses[f"gone{number}"] = f"127.0.0.1:{nobody.getsockname()[1]}"
+        self.add("tiny1", {"EHLO": ehlo("PIPELINING", "8BITMIME", "SIZE 1")})
         for behaviour, answers in SCRIPTS.items():
             for number in (1, 2):
                 self.add(f"{behaviour}{number}", answers, picky=behaviour == "picky")

@@ -197,3 +197,37 @@ def test_every_recipient_is_where_the_reply_says(case: Case, gateway: Gateway, f
         assert recipients_of(by_type["Rejection"]) == everybody
         assert "Reception" not in by_type
         assert by_type["Rejection"][0]["response"]["code"] == reply.code
+
+
+# --- as many as there may be ------------------------------------------------------------------------------------------
+
+
+def send_to_many(gateway: Gateway, domain: str, count: int = 1000) -> tuple[int, str]:
+    session = gateway.smtp(CLIENTS["BifurcateAlways"])
+    session.ehlo("x" * 40)
+    session.putcmd("MAIL FROM:<many@out.example>")
+    for number in range(count):
+        session.putcmd(f"RCPT TO:<r{number}@{domain}>")
+    session.putcmd("DATA")
+    for _ in range(count + 1):
+        assert session.getreply()[0] == 250
+    assert session.getreply()[0] == 354
+    session.send(f"Subject: {domain}\r\n\r\nhello\r\n.\r\n")
+    code, text = session.getreply()
+    assert session.noop()[0] == 250
+    session.quit()
+    return code, text.decode()
+
+
+def test_a_thousand_messages_of_one_transaction_into_a_maildir(gateway: Gateway):
+    code, text = send_to_many(gateway, "many.stored1.example")
+    assert code == 250
+    assert len(text) < 500
+    assert text.endswith(" and 988 more")
+    subject = b"Subject: many.stored1.example\r\n"
+    assert sum(subject in path.read_bytes() for path in gateway.maildir.glob("stored1/new/*")) == 1000
+
+
+def test_a_thousand_refusals_that_come_at_once(gateway: Gateway):
+    """The member's SIZE says that it takes no message at all, so nothing need be asked for the others."""
+    assert send_to_many(gateway, "many.tiny1.example") == (552, "5.3.4 message too big for the next hop")

@@ -42,6 +42,11 @@ class Loop:
         self.callbacks.get(timeout=30)()
 
 
+def when_durable(writer: LogWriter, tell: Callable[[bool], object]) -> None:
+    later = writer.durable()
+    later.then(lambda: tell(later.result()))
+
+
 class Harness:
     """Makes writers over a directory and closes what a test leaves open."""
 
@@ -62,7 +67,7 @@ class Harness:
 
     def durable(self, writer: LogWriter) -> bool:
         answers: list[bool] = []
-        writer.durable(answers.append)
+        when_durable(writer, answers.append)
         while not answers:
             self.loop.run_one()
         return answers[0]
@@ -322,7 +327,7 @@ def test_durable_answers_after_the_write_and_the_sync_of_file_and_directory(harn
         monkeypatch.setattr(os, name, call)
     writer = harness.writer(harness.logger())
     writer.submit(record(1))
-    writer.durable(lambda ok: order.append(f"done {ok}"))
+    when_durable(writer, lambda ok: order.append(f"done {ok}"))
     harness.loop.run_one()
     assert order == ["write file", "fsync file", "fsync directory", "done True"]
 
@@ -340,11 +345,11 @@ def test_many_durable_calls_share_a_sync(harness, monkeypatch):
     writer = harness.writer(harness.logger())
     answers: list[bool] = []
     writer.submit(record(0))
-    writer.durable(answers.append)
+    when_durable(writer, answers.append)
     wait_until(lambda: bool(syncs))
     for n in range(1, 50):
         writer.submit(record(n))
-        writer.durable(answers.append)
+        when_durable(writer, answers.append)
     blocked.set()
     while len(answers) < 50:
         harness.loop.run_one()
@@ -371,7 +376,7 @@ def test_whoever_asks_soon_after_a_sync_shares_the_next_one(harness, monkeypatch
     answers: list[bool] = []
     for n in range(1, 10):
         writer.submit(record(n))
-        writer.durable(answers.append)
+        when_durable(writer, answers.append)
     paused.set()
     while len(answers) < 9:
         harness.loop.run_one()
@@ -439,7 +444,7 @@ def test_a_write_that_is_cut_short_goes_on_where_it_stopped(harness, monkeypatch
     writer = harness.writer(harness.logger())
     for n in range(20):
         writer.submit(record(n))
-    writer.durable(lambda ok: None)
+    writer.durable()
     wait_until(lambda: harness.numbers() == list(range(20)))
     monkeypatch.undo()
 
@@ -546,7 +551,7 @@ def test_a_stalled_disk_does_not_stall_submit(harness, monkeypatch):
     monkeypatch.setattr(os, "write", stall)
     writer = harness.writer(harness.logger(back_pressure=500))
     writer.submit(record(0))
-    writer.durable(lambda ok: None)
+    writer.durable()
     assert stalled.wait(30)
     for n in range(1, 500):
         writer.submit(record(n))
@@ -601,7 +606,8 @@ SUBMIT_UNTIL_KILLED = textwrap.dedent("""
         writer.submit(laid_out(layout, {}))
         if n % 200 == 0:
             os.write(1, b"submitted %d %d\\n" % (n, time.monotonic_ns()))
-            writer.durable(lambda ok, n=n: os.write(1, b"durable %d %d\\n" % (n, ok)))
+            later = writer.durable()
+            later.then(lambda later=later, n=n: os.write(1, b"durable %d %d\\n" % (n, later.result())))
             time.sleep(0.001)
 """)
 

@@ -40,7 +40,7 @@ def agree(event: Any) -> Reply:
             return replies.helo("gw.example", event.name)
         return replies.ehlo("gw.example", event.name, event.extensions)
     if isinstance(event, MessageReceived):
-        return replies.accepted("0")
+        return replies.accepted(["0"])
     return {MailCommand: replies.MAIL_OK, RcptRequested: replies.RCPT_OK, AuthRequested: replies.AUTH_OK}[type(event)]
 
 

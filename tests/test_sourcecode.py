@@ -59,7 +59,8 @@ CALLERS = {
     "exec": set(),
 }
 PURE = {
-    "smtp", "reports", "decision.py", "config.py", "delivery/message.py", "delivery/headers.py", "service/plan.py",
+    "smtp", "reports", "decision.py", "config.py", "delivery/message.py", "delivery/headers.py",
+    "delivery/verdict.py", "delivery/routing.py", "service/plan.py",
     "logs/records.py",
 }  # fmt: skip
 IMPURE = {"asyncio", "uvloop", "socket", "ssl", "time", "threading", "subprocess", "lupa", "select"}

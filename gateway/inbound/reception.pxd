@@ -64,7 +64,7 @@ cdef class Reception(Observer):
     cpdef Decision _decide(self, EnvelopeAddress recipient)
     cpdef _lookup(self, str domain)
     cpdef _message_received(self, MessageReceived event)
-    cpdef _settled(self, Reply reply)
+    cpdef _failed(self, event, error)
     cpdef _reply(self, Reply reply)
     cpdef SessionFacts _session_facts(self, MessageReceived event)
     cpdef Origin _known_origin(self)

@@ -17,6 +17,7 @@ from gateway.decision import Decision, decide
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
 from gateway.inbound.refusals import Refusals, connection_refused
 from gateway.inbound.services import Services
+from gateway.later import Steps, Waits
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.net.endpoints import Endpoints
@@ -176,16 +177,21 @@ class Reception(Observer):
     def _answer(self, event: Event) -> None:
         try:
             self._dispatch(event)
-        except Rejected as reject:
-            self._reply(replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=reject.closes))
-            if reject.follow_with_421 and reject.code != 421:
+        except Exception as error:
+            self._failed(event, error)
+
+    def _failed(self, event: Event, error: Exception) -> None:
+        """The reply to an event that was not to be worked out."""
+        if isinstance(error, Rejected):
+            self._reply(replies.make(error.code, error.text, Reason.POLICY_REJECT, closes=error.closes))
+            if error.follow_with_421 and error.code != 421:
                 self.end("disconnecting due to previous error", Reason.POLICY_REJECT)
-        except PolicyError:
+        elif isinstance(error, PolicyError):
             self._reply(replies.POLICY_FAILED)
-        except TransactionRefused as refusal:
-            self._reply(refusal.reply)
-        except Exception:  # our own fault: the client may try again, the operator gets the traceback
-            log.exception("internal error in %s", type(event).__name__)
+        elif isinstance(error, TransactionRefused):
+            self._reply(error.reply)
+        else:  # our own fault: the client may try again, the operator gets the traceback
+            log.error("internal error in %s", type(event).__name__, exc_info=error)
             self._reply(replies.INTERNAL)
 
     def _dispatch(self, event: Event) -> None:
@@ -302,16 +308,28 @@ class Reception(Observer):
     def _message_received(self, event: MessageReceived) -> None:
         self._message = event
         facts = self._session_facts(event)
-        self._transaction = Transaction(self._services, facts, event, self._decisions, self._settled)
-        self._transaction.start()
+        self._transaction = Transaction(self._services, facts, event, self._decisions)
+        Steps(self._delivering(event), self._lost_answer).go_on()
 
-    def _settled(self, reply: Reply) -> None:
-        """The transaction has its reply, now or after the fleet's answer."""
-        if self.session.awaiting is not self._message:
+    def _delivering(self, event: MessageReceived) -> Waits:
+        """The transaction has its reply now or after the fleet's answer."""
+        assert self._transaction is not None
+        reply, failure = replies.INTERNAL, None
+        try:
+            reply = yield from self._transaction.steps()
+        except Exception as error:
+            failure = error
+        if self.session.awaiting is not event:
             return  # the client was sent away meanwhile
-        self._reply(reply)
+        if failure is None:
+            self._reply(reply)
+        else:
+            self._failed(event, failure)
         if not self._advancing:
             self._resume()
+
+    def _lost_answer(self, error: Exception) -> None:
+        log.error("internal error after a transaction", exc_info=error)
 
     def _reply(self, reply: Reply) -> None:
         if self._transaction is not None:

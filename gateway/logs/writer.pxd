@@ -3,6 +3,7 @@
 cimport cython
 
 from gateway._fastpath cimport CounterPage
+from gateway.later cimport Later
 from gateway.logs.encoding cimport Record, Selection
 
 cdef class _Logger:
@@ -38,4 +39,4 @@ cdef class LogWriter:
 
     @cython.locals(group=_Group, route=_Route, logger=_Logger, line=bytes, taken=bint)
     cpdef bint submit(self, Record record, message=*) except -1
-    cpdef durable(self, done)
+    cpdef Later durable(self)

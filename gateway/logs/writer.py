@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs
+from gateway.later import Later
 from gateway.logs.destination import Destination
 from gateway.logs.disk import directories, settings_of, shortage
 from gateway.logs.encoding import EMPTY, Record, Selection, to_json
@@ -108,7 +109,7 @@ class LogWriter:
         self._destinations = [destination for logger in self._loggers for destination in logger.destinations]
         self._plan = {kind: _plan(kind, self._loggers) for kind in RECORD_TYPES}
         self._room_wanted: list[Callable[[], None]] = []
-        self._durable_wanted: list[Callable[[bool], None]] = []
+        self._durable_wanted: list[Later] = []
         self._sure = True  # no write or sync failed since somebody was told
         self._bytes = 0  # of the batch under way; only a hint, so a lost update is harmless
         self._awake = False  # the thread knows that there is something to do
@@ -151,14 +152,16 @@ class LogWriter:
                 self._work.set()
         return taken
 
-    def durable(self, done: Callable[[bool], None]) -> None:
-        """Calls done(True) once everything submitted so far is on disk, whatever happens to the machine; done(False)
+    def durable(self) -> Later:
+        """Settled with True once everything submitted so far is on disk, whatever happens to the machine; with False
         where that did not succeed. Many calls share one sync.
         """
-        self._durable_wanted.append(done)
+        later = Later()
+        self._durable_wanted.append(later)
         self._hurry.set()
         self._awake = True
         self._work.set()
+        return later
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Calls back, once, when `full` is over."""
@@ -307,9 +310,9 @@ def _line(record: Record, selection: Selection, message: Message | None) -> byte
     return record.line(meta, headers)
 
 
-def _answer(waiting: Sequence[Callable[[bool], None]], ok: bool) -> None:
-    for done in waiting:
-        done(ok)
+def _answer(waiting: Sequence[Later], ok: bool) -> None:
+    for later in waiting:
+        later.settle(ok)
 
 
 def _problem(logger: _Logger) -> str | None:

@@ -11,7 +11,7 @@ cdef class Reply:
 
 
 cpdef bytes _wire(int code, str enhanced, str text)
-cpdef Reply accepted(str ids, Py_ssize_t refused=*, Py_ssize_t total=*)
+cpdef Reply accepted(list ids, Py_ssize_t refused=*, Py_ssize_t total=*)
 
 
 @cython.locals(end=Py_ssize_t)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from functools import lru_cache
 
+_MOST_IDS = 12  # of messages in a 250, whose line may have 512 octets (RFC 5321 §4.5.3.1.5)
+
 
 class Reason(StrEnum):
     """Why a command, message or connection was refused. docs/reasons.md explains each."""
@@ -169,9 +171,11 @@ def relay_denied(peer: str) -> Reply:
     return Reply(550, "5.7.1", f"relaying not permitted for {peer}", Reason.RELAY_DENIED)
 
 
-def accepted(ids: str, refused: int = 0, total: int = 0) -> Reply:
+def accepted(ids: list[str], refused: int = 0, total: int = 0) -> Reply:
     """The 250 after the final dot. refused: how many of `total` recipients the fleet refused for good."""
-    text = f"OK ids={ids}"
+    text = f"OK ids={' '.join(ids)}"
+    if len(ids) > _MOST_IDS:
+        text = f"OK ids={' '.join(ids[:_MOST_IDS])} and {len(ids) - _MOST_IDS} more"
     if refused:
         text += f" ({refused} of {total} recipients refused)"
     return Reply(250, "2.0.0", text)

@@ -1,0 +1,23 @@
+# The C types of journal.py, which is compiled with them.
+
+import cython
+
+from gateway.handover cimport HandOver
+from gateway.delivery.message cimport Message
+from gateway.delivery.routing cimport Delivery
+from gateway.inbound.services cimport Services
+from gateway.logs cimport records
+
+cdef class Accepted:
+    cdef readonly Message message
+    cdef readonly str queue_name
+    cdef readonly object report
+    cdef readonly bint relayed, dropped
+
+
+@cython.locals(entry=Accepted, message=Message, now_ns="long long", all_taken=bint)
+cpdef bint log_messages(Services services, records.Origin origin, list accepted, unreadable) except -1
+
+
+@cython.locals(delivery=Delivery, message=Message, result=HandOver, now_ns="long long", all_taken=bint, bounced=bint)
+cpdef bint log_hand_overs(Services services, records.Origin origin, list handed_over, bint accepted) except -1

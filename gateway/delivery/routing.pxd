@@ -1,0 +1,27 @@
+# The C types of routing.py, which is compiled with them.
+
+import cython
+
+from gateway.handover cimport HandOver
+from gateway.delivery.message cimport Message
+from gateway.smtp.address cimport EnvelopeAddress
+
+cdef class Delivery:
+    cdef readonly Message message
+    cdef readonly str queue_name
+    cdef readonly list recipients
+    cdef readonly object destination
+    cdef public HandOver result
+
+
+@cython.locals(recipient=EnvelopeAddress)
+cpdef list split(list recipients, handling)
+cpdef bint is_discarded(Message message)
+
+
+@cython.locals(recipient=EnvelopeAddress)
+cpdef list queue_names(Message message, list recipients)
+
+
+@cython.locals(delivery=Delivery)
+cpdef list deliveries(Message message, list recipients, list names, dict destinations)
