@@ -25,7 +25,8 @@ from gateway.smtp.events import (
     TlsRequested,
 )
 from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.session import ALLOWED, END_OF_DATA, NO_COMMAND, Observer, ServerSession, State
+from gateway.smtp.session import NO_COMMAND, Observer, ServerSession
+from gateway.smtp.states import END_OF_DATA, TABLE, State
 from gateway.smtp.terms import Terms
 
 EHLO = b"EHLO client.example\r\n"
@@ -54,6 +55,7 @@ class Conversation(Observer):
         self.events: list[Any] = []
         self.observed: list[tuple[int, Reply, bytes]] = []
         self.sent = b""
+        self.secure = True  # STARTTLS is followed by a handshake
         self.session = ServerSession(
             Terms(ListenerParams(hostname="gw.example", **params), offer_auth=offer_auth),
             self,
@@ -76,6 +78,8 @@ class Conversation(Observer):
         while (event := self.session.next_event()) is not None:
             self.events.append(event)
             if isinstance(event, TlsRequested):
+                if not self.secure:
+                    return
                 self.sent += self.session.data_to_send()
                 self.session.tls_started()
             else:
@@ -87,7 +91,13 @@ class Conversation(Observer):
         return [event for event in self.events if isinstance(event, MessageReceived)]
 
 
-LEADS_TO = {State.CONNECTED: b"", State.READY: EHLO, State.MAIL: EHLO + MAIL, State.RCPT: EHLO + MAIL + RCPT}
+LEADS_TO = {
+    State.CONNECTED: b"",
+    State.READY: EHLO,
+    State.MAIL: EHLO + MAIL,
+    State.BARREN: EHLO + MAIL + b"RCPT TO:<nowhere>\r\n",
+    State.RCPT: EHLO + MAIL + RCPT,
+}
 
 
 def to_state(state: State, **options: Any) -> Conversation:
@@ -193,51 +203,136 @@ def test_every_constant_reply_is_well_formed(reply):
 
 # --- the order of commands --------------------------------------------------------------------------------------------
 
-# RFC 5321 §4.1.4. What a command gets in each state.
+# RFC 5321 §4.1.4. What a command gets in each state, and the first letter of the state that it leads to where that is
+# another: X is CLOSED.
 ORDER = """
-              CONNECTED    READY        MAIL         RCPT
-EHLO x        250          250          250          250
-HELO x        250          250          250          250
-MAIL FROM:<>  503 5.5.1    250 2.1.0    503 5.5.1    503 5.5.1
-RCPT TO:<a@b> 503 5.5.1    503 5.5.1    250 2.1.5    250 2.1.5
-DATA          503 5.5.1    503 5.5.1    503 5.5.1    354
-RSET          250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0
-NOOP          250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0
-NOOP any text 250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0
-VRFY a        252 2.1.5    252 2.1.5    252 2.1.5    252 2.1.5
-VRFY          501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
-HELP          214 2.0.0    214 2.0.0    214 2.0.0    214 2.0.0
-HELP MAIL     214 2.0.0    214 2.0.0    214 2.0.0    214 2.0.0
-QUIT          221 2.0.0    221 2.0.0    221 2.0.0    221 2.0.0
-QUIT now      501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
-RSET x        501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
-DATA x        503 5.5.1    503 5.5.1    503 5.5.1    501 5.5.4
-STARTTLS      503 5.5.1    220 2.0.0    503 5.5.1    503 5.5.1
-STARTTLS x    503 5.5.1    501 5.5.4    503 5.5.1    503 5.5.1
-AUTH PLAIN    503 5.5.1    538 5.7.11   503 5.5.1    503 5.5.1
-EXPN a        502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
-BDAT 1 LAST   502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
-XCLIENT a=b   502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
-LHLO x        500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1
-GET / HTTP/1  500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1
+              CONNECTED    READY        MAIL         BARREN       RCPT
+EHLO x        250        R 250          250        R 250        R 250        R
+HELO x        250        R 250          250        R 250        R 250        R
+EHLO          501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
+HELO          501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
+MAIL FROM:<>  503 5.5.1    250 2.1.0  M 503 5.5.1    503 5.5.1    503 5.5.1
+MAIL FROM:<x> 503 5.5.1    501 5.1.7    503 5.5.1    503 5.5.1    503 5.5.1
+RCPT TO:<a@b> 503 5.5.1    503 5.5.1    250 2.1.5  T 250 2.1.5  T 250 2.1.5
+RCPT TO:<a>   503 5.5.1    503 5.5.1    501 5.1.3  B 501 5.1.3    501 5.1.3
+DATA          503 5.5.1    503 5.5.1    503 5.5.1    554 5.5.1    354        D
+RSET          250 2.0.0    250 2.0.0    250 2.0.0  R 250 2.0.0  R 250 2.0.0  R
+NOOP          250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0
+NOOP any text 250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0    250 2.0.0
+VRFY a        252 2.1.5    252 2.1.5    252 2.1.5    252 2.1.5    252 2.1.5
+VRFY          501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
+HELP          214 2.0.0    214 2.0.0    214 2.0.0    214 2.0.0    214 2.0.0
+HELP MAIL     214 2.0.0    214 2.0.0    214 2.0.0    214 2.0.0    214 2.0.0
+QUIT          221 2.0.0  X 221 2.0.0  X 221 2.0.0  X 221 2.0.0  X 221 2.0.0  X
+QUIT now      501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
+RSET x        501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4    501 5.5.4
+DATA x        503 5.5.1    503 5.5.1    503 5.5.1    554 5.5.1    501 5.5.4
+STARTTLS      503 5.5.1    220 2.0.0  S 503 5.5.1    503 5.5.1    503 5.5.1
+STARTTLS x    503 5.5.1    501 5.5.4    503 5.5.1    503 5.5.1    503 5.5.1
+AUTH PLAIN    503 5.5.1    538 5.7.11   503 5.5.1    503 5.5.1    503 5.5.1
+EXPN a        502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
+BDAT 1 LAST   502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
+XCLIENT a=b   502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
+LHLO x        500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1
+GET / HTTP/1  500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1
 """
+LETTERS = dict(zip("CRMBTDASX", State, strict=True))
 ROWS = [
-    (line[:13].strip(), state, line[14 + 13 * state :][:12].strip())
+    (line[:13].strip(), state, line[14 + 13 * state :][:10].strip(), LETTERS.get(line[25 + 13 * state :][:1], state))
     for line in ORDER.strip("\n").splitlines()[1:]
-    for state in (State.CONNECTED, State.READY, State.MAIL, State.RCPT)
+    for state in LEADS_TO
 ]
 
 
-@pytest.mark.parametrize(("command", "state", "code"), ROWS)
-def test_the_order_of_commands(command, state, code):
+@pytest.mark.parametrize(("command", "state", "code", "leads_to"), ROWS)
+def test_the_order_of_commands(command, state, code, leads_to):
     conversation = to_state(state, offer_auth=True)
+    conversation.secure = False
     assert conversation.send(command.encode() + b"\r\n") == [code]
+    assert conversation.session.state == leads_to
+    assert conversation.session.closed == (leads_to is State.CLOSED)
+    transaction = leads_to in (State.MAIL, State.BARREN, State.RCPT, State.CONTENT)
+    assert (conversation.session.mail is not None) == transaction
+    assert len(conversation.session.recipients) == (leads_to in (State.RCPT, State.CONTENT)) + (
+        command == "RCPT TO:<a@b>" and state is State.RCPT
+    )
 
 
-def test_the_table_of_this_test_covers_the_sessions():
-    verbs = {command.partition(" ")[0] for command, _, _ in ROWS}
-    for row in ALLOWED.values():
-        assert {fp.VERB_NAMES[verb] for verb in row} <= verbs
+# Why it is out of order: what a client, or the one who reads its log, can do about it.
+WHY = [
+    (State.CONNECTED, b"MAIL FROM:<>", replies.EHLO_FIRST),
+    (State.CONNECTED, b"RCPT TO:<a@b>", replies.EHLO_FIRST),
+    (State.CONNECTED, b"DATA", replies.EHLO_FIRST),
+    (State.CONNECTED, b"STARTTLS", replies.EHLO_FIRST),
+    (State.CONNECTED, b"AUTH PLAIN", replies.EHLO_FIRST),
+    (State.READY, b"RCPT TO:<a@b>", replies.MAIL_FIRST),
+    (State.READY, b"DATA", replies.MAIL_FIRST),
+    (State.MAIL, b"DATA", replies.RCPT_FIRST),
+    (State.BARREN, b"DATA", replies.NO_RECIPIENTS),
+    *((state, b"MAIL FROM:<>", replies.NESTED_MAIL) for state in (State.MAIL, State.BARREN, State.RCPT)),
+    *((state, b"STARTTLS", replies.BAD_SEQUENCE) for state in (State.MAIL, State.BARREN, State.RCPT)),
+    *((state, b"AUTH PLAIN", replies.BAD_SEQUENCE) for state in (State.MAIL, State.BARREN, State.RCPT)),
+    *(
+        (state, line, reply)
+        for state in LEADS_TO
+        for line, reply in (
+            (b"EXPN a", replies.NOT_IMPLEMENTED),
+            (b"BDAT 1", replies.NOT_IMPLEMENTED),
+            (b"XCLIENT a=b", replies.NOT_IMPLEMENTED),
+            (b"FOO", replies.UNKNOWN_COMMAND),
+            (b"x" * 20_000, replies.LINE_TOO_LONG),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("state", "line", "reply"), WHY)
+def test_what_is_out_of_order_is_told_why(state, line, reply):
+    conversation = to_state(state)
+    conversation.send(line + b"\r\n")
+    assert conversation.observed[-1][1] is reply
+
+
+def test_every_entry_of_the_table_is_a_row_of_these_tests():
+    verbs = {command.partition(" ")[0] for command, _, _, _ in ROWS} | {"UNKNOWN", "LINE_TOO_LONG"}
+    assert {fp.VERB_NAMES[verb] for row in TABLE.values() for verb in row if verb < END_OF_DATA} == verbs - {
+        "LHLO",
+        "GET",
+    }
+
+
+def test_what_ends_a_content_ends_the_transaction():
+    conversation = to_state(State.RCPT)
+    conversation.send(b"DATA\r\n")
+    assert conversation.session.state == State.CONTENT
+    conversation.send(b"x\r\n.\r\n")
+    assert (conversation.session.state, conversation.session.mail) == (State.READY, None)
+
+
+def test_an_auth_exchange_leads_back_whatever_comes_of_it():
+    for line in (b"*", b"AGEAYg==", b"?", b"x" * 20_000):
+        conversation = authenticating()
+        assert conversation.send(b"AUTH PLAIN\r\n") == ["334"]
+        assert conversation.session.state == State.AUTH
+        conversation.send(line + b"\r\n")
+        assert conversation.session.state == State.READY
+
+
+@pytest.mark.parametrize("state", [*LEADS_TO, State.CONTENT, State.AUTH, State.TLS, State.CLOSED])
+def test_a_session_can_be_ended_in_every_state(state):
+    conversation = Conversation(tls=state is State.AUTH, offer_auth=True)
+    conversation.secure = False
+    last = {
+        State.CONTENT: b"DATA\r\n",
+        State.AUTH: b"AUTH PLAIN\r\n",
+        State.TLS: b"STARTTLS\r\n",
+        State.CLOSED: b"QUIT\r\n",
+    }
+    leads_to = LEADS_TO.get(state) or LEADS_TO[State.RCPT if state is State.CONTENT else State.READY]
+    conversation.send(b"" if state is State.CONNECTED else leads_to + last.get(state, b""))
+    assert conversation.session.state == state
+    conversation.session.close(replies.closing("gw.example", "bye", Reason.SHUTTING_DOWN))
+    assert (conversation.session.state, conversation.session.closed) == (State.CLOSED, True)
 
 
 @pytest.mark.parametrize("command", [b"EHLO again\r\n", b"HELO again\r\n", b"RSET\r\n"])

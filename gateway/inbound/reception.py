@@ -35,7 +35,8 @@ from gateway.smtp.events import (
     TlsRequested,
 )
 from gateway.smtp.replies import MAIL_OK, RCPT_OK, Reason, Reply
-from gateway.smtp.session import END_OF_DATA, NO_COMMAND, Observer, ServerSession
+from gateway.smtp.session import NO_COMMAND, Observer, ServerSession
+from gateway.smtp.states import END_OF_DATA
 from gateway.smtp.terms import Terms
 from gateway.smtp.trace import received_from, with_protocol
 

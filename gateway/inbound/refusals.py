@@ -15,7 +15,8 @@ from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.session import END_OF_DATA, NO_COMMAND
+from gateway.smtp.session import NO_COMMAND
+from gateway.smtp.states import END_OF_DATA
 
 MOST_ALIKE = 100  # records for one reason, until the session's next message is taken: more of them tell nothing new
 EVERY = 1000  # of the refusals without a record of their own, one has a record after all, which tells their number

@@ -9,8 +9,9 @@ from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
 
 cdef int EHLO, MAIL, RCPT, DATA, QUIT
-cdef int _CONNECTED, _READY, _MAIL, _RCPT, _BODY, _AUTH
-cdef list _ALLOWS
+cdef int _CONNECTED, _READY, _CONTENT, _AUTH, _CLOSED, _STEPS, _NOWHERE, _RCPT_REFUSED, _END, END_OF_DATA
+cdef bytes _NEXT
+cdef list _REFUSALS
 
 cdef class Observer:
     cpdef replied(self, int verb, Reply reply, bytes argument)
@@ -21,7 +22,6 @@ cdef class ServerSession:
     cdef bytes _argument
     cdef int _verb
     cdef Framer _framer
-    cdef bint _rcpt_refused
     cdef Py_ssize_t _messages, _allowance
     cdef list _out
     cdef readonly object awaiting
@@ -42,12 +42,14 @@ cdef class ServerSession:
     cpdef bint is_idle(self)
     cpdef Py_ssize_t buffered(self)
     cpdef _say(self, Reply reply)
-    cpdef _reset(self, int state)
+
+    @cython.locals(state=int)
+    cpdef _move(self, int step)
     cpdef _carry_out(self, event)
     cpdef _begin(self, EhloRequested event)
     cpdef _add_recipient(self, RcptRequested event)
 
-    @cython.locals(verb=int, argument=bytes)
+    @cython.locals(verb=int, argument=bytes, refusal=Reply)
     cpdef _read_command(self)
     cpdef _ehlo(self, bytes argument)
 

@@ -1,8 +1,8 @@
 """The server's side of an SMTP session, without I/O: bytes in, events and reply bytes out.
 
 Rules of this file:
-- Everything about the *order* of commands is here, mostly in the table ALLOWED; arguments are commands.py's, texts
-  are replies.py's, bytes are the framer's.
+- The *order* of commands is the table in states.py, and a state changes in _move() and by that table only; arguments
+  are commands.py's, texts are replies.py's, bytes are the framer's.
 - What needs no outside knowledge is answered at once (EHLO's syntax, NOOP, RSET, limits…). Everything else is returned
   as an event, and the session then stands still until it is answered with reply(): pipelined commands wait in the
   framer and replies keep the order of their commands (RFC 2920 §3.2).
@@ -11,13 +11,12 @@ Rules of this file:
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from typing import Any
 
 from gateway import _fastpath as fp
 from gateway._fastpath import DATA, EHLO, MAIL, QUIT, RCPT, Framer
-from gateway.smtp import replies
+from gateway.smtp import replies, states
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt
 from gateway.smtp.events import (
@@ -29,39 +28,19 @@ from gateway.smtp.events import (
     TlsRequested,
 )
 from gateway.smtp.replies import BYE, START_BODY, Reply
+from gateway.smtp.states import END_OF_DATA, State
 from gateway.smtp.terms import Terms
 
 MAX_AUTH_LINE = 12_288  # octets without CRLF, RFC 4954 §4
 NO_COMMAND = -1  # the "verb" of replies that answer no command: greeting, time-outs, shutdown
-END_OF_DATA = len(fp.VERB_NAMES)  # the "verb" of replies to the final dot
-
-
-class State(enum.IntEnum):
-    """Where the session stands; the rows of ALLOWED."""
-
-    CONNECTED = 0  # before EHLO or HELO
-    READY = 1
-    MAIL = 2  # reverse-path known, no recipient yet
-    RCPT = 3  # at least one recipient
-    BODY = 4  # after 354
-    AUTH = 5  # after 334
 
 
 # The states as plain numbers, for the comparisons that every command makes.
-_CONNECTED, _READY, _MAIL, _RCPT, _BODY, _AUTH = map(int, State)
-
-_ANYWHERE = {EHLO, fp.HELO, fp.RSET, fp.NOOP, fp.VRFY, fp.HELP, QUIT}
-
-# RFC 5321 §4.1.4: order of commands. A verb missing from a row is answered 503 5.5.1. BODY and AUTH read no commands.
-ALLOWED: dict[int, set[int]] = {
-    _CONNECTED: _ANYWHERE,
-    _READY: _ANYWHERE | {MAIL, fp.STARTTLS, fp.AUTH},
-    _MAIL: _ANYWHERE | {RCPT},
-    _RCPT: _ANYWHERE | {RCPT, DATA},
-}
-
-# The same as rows that a verb indexes: every command looks here.
-_ALLOWS = [[verb in ALLOWED.get(state, ()) for verb in range(len(fp.VERB_NAMES))] for state in State]
+_CONNECTED, _READY, _CONTENT, _AUTH, _CLOSED = map(
+    int, (State.CONNECTED, State.READY, State.CONTENT, State.AUTH, State.CLOSED)
+)
+_NEXT, _REFUSALS, _STEPS, _NOWHERE = states.NEXT, states.REFUSALS, states.STEPS, states.NOWHERE
+_RCPT_REFUSED, _END = states.RCPT_REFUSED, states.END
 
 
 class Observer:
@@ -83,7 +62,6 @@ class ServerSession:
         self._verb = NO_COMMAND
         self._argument = b""
         self._messages = 0
-        self._rcpt_refused = False
         self.state: int = _CONNECTED
         self.closed = False  # nothing more will be read
         self._allowance = -1  # how many more commands may be executed now; negative: any number
@@ -113,7 +91,7 @@ class ServerSession:
         event: Any
         while self.awaiting is None and not self.closed and self._allowance:
             self._allowance -= 1
-            if self.state == _BODY:
+            if self.state == _CONTENT:
                 event = self._read_content()
             elif self.state == _AUTH:
                 event = self._read_auth_line()
@@ -134,10 +112,12 @@ class ServerSession:
         event = self.awaiting
         self.awaiting = None
         self._say(reply)
+        if self.closed:
+            return
         if reply.code < 400:
             self._carry_out(event)
         elif type(event) is RcptRequested:
-            self._rcpt_refused = True
+            self._move(_RCPT_REFUSED)
 
     def data_to_send(self) -> bytes:
         """All replies since the last call, for one write."""
@@ -158,7 +138,7 @@ class ServerSession:
         self._argument = b""
         self.awaiting = None
         self._say(reply)
-        self.closed = True
+        self._move(_END)
 
     def tls_started(self) -> None:
         """The handshake is done: everything learned before is dropped (RFC 3207 §4.2)."""
@@ -166,7 +146,7 @@ class ServerSession:
         self.tls = True
         self.ehlo_name = ""
         self.authenticated = False
-        self._reset(_CONNECTED)
+        self._move(states.SECURED)
 
     def is_behind(self) -> bool:
         """True where next_event() stopped only because no more was allowed."""
@@ -174,12 +154,7 @@ class ServerSession:
 
     def is_idle(self) -> bool:
         """True where a shutdown may end the session: no transaction is under way and nothing waits to be read."""
-        return (
-            self.awaiting is None
-            and not self.closed
-            and self.state in (_CONNECTED, _READY)
-            and not self._framer.buffered
-        )
+        return self.awaiting is None and self.state in (_READY, _CONNECTED) and not self._framer.buffered
 
     def buffered(self) -> int:
         """Octets received and not yet worked on."""
@@ -191,20 +166,25 @@ class ServerSession:
         self._observer.replied(self._verb, reply, self._argument)
         self._out.append(reply.wire)
         if reply.closes:
-            self.closed = True
+            self._move(_END)
 
-    def _reset(self, state: int) -> None:
+    def _move(self, step: int) -> None:
+        """The one place where the state changes. step: a verb or one of states.py's."""
+        state = _NEXT[self.state * _STEPS + step]
+        assert state != _NOWHERE
         self.state = state
-        self.mail = None
-        self.recipients = []
-        self._rcpt_refused = False
+        if state == _CLOSED:
+            self.closed = True
+        if self.mail is not None and state in (_READY, _CONNECTED, _CLOSED):
+            self.mail = None  # the transaction is over, done or not
+            self.recipients = []
 
     def _carry_out(self, event: Event | None) -> None:
         if type(event) is RcptRequested:
             self._add_recipient(event)
         elif type(event) is MailCommand:
+            self._move(MAIL)
             self.mail = event
-            self.state = _MAIL
         elif type(event) is EhloRequested:
             self._begin(event)
         elif type(event) is AuthRequested:
@@ -213,11 +193,11 @@ class ServerSession:
     def _begin(self, event: EhloRequested) -> None:
         self.ehlo_name = event.name
         self.esmtp = event.extensions is not None
-        self._reset(_READY)  # RFC 5321 §4.1.4: EHLO resets a transaction
+        self._move(EHLO)
 
     def _add_recipient(self, event: RcptRequested) -> None:
+        self._move(RCPT)
         self.recipients.append(event.recipient)
-        self.state = _RCPT
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -232,8 +212,10 @@ class ServerSession:
             self._argument = b""
             self._say(replies.LINE_TOO_LONG)
             return None
-        if not _ALLOWS[self.state][verb]:
-            self._say(self._out_of_order(verb))
+        refusal = _REFUSALS[self.state * _STEPS + verb]
+        if refusal is not None:
+            self._argument = _loggable(verb, argument)
+            self._say(refusal)
             return None
         try:
             if verb == MAIL:  # the usual ones need no look into the table
@@ -247,31 +229,11 @@ class ServerSession:
             if verb == QUIT:
                 return self._quit(argument)
             return _HANDLERS[verb](self, argument)
-        except Refused as refusal:
-            if verb == RCPT:
-                self._rcpt_refused = True
-            self._say(refusal.reply)
+        except Refused as refused:
+            self._say(refused.reply)
+            if verb == RCPT and not self.closed:
+                self._move(_RCPT_REFUSED)
             return None
-
-    def _out_of_order(self, verb: int) -> Reply:
-        if verb == fp.UNKNOWN:
-            self._argument = _loggable(self._argument)
-            return replies.UNKNOWN_COMMAND
-        if verb == fp.LINE_TOO_LONG:
-            return replies.LINE_TOO_LONG
-        if verb == fp.AUTH:
-            self._argument = b"***"
-        if verb in (fp.EXPN, fp.XCLIENT, fp.BDAT):
-            return replies.NOT_IMPLEMENTED
-        if self.state == _CONNECTED:
-            return replies.EHLO_FIRST
-        if verb == MAIL:
-            return replies.NESTED_MAIL
-        if verb == DATA and self.state == _MAIL:
-            return replies.NO_RECIPIENTS if self._rcpt_refused else replies.RCPT_FIRST  # RFC 5321 §4.1.1.4
-        if verb in (RCPT, DATA):
-            return replies.MAIL_FIRST
-        return replies.BAD_SEQUENCE
 
     def _ehlo(self, argument: bytes) -> Event:
         terms = self._terms
@@ -300,14 +262,13 @@ class ServerSession:
         if argument:
             raise Refused(replies.NO_ARGUMENT)
         self._framer.start_content(self._terms.max_size, self._terms.max_line)
-        self.state = _BODY
+        self._move(DATA)
         self._say(START_BODY)
 
     def _rset(self, argument: bytes) -> None:
         if argument:
             raise Refused(replies.NO_ARGUMENT)
-        if self.state != _CONNECTED:
-            self._reset(_READY)
+        self._move(fp.RSET)
         self._say(replies.RESET_OK)
 
     def _noop(self, argument: bytes) -> None:
@@ -324,7 +285,7 @@ class ServerSession:
             raise Refused(replies.NO_ARGUMENT)
         self._say(BYE)
         self.quit = True
-        self.closed = True
+        self._move(QUIT)
 
     def _starttls(self, argument: bytes) -> Event | None:
         if argument:
@@ -335,6 +296,7 @@ class ServerSession:
             raise Refused(replies.TLS_UNAVAILABLE)
         if self._framer.buffered:  # in clear, yet meant to be read under TLS: command injection (RFC 3207 §6)
             raise Refused(replies.TLS_PIPELINED)
+        self._move(fp.STARTTLS)
         self._say(replies.START_TLS)
         return TlsRequested()
 
@@ -351,7 +313,7 @@ class ServerSession:
             raise Refused(replies.AUTH_REQUIRES_TLS)
         initial = initial.strip()
         if not initial:
-            self.state = _AUTH
+            self._move(states.AUTH_CONTINUED)
             self._say(replies.AUTH_CONTINUE)
             return None
         return AuthRequested(*decode_plain(initial))
@@ -361,7 +323,7 @@ class ServerSession:
         if read is None:
             return _INCOMPLETE
         verb, line = read
-        self.state = _READY
+        self._move(states.AUTH_RESPONSE)
         try:
             if verb == fp.LINE_TOO_LONG:
                 raise Refused(replies.AUTH_TOO_LONG)
@@ -383,9 +345,9 @@ class ServerSession:
         refusal = self._content_refusal(content)
         if refusal is not None:
             self._say(refusal)
-            self._reset(_READY)
+            self._move(END_OF_DATA)
             return None
-        self._reset(_READY)  # whatever the answer, this transaction is over (RFC 5321 §3.3)
+        self._move(END_OF_DATA)
         return MessageReceived(mail, recipients, content)
 
     def _content_refusal(self, content: fp.Content) -> Reply | None:
@@ -398,10 +360,15 @@ class ServerSession:
         return None
 
 
-def _loggable(line: bytes) -> bytes:
-    """What may be logged of a line that is no command: it may be a password that a confused client sent."""
-    word = line.split(b" ", 1)[0]
-    return word if word.isalpha() and word.isupper() and len(word) <= 12 else b"(%d octets)" % len(line)
+def _loggable(verb: int, argument: bytes) -> bytes:
+    """What an observer may see of a command that is refused before its argument is read."""
+    if verb == fp.AUTH:
+        return b"***"
+    if verb != fp.UNKNOWN:
+        return argument
+    # a line that is no command may be a password that a confused client sent
+    word = argument.split(b" ", 1)[0]
+    return word if word.isalpha() and word.isupper() and len(word) <= 12 else b"(%d octets)" % len(argument)
 
 
 _INCOMPLETE: Any = object()  # more bytes are needed
