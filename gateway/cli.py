@@ -10,12 +10,16 @@ import importlib
 import platform
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from gateway import __version__
 
-# name: (the module with add_arguments(parser) and run(args) -> exit code, what it is for)
+# name: (the module with add_arguments(parser) and run(args) -> exit code, or an object in it; what it is for)
 COMMANDS = {
     "run": ("gateway.service.run", "run the service: supervisor, workers and the HTTP side"),
+    "reload": ("gateway.service.ask:reload", "make a running service read its policy again"),
+    "drain": ("gateway.service.ask:drain", "make a running service not ready, while it goes on serving"),
+    "upgrade": ("gateway.service.ask:upgrade", "let the installed version take over from the running one"),
     "check": ("gateway.policy.check", "load a policy without opening a socket and list every problem"),
     "logs": ("gateway.logs.command", "print log records, and follow new ones with -f"),
     "report": ("gateway.reports.command", "say what bounces and complaints in files report"),
@@ -54,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if name == chosen:
             try:
-                implementation = importlib.import_module(module)
+                implementation = _implementation(module)
             except ModuleNotFoundError as error:
                 if error.name is None or error.name.split(".")[0] == "gateway":
                     raise
@@ -66,3 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(implementation.run(arguments))
     except KeyboardInterrupt:
         return 130  # what shells report for SIGINT
+
+
+def _implementation(place: str) -> Any:
+    """What COMMANDS names: a module, or after a colon something in it."""
+    module, _, name = place.partition(":")
+    imported = importlib.import_module(module)
+    return getattr(imported, name) if name else imported

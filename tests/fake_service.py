@@ -26,7 +26,8 @@ from gateway.metrics.families import State
 from gateway.service import child, diagnostics, plan
 from gateway.service.context import AdminContext, WorkerContext
 from gateway.service.loading import BadPolicy, LoadedPolicy
-from gateway.service.supervisor import Settings, Supervisor
+from gateway.service.staff import Settings
+from gateway.service.supervisor import Supervisor
 
 plan.HEARTBEAT_TIMEOUT, plan.ABORT_GRACE, plan.TICK = 1.0, 0.5, 0.1
 

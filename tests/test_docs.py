@@ -78,7 +78,7 @@ def test_file_names_in_the_sources_exist():
 
 def parser_of(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(command, exit_on_error=False)
-    importlib.import_module(cli.COMMANDS[command][0]).add_arguments(parser)
+    cli._implementation(cli.COMMANDS[command][0]).add_arguments(parser)
     return parser
 
 

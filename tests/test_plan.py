@@ -17,6 +17,7 @@ from gateway.service.plan import (
     YOUNG,
     Action,
     Announce,
+    Close,
     Commit,
     Death,
     Exit,
@@ -60,6 +61,8 @@ class Simulation:
                     self.service.commit()
                 case Announce():
                     self.service.announce()
+                case Close():
+                    self.service.closed = True
                 case Stop(code, _):
                     self.service.stop(self.now, code)
         self.trail += actions
@@ -325,7 +328,7 @@ def test_stopping_drains_then_kills_at_the_deadline_then_exits_0():
     service = Simulation().running()
     polite, stubborn = service.of(1)
     service.service.stop(service.now)
-    assert service.step() == [Send(polite, signal.SIGTERM), Send(stubborn, signal.SIGTERM)]
+    assert service.step() == [Close(), Send(polite, signal.SIGTERM), Send(stubborn, signal.SIGTERM)]
     service.die(polite, 0)
     assert service.step(after=20.0) == []
     service.beat()
@@ -339,7 +342,7 @@ def test_the_admin_process_is_stopped_last():
     service = Simulation(workers=1, admin=True).running()
     admin, worker = service.of(1)
     service.service.stop(service.now)
-    assert service.step() == [Send(worker, signal.SIGTERM)]
+    assert service.step() == [Close(), Send(worker, signal.SIGTERM)]
     service.die(worker, 0)
     assert service.step() == [Send(admin, signal.SIGTERM)]
     service.die(admin, 0)
@@ -360,3 +363,130 @@ def test_nothing_is_started_while_stopping():
     service.step()
     service.die(service.of(1)[0])
     assert service.step() == []
+
+
+# --- unready before it stops ------------------------------------------------------------------------------------------
+
+
+def delayed(delay: float = 10.0) -> Simulation:
+    service = Simulation().running()
+    service.service.drain_delay = delay
+    return service
+
+
+def test_a_service_that_stops_is_unready_at_once_and_closes_its_ports_after_the_delay():
+    service = delayed()
+    service.service.stop(service.now)
+    assert service.service.unready_since == service.now
+    assert service.step() == []
+    assert service.step(after=9.9) == []
+    assert service.trail[-1].seconds == pytest.approx(0.1)
+    assert service.step(after=0.1) == [Close(), *(Send(process, signal.SIGTERM) for process in service.of(1))]
+    for process in service.of(1):
+        service.die(process, 0)
+    assert service.step() == [Exit(0)]
+
+
+def test_until_its_ports_close_who_dies_is_replaced():
+    service = delayed()
+    service.service.stop(service.now)
+    slot = service.service.slots[0]
+    assert service.die(service.of(1)[0]) is Death.REPLACED
+    assert service.step() == [Spawn(slot)]
+    service.step(after=10.0)
+    assert service.die(service.of(1)[0]) is Death.EXPECTED
+    assert not any(isinstance(action, Spawn) for action in service.step())
+
+
+def test_the_delay_counts_from_when_it_was_made_unready():
+    service = delayed()
+    service.service.hide(service.now)
+    service.service.hide(service.now + 5.0)
+    assert service.step(after=6.0) == []
+    service.service.stop(service.now)
+    assert service.service.closing_at == service.now + 4.0
+    late = delayed()
+    late.service.hide(late.now - 60.0)
+    late.service.stop(late.now)
+    assert late.service.closing_at == late.now
+
+
+def test_it_can_be_made_ready_again_unless_it_is_to_stop():
+    service = delayed().service
+    service.hide(1.0)
+    service.show()
+    assert service.unready_since is None
+    service.stop(2.0)
+    service.show()
+    assert service.unready_since == 2.0
+
+
+def test_a_second_request_does_not_wait_for_the_delay():
+    service = delayed()
+    service.service.stop(service.now)
+    service.step(after=1.0)
+    service.service.stop(service.now)
+    assert service.step()[0] == Close()
+    assert service.step() == [Send(process, signal.SIGKILL) for process in service.of(1)]
+
+
+@pytest.mark.parametrize("code", [EX_CONFIG, EX_SOFTWARE])
+def test_a_service_that_cannot_go_on_does_not_wait_for_the_delay(code):
+    service = delayed()
+    service.service.stop(service.now, code)
+    assert service.step()[0] == Close()
+    assert service.service.exit_code == code
+
+
+def test_a_service_that_was_never_ready_does_not_wait_for_the_delay():
+    service = Simulation()
+    service.service.drain_delay = 10.0
+    service.step()
+    service.service.stop(service.now)
+    assert service.step()[0] == Close()
+
+
+def test_a_hopeless_service_that_is_to_stop_anyway_keeps_its_exit_code():
+    service = delayed()
+    service.service.stop(service.now)
+    for process in service.of(1):
+        service.die(process, EX_CONFIG)
+    assert not any(isinstance(action, Stop) for action in service.step())
+    assert service.step(after=10.0) == [Close(), Exit(0)]
+
+
+# --- going on with what another program has started -------------------------------------------------------------------
+
+
+def adopted() -> Simulation:
+    service = Simulation()
+    service.service = Service(kill_after=32.0)
+    service.service.processes += [Process(n, 7, 100 + n, service.now, service.now, ready=True) for n in range(2)]
+    service.service.adopt(7, 2, admin=False)
+    return service
+
+
+def test_an_adopted_generation_goes_on_and_is_neither_committed_nor_announced_again():
+    service = adopted()
+    assert service.step() == []
+    slot = service.service.slots[1]
+    assert service.die(service.of(7)[1]) is Death.REPLACED
+    assert service.step() == [Spawn(slot)]
+
+
+def test_a_generation_of_the_new_program_replaces_the_adopted_one():
+    service = adopted()
+    service.reload()
+    assert [type(action) for action in service.step()] == [Spawn, Spawn]
+    service.get_ready()
+    assert service.step() == [Commit(), *(Send(process, signal.SIGTERM) for process in service.of(7))]
+
+
+def test_when_the_new_program_fails_the_adopted_generation_stays():
+    service = adopted()
+    service.reload()
+    service.step()
+    assert service.die(service.of(8)[0], 1) is Death.ROLLED_BACK
+    service.service.roll_back(2, admin=False)
+    assert service.service.generation == service.service.announced == 7
+    assert service.step() == [Send(process, signal.SIGTERM) for process in service.of(8)]

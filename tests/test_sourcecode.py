@@ -35,7 +35,7 @@ IMPORTERS = {
     "ssl": {"net/tls.py", "inbound/connection.py", "couriers"},
     "signal": {
         "admin/server.py", "sink.py", "service/worker.py", "service/supervisor.py", "service/child.py",
-        "service/plan.py",
+        "service/plan.py", "service/trial.py",
     },
     "time": {
         "admin/server.py", "sink.py", "service/worker.py", "service/supervisor.py", "service/diagnostics.py",
@@ -51,10 +51,11 @@ IMPORTERS = {
 CALLERS = {
     "os.fork": {"service/child.py"},
     "os._exit": {"service/child.py"},
-    "os.kill": {"service/supervisor.py"},
-    "os.waitpid": {"service/supervisor.py"},
+    "os.kill": {"service/supervisor.py", "service/trial.py"},
+    "os.waitpid": {"service/supervisor.py", "service/trial.py"},
     "os.system": set(),
     "os.execv": set(),
+    "os.execve": {"service/upgrade.py"},
     "eval": set(),
     "exec": set(),
 }

@@ -7,7 +7,8 @@ become samples) is in gateway/metrics/families.py; docs/metrics.md tells an oper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from platform import python_version
 
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
@@ -213,6 +214,23 @@ def release(page: CounterPage) -> None:
     LAYOUT.clear_reserved(page)
     for family in LAYOUT.families:
         family.forget(page)
+
+
+def layout_digest() -> str:
+    """What tells whether another program's pages mean the same."""
+    families = [(type(each).__name__, each.name, each.slots, getattr(each, "bounds", ())) for each in LAYOUT.families]
+    return sha256(repr((families, ADMISSION, page_size())).encode()).hexdigest()
+
+
+def totals(pages: Sequence[CounterPage]) -> dict[str, dict[str, list[float]]]:
+    """All that has been counted, by family and series, for a program with another layout."""
+    return {family.name: found for family in LAYOUT.families if (found := family.totals(pages))}
+
+
+def restore(page: CounterPage, counted: Mapping[str, Mapping[str, list[float]]]) -> None:
+    """Go on counting from what another program's `totals` gave."""
+    for family in LAYOUT.families:
+        family.restore(page, counted.get(family.name, {}))
 
 
 def collect(pages: Sequence[CounterPage], *, now: float, memory: Callable[[int], int]) -> Iterator[Metric]:

@@ -99,6 +99,13 @@ class Family:
     def forget(self, page: CounterPage) -> None:
         """Clear what ends with the process that owned the page; counts do not."""
 
+    def totals(self, pages: Sequence[CounterPage]) -> dict[str, list[float]]:
+        """What has been counted, by series, for a page with another layout; {} for what is no count."""
+        return {}
+
+    def restore(self, page: CounterPage, totals: Mapping[str, list[float]]) -> None:
+        """Go on counting from what `totals` gave, where this family still has such series."""
+
 
 class Summed(Family):
     """One word per series, summed over all pages."""
@@ -125,6 +132,14 @@ class Counter(Summed):
     """Only ever goes up; what ended processes counted stays."""
 
     sample_family = CounterMetricFamily
+
+    def totals(self, pages: Sequence[CounterPage]) -> dict[str, list[float]]:
+        return {"/".join(values): [sum(page.get(slot) for page in pages)] for values, slot in self.slots.items()}
+
+    def restore(self, page: CounterPage, totals: Mapping[str, list[float]]) -> None:
+        for values, slot in self.slots.items():
+            if len(counts := totals.get("/".join(values), [])) == 1:
+                page.set(slot, int(counts[0]))
 
 
 class Gauge(Summed):
@@ -170,6 +185,22 @@ class Histogram(Family):
     ) -> None:
         super().__init__(layout, name, help_text, len(bounds) + 2, **labels)  # see HistogramSlot
         self.bounds = tuple(bounds)
+
+    def totals(self, pages: Sequence[CounterPage]) -> dict[str, list[float]]:
+        last = len(self.bounds) + 1
+        found = {}
+        for values, first in self.slots.items():
+            counts: list[float] = [sum(page.get(first + i) for page in pages) for i in range(last)]
+            found["/".join(values)] = [*counts, sum(page.get_float(first + last) for page in pages)]
+        return found
+
+    def restore(self, page: CounterPage, totals: Mapping[str, list[float]]) -> None:
+        for values, first in self.slots.items():
+            words = totals.get("/".join(values), [])
+            if len(words) == len(self.bounds) + 2:
+                for i, count in enumerate(words[:-1]):
+                    page.set(first + i, int(count))
+                page.set_float(first + len(words) - 1, words[-1])
 
     def slot(self, *values: str) -> HistogramSlot:
         """The slot for CounterPage.observe."""

@@ -10,6 +10,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 
+from setproctitle import setproctitle
+
 from gateway.service import diagnostics
 from gateway.service.context import EX_SOFTWARE
 
@@ -35,6 +37,7 @@ def start(run: Callable[[], int], name: str) -> int:
             _die_with(parent)
             faulthandler.enable()  # the supervisor's SIGABRT then shows where a stuck child is
             diagnostics.rename(name)
+            setproctitle(f"relay-gateway: {name}")
             code = run()
         except Exception:
             logging.getLogger(__name__).critical("%s failed", name, exc_info=True)

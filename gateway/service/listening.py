@@ -5,10 +5,13 @@ They belong to the supervisor, so that a worker's accept queue survives the work
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
+FIRST_PASSED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
+BY_NAME = "fd:"  # how an address of the policy asks for a passed socket by its name
 Key = tuple[str, int]  # "IP:PORT" as declared, and which of the declarations with this text
 
 
@@ -19,8 +22,10 @@ class AddressError(Exception):
 class ListeningSockets:
     """The sockets of all addresses; `slots` of them per address, which share its port."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, passed: PassedSockets | None = None) -> None:
+        """passed: sockets that somebody else listens with, which are taken instead of opening some."""
         self._slots = slots
+        self._passed = passed or PassedSockets()
         self._sockets: dict[Key, list[socket.socket]] = {}
 
     def open(self, addresses: Iterable[str]) -> None:
@@ -29,8 +34,10 @@ class ListeningSockets:
         try:
             for key in keys(addresses):
                 if key not in self._sockets:
-                    opened[key] = []
-                    self._bind(key[0], opened[key])
+                    passed = self._passed.take(key[0])
+                    opened[key] = [passed] * self._slots if passed else []
+                    if not passed:
+                        self._bind(key[0], opened[key])
         except OSError as error:
             _close(opened.values())
             raise AddressError(f"cannot listen on {key[0]}: {error.strerror or error}") from error
@@ -60,6 +67,8 @@ class ListeningSockets:
         The sockets keep their port, so that no privilege is needed to listen again.
         """
         for sockets in self._sockets.values():
+            if sockets.count(sockets[slot]) > 1:
+                continue  # one socket for all slots: whoever lives accepts
             try:
                 sockets[slot].shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -69,6 +78,24 @@ class ListeningSockets:
         """Undo `mute`; harmless without it."""
         for sockets in self._sockets.values():
             sockets[slot].listen(BACKLOG)
+
+    def bequeath(self) -> list[tuple[str, int, list[int]]]:
+        """All, for the program that takes this one's place: (address, which of its kind, a descriptor per slot)."""
+        return [(*key, [each.fileno() for each in sockets]) for key, sockets in self._sockets.items()]
+
+    def adopt(self, bequeathed: Iterable[tuple[str, int, list[int]]]) -> None:
+        """Go on with what the program before has left. A slot too many would hold connections that nobody accepts."""
+        for address, number, fds in bequeathed:
+            opened = {fd: socket.socket(fileno=fd) for fd in dict.fromkeys(fds)}
+            sockets = [opened[fd] for fd in fds]
+            if len(opened) == 1 and len(fds) != self._slots:
+                sockets = sockets[:1] * self._slots
+            _close([sockets[self._slots :]])
+            sockets = sockets[: self._slots]
+            while len(sockets) < self._slots:
+                sockets.append(_reuseport_socket(sockets[0].family, sockets[0].getsockname()[:2]))
+                sockets[-1].listen(BACKLOG)
+            self._sockets[address, number] = sockets
 
     def _bind(self, address: str, opened: list[socket.socket]) -> None:
         host, port = split(address)
@@ -82,13 +109,67 @@ class ListeningSockets:
             else:
                 port = probe.getsockname()[1]  # a socket that was bound to port 0 itself would lose it in `mute`
             for _ in range(self._slots):
-                listener = socket.socket(family)
-                opened.append(listener)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                listener.bind((host, port))
+                opened.append(_reuseport_socket(family, (host, port)))
         for listener in opened:
             listener.listen(BACKLOG)
+
+
+class PassedSockets:
+    """Sockets that systemd listens with and passes to the service it starts (sd_listen_fds(3)).
+
+    An address of the policy is served by the socket that is bound to it, or, written `fd:NAME`, by the one with that
+    FileDescriptorName. It is shared by all workers.
+    """
+
+    def __init__(self, sockets: Iterable[tuple[str, socket.socket]] = ()) -> None:
+        self._sockets = list(sockets)
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> PassedSockets:
+        """Takes LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, so that no child believes they are meant for it."""
+        pid, count, names = (environment.pop(f"LISTEN_{what}", "") for what in ("PID", "FDS", "FDNAMES"))
+        if pid != str(os.getpid()) or not count.isdigit():
+            return cls()
+        names_of = dict(enumerate(names.split(":")))
+        found = []
+        for number in range(int(count)):
+            os.set_inheritable(FIRST_PASSED + number, False)
+            found.append((names_of.get(number, ""), socket.socket(fileno=FIRST_PASSED + number)))
+        return cls(found)
+
+    def take(self, address: str) -> socket.socket | None:
+        """The socket for an address; None where none was passed. Raises OSError for a name that was not passed, and for
+        a socket that no TCP connection can come from.
+        """
+        name = address.removeprefix(BY_NAME) if address.startswith(BY_NAME) else None
+        for entry in self._sockets:
+            if _accepts(entry[1]) and (entry[0] == name if name is not None else display(entry[1]) == address):
+                self._sockets.remove(entry)
+                return entry[1]
+        if name is not None:
+            there = ", ".join(name for name, _ in self._sockets) or "none"
+            raise OSError(f"no TCP socket named {name!r} was passed by systemd; there are: {there}")
+        return None
+
+
+def _accepts(passed: socket.socket) -> bool:
+    return (
+        passed.family in (socket.AF_INET, socket.AF_INET6)
+        and passed.type == socket.SOCK_STREAM
+        and bool(passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    )
+
+
+def _reuseport_socket(family: int, address: tuple[str, int]) -> socket.socket:
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def keys(addresses: Iterable[str]) -> list[Key]:

@@ -5,6 +5,8 @@ A *generation* is all processes of one policy. A new generation replaces the old
 if one of its processes dies before that, the whole generation is given up and the old one stays. It is announced when
 nothing of another generation accepts connections any more: what connects from then on meets the new policy. No wait is
 endless, because a process whose event loop runs stops accepting when told, and one whose event loop does not is killed.
+
+A service that is to stop is *unready* for a while before its ports close, so that a load balancer sends nobody there.
 """
 
 from __future__ import annotations
@@ -82,6 +84,11 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Close:
+    """Listen no more: the service stops."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The service cannot go on."""
 
@@ -99,7 +106,7 @@ class Wait:
     seconds: float
 
 
-Action = Spawn | Mute | Send | Commit | Announce | Stop | Exit | Wait
+Action = Spawn | Mute | Send | Commit | Announce | Close | Stop | Exit | Wait
 
 
 class Death(Enum):
@@ -117,19 +124,27 @@ class Service:
     """Everything `plan` looks at."""
 
     kill_after: float  # seconds from SIGTERM to SIGKILL
+    drain_delay: float = 0.0  # seconds for which the service is unready before its ports close
     generation: int = 0  # the current one; 0 before the first
     committed: int = 0  # the last generation that was ready as a whole
     announced: int = 0  # the last generation that was the only one to accept connections
     previous: int = 0  # what to go back to while the current generation is not yet ready
     slots: dict[int, Slot] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
-    stopping_since: float | None = None
+    unready_since: float | None = None  # since when load balancers are told to go elsewhere
+    closing_at: float | None = None  # when the ports close, once the service is to stop
+    closed: bool = False  # they have
     exit_code: int = 0
     awake_since: float = 0.0  # when the supervisor last found that it had itself been stopped for a while
 
     def begin(self, generation: int, workers: int, *, admin: bool) -> None:
         """Make `generation` the current one, with fresh slots; what is current now stays until it is ready."""
         self.previous, self.generation = self.generation, generation
+        self._fill_slots(workers, admin)
+
+    def adopt(self, generation: int, workers: int, *, admin: bool) -> None:
+        """Go on with a generation in force whose processes another program has started; `processes` has them."""
+        self.generation = self.committed = self.announced = generation
         self._fill_slots(workers, admin)
 
     def commit(self) -> None:
@@ -148,12 +163,30 @@ class Service:
     def _fill_slots(self, workers: int, admin: bool) -> None:
         self.slots = {number: Slot(number) for number in ([ADMIN] if admin else []) + list(range(workers))}
 
+    def hide(self, now: float) -> None:
+        """Be unready from now on, while clients are still served."""
+        if self.unready_since is None:
+            self.unready_since = now
+
+    def show(self) -> None:
+        """Be ready again; too late once the service is to stop."""
+        if self.closing_at is None:
+            self.unready_since = None
+
     def stop(self, now: float, code: int = 0) -> None:
-        """Begin to stop; the second call ends the patience with draining processes."""
-        if self.stopping_since is None:
-            self.stopping_since, self.exit_code = now, code
-        else:
-            self.kill_after = 0.0
+        """Begin to stop: unready at once, ports closed after the delay; the second call ends all patience."""
+        if self.closing_at is not None:
+            self.closing_at, self.kill_after = now, 0.0
+            return
+        was_seen = self.announced and not code
+        self.hide(now)
+        assert self.unready_since is not None
+        self.closing_at = max(now, self.unready_since + self.drain_delay) if was_seen else now
+        self.exit_code = code
+
+    def stopping(self, now: float) -> bool:
+        """True once processes are to end."""
+        return self.closing_at is not None and now >= self.closing_at
 
     @property
     def draining(self) -> bool:
@@ -166,7 +199,7 @@ class Service:
         jitter: 0 to 1, spreads the delays of slots that fail together.
         """
         self.processes.remove(process)
-        if process.told is not None or self.stopping_since is not None:
+        if process.told is not None or self.stopping(now):
             return Death.EXPECTED
         if process.generation != self.generation:
             return Death.OUTLIVED
@@ -192,7 +225,9 @@ def _delay(failures: int, jitter: float) -> float:
 def plan(now: float, service: Service) -> list[Action]:
     """What is to be done now. The last action is Wait or Exit."""
     actions: list[Action] = [Send(*due) for due in _overdue(now, service)]
-    if service.stopping_since is not None:
+    if service.stopping(now):
+        if not service.closed:
+            actions.append(Close())
         workers = [process for process in service.processes if process.slot != ADMIN]
         last = workers or service.processes  # the admin process shows the end of the workers
         actions += [Send(process, signal.SIGTERM) for process in last if process.told is None]
@@ -200,7 +235,7 @@ def plan(now: float, service: Service) -> list[Action]:
             return [*actions, Exit(service.exit_code)]
     elif service.generation:
         hopeless = _hopeless(service)
-        if hopeless:
+        if hopeless and service.closing_at is None:
             return [*actions, hopeless, Wait(0.0)]
         actions += _fill(now, service)
         actions += _replace(service)
@@ -272,6 +307,8 @@ def _until_next(now: float, service: Service) -> float:
         if process.told is not None and not process.killed:
             moments.append(process.told + service.kill_after)
     taken = {process.slot for process in service.processes if process.generation == service.generation}
-    if service.stopping_since is None:
+    if service.closing_at is not None and not service.closed:
+        moments.append(service.closing_at)
+    if not service.stopping(now):
         moments += [s.retry_at for s in service.slots.values() if s.number not in taken and not s.given_up]
     return max(0.0, min(moments) - now)

@@ -11,6 +11,8 @@ import os
 import pkgutil
 import sys
 
+from setproctitle import setproctitle
+
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.net import tls
@@ -18,10 +20,11 @@ from gateway.policy import surroundings
 from gateway.policy.engine import Policy
 from gateway.policy.problems import PolicyProblems
 from gateway.policy.source import PolicySource
-from gateway.service import diagnostics, privileges, worker
+from gateway.service import control, diagnostics, privileges, trial, upgrade, worker
 from gateway.service.context import EX_CONFIG, AdminContext
 from gateway.service.loading import BadPolicy, LoadedPolicy
-from gateway.service.supervisor import Settings, Supervisor
+from gateway.service.staff import Settings
+from gateway.service.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ EPILOG = """\
 signals:
   TERM, INT   stop: no new connections, transactions under way finish, idle sessions get 421; a second one stops at once
   HUP         read the policy again; a good one takes over without losing a session, a bad one changes nothing
+  USR2        let the program that is installed by now take over, in the same way
 
 exit codes:
   0   stopped by a signal
@@ -70,6 +74,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds that sessions get to finish when the service stops or reloads (default: 30)",
     )
     parser.add_argument(
+        "--drain-delay",
+        metavar="S",
+        type=_seconds,
+        default=0.0,
+        help="when stopping, seconds for which /readyz says 503 while clients are still served (default: 0)",
+    )
+    parser.add_argument(
+        "--control",
+        metavar="PATH",
+        default=control.default_path(),
+        help="the socket for reload, drain and upgrade (default: in systemd's RuntimeDirectory, or none)",
+    )
+    parser.add_argument(
         "--announce",
         metavar="FILE|FD",
         help="when ready, write the bound addresses there, as a line of JSON",
@@ -79,7 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the service to its end; returns its exit code."""
-    diagnostics.configure("supervisor", args.log_level)
+    examination = upgrade.Examination.asked_for()
+    diagnostics.configure("supervisor" if examination is None else "upgrade-trial", args.log_level)
     if args.user:
         try:
             privileges.check(args.user)
@@ -91,8 +109,19 @@ def run(args: argparse.Namespace) -> int:
         log.warning(
             "running as root: everything, the policy's Lua included, has root's rights; --user NAME gives them up"
         )
-    settings = Settings(workers=args.workers, user=args.user, drain_timeout=args.drain_timeout, announce=args.announce)
-    return Supervisor(settings, lambda: load(args.policy), worker.run, _run_admin).run()
+    if examination is not None:
+        return trial.run(examination, lambda: load(args.policy), worker.run)
+    settings = Settings(
+        workers=args.workers,
+        user=args.user,
+        drain_timeout=args.drain_timeout,
+        drain_delay=args.drain_delay,
+        announce=args.announce,
+        control=args.control,
+    )
+    setproctitle("relay-gateway: supervisor")
+    inheritance = upgrade.inherited()
+    return Supervisor(settings, lambda: load(args.policy), worker.run, _run_admin, inheritance).run()
 
 
 def load(path: str) -> LoadedPolicy | BadPolicy:

@@ -1,0 +1,139 @@
+"""What each child process of the supervisor does first: keeps its own of the parent's sockets, gets its share of the
+service, and runs. When to start which is plan.py's, forking is child.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from socket import socket
+
+from gateway._fastpath import CounterPage
+from gateway.metrics.families import State
+from gateway.service import child, descriptors, privileges
+from gateway.service.context import AdminContext, WorkerContext
+from gateway.service.estate import Estate
+from gateway.service.loading import LoadedPolicy
+from gateway.service.plan import ADMIN
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the command line says. Times are seconds.
+
+    announce: a file, or a file descriptor's number. control: the path of the control socket. drain_delay: how long the
+    service is unready before its ports close.
+    """
+
+    workers: int
+    user: str | None = None
+    drain_timeout: float = 30.0
+    drain_delay: float = 0.0
+    announce: str | None = None
+    control: str | None = None
+
+
+class Staff:
+    """Starts the children, which find here what they were promised."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        run_worker: Callable[[WorkerContext], int],
+        run_admin: Callable[[AdminContext], int],
+        estate: Estate,
+    ) -> None:
+        self._settings, self._run_worker, self._run_admin, self._estate = settings, run_worker, run_admin, estate
+        self._smtp, self._http = estate.smtp, estate.http
+        self.limit = descriptors.raise_limit()
+        self.for_clients = descriptors.for_clients(self.limit)
+
+    def start(self, slot: int, generation: int, policy: LoadedPolicy, page: CounterPage) -> int:
+        """Fork the process of a slot; returns its id. Raises OSError."""
+        if slot == ADMIN:
+            return child.start(lambda: self._admin(policy, page), name_of(slot))
+        self._smtp.listen(slot)
+        return child.start(lambda: self._worker(policy, generation, slot, page), name_of(slot))
+
+    def shares(self, policy: LoadedPolicy) -> list[int]:
+        """How many connections a worker may have open at each listener."""
+        wanted = [listener.max_connections for listener in policy.config.listeners]
+        return descriptors.shares(wanted, self._settings.workers, self.for_clients)
+
+    def warn_of_shares(self, policy: LoadedPolicy) -> None:
+        """Say which listeners get fewer connections than their policy allows."""
+        workers = self._settings.workers
+        for listener, share in zip(policy.config.listeners, self.shares(policy), strict=True):
+            if share * workers < listener.max_connections:
+                log.warning(
+                    "%s: at most %d connections instead of max_connections = %d: a worker may open %d files "
+                    "(LimitNOFILE, ulimit -n), %d of them for clients",
+                    *(listener.listen, share * workers, listener.max_connections, self.limit, self.for_clients),
+                )
+
+    def enter_loader(self) -> None:
+        """In the process that loads a policy. Raises PrivilegeError."""
+        self._close_all_but(smtp=(), http=())
+        if self._settings.user:
+            privileges.drop_to(self._settings.user)
+
+    def _worker(self, policy: LoadedPolicy, epoch: int, slot: int, page: CounterPage) -> int:
+        sockets = self._smtp.of_slot(smtp_addresses(policy), slot)
+        self._close_all_but(smtp=sockets, http=())
+        context = WorkerContext(
+            slot=slot,
+            listeners=list(zip(policy.config.listeners, sockets, strict=True)),
+            max_connections=self.shares(policy),
+            source=policy.source,
+            keys=policy.keys,
+            epoch=epoch,
+            page=page,
+            enter=lambda state: self._enter(state, page),
+            drain_timeout=self._settings.drain_timeout,
+        )
+        return self._run_worker(context)
+
+    def _admin(self, policy: LoadedPolicy, page: CounterPage) -> int:
+        addresses = self._smtp.bound(smtp_addresses(policy))
+        sockets = self._http.of_slot(http_addresses(policy), 0)
+        self._close_all_but(smtp=(), http=sockets)
+        context = AdminContext(
+            listeners=list(zip(policy.config.http_listeners, sockets, strict=True)),
+            smtp=addresses,
+            page=page,
+            pages=self._estate.pages.all,
+            enter=lambda state: self._enter(state, page),
+        )
+        return self._run_admin(context)
+
+    def _close_all_but(self, *, smtp: Iterable[socket], http: Iterable[socket]) -> None:
+        """What stays open here would stay open when the supervisor closes it."""
+        self._smtp.close_others(smtp)
+        self._http.close_others(http)
+        if self._estate.control is not None:
+            self._estate.control.close_others()
+
+    def _enter(self, state: State, page: CounterPage) -> None:
+        page.state = state
+        with suppress(BlockingIOError):  # then it will look anyway
+            os.write(self._estate.wake, b"\0")  # no signal has this number
+
+
+def smtp_addresses(policy: LoadedPolicy) -> list[str]:
+    """The addresses of a policy's SMTP listeners, as it says them."""
+    return [listener.listen for listener in policy.config.listeners]
+
+
+def http_addresses(policy: LoadedPolicy) -> list[str]:
+    """The same of its HTTP listeners."""
+    return [listener.listen for listener in policy.config.http_listeners]
+
+
+def name_of(slot: int) -> str:
+    """What the process of a slot is called."""
+    return "admin" if slot == ADMIN else f"worker-{slot}"

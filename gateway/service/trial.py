@@ -1,0 +1,62 @@
+"""The trial of a new program before it takes over: does it understand what it would inherit, is the policy good, does a
+worker become ready? Nothing listens, and no client is served.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable
+
+from gateway.metrics.families import State
+from gateway.service import child
+from gateway.service.context import EX_SOFTWARE, WorkerContext
+from gateway.service.loading import BadPolicy, Load, LoadedPolicy
+from gateway.service.pages import Pages
+from gateway.service.upgrade import Examination
+
+PATIENCE = 60.0  # seconds until the worker must be ready
+
+
+def run(examination: Examination, load: Load, run_worker: Callable[[WorkerContext], int]) -> int:
+    """Says through the examination what is wrong; returns the exit code."""
+    problems = examination.problems_of_inheritance()
+    if not problems:
+        policy = load()
+        problems = list(policy.problems) if isinstance(policy, BadPolicy) else _try_worker(policy, run_worker)
+    examination.tell(problems)
+    return EX_SOFTWARE if problems else 0
+
+
+def _try_worker(policy: LoadedPolicy, run_worker: Callable[[WorkerContext], int]) -> list[str]:
+    """What is wrong with a worker that has no listeners."""
+    page = Pages(1).own
+    waiting, ready = os.pipe()
+
+    def enter(state: State) -> None:
+        if state is State.READY:
+            os.write(ready, b"!")
+
+    def work() -> int:
+        context = WorkerContext(
+            slot=0,
+            listeners=[],
+            max_connections=[],
+            source=policy.source,
+            keys=policy.keys,
+            epoch=0,
+            page=page,
+            enter=enter,
+            drain_timeout=0.0,
+        )
+        return run_worker(context)
+
+    pid = child.start(work, "trial-worker")
+    os.close(ready)
+    poll = select.poll()
+    poll.register(waiting, select.POLLIN)
+    became_ready = bool(poll.poll(PATIENCE * 1000)) and os.read(waiting, 1) == b"!"
+    os.kill(pid, signal.SIGTERM if became_ready else signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return [] if became_ready else ["a worker of the new program does not become ready; its diagnostics are above"]
