@@ -42,11 +42,13 @@ cdef class Transaction:
     @cython.locals(content=Content)
     cdef _begin(self)
 
-    @cython.locals(event=MessageReceived, facts=SessionFacts, message=Message, first=EnvelopeAddress)
+    @cython.locals(event=MessageReceived, facts=SessionFacts, message=Message)
     cdef Message _make_message(self, list recipients)
 
     @cython.locals(relayed=list)
     cdef list _settle(self, Message message)
+    cdef bytes _received(self, str message_id, recipient)
+    cdef _forget_recipient(self, Message message, list before)
     cdef tuple _fates(self, Message message)
     cdef _add_supplemental_header(self, Message message)
 
@@ -60,3 +62,6 @@ cdef class Transaction:
     @cython.locals(outcome=RecipientOutcome, refused=Py_ssize_t)
     cdef _taken(self)
     cdef _refused(self, Verdict decided)
+
+
+cdef _only(list recipients)

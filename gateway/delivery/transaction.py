@@ -13,6 +13,7 @@ import logging
 from gateway import metrics
 from gateway.config import Destination, LineEndings, ListenerParams
 from gateway.decision import RELAY, Decision, fate
+from gateway.delivery.headers import HeaderField
 from gateway.delivery.journal import Accepted, log_hand_overs, log_messages
 from gateway.delivery.message import Message
 from gateway.delivery.recognition import NOTHING, Recognition, count, recognise
@@ -106,6 +107,7 @@ class Transaction:
             message = self._make_message(recipients)
             if wanted:
                 self._policy.message_received(message, self._facts.conn)
+                self._forget_recipient(message, recipients)
             relayed = self._settle(message)
             if relayed is None:
                 continue
@@ -148,9 +150,19 @@ class Transaction:
             fix_line_endings=facts.fix_line_endings,
         )
         if facts.received_header:
-            seconds = self._now_ns // 1_000_000_000
-            message.prepend(trace.received(facts.received_start, message_id, recipients[0].email, seconds))
+            message.prepend(self._received(message_id, _only(recipients)))
         return message
+
+    def _received(self, message_id: str, recipient: str | None) -> bytes:
+        return trace.received(self._facts.received_start, message_id, recipient, self._now_ns // 1_000_000_000)
+
+    def _forget_recipient(self, message: Message, before: list[EnvelopeAddress]) -> None:
+        """Takes the one recipient out of the trace of a message to which the policy has added others."""
+        if len(before) > 1 or len(message.recipients) <= 1 or not self._facts.received_header:
+            return
+        told = self._received(message.id, before[0].email)
+        untold = HeaderField("Received", self._received(message.id, None))
+        message.replace_fields([untold if field.raw == told else field for field in message.fields()])
 
     # -- fates and destinations ---------------------------------------------------------------------------------------
 
@@ -203,8 +215,8 @@ class Transaction:
 
     def _add_supplemental_header(self, message: Message) -> None:
         headers = self._facts.trace_headers
-        recipients = [recipient.email for recipient in message.recipients]
-        message.prepend(trace.supplemental(headers.header_name, recipients, message.meta, headers.include_meta_names))
+        recipient = _only(message.recipients)
+        message.prepend(trace.supplemental(headers.header_name, recipient, message.meta, headers.include_meta_names))
 
     # -- handing over -------------------------------------------------------------------------------------------------
 
@@ -279,3 +291,8 @@ def _existing(destination: Destination | None) -> Destination:
     if destination is None:
         raise TransactionRefused(replies.NO_DESTINATION)
     return destination
+
+
+def _only(recipients: list[EnvelopeAddress]) -> str | None:
+    """The one recipient, whom the trace may name; None where there are several."""
+    return recipients[0].email if len(recipients) == 1 else None

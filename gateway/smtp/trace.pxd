@@ -7,7 +7,7 @@ from gateway._fastpath cimport Content
 cpdef str received_from(str client, str peer, str hostname, str local, str protocol, str tls)
 cpdef str with_protocol(bint esmtp, bint tls, bint authenticated, bint smtputf8)
 cpdef bytes received(str start, str message_id, str recipient, long long unix_time)
-cpdef bytes supplemental(str name, list recipients, dict meta, tuple carried)
+cpdef bytes supplemental(str name, str recipient, dict meta, tuple carried)
 
 
 @cython.locals(head=bytes, wanted=Py_ssize_t)

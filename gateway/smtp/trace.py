@@ -34,9 +34,12 @@ def received_from(client: str, peer: str, hostname: str, local: str, protocol: s
     )
 
 
-def received(start: str, message_id: str, recipient: str, unix_time: int) -> bytes:
-    """A whole Received header. start: received_from()'s; recipient: the first one."""
-    return f"{start}{message_id} for <{recipient}>;\r\n  {rfc5322_date(unix_time)}\r\n".encode()
+def received(start: str, message_id: str, recipient: str | None, unix_time: int) -> bytes:
+    """A whole Received header. start: received_from()'s; recipient: None where there are several, who may not be told
+    of each other (RFC 5321 §7.2).
+    """
+    only = "" if recipient is None else f" for <{recipient}>"
+    return f"{start}{message_id}{only};\r\n  {rfc5322_date(unix_time)}\r\n".encode()
 
 
 def with_protocol(esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool) -> str:
@@ -49,12 +52,15 @@ def with_protocol(esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool) -
     return protocol + "A" if authenticated else protocol
 
 
-def supplemental(name: str, recipients: list[str], meta: dict[str, Any], carried: tuple[str, ...]) -> bytes:
+def supplemental(name: str, recipient: str | None, meta: dict[str, Any], carried: tuple[str, ...]) -> bytes:
     """The header (X-KumoRef by default) that lets a later report be traced back to this message.
 
-    carried: names of metadata to carry along; missing ones are left out.
+    recipient: None where there are several, as in received(). carried: names of metadata to carry along; missing ones
+    are left out.
     """
-    content: dict[str, Any] = {_MARKER: _MARK, "recipient": recipients[0] if len(recipients) == 1 else recipients}
+    content: dict[str, Any] = {_MARKER: _MARK}
+    if recipient is not None:
+        content["recipient"] = recipient
     if carried:
         content |= {key: meta[key] for key in carried if key in meta}
     encoded = b2a_base64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), newline=False)
