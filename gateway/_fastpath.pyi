@@ -1,6 +1,6 @@
 # The typed, documented face of gateway/_fastpath.pyx. One section per fragment, in the same order.
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from mmap import mmap
 from typing import Final, Literal, Self, final
 
@@ -211,14 +211,29 @@ report-type names; `no_recipient`: no recipient group with an address and an Act
 `no_feedback_type`: the feedback part lacks its Feedback-Type.
 """
 
+RECOGNISED: tuple[str, ...]
+"""How a report was recognised, the closed list:
+
+`report`: by the letter; `mixed`, `multipart`: its part stands in a multipart/mixed or another multipart; `wrapped`: in
+a multipart inside another one; `private_type`: its part has a private or slightly wrong type; `claimed`: a report-type
+and no such part; `x_failed_recipients`, `qsbmf`, `junk`: other forms (gateway/reports/formats).
+"""
+
 @final
 class Report:
     """What a message reports, or why that cannot be read. Values are text as in the message, unfolded; octets that
     are not UTF-8 are lone surrogates (`surrogateescape`). Field names are in lower case."""
 
-    kind: Literal["dsn", "arf", "unreadable"]
+    kind: Literal["dsn", "arf", "unreadable"] | None
+    """None: only a candidate."""
     reason: str | None
     """One of UNREADABLE_REASONS when `kind` is "unreadable"."""
+    how: str
+    """How it was recognised, one of RECOGNISED."""
+    candidate: str | None
+    """The form that the message may have, one of `reports.formats.FORMS`, where it is not recognised by the letter."""
+    inferred: bool
+    """Whether `infer` was called: a guess."""
     mixed: bool
     """A multipart/mixed message that counts as a DSN because of its null reverse-path."""
     truncated: bool
@@ -232,8 +247,18 @@ class Report:
     """Of a feedback report: its fields (RFC 5965 §3), all values of each."""
     original: tuple[int, int] | None
     """Where the original message, or its header section, begins and ends in the scanned octets, still encoded."""
+    quoted: bytes | None
+    """The original, decoded, where it is no part of its own."""
     dot_stuffed: bool
     """As the scan was told."""
+
+    @property
+    def leading(self) -> tuple[int, int] | None:
+        """Where the part for people begins, with its header section, and ends; None by the letter of the RFCs."""
+
+    @property
+    def fields_from(self) -> tuple[int, int] | None:
+        """Where the content of the status or feedback part begins and ends that the fields are from."""
 
     def original_fields(
         self, message: bytes | bytearray | memoryview, names: tuple[str, ...] = ()
@@ -245,15 +270,51 @@ class Report:
         the original lies beyond the end of `message`.
         """
 
+    def header_fields(
+        self, message: bytes | bytearray | memoryview, names: tuple[str, ...] = ()
+    ) -> list[tuple[str, str]]:
+        """The same of the message's own header section."""
+
+    def prose(self, message: bytes | bytearray | memoryview, most: int) -> tuple[bytes, str, bool, int, int] | None:
+        """The text for people: (octets, decoded; its charset, or ""; whether it is HTML; where the first `most`
+        octets of it, encoded, begin and end in `message`). A text that is no HTML is preferred. None: there is none.
+        """
+
+    def infer(
+        self,
+        kind: Literal["dsn", "arf"],
+        *,
+        per_message: dict[str, str] | None = None,
+        per_recipient: list[dict[str, str]] | None = None,
+        feedback: dict[str, list[str]] | None = None,
+        quoted: bytes | None = None,
+    ) -> None:
+        """Makes a report of a candidate, marked as inferred; the fields as of a report by the letter."""
+
 def scan_report(
-    message: bytes | bytearray | memoryview, *, dot_stuffed: bool = False, null_sender: bool = False
+    message: bytes | bytearray | memoryview,
+    *,
+    dot_stuffed: bool = False,
+    null_sender: bool = False,
+    tolerant: bool = False,
+    listed_sender: bool = False,
+    placed: Callable[[str, int, int], str] | None = None,
 ) -> Report | None:
     """Whether a raw message is a DSN (RFC 3464, 6533) or a feedback report (RFC 5965), and its fields.
 
     None: it does not claim to be one; a message that is not multipart/… costs no more than its header section.
-    `dot_stuffed`: lines are as they were in DATA (RFC 5321 §4.5.2). `null_sender`: the reverse-path is `<>`, so a
-    multipart/mixed message with a delivery-status part counts. Time is linear in the size of the message.
+    `dot_stuffed`: lines are as they were in DATA (RFC 5321 §4.5.2). Time is linear in the size of the message.
+
+    By the letter, unless something is known of the reverse-path. `tolerant`: also what only nearly is a report.
+    `null_sender`: it is `<>`, so that a status part counts in any multipart, which may be wrapped in another one, and
+    candidates are told. `listed_sender`: it is of those whose complaints may be candidates. Both are tolerant.
+
+    `placed`: makes the values of fields of (value, where the field begins, where it ends); both -1 in encoded parts.
     """
+
+def outline(message: bytes) -> list[tuple[str, int, int]]:
+    """(Content-Type without parameters, in lower case, or ""; where it begins, with its header section, and ends) of a
+    message and of its first 32 parts."""
 
 # --- json.pxi ---------------------------------------------------------------------------------------------
 

@@ -16,8 +16,11 @@ include "fastpath/path.pxi"      # plain_from, plain_to: the usual arguments of 
 include "fastpath/mime.pxi"      # count_fields; lines, header fields and encodings of a MIME message
 include "fastpath/content_type.pxi"   # Content-Type and its parameters
 include "fastpath/parts.pxi"     # header sections and delimiter lines: where the parts of a multipart are
+include "fastpath/report_types.pxi"   # which parts matter to a report, by their Content-Type
+include "fastpath/report_parts.pxi"   # those among the children of a multipart; the text for people
 include "fastpath/report_fields.pxi"  # the fields of reports as text, and which recipient they belong to
-include "fastpath/report.pxi"    # scan_report: is a message a bounce or a feedback report, and what does it say
+include "fastpath/report.pxi"    # Report: what one says
+include "fastpath/report_scan.pxi"    # scan_report: is a message a bounce or a feedback report
 include "fastpath/json.pxi"      # JsonLine: values put into a JSON object that is always the same
 include "fastpath/counters.pxi"  # CounterPage: counters, gauges and histograms in shared memory
 include "fastpath/sockets.pxi"  # accept, receive, send…, Epoll: sockets that never block

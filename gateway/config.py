@@ -91,6 +91,8 @@ class ListenerParams:
     batch_handling: BatchHandling = BatchHandling.TOGETHER
     tls_certificate: KeySource | None = None
     tls_private_key: KeySource | None = None
+    feedback_senders: frozenset[str] = frozenset()  # addresses and domains, in lower case
+    report_excerpt: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

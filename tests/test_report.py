@@ -100,8 +100,16 @@ def test_multipart_mixed_counts_only_with_a_null_sender() -> None:
     assert scan_report(mixed) is None
     report = scanned(mixed, null_sender=True)
     assert (report.kind, report.mixed) == ("dsn", True)
-    assert scan_report(message(feedback_part(), kind="multipart/mixed"), null_sender=True) is None
     assert scan_report(message("\ntext", kind="multipart/mixed"), null_sender=True) is None
+
+
+def test_a_complaint_in_multipart_mixed_counts_from_anybody_but_not_by_the_letter() -> None:
+    mixed = message("\ntext", feedback_part(), kind="multipart/mixed")
+    assert scan_report(mixed) is None
+    for how in ({"tolerant": True}, {"null_sender": True}, {"listed_sender": True}):
+        report = scan_report(mixed, **how)
+        assert report is not None
+        assert (report.kind, report.how, report.mixed) == ("arf", "mixed", False)
 
 
 @pytest.mark.parametrize(

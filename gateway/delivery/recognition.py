@@ -10,20 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import metrics
-from gateway._fastpath import UNREADABLE_REASONS, CounterPage, Report, scan_report
+from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, CounterPage, Report
 from gateway.decision import ReportKind
 from gateway.delivery.message import Message
 from gateway.logs import records
 from gateway.logs.encoding import Record
 from gateway.logs.records import Origin
 from gateway.reports import rfc3464, rfc5965
+from gateway.reports.formats import find_report, is_listed
 from gateway.reports.original import quoted_fields
+from gateway.reports.prose import excerpt
 
 _KINDS = {"dsn": ReportKind.OOB, "arf": ReportKind.ARF}
 _PARSED = {
     (kind, result): metrics.REPORT_PARSE.slot(kind.value, result) for kind in ReportKind for result in ("ok", "partial")
 }
 _UNREADABLE = {reason: metrics.REPORTS_UNREADABLE.slot(reason) for reason in UNREADABLE_REASONS}
+_RECOGNISED = {how: metrics.REPORTS_RECOGNISED.slot(how) for how in RECOGNISED}
 _REPORTS = {
     (kind, action): metrics.REPORTS.slot(kind.value, action)
     for kind in ReportKind
@@ -40,12 +43,13 @@ class Recognition:
     partial: a field could not be interpreted, so that its raw text stands beside it; known once it has its records.
     """
 
-    __slots__ = ("_content", "_report", "kind", "partial", "unreadable")
+    __slots__ = ("_content", "_report", "_shows_excerpt", "kind", "partial", "unreadable")
 
-    def __init__(self, report: Report | None, content: bytes) -> None:
+    def __init__(self, report: Report | None, content: bytes, shows_excerpt: bool = False) -> None:
         self._report = report
         self._content = content
-        self.kind = _KINDS.get(report.kind) if report is not None else None
+        self._shows_excerpt = shows_excerpt
+        self.kind = _KINDS.get(report.kind or "") if report is not None else None
         self.unreadable = report.reason if report is not None else None
         self.partial = False
 
@@ -53,11 +57,14 @@ class Recognition:
         """What is logged of the report: a Feedback record, or a Reception and an OOB record per failed recipient."""
         report = self._report
         assert report is not None
+        shown = excerpt(report, self._content) if self._shows_excerpt else None
         if self.kind is ReportKind.ARF:
-            feedback = rfc5965.feedback_report(report, self._content)
+            feedback = rfc5965.recorded_report(report, self._content)
             self.partial = _has_raw(feedback)
-            return [records.feedback(message, origin, queue, feedback, now_ns)]
-        bounces = rfc3464.out_of_band(report, quoted_fields(report, self._content))
+            added: dict[str, Any] = {"inferred": True} if report.inferred else {}
+            added |= {"excerpt": shown} if shown is not None else {}
+            return [records.feedback(message, origin, queue, feedback, now_ns, added)]
+        bounces = rfc3464.out_of_band(report, quoted_fields(report, self._content), shown)
         self.partial = any(_has_raw(bounce.added) for bounce in bounces)
         out_of_band = [records.out_of_band(message, origin, queue, bounce, now_ns) for bounce in bounces]
         return [records.reception(message, origin, queue, now_ns), *out_of_band]
@@ -66,17 +73,30 @@ class Recognition:
 NOTHING = Recognition(None, b"")
 
 
-def recognise(message: Message, page: CounterPage, monotonic: Callable[[], float]) -> Recognition:
-    """Scans a message. monotonic: seconds, to measure with."""
+def recognise(
+    message: Message,
+    page: CounterPage,
+    monotonic: Callable[[], float],
+    feedback_senders: frozenset[str] = frozenset(),
+    shows_excerpt: bool = False,
+) -> Recognition:
+    """Scans a message.
+
+    monotonic: seconds, to measure with. feedback_senders, shows_excerpt: as the listener has them (`report_excerpt`).
+    """
     content = message.content.joined()  # what was put in front of it is the gateway's or the policy's
+    sender = message.sender
+    listed = bool(feedback_senders) and is_listed(sender.email, feedback_senders)
     began = monotonic()
-    report = scan_report(content, dot_stuffed=True, null_sender=not message.sender.email)
+    report = find_report(content, dot_stuffed=True, null_sender=not sender.email, listed_sender=listed)
     page.observe(_SCAN_DURATION, monotonic() - began)
     if report is None:
         return NOTHING
-    found = Recognition(report, content)
+    found = Recognition(report, content, shows_excerpt)
     if found.unreadable is not None:
         page.add(_UNREADABLE[found.unreadable])
+    else:
+        page.add(_RECOGNISED[report.how])
     return found
 
 

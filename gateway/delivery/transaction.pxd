@@ -21,8 +21,8 @@ cdef class SessionFacts:
     cdef readonly ConnMeta conn
     cdef readonly records.Origin origin
     cdef readonly str received_start
-    cdef readonly object trace_headers, batch_handling
-    cdef readonly bint received_header, supplemental_header, fix_line_endings
+    cdef readonly object trace_headers, batch_handling, feedback_senders
+    cdef readonly bint received_header, supplemental_header, fix_line_endings, report_excerpt
     cdef readonly double timeout
 
 cdef class Transaction:

@@ -57,6 +57,8 @@ class SessionFacts:
         self.batch_handling = params.batch_handling
         self.fix_line_endings = params.invalid_line_endings is _FIX
         self.timeout = params.data_processing_timeout
+        self.feedback_senders = params.feedback_senders
+        self.report_excerpt = params.report_excerpt
 
 
 class TransactionRefused(Exception):
@@ -198,7 +200,8 @@ class Transaction:
         decisions = [by_recipient.get(recipient, self._decisions[0]) for recipient in message.recipients]
         found = NOTHING
         if any([decision.takes_reports for decision in decisions]):
-            found = recognise(message, self._page, self._services.monotonic)
+            facts, monotonic = self._facts, self._services.monotonic
+            found = recognise(message, self._page, monotonic, facts.feedback_senders, facts.report_excerpt)
             self.unreadable = found.unreadable
         fates = [fate(decision, found.kind) for decision in decisions]
         relayed = []

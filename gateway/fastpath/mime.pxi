@@ -129,17 +129,40 @@ cdef void fill_base64_values() noexcept:
 fill_base64_values()
 
 
-cdef size_t base64_decode(Span text, uint8_t* out) noexcept nogil:
-    # RFC 2045 §6.8: other characters are passed over; padding ends the data. `out` has room for text.n octets.
+cdef size_t base64_decode(Span text, bint in_pieces, uint8_t* out) noexcept nogil:
+    """RFC 2045 §6.8: other characters are passed over; padding ends the data. `out` has room for text.n octets.
+
+    in_pieces: blocks of fields were encoded one by one. Padding then ends only a piece, and where an empty line
+    follows one that ends a line, an empty line is put out as well.
+    """
     cdef uint32_t bits = 0
     cdef int pending = 0
     cdef size_t used = 0
     cdef size_t i
+    cdef bint line_ended = False    # nothing but a line end, and blanks, since the last character of the data
+    cdef bint piece_ended = False
     for i in range(text.n):
         if text.p[i] == c'=' and (pending == 4 or pending == 2):
-            break
-        if base64_values[text.p[i]] < 0:
+            if not in_pieces:
+                break
+            pending = 0
+            bits = 0
+            piece_ended = True
+            line_ended = False
+            if used and out[used - 1] != c'\n':
+                out[used] = c'\n'
+                used += 1
             continue
+        if base64_values[text.p[i]] < 0:
+            if in_pieces and text.p[i] == c'\n' and used:
+                if line_ended and (piece_ended or pending == 0 and out[used - 1] == c'\n'):
+                    out[used] = c'\n'
+                    used += 1
+                    line_ended = False
+                    continue
+                line_ended = True
+            continue
+        line_ended = piece_ended = False
         bits = (bits << 6) | <uint32_t>base64_values[text.p[i]]
         pending += 6
         if pending >= 8:

@@ -1,188 +1,70 @@
-# Is a message a delivery status notification (RFC 3464, 6533) or a feedback report (RFC 5965), and what does it say?
-# Finds the parts, tells recipient groups apart and keeps the fields as text. What the fields mean is for
-# gateway/reports; how MIME is read is in mime.pxi.
+# What a report (RFC 3464, RFC 5965) says: its fields by recipient, the header section of the original, the text for
+# people. What the fields mean is for gateway/reports; which message is a report, report_scan.pxi knows.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 
 cdef enum:
-    MAX_BOUNDARY = 998          # octets: what a line can hold (RFC 5322 §2.1.1); RFC 2046 §5.1.1 allows 70
-    MAX_DELIMITERS = 20000      # lines that begin like a delimiter; what follows more of them is not looked at
     MAX_RECIPIENT_GROUPS = 10000
     MAX_FIELDS = 100000         # of one status or feedback part
     MAX_ORIGINAL_HEADER = 262144  # octets of the original that are searched for its header section
     MAX_ORIGINAL_FIELDS = 1000
-
-cdef enum MediaType:
-    OTHER_TYPE
-    MULTIPART_REPORT
-    MULTIPART_MIXED
-    DELIVERY_STATUS
-    FEEDBACK_REPORT
-    ORIGINAL                    # the message that the report is about, or its header section
-
-cdef enum ReportType:           # the parameter of multipart/report (RFC 6522 §3)
-    NO_REPORT_TYPE
-    STATUS_WANTED
-    FEEDBACK_WANTED
-    OTHER_REPORT_TYPE
-
-cdef struct Part:
-    const uint8_t* start        # of its content; NULL: there is no such part
-    const uint8_t* end
-    Encoding encoding
-
-cdef struct Parts:              # the children that matter, the first of each kind
-    bint any
-    bint cut                    # there are more than are looked at
-    Part status
-    Part feedback
-    Part original
+    MIN_ENCODED = 12            # octets of a block that may be a recipient group in base64
 
 
-# --- kernels ---
-
-cdef MediaType media_type(Span* s) noexcept nogil:
-    """What the Content-Type in `s` names; leaves its parameters in `s`."""
-    cdef Span kind, subtype
-    skip_comments(s)
-    if s.n == 0 or (s.p[0] | 0x20 != c'm' and s.p[0] | 0x20 != c't'):
-        return OTHER_TYPE
-    kind = take_word(s, c'/')
-    skip_comments(s)
-    if s.n == 0 or s.p[0] != c'/':
-        return OTHER_TYPE
-    advance(s, 1)
-    skip_comments(s)
-    if s.n == 0 or s.p[0] | 0x20 == c'p' or s.p[0] | 0x20 == c'h':  # text/plain, text/html: most parts
-        return OTHER_TYPE
-    subtype = take_word(s, c';')
-    if equals_folded(kind, literal(b"multipart")):
-        if equals_folded(subtype, literal(b"report")):
-            return MULTIPART_REPORT
-        return MULTIPART_MIXED if equals_folded(subtype, literal(b"mixed")) else OTHER_TYPE
-    if equals_folded(kind, literal(b"text")):
-        return ORIGINAL if equals_folded(subtype, literal(b"rfc822-headers")) else OTHER_TYPE
-    if not equals_folded(kind, literal(b"message")):
-        return OTHER_TYPE
-    # RFC 6533: the global-… types carry UTF-8.
-    if (equals_folded(subtype, literal(b"delivery-status"))
-            or equals_folded(subtype, literal(b"global-delivery-status"))):
-        return DELIVERY_STATUS
-    if equals_folded(subtype, literal(b"feedback-report")):
-        return FEEDBACK_REPORT
-    if (equals_folded(subtype, literal(b"rfc822")) or equals_folded(subtype, literal(b"global"))
-            or equals_folded(subtype, literal(b"global-headers"))):
-        return ORIGINAL
-    return OTHER_TYPE
-
-
-cdef Encoding encoding_named(Span value) noexcept nogil:
-    cdef Span word
-    skip_comments(&value)
-    word = take_word(&value, c';')
-    if equals_folded(word, literal(b"base64")):
-        return BASE64
-    return QUOTED_PRINTABLE if equals_folded(word, literal(b"quoted-printable")) else IDENTITY
-
-
-cdef MediaType part_read(
-    const uint8_t* start, const uint8_t* end, const uint8_t* limit, bint stuffed, Part* part
-) noexcept nogil:
-    cdef HeaderReader reader
-    cdef HeaderEvent event = CONTENT_TYPE
-    cdef MediaType kind = OTHER_TYPE
-    cdef Span value
-    cdef bint typed = False, encoded = False
-    header_from(&reader, start, end, limit, stuffed)
-    part.encoding = IDENTITY
-    while event != END_OF_HEADER:
-        event = header_next(&reader, &value)
-        if event == CONTENT_TYPE and not typed:
-            typed = True
-            kind = media_type(&value)
-            if kind == OTHER_TYPE:
-                break
-        elif event == CONTENT_TRANSFER_ENCODING and not encoded:
-            encoded = True
-            part.encoding = encoding_named(value)
-    part.start = reader.line
-    part.end = end
-    return kind
-
-
-cdef bint is_settled(Parts* parts, ReportType wanted) noexcept nogil:
-    """Whether no further part can change anything: see judge()."""
-    if parts.original.start == NULL:
-        return False
-    if wanted == STATUS_WANTED:
-        return parts.status.start != NULL
-    return parts.feedback.start != NULL and (wanted != NO_REPORT_TYPE or parts.status.start != NULL)
-
-
-cdef void parts_read(PartReader* r, ReportType wanted, bint stuffed, Parts* parts) noexcept nogil:
-    """The direct children of the multipart whose body `r` is at; RFC 2046 §5.1.1: preamble and epilogue do not
-    count, a missing close delimiter is no obstacle."""
-    cdef const uint8_t* start
-    cdef const uint8_t* before
-    cdef Part part
-    cdef MediaType kind
-    cdef Delimiter found = delimiter_next(r, &before)
-    memset(parts, 0, sizeof(Parts))
-    parts.any = found == NEXT_PART
-    while found == NEXT_PART and not is_settled(parts, wanted):
-        start = r.p
-        found = delimiter_next(r, &before)
-        if start == before or start[0] == c'\n' or (before - start > 1 and start[0] == c'\r' and start[1] == c'\n'):
-            continue  # without header section
-        kind = part_read(start, before, r.ends.end, stuffed, &part)
-        if kind == DELIVERY_STATUS and parts.status.start == NULL:
-            parts.status = part
-        elif kind == FEEDBACK_REPORT and parts.feedback.start == NULL:
-            parts.feedback = part
-        elif kind == ORIGINAL and parts.original.start == NULL:
-            parts.original = part
-    parts.cut = found == NO_DELIMITER and r.lines_left == 0
-
-
-cdef ReportType report_type_read(Span parameters) noexcept nogil:
-    cdef uint8_t[32] value
-    cdef Span name
-    name.p = value
-    name.n = parameter_copy(parameters, literal(b"report-type"), value, sizeof(value))
-    if name.n == 0:
-        return NO_REPORT_TYPE
-    if equals_folded(name, literal(b"delivery-status")):
-        return STATUS_WANTED
-    return FEEDBACK_WANTED if equals_folded(name, literal(b"feedback-report")) else OTHER_REPORT_TYPE
-
-
-# --- from parts to a report ---
-
-cdef bytes part_decoded(Part* part, bint stuffed):
-    """The decoded content of a part, or None for one that is not encoded."""
-    cdef Span text = Span(part.start, part.end - part.start)
-    cdef bytes decoded
+cdef bytes decoded_span(Span text, Encoding encoding, bint stuffed, bint in_pieces):
+    """`text` decoded; `in_pieces`: see base64_decode()."""
+    cdef bytes decoded = PyBytes_FromStringAndSize(NULL, text.n + 1)
     cdef size_t n
-    if part.encoding == IDENTITY:
-        return None
-    decoded = PyBytes_FromStringAndSize(NULL, text.n + 1)
-    if part.encoding == BASE64:
-        n = base64_decode(text, <uint8_t*>PyBytes_AS_STRING(decoded))
+    if encoding == BASE64:
+        n = base64_decode(text, in_pieces, <uint8_t*>PyBytes_AS_STRING(decoded))
     else:
         n = quoted_printable_decode(text, stuffed, <uint8_t*>PyBytes_AS_STRING(decoded))
     return decoded[:n]
 
 
-cdef LineReader decoded_reader(Part* part, bytes decoded, bint stuffed) noexcept:
-    cdef const uint8_t* p
-    if decoded is None:
-        return line_reader(part.start, part.end, stuffed)
-    p = <const uint8_t*>PyBytes_AS_STRING(decoded)
+cdef bytes part_decoded(Part* part, bint stuffed, bint in_pieces=False):
+    """The decoded content of a part, or None for one that is not encoded."""
+    if part.encoding == IDENTITY:
+        return None
+    return decoded_span(Span(part.start, part.end - part.start), part.encoding, stuffed, in_pieces)
+
+
+cdef LineReader reader_of(bytes decoded) noexcept:
+    cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(decoded)
     return line_reader(p, p + len(decoded), False)
+
+
+cdef LineReader decoded_reader(Part* part, bytes decoded, bint stuffed) noexcept:
+    return line_reader(part.start, part.end, stuffed) if decoded is None else reader_of(decoded)
+
+
+cdef Encoding hidden_encoding(Span block) noexcept nogil:
+    """How a block of a status part that has no fields is encoded, although nothing says so; IDENTITY: not at all."""
+    cdef size_t i, letters = 0
+    cdef uint8_t c
+    for i in range(block.n):
+        c = block.p[i]
+        if base64_values[c] >= 0:
+            letters += 1
+        elif c != c'=' and not is_fws(c):
+            break
+    else:
+        return BASE64 if letters >= MIN_ENCODED else IDENTITY
+    return QUOTED_PRINTABLE if has_folded(block, literal(b"=3a")) else IDENTITY
+
+
+cdef bint is_escaped(Span address) noexcept nogil:
+    """Whether this is an address in quoted-printable in a part that does not say so."""
+    return memchr(address.p, c'@', address.n) == NULL and has_folded(address, literal(b"=40"))
 
 
 UNREADABLE_REASONS = (
     "no_boundary", "no_parts", "too_many_parts", "no_report_part", "no_recipient", "no_feedback_type"
+)
+
+
+RECOGNISED = (
+    "report", "mixed", "multipart", "wrapped", "private_type", "claimed", "x_failed_recipients", "qsbmf", "junk"
 )
 
 
@@ -191,43 +73,117 @@ UNREADABLE_REASONS = (
 cdef class Report:
     cdef readonly str kind
     cdef readonly str reason
+    cdef readonly str how
+    cdef readonly str candidate
+    cdef readonly bint inferred
     cdef readonly bint mixed
     cdef readonly bint truncated
     cdef readonly dict per_message
     cdef readonly list per_recipient
     cdef readonly dict feedback
     cdef readonly tuple original
+    cdef readonly bytes quoted
     cdef readonly bint dot_stuffed
+    cdef bint tolerant
     cdef Encoding original_encoding
+    cdef object placed
+    cdef const uint8_t* message
+    cdef Py_ssize_t leading_start, leading_end, fields_start, fields_end
 
-    cdef bint read_status(self, Part* part) except -1:
-        cdef bytes decoded = part_decoded(part, self.dot_stuffed)
-        cdef LineReader reader = decoded_reader(part, decoded, self.dot_stuffed)
-        cdef StatusGroups groups = StatusGroups()
+    @property
+    def leading(self):
+        return (self.leading_start, self.leading_end) if self.leading_end else None
+
+    @property
+    def fields_from(self):
+        return (self.fields_start, self.fields_end) if self.fields_end else None
+
+    cdef int place(self, Parts* parts) except -1:
+        """Keep where the parts are."""
+        if parts.original.start != NULL:
+            self.original = (parts.original.start - self.message, parts.original.end - self.message)
+            self.original_encoding = parts.original.encoding
+        if self.tolerant and parts.any:
+            self.leading_start = parts.leading.header - self.message
+            self.leading_end = parts.leading.end - self.message
+        return 0
+
+    cdef inline void place_fields(self, Part* part) noexcept:
+        self.fields_start = part.start - self.message
+        self.fields_end = part.end - self.message
+
+    cdef int add_encoded(self, StatusGroups groups, Span block, Encoding encoding) except -1:
+        """A block of a status part that is encoded by itself."""
+        cdef bytes decoded = decoded_span(block, encoding, False, True)
+        cdef LineReader reader = reader_of(decoded)
         cdef FieldEvent event = FIELD
         cdef Field field
-        cdef int count = 0
+        cdef int left = MAX_FIELDS
+        while event != END_OF_FIELDS and left:
+            event = field_next(&reader, 0, &field)
+            left -= 1
+            if event != FIELD:
+                groups.end_block()
+            else:
+                groups.add(&field, self.placed, NULL)
+        return 0
+
+    cdef bint read_status(self, Part* part) except -1:
+        cdef bytes decoded = part_decoded(part, self.dot_stuffed, self.tolerant)
+        cdef LineReader reader = decoded_reader(part, decoded, self.dot_stuffed)
+        cdef const uint8_t* base = self.message if decoded is None else NULL
+        cdef const uint8_t* block = reader.p
+        cdef StatusGroups groups = StatusGroups()
+        cdef FieldEvent event = FIELD
+        cdef Encoding encoding
+        cdef Field field
+        cdef int count = 0, before = 0
+        cdef bint escaped = False
         while event != END_OF_FIELDS and not self.truncated:
             event = field_next(&reader, 0, &field)
             if event != FIELD:
+                if self.tolerant and reader.p - block > MIN_ENCODED and (escaped or count == before):
+                    encoding = QUOTED_PRINTABLE if escaped else hidden_encoding(Span(block, reader.p - block))
+                    if encoding != IDENTITY:
+                        groups.forget_block()
+                        self.add_encoded(groups, Span(block, reader.p - block), encoding)
                 groups.end_block()
-            elif count == MAX_FIELDS or len(groups.per_recipient) == MAX_RECIPIENT_GROUPS:
+                block = reader.p
+                before = count
+                escaped = False
+            elif count == MAX_FIELDS or len(groups.per_recipient) >= MAX_RECIPIENT_GROUPS:
                 self.truncated = True
             else:
-                groups.add(&field)
+                if groups.add(&field, self.placed, base) & (MARK_RECIPIENT | MARK_ORIGINAL_RECIPIENT):
+                    escaped = escaped or self.tolerant and is_escaped(field.value)
                 count += 1
         if count == MAX_FIELDS:
             groups.end_block()
+        if self.tolerant:
+            groups.apply_first_block()
         self.per_message = groups.per_message
         self.per_recipient = groups.per_recipient
         for group in groups.per_recipient:
-            if is_usable(group):
+            if is_usable(group, self.tolerant):
+                return True
+        return False
+
+    cdef bint read_statuses(self, Parts* parts) except -1:
+        """The first status part that is usable; of none that is, the first one."""
+        cdef int i
+        for i in range(parts.statuses):
+            self.truncated = False
+            if self.read_status(&parts.status[i]):
+                self.place_fields(&parts.status[i])
+                if parts.status[i].kind == NEARLY_STATUS:
+                    self.how = "private_type"
                 return True
         return False
 
     cdef bint read_feedback(self, Part* part) except -1:
         cdef bytes decoded = part_decoded(part, self.dot_stuffed)
         cdef LineReader reader = decoded_reader(part, decoded, self.dot_stuffed)
+        cdef const uint8_t* base = self.message if decoded is None else NULL
         cdef FieldEvent event = FIELD
         cdef Field field
         cdef int count = 0
@@ -237,27 +193,87 @@ cdef class Report:
             if count == MAX_FIELDS:
                 self.truncated = event == FIELD
             elif event == FIELD:
-                self.feedback.setdefault(field_name(field.name), []).append(field_text(&field))
+                value = field_text(&field) if self.placed is None else placed_text(&field, self.placed, base)
+                self.feedback.setdefault(field_name(field.name), []).append(value)
                 count += 1
+        self.place_fields(part)
+        if part.kind == NEARLY_FEEDBACK:
+            self.how = "private_type"
         return bool(self.feedback.get("feedback-type", [""])[0])
 
+    def infer(self, str kind, *, dict per_message=None, list per_recipient=None, dict feedback=None, bytes quoted=None):
+        self.kind = kind
+        self.how = self.candidate
+        self.reason = None
+        self.inferred = True
+        self.per_message = per_message
+        self.per_recipient = per_recipient
+        self.feedback = feedback
+        if quoted is not None:
+            self.quoted = quoted
+
     def original_fields(self, message, tuple names=()):
-        cdef Py_buffer view
         cdef Part part
+        if self.quoted is not None:
+            part.start = octets_of(self.quoted)
+            part.end = part.start + min(len(self.quoted), <Py_ssize_t>MAX_ORIGINAL_HEADER)
+            part.encoding = IDENTITY
+            return header_section(&part, False, names)
         if self.original is None:
             return []
+        return self.fields_between(message, self.original[0], self.original[1], self.original_encoding, names)
+
+    def header_fields(self, message, tuple names=()):
+        return self.fields_between(message, 0, len(message), IDENTITY, names)
+
+    cdef list fields_between(self, message, Py_ssize_t start, Py_ssize_t end, Encoding encoding, tuple names):
+        cdef Py_buffer view
+        cdef Part part
         PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
         try:
-            if self.original[1] > view.len:
+            if end > view.len:
                 raise ValueError("not the message that was scanned")
-            part.start = <const uint8_t*>view.buf + <Py_ssize_t>self.original[0]
-            part.end = <const uint8_t*>view.buf + <Py_ssize_t>self.original[1]
-            if part.end - part.start > MAX_ORIGINAL_HEADER:
-                part.end = part.start + MAX_ORIGINAL_HEADER
-            part.encoding = self.original_encoding
+            part.start = <const uint8_t*>view.buf + start
+            part.end = part.start + min(end - start, <Py_ssize_t>MAX_ORIGINAL_HEADER)
+            part.encoding = encoding
             return header_section(&part, self.dot_stuffed, names)
         finally:
             PyBuffer_Release(&view)
+
+    def prose(self, message, Py_ssize_t most):
+        cdef Py_buffer view
+        cdef Text text
+        cdef Span charset
+        cdef const uint8_t* start
+        cdef bytes octets
+        if self.leading_end == 0:
+            return None
+        memset(&text, 0, sizeof(Text))
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            if self.leading_end > view.len:
+                raise ValueError("not the message that was scanned")
+            start = <const uint8_t*>view.buf
+            text_find(
+                start + self.leading_start, start + self.leading_end, start + view.len, self.dot_stuffed, MAX_LEVELS,
+                &text,
+            )
+            if text.part.start == NULL:
+                return None
+            text.part.end = text.part.start + min(text.part.end - text.part.start, most)
+            octets = part_decoded(&text.part, self.dot_stuffed)
+            if octets is None:
+                octets = plain_octets(&text.part, self.dot_stuffed)
+            charset.p = text.charset
+            charset.n = text.charset_length
+            return octets, text_of(charset), bool(text.html), text.part.start - start, text.part.end - start
+        finally:
+            PyBuffer_Release(&view)
+
+
+cdef bytes plain_octets(Part* part, bint stuffed):
+    cdef bytes octets = PyBytes_FromStringAndSize(<const char*>part.start, part.end - part.start)
+    return unstuff(octets) if stuffed else octets
 
 
 cdef list header_section(Part* part, bint stuffed, tuple names):
@@ -270,84 +286,3 @@ cdef list header_section(Part* part, bint stuffed, tuple names):
             name = PyUnicode_DecodeASCII(<const char*>field.name.p, field.name.n, NULL)
             fields.append((name, field_text(&field)))
     return fields
-
-
-cdef Report unreadable(Report report, str reason):
-    report.kind = "unreadable"
-    report.reason = reason
-    report.per_message = report.per_recipient = report.feedback = None
-    return report
-
-
-cdef Report judge(Report report, Parts* parts, ReportType wanted):
-    cdef bint status = parts.status.start != NULL
-    cdef bint feedback = parts.feedback.start != NULL and not report.mixed
-    # With both kinds of part the report-type decides; a feedback part counts under an odd report-type, too.
-    feedback = feedback and not (status and wanted == STATUS_WANTED)
-    status = status and (wanted == STATUS_WANTED or wanted == NO_REPORT_TYPE)
-    if not feedback and not status and (report.mixed or wanted == OTHER_REPORT_TYPE):
-        return None
-    if feedback and report.read_feedback(&parts.feedback):
-        report.kind = "arf"
-    else:
-        report.feedback = None
-        report.truncated = False
-        if status and report.read_status(&parts.status):
-            report.kind = "dsn"
-    if report.kind is not None:
-        report.truncated |= parts.cut
-        return report
-    if status:
-        return unreadable(report, "no_recipient")
-    if feedback:
-        return unreadable(report, "no_feedback_type")
-    if parts.cut:
-        return unreadable(report, "too_many_parts")
-    return unreadable(report, "no_report_part" if parts.any else "no_parts")
-
-
-cdef Report scan(const uint8_t* message, size_t n, bint stuffed, bint null_sender):
-    cdef uint8_t[MAX_BOUNDARY + 2] boundary
-    cdef HeaderReader header
-    cdef HeaderEvent event = CONTENT_TRANSFER_ENCODING
-    cdef Span parameters, delimiter, ignored
-    cdef MediaType kind
-    cdef ReportType wanted
-    cdef PartReader reader
-    cdef Parts parts
-    cdef Report report
-    header_from(&header, message, message + n, message + n, stuffed)
-    while event == CONTENT_TRANSFER_ENCODING:
-        event = header_next(&header, &parameters)
-    kind = media_type(&parameters) if event == CONTENT_TYPE else OTHER_TYPE
-    if kind != MULTIPART_REPORT and not (kind == MULTIPART_MIXED and null_sender):
-        return None
-    report = Report.__new__(Report)
-    report.dot_stuffed = stuffed
-    report.mixed = kind == MULTIPART_MIXED
-    wanted = STATUS_WANTED if report.mixed else report_type_read(parameters)
-    boundary[0] = boundary[1] = c'-'
-    delimiter.p = boundary
-    delimiter.n = 2 + parameter_copy(parameters, literal(b"boundary"), boundary + 2, MAX_BOUNDARY)
-    delimiter = trimmed(delimiter)  # RFC 2046 §5.1.1: a boundary does not end in a blank
-    if delimiter.n == 2:
-        return None if report.mixed or wanted == OTHER_REPORT_TYPE else unreadable(report, "no_boundary")
-    while event != END_OF_HEADER:
-        event = header_next(&header, &ignored)
-    parts_from(&reader, header.line, message + n)
-    reader.delimiter = delimiter
-    reader.lines_left = MAX_DELIMITERS
-    parts_read(&reader, wanted, stuffed, &parts)
-    if parts.original.start != NULL:
-        report.original = (parts.original.start - message, parts.original.end - message)
-        report.original_encoding = parts.original.encoding
-    return judge(report, &parts, wanted)
-
-
-def scan_report(message, *, bint dot_stuffed=False, bint null_sender=False):
-    cdef Py_buffer view
-    PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-    try:
-        return scan(<const uint8_t*>view.buf, view.len, dot_stuffed, null_sender)
-    finally:
-        PyBuffer_Release(&view)

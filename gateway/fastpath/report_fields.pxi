@@ -42,6 +42,7 @@ cdef str FINAL_RECIPIENT = "final-recipient"
 cdef str ORIGINAL_RECIPIENT = "original-recipient"
 cdef str ACTION = "action"
 cdef str STATUS = "status"
+cdef str DIAGNOSTIC_CODE = "diagnostic-code"
 
 
 cdef str field_name(Span name):
@@ -98,6 +99,14 @@ cdef str field_text(Field* field):
     return text_of(Span(out, used))
 
 
+cdef inline object placed_text(Field* field, placed, const uint8_t* base):
+    """What `placed` makes of the value and its place behind `base`; NULL: it has none."""
+    cdef str value = field_text(field)
+    if base == NULL:
+        return placed(value, -1, -1)
+    return placed(value, field.name.p - base, field.value.p + field.value.n - base)
+
+
 cdef inline int mark_of(str name) noexcept:
     if name is FINAL_RECIPIENT:
         return MARK_RECIPIENT
@@ -122,8 +131,10 @@ cdef class StatusGroups:
     cdef dict fields            # of the block or group that is being read
     cdef dict leading           # of the first block: what was in front of the first mark
     cdef int seen               # marks in `fields`
+    cdef Py_ssize_t block_from  # how many groups there were when the block began
     cdef bint first_block
     cdef bint split             # the block has given a group already
+    cdef bint headless          # the first block became a group, and names no recipient
 
     def __cinit__(self):
         self.per_message = {}
@@ -131,7 +142,8 @@ cdef class StatusGroups:
         self.fields = {}
         self.first_block = True
 
-    cdef int add(self, Field* field) except -1:
+    cdef int add(self, Field* field, placed, const uint8_t* base) except -1:
+        """The mark that it is; placed, base: see placed_text()."""
         cdef str name = field_name(field.name)
         cdef int mark = mark_of(name)
         if mark:
@@ -145,27 +157,53 @@ cdef class StatusGroups:
                 self.fields = {}
             self.seen |= mark
         if name not in self.fields:  # of repeated ones the first counts
-            self.fields[name] = field_text(field)
+            self.fields[name] = field_text(field) if placed is None else placed_text(field, placed, base)
+        return mark
+
+    cdef inline int begin_block(self) except -1:
+        self.fields = {}
+        self.leading = None
+        self.seen = 0
+        self.split = False
+        self.block_from = len(self.per_recipient)
         return 0
 
     cdef int end_block(self) except -1:
         if not self.fields:
             return 0
         if self.split or self.seen & ~MARK_STATUS:
+            self.headless = self.headless or (
+                self.first_block and not self.split and not self.seen & (MARK_RECIPIENT | MARK_ORIGINAL_RECIPIENT)
+            )
             self.per_recipient.append(self.fields)
             if self.leading is not None:
                 self.per_message = self.leading
         elif self.first_block:
             self.per_message = self.fields if self.leading is None else self.leading | self.fields
-        self.fields = {}
-        self.leading = None
-        self.seen = 0
-        self.first_block = self.split = False
+        self.begin_block()
+        self.first_block = False
+        return 0
+
+    cdef int forget_block(self) except -1:
+        """Forget what was added since the last end of a block."""
+        del self.per_recipient[self.block_from:]
+        return self.begin_block()
+
+    cdef int apply_first_block(self) except -1:
+        """An Action or Status that stands in front of all recipients is that of each that has none of its own."""
+        if self.headless and len(self.per_recipient) > 1:
+            self.per_message = self.per_message | self.per_recipient.pop(0)
+        for name in (ACTION, STATUS):
+            value = self.per_message.get(name)
+            if value:
+                for group in self.per_recipient:
+                    if not (<dict>group).get(name):
+                        (<dict>group)[name] = value
         return 0
 
 
-cdef bint is_usable(dict group):
-    """Whether a recipient group says who and what."""
+cdef bint is_usable(dict group, bint tolerant):
+    """Whether a recipient group says who and what; `tolerant`: the diagnostic may tell what."""
     if not (group.get(FINAL_RECIPIENT) or group.get(ORIGINAL_RECIPIENT)):
         return False
-    return bool(group.get(ACTION) or group.get(STATUS))
+    return bool(group.get(ACTION) or group.get(STATUS) or tolerant and group.get(DIAGNOSTIC_CODE))

@@ -225,13 +225,15 @@ def reception(message: Message, origin: Origin, queue: str, now_ns: int, unreada
     return _accepted(form, message, origin, queue, now_ns)
 
 
-def feedback(message: Message, origin: Origin, queue: str, report: Keys, now_ns: int) -> Record:
+def feedback(
+    message: Message, origin: Origin, queue: str, report: Keys, now_ns: int, added: Keys | None = None
+) -> Record:
     """A Feedback record, which takes the place of the Reception of a feedback report (ARF).
 
-    report: what gateway.reports.rfc5965.feedback_report made of it.
+    report: what gateway.reports.rfc5965.recorded_report made of it. added: keys that KumoMTA's record does not have.
     """
     layout = _reception_layout(origin.tls_cipher is not None)
-    form = Form(layout | {"type": "Feedback", "feedback_report": report})
+    form = Form(layout | {"type": "Feedback", "feedback_report": report} | (added or {}))
     return _accepted(form, message, origin, queue, now_ns)
 
 

@@ -14,7 +14,7 @@ from platform import python_version
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from gateway import __version__
-from gateway._fastpath import UNREADABLE_REASONS, CounterPage
+from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, CounterPage
 from gateway.logs.records import RECORD_TYPES
 from gateway.metrics.families import Counter, Gauge, Histogram, Layout, State, WorkerGauge, newest_workers
 from gateway.smtp.replies import Reason
@@ -163,6 +163,12 @@ REPORT_PARSE = Counter(
     "Reports read, by whether every field could be interpreted",
     kind=REPORT_KINDS,
     result=("ok", "partial"),
+)
+REPORTS_RECOGNISED = Counter(
+    LAYOUT,
+    "reports_recognised_total",
+    "Reports recognised, by how: by the letter of the RFCs, or by what",
+    how=RECOGNISED,
 )
 REPORTS_UNREADABLE = Counter(
     LAYOUT,

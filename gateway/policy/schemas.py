@@ -49,6 +49,7 @@ from gateway.policy.options import (
     string,
 )
 from gateway.policy.upstream_schemas import EGRESS_PATH, QUEUE_CONFIG
+from gateway.smtp.address import AddressError, normalise_domain, parse_address
 
 # --- make_listener_domain ---------------------------------------------------------------------------------
 
@@ -117,6 +118,25 @@ _TRACE_HEADERS = Schema(
 )
 
 
+def _mailbox_or_domain(value: object) -> str:
+    text = string(value).removeprefix("@")
+    try:
+        known = parse_address(text).email if "@" in text else normalise_domain(text)
+    except AddressError:
+        raise mismatch("an address or a domain", value) from None
+    if not known:
+        raise mismatch("an address or a domain", value)
+    return known.lower()
+
+
+_MAILBOXES_AND_DOMAINS = list_of(_mailbox_or_domain, "addresses and domains")
+
+
+def feedback_senders(value: object) -> frozenset[str]:
+    """Whose complaints may have the older form: addresses, and domains for all of theirs."""
+    return frozenset(_MAILBOXES_AND_DOMAINS(value))
+
+
 def _block(value: object) -> dict[str, Any]:
     """A `peer` or `via` block: parameters of the listener, and further blocks."""
     block: dict[str, Any] = LISTENER_BLOCK(value)
@@ -138,6 +158,8 @@ _DYNAMIC = {
     "batch_handling": Option(one_of(BatchHandling)),
     "tls_certificate": Option(key_source),
     "tls_private_key": Option(key_source),
+    "feedback_senders": Option(feedback_senders),
+    "report_excerpt": Option(boolean),
     "meta": Option(map_of(json_value, "names and values")),
     "peer": Option(cidr_map(_block)),
     "via": Option(cidr_map(_block)),

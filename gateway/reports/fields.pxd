@@ -8,6 +8,14 @@ cpdef str without_comments(str text)
 
 cpdef str first_address(str value)
 
+cpdef list addresses(str value)
+
+cpdef list _listed(str value)
+
+cpdef str mailbox(str value)
+
+cpdef str _mended(str value)
+
 cpdef str normalised(str address)
 
 cpdef tuple typed(str value)

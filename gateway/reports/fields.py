@@ -25,6 +25,7 @@ _BARE = re.compile(rf'(?:{_QUOTED}|[^\s"])+', re.DOTALL)
 _COMMENT_TOKENS = re.compile(rf"{_QUOTED}|\\.|[()]|[^()\"\\]+|.", re.DOTALL)
 # Codecs of Python's that no mail uses and that are slow, or that read escapes.
 _NO_CHARSETS = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"}
+_BETWEEN_WORDS = re.compile(r"[\s<>()\[\]:;,\"']+")
 _XTEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 
 
@@ -64,7 +65,8 @@ def without_comments(text: str) -> str:
 def first_address(value: str) -> str | None:
     """The first address of an address field without name, comments and brackets; None if there is none.
 
-    In brackets anything without blanks counts (`<MAILER-DAEMON>`), elsewhere it takes an `@`.
+    In brackets anything without blanks counts (`<MAILER-DAEMON>`), elsewhere it takes an `@`. A stray bracket or quote
+    is no part of an address.
     """
     if plain := _PLAIN.fullmatch(value, 0, MAX_ADDRESS_FIELD):
         return plain[1]
@@ -73,8 +75,51 @@ def first_address(value: str) -> str | None:
         address = match[1].strip()
         return address if _BARE.fullmatch(address) else None
     match = _FIRST.match(text)
-    address = match[1].strip() if match else ""
+    address = match[1].strip().strip("<>") if match else ""
     return address if "@" in address and _BARE.fullmatch(address) else None
+
+
+def addresses(value: str) -> list[str]:
+    """All addresses of an address field, likewise, and those that stand among other words (`u@d.example via …`)."""
+    found = []
+    for part in _listed(value[:MAX_ADDRESS_FIELD]):
+        address = first_address(part) if "@" in part else None
+        if address is None:
+            found += [word for word in _BETWEEN_WORDS.split(part) if 0 < word.find("@") < len(word) - 1][:1]
+        else:
+            found.append(address)
+    return found
+
+
+def _listed(value: str) -> list[str]:
+    """The parts of a list; a comma in quotes divides nothing."""
+    if '"' not in value:
+        return value.split(",")
+    parts = []
+    start = at = 0
+    quoted = False
+    while at < len(value):
+        if value[at] == '"':
+            quoted = not quoted
+        elif value[at] == "," and not quoted:
+            parts.append(value[start:at])
+            start = at + 1
+        at += 2 if value[at] == "\\" else 1
+    return [*parts, value[start:]]
+
+
+def mailbox(value: str) -> str | None:
+    """The address of a field as the envelope has it, whatever stands around it; "" for `<>`, None for none."""
+    address = normalised(value)
+    return _mended(value) if address is None else address
+
+
+def _mended(value: str) -> str | None:
+    found = addresses(value)
+    address = found[0] if found else first_address(value)
+    if address is None:
+        return "" if without_comments(value[:MAX_ADDRESS_FIELD]).strip() == "<>" else None
+    return normalised(address.removeprefix("mailto:").strip("<>'\".,;"))
 
 
 def normalised(address: str) -> str | None:
@@ -100,8 +145,9 @@ def typed(value: str) -> tuple[str | None, str]:
 
 
 def recipient_address(value: str) -> str:
-    """The address of a Final-Recipient or Original-Recipient without its type and brackets."""
-    return _without_brackets(typed(value)[1])
+    """The address of a Final-Recipient or Original-Recipient without its type, brackets and what else is around it."""
+    address = _without_brackets(typed(value)[1])
+    return address if normalised(address) else _mended(address) or address
 
 
 def _without_brackets(address: str) -> str:
@@ -120,8 +166,8 @@ def envelope_recipient(value: str) -> tuple[str, str, bool]:
         return kind, clean(address), bool(kind)
     if kind == "utf-8":
         address = _XTEXT.sub(_unescape, address)
-    mailbox = normalised(address)
-    return kind or "unknown", mailbox or clean(address), kind is not None and bool(mailbox)
+    known = mailbox(address)
+    return kind or "unknown", known or clean(address), kind is not None and bool(known)
 
 
 def _unescape(match: re.Match[str]) -> str:

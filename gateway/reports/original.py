@@ -53,10 +53,11 @@ def original_recipient(report: Report, values: dict[str, str]) -> str | None:
     if report.kind == "arf":
         reported = (report.feedback or {}).get("original-rcpt-to", [None])[0]
         return _first_of((reported, values.get("to")))
-    for group in report.per_recipient or ():
-        named = group.get("original-recipient") or group.get("final-recipient")
-        if named and (group.get("action") or group.get("status")):
-            return recipient_address(named)
+    for telling in (("action", "status"), ("diagnostic-code",)):
+        for group in report.per_recipient or ():
+            named = group.get("original-recipient") or group.get("final-recipient")
+            if named and any(map(group.get, telling)):
+                return recipient_address(named)
     return None
 
 
@@ -92,13 +93,16 @@ def _trace(value: str) -> dict[str, Any] | None:
 
 
 def original_text(report: Report, message: bytes) -> str | list[int] | None:
-    """The original as the report quotes it, undecoded, with LF; the numbers of its octets where it is not UTF-8."""
-    if report.original is None:
+    """The original as it stands in the report, with LF; the numbers of its octets where it is not UTF-8."""
+    if report.quoted is not None:
+        octets = report.quoted
+    elif report.original is not None:
+        start, end = report.original
+        octets = message[start:end]
+        if report.dot_stuffed:
+            octets = unstuff(octets)
+    else:
         return None
-    start, end = report.original
-    octets = message[start:end]
-    if report.dot_stuffed:
-        octets = unstuff(octets)
     octets = octets.replace(b"\r\n", b"\n")
     try:
         return octets.decode()

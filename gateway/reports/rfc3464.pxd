@@ -23,8 +23,14 @@ cpdef tuple smtp_response(str value, int no_reply_code=*)
 
 cpdef tuple understood(dict fields, dict readers)
 
-cpdef list out_of_band(report, list original)
+cpdef tuple status_or_code(str value)
+
+cpdef list out_of_band(report, list original, excerpt=*)
 
 cpdef dict _described(dict fields, list original)
 
-cpdef OutOfBand _entry(dict group, str mta, dict shared)
+cpdef OutOfBand _entry(dict group, str mta, dict shared, excerpt)
+
+cpdef tuple _recipients(dict group)
+
+cpdef dict _told(dict group, grade, basic, reply)

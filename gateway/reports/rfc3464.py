@@ -13,13 +13,15 @@ from gateway._fastpath import Report, scan_report
 from gateway.reports.dates import parse_date, rfc3339
 from gateway.reports.fields import clean, decoded_words, envelope_recipient, typed
 from gateway.reports.original import Fields, first_values, original_text, return_path, supplemental_trace
+from gateway.reports.replies import QuotedReply, diagnostic_reply
 
 JSON = dict[str, Any]
 
 ACTIONS = ("failed", "delayed", "delivered", "relayed", "expanded")  # RFC 3464 §2.3.3
 _ACTION_OF_CLASS = {2: "delivered", 4: "delayed", 5: "failed"}  # RFC 3463 §3.1
 _STATUS = re.compile(r"#?([245])\.(\d{1,3})\.(\d{1,3})(?!\d)\s*(.*)", re.ASCII | re.DOTALL)
-_REPLY = re.compile(r"([2-5]\d\d)(?:[ \t-]\s*(.*))?", re.ASCII | re.DOTALL)
+_BASIC = re.compile(r"#?([245]\d\d)\b\D{0,3}", re.ASCII)
+_INSIDE = re.compile(r"(?<![\w.])([245])\.([0-7])\.(\d{1,3})(?!\d|\.\d)", re.ASCII)
 SHOWN_HEADERS = {name.lower(): name for name in ("From", "To", "Subject", "Date", "Message-ID")}  # of the original
 # Limits on what many recipients can make of one original in records: characters of a header field, entries that tell
 # of the original at all.
@@ -80,16 +82,18 @@ def date(value: str) -> str | None:
 
 
 def smtp_response(value: str | None, no_reply_code: int = NO_REPLY_CODE) -> tuple[int, str]:
-    """(code, text) of the SMTP reply that a `Diagnostic-Code` quotes; also out of `550-5.1.1 …` forms.
+    """(code, text) of the SMTP reply that a `Diagnostic-Code` quotes, by itself or inside other words; see
+    `replies.diagnostic_reply`. `no_reply_code` where it quotes none."""
+    reply = diagnostic_reply(value or "")
+    return reply.code or no_reply_code, reply.text
 
-    A text without type counts if it begins with a code. Otherwise the code is `no_reply_code`, and the text is ""
-    where the type is not smtp.
-    """
-    kind, text = typed(value or "")
-    match = _REPLY.fullmatch(text) if kind is None or kind == "smtp" else None
-    if match is None:
-        return no_reply_code, clean(text) if kind == "smtp" else ""
-    return int(match[1]), clean(match[2] or "")
+
+def status_or_code(value: str) -> tuple[JSON | None, int | None]:
+    """`Status` as records have it: (class, subject and detail, or None; the reply code in its place, or None)."""
+    code = _BASIC.match(value)
+    match = _STATUS.match(value[code.end() :] if code else value) or _INSIDE.search(value[:MAX_SHOWN])
+    grade = {"class": int(match[1]), "subject": int(match[2]), "detail": int(match[3])} if match else None
+    return grade, int(code[1]) if code else None
 
 
 # --- the shape for Lua ---
@@ -172,15 +176,19 @@ def parse(message: bytes) -> JSON | None:
 
 # --- out-of-band bounces for the log ---
 
-_FOR_THE_LOG = PER_RECIPIENT | {"last-attempt-date": ("last_attempt_date", parse_date)}
+# Status and Diagnostic-Code are read more widely than Lua's shape has them: _entry().
+_FOR_THE_LOG: Readers = {
+    name: reader for name, reader in PER_RECIPIENT.items() if name not in ("status", "diagnostic-code")
+} | {"last-attempt-date": ("last_attempt_date", parse_date)}
 
 
 class OutOfBand:
     """What an `OOB` record says of one recipient.
 
-    recipient: Original-Recipient, else Final-Recipient, as an envelope address where it is one.
+    recipient: Original-Recipient, else Final-Recipient, as an envelope address where it is one; "" where an inferred
+    report does not tell.
     action: "failed" or "delayed"; from the status where Action is no known word.
-    enhanced_code: class, subject and detail of Status. attempted_at: Last-Attempt-Date in UTC.
+    enhanced_code: class, subject and detail of Status, else of the reply. attempted_at: Last-Attempt-Date in UTC.
     added: keys that KumoMTA's record does not have.
     """
 
@@ -205,15 +213,19 @@ class OutOfBand:
         self.added = added
 
 
-def out_of_band(report: Report, original: Fields) -> list[OutOfBand]:
-    """One entry for each recipient that failed or is delayed; `original`: `original.quoted_fields` of the report."""
+def out_of_band(report: Report, original: Fields, excerpt: str | None = None) -> list[OutOfBand]:
+    """One entry for each recipient that failed or is delayed; `original`: `original.quoted_fields` of the report.
+
+    excerpt: of the text for people, for entries without a diagnostic.
+    """
     fields = report.per_message or {}
     mta = clean(typed(fields.get("reporting-mta", ""))[1])[:MAX_SHOWN]
-    marks: JSON = {"multipart_mixed": True} if report.mixed else {}
+    marks: JSON = {"inferred": True} if report.inferred else {}
+    marks |= {"multipart_mixed": True} if report.mixed else {}
     described = marks | _described(fields, original)
     groups = report.per_recipient or []
-    entries = [_entry(group, mta, described) for group in groups[:MAX_DESCRIBED]]
-    entries += [_entry(group, mta, marks) for group in groups[MAX_DESCRIBED:]]
+    entries = [_entry(group, mta, described, excerpt) for group in groups[:MAX_DESCRIBED]]
+    entries += [_entry(group, mta, marks, None) for group in groups[MAX_DESCRIBED:]]
     return [entry for entry in entries if entry is not None]
 
 
@@ -232,31 +244,68 @@ def _described(fields: dict[str, str], original: Fields) -> JSON:
     return told
 
 
-def _entry(group: dict[str, str], mta: str, shared: JSON) -> OutOfBand | None:
+def _entry(group: dict[str, str], mta: str, shared: JSON, excerpt: str | None) -> OutOfBand | None:
+    recipient, final = _recipients(group)
+    if recipient is None and not ("inferred" in shared and len(group) > 0):
+        return None
     values, raw = understood(group, _FOR_THE_LOG)
     get = values.get
-    grade = get("status")
-    done = get("action") or _ACTION_OF_CLASS[grade["class"] if grade else 5]
-    original = group.get("original-recipient")
-    written = original or group.get("final-recipient")
-    if done not in ("failed", "delayed") or not written:
+    reply = diagnostic_reply(group.get("diagnostic-code") or "")
+    grade, basic = status_or_code(group.get("status") or "")
+    done = get("action") or _ACTION_OF_CLASS[_class(grade, basic, reply)]
+    if done not in ("failed", "delayed"):
         return None
-    address = get("original_recipient" if original else "final_recipient")
-    # Of what is delayed nothing was refused for good.
-    code, content = smtp_response(group.get("diagnostic-code"), 450 if done == "delayed" else NO_REPLY_CODE)
-    added = {"action": done, **shared, **raw}
-    if (quoted := get("diagnostic_code")) and quoted["diagnostic_type"] != "smtp":
-        added["diagnostic_code"] = quoted
+    added: JSON = {"action": done, **shared, **raw}
+    if not (group.get("action") or group.get("status")):
+        added["inferred"] = True  # the reply alone says what happened
+    if final is not None and final.lower() != (recipient or "").lower():
+        added["final_recipient"] = final
+    added |= _told(group, grade, basic, reply)
     if remote := get("remote_mta"):
         added["remote_mta"] = remote["name"]
     added |= {key: values[key] for key in ("final_log_id", "will_retry_until") if get(key)}
+    if excerpt is not None and not group.get("diagnostic-code"):
+        added["excerpt"] = excerpt
+    if grade is None and reply.enhanced:
+        grade = dict(zip(("class", "subject", "detail"), map(int, reply.enhanced.split(".")), strict=True))
+    # Of what is delayed nothing was refused for good.
     return OutOfBand(
-        recipient=address["recipient"] if address else envelope_recipient(written)[1],
+        recipient=recipient or "",
         action=done,
-        code=code,
-        content=content,
-        enhanced_code={part: grade[part] for part in ("class", "subject", "detail")} if grade else None,
+        code=reply.code or basic or (450 if done == "delayed" else NO_REPLY_CODE),
+        content=reply.text,
+        enhanced_code=grade,
         reporting_mta=mta,
         attempted_at=get("last_attempt_date"),
         added=added,
     )
+
+
+def _recipients(group: dict[str, str]) -> tuple[str | None, str | None]:
+    """(who the message was sent to, who the report says failed): they differ where an address stands for others, and
+    the second is None where only the first is named."""
+    original, final = _address(group.get("original-recipient")), _address(group.get("final-recipient"))
+    return (final, None) if original is None else (original, final)
+
+
+def _address(value: str | None) -> str | None:
+    return envelope_recipient(value)[1] or None if value else None
+
+
+def _class(grade: JSON | None, basic: int | None, reply: QuotedReply) -> int:
+    """The class of what happened (RFC 3463 §3.1), by the most explicit that is there; 5 where nothing is."""
+    if grade is not None:
+        return int(grade["class"])
+    return basic // 100 if basic is not None else reply.reply_class or 5
+
+
+def _told(group: dict[str, str], grade: JSON | None, basic: int | None, reply: QuotedReply) -> JSON:
+    """Added keys: the diagnostic where it is of another type than smtp, and what could not be understood."""
+    told: JSON = {}
+    status_text, diagnostic_text = group.get("status"), group.get("diagnostic-code")
+    if status_text and grade is None and basic is None:
+        told["status_raw"] = clean(status_text)
+    quoted = diagnostic(diagnostic_text) if diagnostic_text else None
+    if quoted is not None and quoted["diagnostic_type"] != "smtp" and quoted["diagnostic_type"][:1].isalpha():
+        told["diagnostic_code"] = quoted
+    return told

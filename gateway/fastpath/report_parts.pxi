@@ -1,0 +1,212 @@
+# The children of a multipart that matter to a report, and the text of the one that is for people. What they say is for
+# report.pxi.
+
+cdef enum:
+    MAX_BOUNDARY = 998          # octets: what a line can hold (RFC 5322 §2.1.1); RFC 2046 §5.1.1 allows 70
+    MAX_DELIMITERS = 20000      # lines that begin like a delimiter; what follows more of them is not looked at
+    MAX_STATUS_PARTS = 4        # that are read until one is usable
+    MAX_LEVELS = 4              # of multiparts that are searched for a text
+    MAX_TEXT_PARTS = 32         # of each of them
+
+cdef struct Part:
+    const uint8_t* header       # of its header section
+    const uint8_t* start        # of its content; NULL: there is no such part
+    const uint8_t* end
+    Encoding encoding
+    MediaType kind
+
+cdef struct Multipart:          # what the header section of one says
+    MediaType kind
+    ReportType wanted           # which kind of part makes it a report
+    const uint8_t* start        # of its body
+    const uint8_t* end
+    uint8_t[MAX_BOUNDARY + 2] boundary  # behind two dashes
+    Span delimiter              # in `boundary`
+
+cdef struct Parts:              # the children that matter, the first of each kind
+    bint any
+    bint cut                    # there are more than are looked at
+    int statuses
+    Part[MAX_STATUS_PARTS] status
+    Part feedback
+    Part original
+    Part inner                  # a multipart: a multipart/report if there is one
+    Part leading                # the first child, which is for people (RFC 6522 §3); only where it is
+
+
+cdef inline void multipart_from(Multipart* m, MediaType kind, Span parameters, HeaderReader* header) noexcept nogil:
+    """Of the Content-Type that `header` has come to; reads the rest of the header section. No boundary: the
+    delimiter is empty."""
+    cdef HeaderEvent event = CONTENT_TYPE
+    cdef Span ignored
+    m.kind = kind
+    m.boundary[0] = m.boundary[1] = c'-'
+    m.delimiter.p = m.boundary
+    m.delimiter.n = 2 + parameter_copy(parameters, literal(b"boundary"), m.boundary + 2, MAX_BOUNDARY)
+    m.delimiter = trimmed(m.delimiter)  # RFC 2046 §5.1.1: a boundary does not end in a blank
+    if m.delimiter.n == 2:
+        m.delimiter.n = 0
+    while event != END_OF_HEADER:
+        event = header_next(header, &ignored)
+    m.start = header.line
+    m.end = header.ends.end
+
+
+cdef inline void children_from(PartReader* r, Multipart* m) noexcept nogil:
+    parts_from(r, m.start, m.end)
+    r.delimiter = m.delimiter
+    r.lines_left = MAX_DELIMITERS
+
+
+cdef MediaType part_read(
+    const uint8_t* start, const uint8_t* end, const uint8_t* limit, bint stuffed, Part* part
+) noexcept nogil:
+    cdef HeaderReader reader
+    cdef HeaderEvent event = CONTENT_TYPE
+    cdef MediaType kind = OTHER_TYPE
+    cdef Span value
+    cdef bint typed = False, encoded = False
+    header_from(&reader, start, end, limit, stuffed)
+    part.encoding = IDENTITY
+    while event != END_OF_HEADER:
+        event = header_next(&reader, &value)
+        if event == CONTENT_TYPE and not typed:
+            typed = True
+            kind = media_type(&value)
+            if kind == OTHER_TYPE:
+                break
+        elif event == CONTENT_TRANSFER_ENCODING and not encoded:
+            encoded = True
+            part.encoding = encoding_named(value)
+    part.header = start
+    part.start = reader.line
+    part.end = end
+    part.kind = kind
+    return kind
+
+
+cdef bint is_settled(Parts* parts, ReportType wanted) noexcept nogil:
+    """Whether no further part can change anything: see judge(). Not where the first status part turns out useless."""
+    if parts.original.start == NULL:
+        return False
+    if wanted == STATUS_WANTED:
+        return parts.statuses > 0
+    return parts.feedback.start != NULL and (wanted != NO_REPORT_TYPE or parts.statuses > 0)
+
+
+cdef inline void part_sorted(Parts* parts, Part* part, bint tolerant) noexcept nogil:
+    cdef MediaType kind = part.kind
+    if kind == DELIVERY_STATUS or kind == NEARLY_STATUS and tolerant:
+        if parts.statuses < MAX_STATUS_PARTS:
+            parts.status[parts.statuses] = part[0]
+            parts.statuses += 1
+    elif kind == FEEDBACK_REPORT or kind == NEARLY_FEEDBACK and tolerant:
+        if parts.feedback.start == NULL:
+            parts.feedback = part[0]
+    elif kind == ORIGINAL or kind == NEARLY_ORIGINAL and tolerant:
+        if parts.original.start == NULL:
+            parts.original = part[0]
+    elif is_multipart(kind) and (
+        parts.inner.start == NULL or kind == MULTIPART_REPORT and parts.inner.kind != MULTIPART_REPORT
+    ):
+        parts.inner = part[0]
+
+
+cdef void parts_read(
+    PartReader* r, ReportType wanted, bint stuffed, bint tolerant, bint to_the_end, Parts* parts
+) noexcept nogil:
+    """The direct children of the multipart whose body `r` is at; RFC 2046 §5.1.1: preamble and epilogue do not
+    count, a missing close delimiter is no obstacle. Goes on where it stopped, if it is settled, with `to_the_end`."""
+    cdef const uint8_t* start
+    cdef const uint8_t* before
+    cdef Part part
+    cdef Delimiter found = NEXT_PART
+    if not parts.any:
+        found = delimiter_next(r, &before)
+        parts.any = found == NEXT_PART
+        parts.leading.header = r.p
+    while found == NEXT_PART and (to_the_end or not is_settled(parts, wanted)):
+        start = r.p
+        found = delimiter_next(r, &before)
+        if start == parts.leading.header:
+            parts.leading.end = before
+        if start == before or start[0] == c'\n' or (before - start > 1 and start[0] == c'\r' and start[1] == c'\n'):
+            continue  # without header section
+        if part_read(start, before, r.ends.end, stuffed, &part) != OTHER_TYPE:
+            part_sorted(parts, &part, tolerant)
+    parts.cut = found == NO_DELIMITER and r.lines_left == 0
+
+
+# --- the part for people ---
+
+cdef struct Text:
+    Part part                   # start NULL: there is none
+    bint html
+    uint8_t[64] charset
+    size_t charset_length
+
+
+cdef bint is_text(Span value, bint* html) noexcept nogil:
+    cdef Span kind = take_word(&value, c'/')
+    skip_comments(&value)
+    if kind.n and (not equals_folded(kind, literal(b"text")) or value.n == 0):
+        return False
+    if value.n:
+        advance(&value, 1)
+    html[0] = equals_folded(take_word(&value, c';'), literal(b"html"))
+    return True
+
+
+cdef void text_find(
+    const uint8_t* start, const uint8_t* end, const uint8_t* limit, bint stuffed, int levels, Text* found
+) noexcept nogil:
+    """The text of a part that begins with its header section: its own, or that of its first child that has any; one
+    that is no HTML is preferred."""
+    cdef HeaderReader header
+    cdef HeaderEvent event = CONTENT_TYPE
+    cdef Span value, parameters, content_type = Span(NULL, 0)
+    cdef Encoding encoding = IDENTITY
+    cdef MediaType kind = OTHER_TYPE
+    cdef Multipart inner
+    cdef bint html = False
+    header_from(&header, start, end, limit, stuffed)
+    while event != END_OF_HEADER:
+        event = header_next(&header, &value)
+        if event == CONTENT_TYPE and content_type.p == NULL:
+            skip_comments(&value)
+            content_type = parameters = value
+            kind = media_type(&parameters)
+            if is_multipart(kind):
+                multipart_from(&inner, kind, parameters, &header)
+                if levels:
+                    text_of_children(&inner, limit, stuffed, levels - 1, found)
+                return
+        elif event == CONTENT_TRANSFER_ENCODING:
+            encoding = encoding_named(value)
+    if kind == OTHER_TYPE and is_text(content_type, &html) and (found.part.start == NULL or found.html > html):
+        found.part.start = header.line
+        found.part.end = end
+        found.part.encoding = encoding
+        found.html = html
+        found.charset_length = parameter_copy(
+            content_type, literal(b"charset"), found.charset, sizeof(found.charset)
+        )
+
+
+cdef void text_of_children(
+    Multipart* m, const uint8_t* limit, bint stuffed, int levels, Text* found
+) noexcept nogil:
+    cdef PartReader r
+    cdef const uint8_t* start
+    cdef const uint8_t* before
+    cdef int left = MAX_TEXT_PARTS
+    cdef Delimiter next_one
+    if m.delimiter.n == 0:
+        return
+    children_from(&r, m)
+    next_one = delimiter_next(&r, &before)
+    while next_one == NEXT_PART and left and (found.part.start == NULL or found.html):
+        start = r.p
+        next_one = delimiter_next(&r, &before)
+        text_find(start, before, limit, stuffed, levels, found)
+        left -= 1

@@ -1,0 +1,48 @@
+"""A multipart/report with report-type=delivery-status that has no status part, only prose and the original.
+
+The recipient is the original's, where it went to exactly one; the reply is the first that the prose quotes. The reply
+alone becomes the diagnostic, for the prose of such mailers is long and the same for all.
+"""
+
+from gateway._fastpath import Report
+from gateway.reports.fields import addresses
+from gateway.reports.formats.groups import Group, recipient_group
+from gateway.reports.original import Fields, first_values
+from gateway.reports.prose import before_the_copy, claims_no_failure, read_prose
+from gateway.reports.replies import first_reply
+
+# Whom a header section says that its message was for: each of these by itself, the most telling first.
+_RECIPIENTS = (("x-apparently-to",), ("delivered-to", "x-original-to", "x-delivered-to"), ("to", "cc"))
+_NAMES = tuple(name for names in _RECIPIENTS for name in names)
+
+
+def read(report: Report, message: bytes) -> None:
+    """Reads the candidate, unless it claims success or delay."""
+    text = before_the_copy(read_prose(report, message) or "")
+    subject = first_values(report.header_fields(message, ("subject",))).get("subject", "")
+    if claims_no_failure(subject, text):
+        return
+    reply = first_reply(text)
+    if reply is not None and reply.reply_class == 2:
+        return
+    group: Group = recipient_group(only_recipient(report.original_fields(message, _NAMES)), _quote(text))
+    report.infer("dsn", per_message={}, per_recipient=[group])
+
+
+def _quote(text: str) -> str:
+    """The part of the text that holds its first reply; "" if it has none."""
+    reply = first_reply(text)
+    if reply is None:
+        return ""
+    return reply.text if reply.code is None else f"{reply.code} {reply.enhanced} {reply.text}"
+
+
+def only_recipient(fields: Fields) -> str | None:
+    """The one address that a message was for; None where there are more, or none."""
+    for names in _RECIPIENTS:
+        found = {
+            address.lower(): address for name, value in fields if name.lower() in names for address in addresses(value)
+        }
+        if found:
+            return next(iter(found.values())) if len(found) == 1 else None
+    return None

@@ -1,0 +1,148 @@
+"""What a report tells people: the text of its first part, decoded, and what it claims happened.
+
+Where that text is, the compiled scanner knows (`Report.prose`). Nothing here guesses recipients.
+"""
+
+import html
+import re
+from itertools import islice
+
+from gateway._fastpath import Report
+
+MAX_EXCERPT = 1024  # octets of text, in UTF-8, that a record shows
+MAX_PROSE = 65536  # octets of a part that are read for what they claim
+_NO_CHARSETS = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7"}  # none of any mail
+
+_BREAKS = (
+    "br",
+    "p",
+    "/p",
+    "div",
+    "/div",
+    "tr",
+    "/tr",
+    "li",
+    "/li",
+    "table",
+    "/table",
+    "h1",
+    "h2",
+    "h3",
+    "/h1",
+    "/h2",
+    "/h3",
+)
+_UNSEEN = ("script", "style", "head", "title")
+_TAG_NAME = re.compile(r"/?[a-z0-9]{0,10}", re.IGNORECASE)
+_LINE_ENDS = re.compile(r"\r\n?")
+_BLANKS = re.compile(r"[ \t\xa0]+")
+
+# What a notification says that is no failure: RFC 3464 §2.3.3: delivered, relayed, expanded; delayed.
+_KIND = re.compile(
+    r"\b(?:success\w*|delivered|relay(?:ed)?|expanded|read|delay\w*|warning|receipt|retried)\b", re.IGNORECASE
+)
+_SUCCESS = re.compile(
+    r"\b(?:successful(?:ly)?|(?:was|were|been|is) (?:delivered|relayed|expanded|displayed)|"
+    r"(?:delivery|return|read) (?:receipt|confirmation))\b",
+    re.IGNORECASE,
+)
+_DELAY = re.compile(
+    r"(?:\b(?:delay(?:ed|s)?|not yet (?:been )?(?:delivered|sent)|"
+    r"(?:will|shall) (?:continue|keep|be|try|retry|attempt)[ \w]{0,20}\b(?:try|trying|tried|retry|retried|attempt\w*)|"
+    r"will (?:retry|try again)|attempts will continue|still (?:being |be )?(?:trying|tried|retried|queued|undelivered)|"
+    r"not need to re-?send|no action is|(?:only )?a warning)\b|verz\u00f6ger|retard\u00e9|retrasad|in ritardo)",
+    re.IGNORECASE,
+)
+_NEGATED = re.compile(
+    r"(?:\b(?:not|never|un|cannot|no longer|without|nor|neither|fail(?:ed|ure)?|unable)\b|n['\u2019]t\b)[^.!?\n]*$",
+    re.IGNORECASE,
+)
+_GAVE_UP = re.compile(
+    r"\b(?:giv(?:e|en|ing) up|gave up|is (?:a |the )?(?:permanent|final|fatal)|(?:has|have) failed|expired|"
+    r"will not (?:be )?(?:try|tried|retr))",
+    re.IGNORECASE,
+)
+_QUOTED_FIELD = re.compile(r"^[> \t]*(?:subject|from|to|cc|date|message-id):.*$", re.IGNORECASE | re.MULTILINE)
+_COPY = re.compile(r"^[ \t]*-{3,}.*\b(?:copy|below|original)\b", re.IGNORECASE | re.MULTILINE)
+MAX_CLAIM = 16384  # characters in which a claim is looked for
+MAX_CLAIMS = 50  # that are looked at
+
+
+def read_prose(report: Report, message: bytes, most: int = MAX_PROSE) -> str | None:
+    """The text for people with LF as line end, HTML as text; None where there is none.
+
+    message: what was scanned. most: octets of it, as encoded in the message, that are read.
+    """
+    found = report.prose(message, most)
+    if found is None:
+        return None
+    octets, charset, is_html, _, _ = found
+    text = _LINE_ENDS.sub("\n", decoded(octets, charset))
+    return html_text(text) if is_html else text
+
+
+def decoded(octets: bytes, charset: str) -> str:
+    """Octets as text; in UTF-8, or else Latin-1, where the charset is none that mail uses."""
+    if charset.isascii() and charset.lower().replace("-", "_") not in _NO_CHARSETS:
+        try:
+            text = octets.decode(charset, "replace")
+            return text if isinstance(text, str) and not any("\ud800" <= c <= "\udfff" for c in text) else ""
+        except (LookupError, ValueError, UnicodeError):
+            pass
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode("latin-1") if charset else octets.decode(errors="replace")
+
+
+def html_text(text: str) -> str:
+    """What a browser would show, roughly: no tags, a line end for each block."""
+    shown = []
+    at = 0
+    while (opening := text.find("<", at)) >= 0:
+        shown.append(text[at:opening])
+        name = _TAG_NAME.match(text, opening + 1)
+        tag = name[0].lower() if name else ""
+        end = "-->" if text.startswith("<!--", opening) else f"</{tag}" if tag in _UNSEEN else ">"
+        closing = text.find(end, opening + 1)
+        if closing < 0:
+            at = len(text)
+            break
+        at = closing + len(end)
+        shown.append("\n" if tag in _BREAKS else "")
+    return html.unescape("".join([*shown, text[at:]]))
+
+
+def excerpt(report: Report, message: bytes) -> str | None:
+    """The first MAX_EXCERPT octets of the text for people, blanks and empty lines pressed together; None for none."""
+    text = read_prose(report, message, MAX_EXCERPT * 16)
+    if text is None:
+        return None
+    lines = (_BLANKS.sub(" ", line).strip() for line in text.split("\n"))
+    short = "\n".join(filter(None, lines)).encode("utf-8", "replace")[:MAX_EXCERPT].decode("utf-8", "ignore")
+    return short or None
+
+
+def before_the_copy(text: str) -> str:
+    """What stands in front of a copy of the original inside a text."""
+    copy = _COPY.search(text)
+    return text[: copy.start()] if copy else text
+
+
+def claims_no_failure(subject: str, text: str) -> bool:
+    """Whether a notification says that a message was delivered, or is only delayed.
+
+    subject: of the notification; what stands behind a colon in it is the original's.
+    """
+    if _says(_KIND, subject.partition(":")[0]):
+        return True
+    words = _QUOTED_FIELD.sub("", before_the_copy(text[:MAX_CLAIM]))
+    return _says(_SUCCESS, words) or (_says(_DELAY, words) and not _GAVE_UP.search(words))
+
+
+def _says(what: re.Pattern[str], text: str) -> bool:
+    """Whether it says so somewhere, and not that it is not so."""
+    for match in islice(what.finditer(text), MAX_CLAIMS):
+        if not _NEGATED.search(text[max(0, match.start() - 200) : match.start()]):
+            return True
+    return False

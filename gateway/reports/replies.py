@@ -1,0 +1,143 @@
+"""SMTP replies (RFC 5321 §4.2, RFC 3463) as reports quote them: by themselves, or somewhere inside other words.
+
+Only what stands there is told: a code without an enhanced one stays so. What a reply means for a recipient is for
+rfc3464.py; work is bounded by MAX_QUOTED.
+"""
+
+import re
+
+from gateway.reports.fields import clean, typed
+
+MAX_QUOTED = 65536  # characters that are searched for a reply
+MAX_TEXT = 1000  # of a reply inside other words
+
+# RFC 3463 §2: class, subject, detail; there are no subjects beyond 7, which tells codes from most version numbers.
+_ENHANCED = r"[245]\.[0-7]\.\d{1,3}(?!\d|\.\d)"
+_REPLY = re.compile(r"([2-5]\d\d)(?:[ \t-]\s*(.*))?", re.ASCII | re.DOTALL)
+_AT_START = re.compile(rf"\(?#?({_ENHANCED})\)?[ \t:-]*(.*)", re.ASCII | re.DOTALL)
+# What introduces a reply: the start of a line, a word, the mark of a transcript, a bracket or quote, a colon.
+_INTRODUCED = re.compile(
+    r"(?:^[ \t>]*|\b(?:said|says|responded|replied|response|reply|returned|error|code|status|reason|was|with|got)\b"
+    r"[^\w\n]{0,4}|<<<[ \t]*|(?P<open>[\[({\"'])[ \t]*|[:;][ \t]+|\n[ \t]*)"
+    rf"#?(?P<code>[45][0-5]\d)(?![\w.%/])(?:[ \t-]+[\"'(]?#?(?P<enhanced>{_ENHANCED})[\"')]?)?",
+    re.ASCII | re.IGNORECASE | re.MULTILINE,
+)
+# A code and an enhanced one of its class beside each other are a reply wherever they stand.
+_PAIR = re.compile(rf"(?<![\w.])(?P<code>[45][0-5]\d)[ \t-]+#?(?P<enhanced>{_ENHANCED})", re.ASCII)
+_MARKED = re.compile(rf"(?:#|\(|\[|^[ \t]*)({_ENHANCED})", re.ASCII | re.MULTILINE)
+_ANYWHERE = re.compile(rf"(?<![\w.])({_ENHANCED})", re.ASCII)
+_COUNTED = re.compile(  # what a number at the start of a line counts instead
+    r"[ \t]*(?:[kmg]i?b|bytes?|octets?|messages?|mails?|recipients?|address(?:es)?|hours?|days?|minutes?|seconds?|"
+    r"items?|times?|lines?)\b",
+    re.ASCII | re.IGNORECASE,
+)
+_CLOSING = {"[": "]", "(": ")", "{": "}", '"': '"', "'": "'"}
+_OWN_WORDS = re.compile(  # of the mailer that quotes a reply, on a line behind it
+    r"(?:Giving up on|I'm not going to try|SMTP error from|host \S+ \[|Remote host said:|<<<|>>>)", re.IGNORECASE
+)
+_COMMAND = re.compile(r"\s*\((?:in reply to|while) [^()]*\)\s*$", re.ASCII)
+
+
+class QuotedReply:
+    """A reply: code, or None; enhanced, such as "5.1.1", or ""; text behind both, or all there is where it does not
+    begin with one."""
+
+    def __init__(self, code: int | None, enhanced: str, text: str) -> None:
+        self.code = code
+        self.enhanced = enhanced
+        self.text = text
+
+    @property
+    def reply_class(self) -> int | None:
+        """2, 4 or 5, of the code or else of the enhanced one; None without either."""
+        if self.code is not None:
+            return self.code // 100
+        return int(self.enhanced[0]) if self.enhanced else None
+
+
+def diagnostic_reply(value: str) -> QuotedReply:
+    """The reply in a `Diagnostic-Code`, with its type or without.
+
+    A text of another type than smtp is only looked through for a reply inside it; if there is none, `text` is "".
+    """
+    kind, text = typed(value)
+    if kind is not None and not kind[:1].isalpha():  # "550; no such user": no type
+        kind, text = None, value.strip()
+    if kind is None or kind == "smtp":
+        if match := _REPLY.fullmatch(text):
+            behind = clean(match[2] or "")
+            start = _MARKED.search(behind)
+            return QuotedReply(int(match[1]), start[1] if start else "", behind)
+        start = _AT_START.match(text)
+        if start is not None and kind is None:
+            return QuotedReply(None, start[1], clean(start[2]))
+    if found := reply_inside(text):
+        found.text = found.text or clean(text)
+        return found
+    enhanced = _ANYWHERE.search(text[:MAX_QUOTED]) if kind is None or kind == "smtp" else None
+    return QuotedReply(None, enhanced[1] if enhanced else "", clean(text) if kind in (None, "smtp") else "")
+
+
+def reply_inside(text: str) -> QuotedReply | None:
+    """The first reply with a code that stands inside other words."""
+    text = text[:MAX_QUOTED]
+    for match in _INTRODUCED.finditer(text):
+        if _is_reply(text, match):
+            break
+    else:
+        match = None
+    pair = _PAIR.search(text)
+    if pair is not None and (match is None or pair.start("code") < match.start("code")):
+        match = pair
+    if match is None:
+        return None
+    groups = match.groupdict()
+    enhanced = groups["enhanced"] or ""
+    behind = _up_to_the_end(text[match.end() : match.end() + MAX_TEXT], groups.get("open"), groups["code"], enhanced)
+    if not enhanced and (marked := _MARKED.search(behind)):  # (#5.1.1), or a reply that is quoted twice
+        enhanced = marked[1]
+    return QuotedReply(int(groups["code"]), enhanced, clean(behind))
+
+
+def first_reply(text: str) -> QuotedReply | None:
+    """The first reply in a text for people, be it only an enhanced code that is marked as one (`(#5.1.1)`)."""
+    if found := reply_inside(text):
+        return found
+    marked = _MARKED.search(text[:MAX_QUOTED])
+    return QuotedReply(None, marked[1], "") if marked else None
+
+
+def _is_reply(text: str, match: re.Match[str]) -> bool:
+    """Whether words stand behind the code, and none that it counts."""
+    if match["enhanced"]:
+        return True
+    behind = text[match.end() : match.end() + 80]
+    return any(map(str.isalpha, behind.partition("\n")[0])) and not _COUNTED.match(behind)
+
+
+def _up_to_the_end(text: str, opened: str | None, code: str, enhanced: str) -> str:
+    """The text of a reply on one line: up to the bracket that closes it, or to an empty line."""
+    lines = []
+    for number, line in enumerate(text.splitlines()):
+        words = line.strip()
+        if number and (not words or _OWN_WORDS.match(words)):
+            break
+        if words[:3] == code and words[3:4] in (" ", "-"):  # RFC 5321 §4.2.1: each line has the code
+            words = words[4:].lstrip().removeprefix(enhanced)
+        lines.append(words.strip())
+    joined = " ".join(filter(None, lines)).lstrip(" -:,")
+    if opened is not None:
+        joined = _closed(joined, opened, _CLOSING[opened])
+    return _COMMAND.sub("", joined).strip()
+
+
+def _closed(text: str, opening: str, closing: str) -> str:
+    depth = 1
+    for place, character in enumerate(text):
+        if character == closing and (closing != "'" or not text[place + 1 : place + 2].isalnum()):
+            depth -= 1
+            if depth == 0:
+                return text[:place]
+        elif character == opening:
+            depth += 1
+    return text
