@@ -81,8 +81,15 @@ LISTENER_DOMAIN = Schema(
 _SOCKET_ADDRESS = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:]*)):(?P<port>\d{1,5})")
 
 
+_PASSED_SOCKET = re.compile(
+    r"fd:[\w.@-]{1,255}"
+)  # what systemd.socket(5) takes for a FileDescriptorName, but for spaces
+
+
 def socket_address(value: object) -> str:
-    """ "IP:PORT" or "[IPv6]:PORT", normalised; a bare 0 stands for 0.0.0.0."""
+    """ "IP:PORT" or "[IPv6]:PORT", normalised; a bare 0 stands for 0.0.0.0. Or "fd:NAME", a socket of systemd's."""
+    if isinstance(value, str) and _PASSED_SOCKET.fullmatch(value):
+        return value
     match = _SOCKET_ADDRESS.fullmatch(value) if isinstance(value, str) else None
     if match is not None and int(match["port"]) <= 65535:
         try:

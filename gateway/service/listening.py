@@ -39,14 +39,14 @@ class ListeningSockets:
                     if not passed:
                         self._bind(key[0], opened[key])
         except OSError as error:
-            _close(opened.values())
+            self._close(opened.values())
             raise AddressError(f"cannot listen on {key[0]}: {error.strerror or error}") from error
         self._sockets |= opened
 
     def keep_only(self, addresses: Iterable[str]) -> None:
         """Close the sockets of all other addresses."""
         wanted = set(keys(addresses))
-        _close([self._sockets.pop(key) for key in self._sockets.keys() - wanted])
+        self._close([self._sockets.pop(key) for key in self._sockets.keys() - wanted])
 
     def of_slot(self, addresses: Iterable[str], slot: int) -> list[socket.socket]:
         """The slot's sockets, in the order of `addresses`."""
@@ -59,7 +59,7 @@ class ListeningSockets:
     def close_others(self, kept: Iterable[socket.socket]) -> None:
         """In a child: close what is not this child's, so that closing it in the parent takes effect."""
         mine = set(kept)
-        _close([[s for s in sockets if s not in mine] for sockets in self._sockets.values()])
+        self._close([[s for s in sockets if s not in mine] for sockets in self._sockets.values()])
 
     def mute(self, slot: int) -> None:
         """Stop listening in a slot: its waiting connections are reset and new ones go to the other slots.
@@ -90,7 +90,7 @@ class ListeningSockets:
             sockets = [opened[fd] for fd in fds]
             if len(opened) == 1 and len(fds) != self._slots:
                 sockets = sockets[:1] * self._slots
-            _close([sockets[self._slots :]])
+            self._close([sockets[self._slots :]])
             sockets = sockets[: self._slots]
             while len(sockets) < self._slots:
                 sockets.append(_reuseport_socket(sockets[0].family, sockets[0].getsockname()[:2]))
@@ -112,6 +112,12 @@ class ListeningSockets:
                 opened.append(_reuseport_socket(family, (host, port)))
         for listener in opened:
             listener.listen(BACKLOG)
+
+    def _close(self, groups: Iterable[Iterable[socket.socket]]) -> None:
+        for sockets in groups:
+            for each in sockets:
+                if not self._passed.has(each):
+                    each.close()
 
 
 class PassedSockets:
@@ -137,15 +143,18 @@ class PassedSockets:
             found.append((names_of.get(number, ""), socket.socket(fileno=FIRST_PASSED + number)))
         return cls(found)
 
+    def has(self, each: socket.socket) -> bool:
+        """Whether it is one of these, which stay open: a listener that leaves the policy may come back."""
+        return any(each is passed for _, passed in self._sockets)
+
     def take(self, address: str) -> socket.socket | None:
         """The socket for an address; None where none was passed. Raises OSError for a name that was not passed, and for
         a socket that no TCP connection can come from.
         """
         name = address.removeprefix(BY_NAME) if address.startswith(BY_NAME) else None
-        for entry in self._sockets:
-            if _accepts(entry[1]) and (entry[0] == name if name is not None else display(entry[1]) == address):
-                self._sockets.remove(entry)
-                return entry[1]
+        for its_name, passed in self._sockets:
+            if _accepts(passed) and (its_name == name if name is not None else display(passed) == address):
+                return passed
         if name is not None:
             there = ", ".join(name for name, _ in self._sockets) or "none"
             raise OSError(f"no TCP socket named {name!r} was passed by systemd; there are: {there}")
@@ -192,9 +201,3 @@ def display(listener: socket.socket) -> str:
     """The address of a socket, as a policy would write it."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _close(groups: Iterable[Iterable[socket.socket]]) -> None:
-    for sockets in groups:
-        for each in sockets:
-            each.close()
