@@ -258,6 +258,34 @@ def test_the_order_of_commands(command, state, code, leads_to):
     )
 
 
+LINES = (
+    b"EHLO client.example",
+    b"HELO client.example",
+    b"MAIL FROM:<a@b.example> SIZE=10 BODY=8BITMIME",
+    b'MAIL FROM:<"a b"@b.example>',
+    b"RCPT TO:<c@d.example>",
+    b"NOOP some text",
+    b"HELP MAIL",
+    b"VRFY somebody",
+    b"RSET",
+    b"QUIT",
+    b"STARTTLS",
+    b"DATA",
+    b"AUTH PLAIN AGEAYg==",
+)
+
+
+@pytest.mark.parametrize("octet", [*range(9), *range(11, 32), 127])
+def test_a_control_octet_is_no_part_of_any_command_and_separates_nothing(octet):
+    for line in LINES:
+        verb = line.split(b" ")[0]
+        state = {b"MAIL": State.READY, b"RCPT": State.MAIL, b"DATA": State.RCPT}.get(verb, State.READY)
+        for place in range(1, len(line) + 1):
+            changed = line[:place] + bytes([octet]) + line[place:]
+            conversation = authenticating() if verb == b"AUTH" else to_state(state)
+            assert conversation.send(changed + b"\r\n")[0][:2] == "50", changed
+
+
 # Why it is out of order: what a client, or the one who reads its log, can do about it.
 WHY = [
     (State.CONNECTED, b"MAIL FROM:<>", replies.EHLO_FIRST),

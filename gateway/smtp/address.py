@@ -54,11 +54,6 @@ class EnvelopeAddress:
             return re.sub(r"\\(.)", r"\1", local_part[1:-1])
         return local_part
 
-    @property
-    def is_ascii(self) -> bool:
-        """False where the address needs SMTPUTF8 (RFC 6531)."""
-        return self.email.isascii()
-
     def __str__(self) -> str:
         return self.email
 

@@ -21,6 +21,7 @@ _BRACKETED = re.compile(rb'[ \t]*<((?:[^<>"\x00-\x1f]|"(?:[^"\\\x00-\x1f]|\\.)*"
 _BARE = re.compile(rb'[ \t]*((?:[^<>"\s]|"(?:[^"\\\x00-\x1f]|\\.)*")+)(?:[ \t]+(.*))?\Z')
 # RFC 5321 §4.1.2: esmtp-keyword ["=" esmtp-value]; UTF-8 values are RFC 6531 §3.3's
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\xff]+))?\Z")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _EHLO_NAME = re.compile(r"[A-Za-z0-9\u0080-\U0010ffff._\-]+\Z")
 _EHLO_LITERAL = re.compile(r"\[[A-Za-z0-9.:\-]+\]\Z")
 
@@ -113,6 +114,13 @@ def parse_ehlo(argument: bytes) -> str:
         return name
 
 
+def parse_text(argument: bytes) -> bytes:
+    """Reads the argument of a command that takes any text (NOOP, HELP, VRFY). Raises Refused for control octets."""
+    if _CONTROL.search(argument):  # RFC 5321 §4.1.2: String = Atom / Quoted-string
+        raise Refused(replies.SYNTAX)
+    return argument
+
+
 def decode_plain(response: bytes) -> tuple[str, str, str]:
     """(authorization identity, authentication identity, password) out of a PLAIN response (RFC 4616 §2).
 
@@ -155,7 +163,9 @@ def _mailbox(path: bytes, smtputf8: bool, syntax: Reply) -> EnvelopeAddress:
 
 def _parameters(text: bytes) -> list[tuple[str, bytes | None]]:
     found = []
-    for word in text.split():
+    for word in text.replace(b"\t", b" ").split(b" "):  # RFC 5321 §4.1.2: SP; no other octet of what Python splits at
+        if not word:
+            continue
         match = _PARAMETER.match(word)
         if match is None:
             raise Refused(replies.PARAMETER_SYNTAX)

@@ -79,11 +79,6 @@ class Reply:
     def __repr__(self) -> str:
         return f"<Reply {self.code} {self.enhanced} {self.text!r}>"
 
-    @property
-    def positive(self) -> bool:
-        """True for 2xx and 3xx."""
-        return self.code < 400
-
 
 def _wire(code: int, enhanced: str, text: str) -> bytes:
     if "\n" not in text:

@@ -8,7 +8,7 @@ from gateway.smtp.events cimport EhloRequested, RcptRequested
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
 
-cdef int EHLO, MAIL, RCPT, DATA, QUIT
+cdef int EHLO, HELO, MAIL, RCPT, DATA, QUIT
 cdef int _CONNECTED, _READY, _CONTENT, _AUTH, _CLOSED, _STEPS, _NOWHERE, _RCPT_REFUSED, _END, END_OF_DATA
 cdef bytes _NEXT
 cdef list _REFUSALS

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import _fastpath as fp
-from gateway._fastpath import DATA, EHLO, MAIL, QUIT, RCPT, Framer
+from gateway._fastpath import DATA, EHLO, HELO, MAIL, QUIT, RCPT, Framer
 from gateway.smtp import replies, states
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt
+from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt, parse_text
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
@@ -193,7 +193,7 @@ class ServerSession:
     def _begin(self, event: EhloRequested) -> None:
         self.ehlo_name = event.name
         self.esmtp = event.extensions is not None
-        self._move(EHLO)
+        self._move(EHLO if self.esmtp else HELO)
 
     def _add_recipient(self, event: RcptRequested) -> None:
         self._move(RCPT)
@@ -272,12 +272,14 @@ class ServerSession:
         self._say(replies.RESET_OK)
 
     def _noop(self, argument: bytes) -> None:
-        self._say(replies.NOOP_OK)  # RFC 5321 §4.1.1.9: an argument is ignored
+        parse_text(argument)  # RFC 5321 §4.1.1.9: an argument is ignored
+        self._say(replies.NOOP_OK)
 
     def _vrfy(self, argument: bytes) -> None:
-        self._say(replies.CANNOT_VERIFY if argument else replies.SYNTAX)
+        self._say(replies.CANNOT_VERIFY if parse_text(argument) else replies.SYNTAX)
 
     def _help(self, argument: bytes) -> None:
+        parse_text(argument)
         self._say(replies.HELP)
 
     def _quit(self, argument: bytes) -> None:
@@ -311,7 +313,7 @@ class ServerSession:
             raise Refused(replies.AUTH_MECHANISM if mechanism else replies.SYNTAX)
         if not self.tls:
             raise Refused(replies.AUTH_REQUIRES_TLS)
-        initial = initial.strip()
+        initial = initial.strip(b" ")
         if not initial:
             self._move(states.AUTH_CONTINUED)
             self._say(replies.AUTH_CONTINUE)
@@ -374,7 +376,7 @@ def _loggable(verb: int, argument: bytes) -> bytes:
 _INCOMPLETE: Any = object()  # more bytes are needed
 
 _HANDLERS: dict[int, Callable[[ServerSession, bytes], Event | None]] = {
-    fp.HELO: ServerSession._helo,
+    HELO: ServerSession._helo,
     fp.RSET: ServerSession._rset,
     fp.NOOP: ServerSession._noop,
     fp.VRFY: ServerSession._vrfy,
