@@ -188,6 +188,7 @@ class ServerSession:
         elif type(event) is EhloRequested:
             self._begin(event)
         elif type(event) is AuthRequested:
+            self._move(fp.AUTH)
             self.authenticated = True
 
     def _begin(self, event: EhloRequested) -> None:
@@ -273,13 +274,18 @@ class ServerSession:
 
     def _noop(self, argument: bytes) -> None:
         parse_text(argument)  # RFC 5321 §4.1.1.9: an argument is ignored
+        self._move(fp.NOOP)
         self._say(replies.NOOP_OK)
 
     def _vrfy(self, argument: bytes) -> None:
-        self._say(replies.CANNOT_VERIFY if parse_text(argument) else replies.SYNTAX)
+        if not parse_text(argument):
+            raise Refused(replies.SYNTAX)
+        self._move(fp.VRFY)
+        self._say(replies.CANNOT_VERIFY)
 
     def _help(self, argument: bytes) -> None:
         parse_text(argument)
+        self._move(fp.HELP)
         self._say(replies.HELP)
 
     def _quit(self, argument: bytes) -> None:
