@@ -38,6 +38,8 @@ cdef class JsonLine:
     cpdef time(self, int64_t seconds, int64_t fraction, int digits)
     cpdef bytes finish(self)
 
+cpdef step(generator, value)
+
 cdef struct ContentScan:
     uint64_t tail        # the last octets seen, the latest lowest; before the first one, the CRLF of "DATA"
     Py_ssize_t octets    # seen, terminator included

@@ -1,8 +1,8 @@
 # The typed, documented face of gateway/_fastpath.pyx. One section per fragment, in the same order.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from mmap import mmap
-from typing import Final, Literal, Self, final
+from typing import Any, Final, Literal, Self, final
 
 from typing_extensions import disjoint_base
 
@@ -393,6 +393,9 @@ def accept(fd: int) -> tuple[int, tuple[str, int]] | None:
 
 def local_address(fd: int) -> tuple[str, int]:
     """Host and port of this end."""
+
+def step(generator: Generator[Any, Any, Any], value: object) -> Any:
+    """What a generator yields next after being sent `value` (None at first); None when it is over."""
 
 def receive(fd: int) -> bytes | None:
     """What has arrived, at most 256 KiB; b"": the peer has closed its side; None: nothing yet."""

@@ -5,5 +5,6 @@ cdef class Decision:
     cdef readonly object log_oob, log_arf
     cdef readonly tuple recipient_class
 
-cpdef Decision decide(bint relay_host, bytes peer, str sender_domain, str recipient_domain, lookup)
+cpdef bint sender_matters(bint relay_host, recipient)
+cpdef Decision decide(bint relay_host, bytes peer, recipient, sender)
 cpdef fate(Decision decision, kind)

@@ -6,13 +6,10 @@ docs/policy.md. Relaying is denied unless something grants it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from gateway.config import Disposition, ListenerDomain
-
-Lookup: TypeAlias = "Callable[[str], ListenerDomain | None]"
 
 
 class Decision:
@@ -50,17 +47,20 @@ class Fate(NamedTuple):
     log: ReportKind | None
 
 
-def decide(relay_host: bool, peer: bytes, sender_domain: str, recipient_domain: str, lookup: Lookup) -> Decision | None:
+def sender_matters(relay_host: bool, recipient: ListenerDomain | None) -> bool:
+    """Whether what the sender's domain grants makes a difference, so that it has to be asked for."""
+    return not relay_host and (recipient is None or not recipient.relay_to)
+
+
+def decide(
+    relay_host: bool, peer: bytes, recipient: ListenerDomain | None, sender: ListenerDomain | None
+) -> Decision | None:
     """The decision at RCPT; None refuses the recipient.
 
-    relay_host: whether the peer is one of the listener's relay_hosts. peer: its packed address. The domains are
-    normalised, "" for the null reverse-path and <Postmaster>. The sender's domain is only looked up where it matters.
+    relay_host: whether the peer is one of the listener's relay_hosts. peer: its packed address. recipient, sender: what
+    is granted for their domains; the sender's may be left out where it does not matter.
     """
-    recipient = lookup(recipient_domain)
-    relay = relay_host or (recipient is not None and recipient.relay_to)
-    if not relay:
-        sender = lookup(sender_domain)
-        relay = sender is not None and peer in sender.relay_from
+    relay = not sender_matters(relay_host, recipient) or (sender is not None and peer in sender.relay_from)
     if recipient is not None and recipient.takes_reports:
         return Decision(relay, recipient.log_oob, recipient.log_arf)
     return RELAY if relay else None

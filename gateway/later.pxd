@@ -1,7 +1,9 @@
 # The C types of later.py, which is compiled with them.
 
+from gateway._fastpath cimport step
+
 cdef class Later:
-    cdef readonly bint done
+    cdef readonly bint done, failed
     cdef object _value, _error, _waiter
 
     cpdef settle(self, value)
@@ -17,8 +19,10 @@ cpdef Later answered(value)
 cdef class Steps:
     cdef readonly bint finished
     cdef readonly Later waits_for
-    cdef object _steps, _failed
+    cdef object _steps, _failed, _waiter
 
+    cpdef then(self, waiter)
     cpdef go_on(self)
     cpdef cancel(self)
+    cdef _end(self)
     cdef Later _next(self, Later later)

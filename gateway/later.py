@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeAlias
 
+from gateway._fastpath import step
+
 Waits: TypeAlias = "Generator[Later, Any, Any]"  # a generator of steps: yields what it waits for, is sent the answer
 
 
 class Later:
     """One answer: a value or an exception, there already or to come. It is given once and has one waiter.
 
-    done: the answer is there.
+    done: the answer is there. failed: it is an exception.
     """
 
     def __init__(self) -> None:
         self.done = False
+        self.failed = False
         self._value: Any = None
         self._error: BaseException | None = None
         self._waiter: Callable[[], None] | None = None
@@ -34,6 +37,7 @@ class Later:
     def fail(self, error: BaseException) -> None:
         """Gives an exception as the answer."""
         self._error = error
+        self.failed = True
         self._give()
 
     def result(self) -> Any:
@@ -82,19 +86,27 @@ class Steps:
         self.waits_for: Later | None = None
         self._steps = steps
         self._failed = failed
+        self._waiter: Callable[[], None] | None = None
+
+    def then(self, waiter: Callable[[], None]) -> None:
+        """Calls `waiter` when the steps are over, which they must not be yet; not where they are cancelled."""
+        assert not self.finished
+        assert self._waiter is None
+        self._waiter = waiter
 
     def go_on(self) -> None:
         """Begins, or goes on with the answer that is there; returns at the next one that is not, or at the end."""
         later = self.waits_for
         self.waits_for = None
         try:
-            while later is None or later.done:
+            later = step(self._steps, None) if later is None else self._next(later)
+            while later is not None and later.done:
                 later = self._next(later)
-        except StopIteration:
-            self.finished = True
         except Exception as error:
-            self.finished = True
             self._failed(error)
+            later = None
+        if later is None:
+            self._end()
         else:
             self.waits_for = later
             later.then(self.go_on)
@@ -108,11 +120,19 @@ class Steps:
             self.finished = True
             self._steps.close()
 
-    def _next(self, later: Later | None) -> Later:
-        if later is None:
-            return next(self._steps)
+    def _end(self) -> None:
+        self.finished = True
+        waiter = self._waiter
+        self._waiter = None
+        if waiter is not None:
+            waiter()
+
+    def _next(self, later: Later) -> Later | None:
+        """Gives the generator its answer; returns what it waits for next, None when it is over."""
+        if later._error is None:
+            following: Later | None = step(self._steps, later._value)
+            return following
         try:
-            value = later.result()
-        except BaseException as error:
-            return self._steps.throw(error)
-        return self._steps.send(value)
+            return self._steps.throw(later._error)
+        except StopIteration:
+            return None

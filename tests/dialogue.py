@@ -42,6 +42,7 @@ from gateway.inbound.services import Services
 from gateway.later import Later, answered
 from gateway.logs.encoding import Record, to_json
 from gateway.net.endpoints import Endpoints
+from gateway.policy import events
 from gateway.policy.engine import Policy
 from gateway.policy.listener import TermsTable
 from tests.gateway_process import PATIENCE, Gateway, wait_until
@@ -233,7 +234,7 @@ class MemoryClient:
             afterwards=lambda call: call(),
         )
         endpoints = Endpoints((address, 40_000), ("127.0.0.1", 25))
-        table = TermsTable(policy.config.listeners[0], offer_auth="smtp_server_auth_plain" in policy.handles)
+        table = TermsTable(policy.config.listeners[0], offer_auth=events.AUTH_PLAIN in policy.handles)
         terms = table.terms_for(endpoints.peer_address, endpoints.local_address)
         self.reception = Reception(services, terms, endpoints, self._advance)
         self.reception.start()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.policy.conn_meta import ConnMeta
+from gateway.policy.decision_cache import Known
 from gateway.policy.engine import Policy
 from gateway.policy.source import PolicySource
 
@@ -55,4 +56,11 @@ def domain_policy(body: str, **options: object) -> Policy:
 
 def ask(policy: Policy, domain: str = "example.com", listener: str = LISTENER, **meta: object) -> object:
     """What get_listener_domain grants to a connection with this metadata."""
-    return policy.listener_domain(domain, listener, ConnMeta(meta))
+    return policy.listener_domain(domain, listener, ConnMeta(meta)).result()
+
+
+def answered_from(policy: Policy, domain: str = "example.com", listener: str = LISTENER, **meta: object) -> str:
+    """Asks likewise; returns where the answer comes from: "cache" or "lua"."""
+    answer = policy.listener_domain(domain, listener, ConnMeta(meta))
+    answer.result()
+    return "cache" if isinstance(answer, Known) else "lua"

@@ -8,7 +8,7 @@ import pytest
 
 from gateway._fastpath import CidrSet
 from gateway.config import Disposition, ListenerDomain
-from gateway.decision import RELAY, Decision, Fate, ReportKind, decide, fate
+from gateway.decision import RELAY, Decision, Fate, ReportKind, decide, fate, sender_matters
 
 PEER = bytes([10, 0, 0, 7])
 RELAY_TO = ListenerDomain(relay_to=True)
@@ -19,8 +19,7 @@ GRANTS_NOTHING = ListenerDomain()
 
 
 def decided(relay_host: bool, sender: ListenerDomain | None, recipient: ListenerDomain | None) -> Decision | None:
-    table = {"sender.example": sender, "recipient.example": recipient}
-    return decide(relay_host, PEER, "sender.example", "recipient.example", table.__getitem__)
+    return decide(relay_host, PEER, recipient, sender)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +52,12 @@ def test_dispositions_of_the_senders_domain_count_for_nothing():
     assert decided(False, LOGS, None) is None
 
 
-def test_the_senders_domain_is_looked_up_only_where_it_matters():
-    asked: list[str] = []
-    decide(True, PEER, "sender.example", "recipient.example", asked.append)
-    assert asked == ["recipient.example"]
+@pytest.mark.parametrize("relay_host", [False, True])
+@pytest.mark.parametrize("recipient", [None, RELAY_TO, RELAY_FROM, LOGS])
+def test_the_senders_domain_need_not_be_asked_for_where_it_makes_no_difference(relay_host, recipient):
+    decisions = [decided(relay_host, sender, recipient) for sender in (None, GRANTS_NOTHING, RELAY_FROM)]
+    relayed = {decision is not None and decision.relay for decision in decisions}
+    assert sender_matters(relay_host, recipient) is (len(relayed) > 1)
 
 
 OOB, ARF = ReportKind.OOB, ReportKind.ARF

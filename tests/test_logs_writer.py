@@ -21,6 +21,7 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs, RecordSettings
 from gateway.delivery.message import Message
+from gateway.later import Later, answered
 from gateway.logs import writer as writer_module
 from gateway.logs.encoding import GAP, Record, laid_out
 from gateway.logs.reader import DirectoryReader
@@ -252,9 +253,9 @@ def test_a_template_that_fails_leaves_the_record_as_json(harness, caplog):
 def test_a_filter_suppresses_records_of_messages_in_its_logger_only(harness, tmp_path):
     events = []
 
-    def policy(event: str, message: Any) -> bool:
+    def policy(event: str, message: Any) -> Later:
         events.append((event, message))
-        return False
+        return answered(False)
 
     filtered, open_to_all = tmp_path / "filtered", tmp_path / "all"
     writer = harness.writer(
@@ -271,8 +272,10 @@ def test_a_filter_suppresses_records_of_messages_in_its_logger_only(harness, tmp
 
 
 def test_a_filter_that_fails_suppresses_nothing(harness):
-    def policy(event: str, message: Any) -> bool:
-        raise RuntimeError("boom")
+    def policy(event: str, message: Any) -> Later:
+        later = Later()
+        later.fail(RuntimeError("boom"))
+        return later
 
     writer = harness.writer(harness.logger(filter_event="should_log"), filter=policy)
     assert writer.submit(record(1), A_MESSAGE)

@@ -44,7 +44,7 @@ def run(body: str, content: bytes = MAIL, recipients: int = 2, **meta: Any) -> M
     policy = load(f"kumo.on('smtp_server_message_received', function(msg, conn_meta)\n{body}\nend)")
     addresses = [parse_address(f"r{number}@example.com") for number in range(recipients)]
     message = Message("0" * 32, parse_address("s@send.example"), addresses, data=content, meta=meta)
-    policy.message_received(message, ConnMeta())
+    policy.message_received(message, ConnMeta()).result()
     return message
 
 
@@ -202,6 +202,6 @@ def test_a_message_is_out_of_reach_after_its_event() -> None:
         end)
     """)
     message = Message("0" * 32, parse_address("s@send.example"), [], data=MAIL)
-    policy.message_received(message, ConnMeta())
+    policy.message_received(message, ConnMeta()).result()
     with pytest.raises(PolicyError, match="msg:id: the event that the message came with is over"):
-        policy.message_received(message, ConnMeta())
+        policy.message_received(message, ConnMeta()).result()

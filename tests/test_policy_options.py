@@ -124,12 +124,19 @@ def test_dispositions(value: str, disposition: Disposition) -> None:
 
 def queue(table: str) -> Any:
     policy = load(f"kumo.on('get_queue_config', function() return kumo.make_queue_config {table} end)")
-    return policy.queue_config("example.com", None, None, None)
+    destination = policy.destination("example.com").result()
+    return None if destination is None else destination.queue
 
 
 def egress_path(table: str) -> EgressPath:
-    policy = load(f"kumo.on('get_egress_path_config', function() return kumo.make_egress_path {table} end)")
-    return policy.egress_path("example.com", "unspecified", "site")
+    policy = load(f"""
+        kumo.on('get_queue_config', function()
+          return kumo.make_queue_config {{ protocol = {{ smtp = {{ mx_list = {{ 'mta' }} }} }} }}
+        end)
+        kumo.on('get_egress_path_config', function() return kumo.make_egress_path {table} end)
+    """)
+    path: EgressPath = policy.destination("example.com").result().path
+    return path
 
 
 @pytest.mark.parametrize(
@@ -151,8 +158,8 @@ def test_members_of_the_fleet(entry: str, host: Host) -> None:
 
 
 def test_a_queue_without_mx_list_has_no_destination() -> None:
-    assert queue("{}").protocol is None
-    assert queue("{ protocol = { smtp = {} } }").protocol is None
+    assert queue("{}") is None
+    assert queue("{ protocol = { smtp = {} } }") is None
 
 
 def test_a_maildir_may_have_modes() -> None:

@@ -14,8 +14,8 @@ from gateway.config import ListenerDomain
 from gateway.delivery.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Identity, Policy
-from gateway.policy.handlers import OncePerMinute
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
+from gateway.policy.runs import OncePerMinute
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, parse_address
 from tests.policy_tools import Clock, ask, domain_policy, load, new_page, source_of
@@ -35,7 +35,7 @@ def mail_from(body: str, **options: object) -> Policy:
 
 def error_of(body: str) -> str:
     with pytest.raises(PolicyError) as raised:
-        mail_from(body).mail_from(NULL_SENDER, CONN)
+        mail_from(body).mail_from(NULL_SENDER, CONN).result()
     return str(raised.value).removeprefix("smtp_server_mail_from: policy.lua:")
 
 
@@ -55,9 +55,7 @@ def test_events_with_several_handlers_go_on_until_one_returns_something() -> Non
         end)
         kumo.on('get_queue_config', function() error 'not reached' end)
     """)
-    queue = policy.queue_config("example.com", None, None, None)
-    assert queue is not None
-    assert queue.protocol.path == "example.com"
+    assert policy.destination("example.com").result().queue.protocol.path == "example.com"
 
 
 def test_an_explicit_nil_ends_the_chain_without_a_configuration() -> None:
@@ -65,7 +63,7 @@ def test_an_explicit_nil_ends_the_chain_without_a_configuration() -> None:
         kumo.on('get_queue_config', function() return nil end)
         kumo.on('get_queue_config', function() error 'not reached' end)
     """)
-    assert policy.queue_config("example.com", None, None, None) is None
+    assert policy.destination("example.com").result() is None
 
 
 def test_registering_inside_a_handler_is_an_error() -> None:
@@ -87,13 +85,12 @@ def test_handles_names_the_events_that_have_handlers() -> None:
 
 def test_an_event_without_handler_changes_nothing() -> None:
     policy = load("")
-    policy.connection_accepted(CONN)
-    policy.rcpt_to(parse_address("a@example.com"), CONN)
-    assert policy.ehlo("client.example", CONN, ["SIZE"]) is None
-    assert policy.auth_plain("", "scott", "tiger", CONN) is None
+    policy.connection_accepted(CONN).result()
+    policy.rcpt_to(parse_address("a@example.com"), CONN).result()
+    assert policy.ehlo("client.example", CONN, ["SIZE"]).result() is None
+    assert policy.auth_plain("", "scott", "tiger", CONN).result() is None
     assert ask(policy) is None
-    assert policy.queue_config("example.com", None, None, None) is None
-    assert policy.egress_path("example.com", "unspecified", "site").smtp_port == 25
+    assert policy.destination("example.com").result() is None
 
 
 # --- loading ----------------------------------------------------------------------------------------------
@@ -216,11 +213,11 @@ def test_policies_do_not_see(expression: str) -> None:
 
 @pytest.mark.parametrize("name", ["__class__", "values", "__dict__", "__init__"])
 def test_python_attributes_are_out_of_reach(name: str) -> None:
-    mail_from(f"assert(conn_meta.{name} == nil); assert(sender.{name} == nil)").mail_from(NULL_SENDER, CONN)
+    mail_from(f"assert(conn_meta.{name} == nil); assert(sender.{name} == nil)").mail_from(NULL_SENDER, CONN).result()
 
 
 def test_methods_of_methods_are_out_of_reach() -> None:
-    mail_from("assert(conn_meta.get_meta.__globals__ == nil)").mail_from(NULL_SENDER, CONN)
+    mail_from("assert(conn_meta.get_meta.__globals__ == nil)").mail_from(NULL_SENDER, CONN).result()
 
 
 def test_objects_are_read_only() -> None:
@@ -228,7 +225,7 @@ def test_objects_are_read_only() -> None:
 
 
 def test_the_metatable_of_objects_is_hidden() -> None:
-    mail_from("assert(getmetatable(conn_meta) == false)").mail_from(NULL_SENDER, CONN)
+    mail_from("assert(getmetatable(conn_meta) == false)").mail_from(NULL_SENDER, CONN).result()
 
 
 def test_bytecode_is_not_loaded() -> None:
@@ -260,7 +257,7 @@ def test_text_crosses_the_border_unharmed() -> None:
         conn_meta:set_meta('binary', '\\xff')
         conn_meta:set_meta('copy', conn_meta:get_meta 'binary')
         conn_meta:set_meta('text', 'Grüße')
-    """).mail_from(NULL_SENDER, conn)
+    """).mail_from(NULL_SENDER, conn).result()
     assert conn.values["text"] == "Grüße"
     assert conn.values["copy"] == conn.values["binary"] == "\udcff"
 
@@ -273,7 +270,7 @@ def test_addresses_have_user_domain_and_email() -> None:
         (POSTMASTER, ["postmaster", "", "Postmaster", "Postmaster"]),
     ):
         conn = ConnMeta()
-        policy.mail_from(address, conn)
+        policy.mail_from(address, conn).result()
         assert conn.values["seen"] == expected
 
 
@@ -283,7 +280,7 @@ def test_metadata_keeps_its_types() -> None:
         for _, key in ipairs { 'whole', 'fraction', 'flag', 'list', 'map', 'null' } do
           conn_meta:set_meta(key .. '_copy', conn_meta:get_meta(key))
         end
-    """).mail_from(NULL_SENDER, conn)
+    """).mail_from(NULL_SENDER, conn).result()
     for key in ("whole", "fraction", "flag", "list", "map", "null"):
         assert conn.values[f"{key}_copy"] == conn.values[key]
         assert type(conn.values[f"{key}_copy"]) is type(conn.values[key])
@@ -300,7 +297,7 @@ def test_auth_info_shows_identities() -> None:
         local info = conn_meta:auth_info()
         assert(info.peer_address == '192.0.2.1:5')
         assert(info.identities[2].identity == 'z')
-    """).mail_from(NULL_SENDER, conn)
+    """).mail_from(NULL_SENDER, conn).result()
 
 
 # --- results ----------------------------------------------------------------------------------------------
@@ -314,11 +311,11 @@ def test_ehlo_may_replace_the_keywords() -> None:
           if domain == 'bad.example' then return { 'SIZE\\r\\n250 X' } end
         end)
     """)
-    assert policy.ehlo("plain.example", CONN, ["SIZE", "PIPELINING"]) == ("SIZE",)
-    assert policy.ehlo("other.example", CONN, ["SIZE"]) is None
-    assert policy.ehlo("plain.example", CONN, None) is None
+    assert policy.ehlo("plain.example", CONN, ["SIZE", "PIPELINING"]).result() == ("SIZE",)
+    assert policy.ehlo("other.example", CONN, ["SIZE"]).result() is None
+    assert policy.ehlo("plain.example", CONN, None).result() is None
     with pytest.raises(PolicyError, match="expected a list of strings"):
-        policy.ehlo("bad.example", CONN, ["SIZE"])
+        policy.ehlo("bad.example", CONN, ["SIZE"]).result()
 
 
 @pytest.mark.parametrize(
@@ -337,19 +334,19 @@ def test_ehlo_may_replace_the_keywords() -> None:
 )
 def test_auth_plain_returns_an_identity_or_refuses(result: str, identity: Identity | None) -> None:
     policy = load(f"kumo.on('smtp_server_auth_plain', function() return {result} end)")
-    assert policy.auth_plain("boss", "scott", "tiger", CONN) == identity
+    assert policy.auth_plain("boss", "scott", "tiger", CONN).result() == identity
 
 
 def test_an_empty_authorization_identity_is_the_authenticated_one() -> None:
     policy = load("kumo.on('smtp_server_auth_plain', function(authz) return authz == 'scott' end)")
-    assert policy.auth_plain("", "scott", "tiger", CONN) == Identity("scott", "scott")
+    assert policy.auth_plain("", "scott", "tiger", CONN).result() == Identity("scott", "scott")
 
 
 @pytest.mark.parametrize("result", ["'yes'", "1", "{}", "{ identities = {} }", "{ identities = { 'x' } }"])
 def test_auth_plain_refuses_to_guess(result: str) -> None:
     policy = load(f"kumo.on('smtp_server_auth_plain', function() return {result} end)")
     with pytest.raises(PolicyError):
-        policy.auth_plain("", "scott", "tiger", CONN)
+        policy.auth_plain("", "scott", "tiger", CONN).result()
 
 
 @pytest.mark.parametrize(
@@ -366,29 +363,40 @@ def test_queue_configurations_are_asked_for_again_after_their_refresh_interval()
         count = 0
         kumo.on('get_queue_config', function(domain)
           count = count + 1
-          return kumo.make_queue_config { provider_name = tostring(count), refresh_interval = '2m' }
+          local protocol = { maildir_path = '/m' }
+          local name = tostring(count)
+          return kumo.make_queue_config { protocol = protocol, provider_name = name, refresh_interval = '2m' }
         end)
     """
     policy = load(text, clock=clock)
-    first = policy.queue_config("example.com", None, None, None)
-    assert policy.queue_config("example.com", None, None, None) is first
-    clock.now += 121
-    assert policy.queue_config("example.com", None, None, None).provider_name == "2"
-    assert policy.queue_config("example.com", "tenant", None, None).provider_name == "3"
+    names = ["example.com", "example.com", "later", "example.com", "tenant@example.com"]
+    seen = []
+    for name in names:
+        if name == "later":
+            clock.now += 121
+        else:
+            seen.append(policy.destination(name).result().queue.provider_name)
+    assert seen == ["1", "1", "2", "3"]
 
 
 def test_the_epoch_strategy_never_asks_again() -> None:
     clock = Clock()
     text = """
+        count = 0
+        kumo.on('get_queue_config', function()
+          return kumo.make_queue_config { protocol = { smtp = { mx_list = { 'mta' } } }, refresh_strategy = 'Epoch' }
+        end)
         kumo.on('get_egress_path_config', function(routing_domain, source, site)
-          return kumo.make_egress_path { ehlo_domain = site, refresh_strategy = 'Epoch' }
+          count = count + 1
+          local name = 'mx' .. tostring(count) .. '.example'
+          return kumo.make_egress_path { ehlo_domain = name, refresh_strategy = 'Epoch' }
         end)
     """
     policy = load(text, clock=clock)
-    first = policy.egress_path("example.com", "unspecified", "site")
+    first = policy.destination("example.com").result()
     clock.now += 1e9
-    assert policy.egress_path("example.com", "unspecified", "site") is first
-    assert first.ehlo_domain == "site"
+    assert policy.destination("example.com").result() is first
+    assert first.path.ehlo_domain == "mx1.example"
 
 
 def test_a_destination_lasts_as_long_as_the_shorter_of_its_configurations() -> None:
@@ -408,8 +416,8 @@ def test_a_destination_lasts_as_long_as_the_shorter_of_its_configurations() -> N
     policy = load(text, clock=clock)
     seen = []
     for _ in range(5):
-        destination = policy.destination("campaign:tenant@127.0.0.1!routed.example")
-        assert policy.destination("campaign:tenant@127.0.0.1!routed.example") is destination
+        destination = policy.destination("campaign:tenant@127.0.0.1!routed.example").result()
+        assert policy.destination("campaign:tenant@127.0.0.1!routed.example").result() is destination
         seen.append((destination.queue.protocol.mx_list[0].port, destination.path.ehlo_domain))
         clock.now += 61
     assert seen == [(1, f"routed.example{n}") for n in range(1, 5)] + [(2, "routed.example5")]
@@ -417,7 +425,7 @@ def test_a_destination_lasts_as_long_as_the_shorter_of_its_configurations() -> N
 
 def test_a_queue_without_a_protocol_has_no_destination() -> None:
     policy = load("kumo.on('get_queue_config', function() return kumo.make_queue_config {} end)")
-    assert policy.destination("example.com") is None
+    assert policy.destination("example.com").result() is None
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------
@@ -439,7 +447,7 @@ def test_a_queue_without_a_protocol_has_no_destination() -> None:
 )
 def test_verdicts(call: str, expected: tuple[int, str, bool, bool]) -> None:
     with pytest.raises(Rejected) as raised:
-        mail_from(call).mail_from(NULL_SENDER, CONN)
+        mail_from(call).mail_from(NULL_SENDER, CONN).result()
     verdict = raised.value
     assert (verdict.code, verdict.text, verdict.closes, verdict.follow_with_421) == expected
 
@@ -482,7 +490,7 @@ def test_an_error_is_logged_with_its_traceback_and_counted(caplog: pytest.LogCap
     page = new_page()
     policy = mail_from("local unlucky_1 = nil\nreturn unlucky_1.field", page=page)
     with pytest.raises(PolicyError):
-        policy.mail_from(NULL_SENDER, CONN)
+        policy.mail_from(NULL_SENDER, CONN).result()
     [record] = caplog.records
     assert "policy.lua:3: attempt to index a nil value (local 'unlucky_1')" in record.getMessage()
     assert "stack traceback:" in record.getMessage()
@@ -493,7 +501,7 @@ def test_an_error_is_logged_with_its_traceback_and_counted(caplog: pytest.LogCap
 def test_verdicts_are_counted_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     page = new_page()
     with pytest.raises(Rejected):
-        mail_from("kumo.reject(550, 'no')", page=page).mail_from(NULL_SENDER, CONN)
+        mail_from("kumo.reject(550, 'no')", page=page).mail_from(NULL_SENDER, CONN).result()
     assert page.get(metrics.POLICY_REJECTS.slot("smtp_server_mail_from")) == 1
     assert caplog.records == []
 
@@ -501,8 +509,8 @@ def test_verdicts_are_counted_and_not_logged(caplog: pytest.LogCaptureFixture) -
 def test_the_state_lives_on_after_an_error() -> None:
     policy = mail_from("count = (count or 0) + 1; if count == 1 then error({}) end")
     with pytest.raises(PolicyError):
-        policy.mail_from(NULL_SENDER, CONN)
-    policy.mail_from(NULL_SENDER, CONN)
+        policy.mail_from(NULL_SENDER, CONN).result()
+    policy.mail_from(NULL_SENDER, CONN).result()
 
 
 def test_endless_recursion_is_an_error_like_others() -> None:
@@ -535,7 +543,7 @@ def test_a_failing_log_filter_loses_no_record() -> None:
         kumo.on('broken', function(msg) error 'no' end)
     """)
     message = Message("0" * 32, NULL_SENDER, [], data=b"")
-    assert policy.log_filter("quiet", message) is False
+    assert policy.log_filter("quiet", message).result() is False
     message.meta["keep"] = True
-    assert policy.log_filter("quiet", message) is True
-    assert policy.log_filter("broken", message) is True
+    assert policy.log_filter("quiet", message).result() is True
+    assert policy.log_filter("broken", message).failed

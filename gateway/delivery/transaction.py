@@ -23,6 +23,7 @@ from gateway.handover import Batch, HandOver, RecipientOutcome, Status
 from gateway.inbound.services import Services
 from gateway.later import Later, Waits
 from gateway.logs import identity, records
+from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
 from gateway.smtp import replies, trace
 from gateway.smtp.address import EnvelopeAddress
@@ -104,11 +105,11 @@ class Transaction:
         Raises TransactionRefused, or what the policy raises.
         """
         self._begin()
-        wanted = "smtp_server_message_received" in self._policy.handles
+        wanted = events.MESSAGE_RECEIVED in self._policy.handles
         for recipients in split(self._event.recipients, self._facts.batch_handling):
             message = self._make_message(recipients)
             if wanted:
-                self._policy.message_received(message, self._facts.conn)
+                yield self._policy.message_received(message, self._facts.conn)
                 self._forget_recipient(message, recipients)
             relayed = self._settle(message)
             if relayed is None:
@@ -117,7 +118,7 @@ class Transaction:
             destinations: dict[str, Destination] = {}
             for name in names:
                 if name not in destinations:
-                    destinations[name] = _existing(self._policy.destination(name))
+                    destinations[name] = _existing((yield self._policy.destination(name)))
             self._deliveries += deliveries(message, relayed, names, destinations)
         for delivery in self._deliveries:
             if not self._goes_on(delivery, (yield self._hand_over(delivery))):

@@ -25,6 +25,7 @@ from gateway.net.endpoints import Endpoints
 from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Poller, Protocol, Stream
+from gateway.policy import events
 from gateway.policy.listener import TermsTable
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
@@ -54,7 +55,7 @@ class ListenerHost(Host):
         super().__init__(services, contexts, roster, outbox, poller)
         # of all connections; None where each may have another
         self._bound_to = None if ipaddress.ip_address(bound_to[0].partition("%")[0]).is_unspecified else bound_to
-        self._terms_table = TermsTable(listener, offer_auth="smtp_server_auth_plain" in services.policy.handles)
+        self._terms_table = TermsTable(listener, offer_auth=events.AUTH_PLAIN in services.policy.handles)
         self._hostname: str = listener.overrides.get("hostname") or os.uname().nodename
         self._max_connections = max_connections
 

@@ -3,10 +3,12 @@
 cimport cython
 
 from gateway._fastpath cimport CounterPage
-from gateway.decision cimport Decision
+from gateway.decision cimport Decision, decide, sender_matters
+from gateway.later cimport Later, Steps
 from gateway.net.endpoints cimport Endpoints
 from gateway.logs.records cimport Origin
 from gateway.policy.conn_meta cimport ConnMeta
+from gateway.policy.decision_cache cimport Known
 from gateway.policy.engine cimport Policy
 from gateway.inbound.refusals cimport Refusals
 from gateway.inbound.services cimport Services
@@ -36,7 +38,8 @@ cdef class Reception(Observer):
     cdef CounterPage _page
     cdef list _decisions
     cdef tuple _tls
-    cdef bint _peer_is_relay_host, _advancing, _asked_lua
+    cdef bint _peer_is_relay_host, _asks_about_recipients
+    cdef Steps _steps
     cdef MessageReceived _message
     cdef Transaction _transaction
 
@@ -54,17 +57,19 @@ cdef class Reception(Observer):
     cpdef bint advance(self, Py_ssize_t most) except? False
     cpdef _answer(self, event)
     cpdef _dispatch(self, event)
+    cpdef _walk(self, steps)
     cpdef _ehlo(self, EhloRequested event)
+    cpdef _begin(self, EhloRequested event, extensions)
     cpdef _mail(self, MailCommand event)
 
-    @cython.locals(decision=Decision)
+    @cython.locals(decision=Decision, recipient=Later, sender=Later)
     cpdef _rcpt(self, RcptRequested event)
-
-    @cython.locals(decision=Decision, mail=MailCommand)
-    cpdef Decision _decide(self, EnvelopeAddress recipient)
-    cpdef _lookup(self, str domain)
-    cpdef _message_received(self, MessageReceived event)
-    cpdef _failed(self, event, error)
+    cpdef Later _listener_domain(self, EnvelopeAddress address)
+    cpdef Later _senders_domain(self)
+    cpdef Decision _decide(self, recipient, sender, dict slots)
+    cpdef bint _refuses(self, Decision decision) except -1
+    cpdef _take(self, Decision decision)
+    cpdef _failed(self, error)
     cpdef _reply(self, Reply reply)
     cpdef SessionFacts _session_facts(self, MessageReceived event)
     cpdef Origin _known_origin(self)

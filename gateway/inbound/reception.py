@@ -13,15 +13,17 @@ from typing import Any
 from gateway import _fastpath as fp
 from gateway import metrics
 from gateway.config import ListenerDomain
-from gateway.decision import Decision, decide
+from gateway.decision import Decision, decide, sender_matters
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
 from gateway.inbound.refusals import Refusals, connection_refused
 from gateway.inbound.services import Services
-from gateway.later import Steps, Waits
+from gateway.later import Later, Steps, Waits
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.net.endpoints import Endpoints
+from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
+from gateway.policy.decision_cache import Known
 from gateway.policy.engine import Policy, PolicyError, Rejected
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
@@ -77,36 +79,40 @@ class Reception(Observer):
         self._accepted_with: dict[str, Any] | None = None  # the metadata after the policy looked at the connection
         self._facts: SessionFacts | None = None
         self._decisions: list[Decision] = []
+        self._asks_about_recipients = events.RCPT_TO in self._policy.handles
         self._tls: tuple[str, str] | None = None  # protocol version and cipher
         self._message: MessageReceived | None = None
         self._transaction: Transaction | None = None
-        self._advancing = False
-        self._asked_lua = False
+        self._steps: Steps | None = None  # those that wait for an answer; the session stands still meanwhile
 
     # -- the connection's life ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """The greeting, if the policy does not object."""
+        if events.CONNECTION_ACCEPTED in self._policy.handles:
+            self.session.hold()
+            self._walk(self._welcome())
+        else:
+            self._greet(self._terms.greeting)
+
+    def _welcome(self) -> Waits:
+        greeting = self._terms.greeting
         try:
-            greeting = self._greeting()
+            yield self._policy.connection_accepted(self._conn)
+        except Rejected as reject:
+            greeting = replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=True)
+        except PolicyError:
+            greeting = replies.technical_difficulties(self._terms.hostname, Reason.POLICY_ERROR)
         except Exception:
             log.exception("internal error on a new connection")
             greeting = replies.technical_difficulties(self._terms.hostname, Reason.INTERNAL_ERROR)
+        self._accepted_with = self._conn.values.copy()
+        self._greet(greeting)
+
+    def _greet(self, greeting: Reply) -> None:
         if greeting.reason is not None:
             connection_refused(self._services, greeting)
         self.session.greet(greeting)
-
-    def _greeting(self) -> Reply:
-        greeting = self._terms.greeting
-        if "smtp_server_connection_accepted" in self._policy.handles:
-            try:
-                self._policy.connection_accepted(self._conn)
-            except Rejected as reject:
-                greeting = replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=True)
-            except PolicyError:
-                greeting = replies.technical_difficulties(self._terms.hostname, Reason.POLICY_ERROR)
-            self._accepted_with = self._conn.values.copy()
-        return greeting
 
     def _known_at_first(self) -> dict[str, Any]:
         """The connection's metadata before anything was said."""
@@ -157,12 +163,11 @@ class Reception(Observer):
         return self.session.buffered()
 
     def advance(self, most: int) -> bool:
-        """Works through what was received, at most so many commands of it.
+        """Works through what was received, at most so many commands of it, and up to what has to be waited for.
 
         True: STARTTLS was answered with 220, and the handshake is the caller's; tls_started() follows it.
         """
         self.session.allow(most)
-        self._advancing = True
         try:
             while (event := self.session.next_event()) is not None:
                 if type(event) is TlsRequested:
@@ -171,19 +176,50 @@ class Reception(Observer):
         except Exception:  # our own fault, and nobody knows where the session stands
             log.exception("internal error")
             self.session.close(replies.technical_difficulties(self._terms.hostname, Reason.INTERNAL_ERROR))
-        finally:
-            self._advancing = False
         return False
 
     def _answer(self, event: Event) -> None:
         try:
-            self._dispatch(event)
+            steps = self._dispatch(event)
         except Exception as error:
-            self._failed(event, error)
+            self._failed(error)
+        else:
+            if steps is not None:
+                self._walk(steps)
 
-    def _failed(self, event: Event, error: Exception) -> None:
-        """The reply to an event that was not to be worked out."""
-        if isinstance(error, Rejected):
+    def _dispatch(self, event: Event) -> Waits | None:
+        """The events in the order of how often they come. What can be answered at once is; for the rest the steps
+        towards the answer are returned."""
+        if isinstance(event, RcptRequested):
+            return self._rcpt(event)
+        if isinstance(event, MailCommand):
+            return self._mail(event)
+        if isinstance(event, MessageReceived):
+            return self._message_received(event)
+        if isinstance(event, EhloRequested):
+            return self._ehlo(event)
+        assert isinstance(event, AuthRequested)
+        return self._auth(event)
+
+    def _walk(self, steps: Waits) -> None:
+        walk = Steps(steps, self._failed)
+        walk.go_on()
+        if not walk.finished:
+            self._steps = walk
+            walk.then(self._go_on)
+
+    def _go_on(self) -> None:
+        """The steps that had to wait are over."""
+        self._steps = None
+        if self.session is not None:
+            self._resume()
+
+    def _failed(self, error: Exception) -> None:
+        """Answers an event with what went wrong on the way to its answer."""
+        event = self.session.awaiting
+        if event is None:
+            log.error("an error that nobody waits for any more", exc_info=error)
+        elif isinstance(error, Rejected):
             self._reply(replies.make(error.code, error.text, Reason.POLICY_REJECT, closes=error.closes))
             if error.follow_with_421 and error.code != 421:
                 self.end("disconnecting due to previous error", Reason.POLICY_REJECT)
@@ -195,19 +231,6 @@ class Reception(Observer):
             log.error("internal error in %s", type(event).__name__, exc_info=error)
             self._reply(replies.INTERNAL)
 
-    def _dispatch(self, event: Event) -> None:
-        """The events in the order of how often they come."""
-        if isinstance(event, RcptRequested):
-            self._rcpt(event)
-        elif isinstance(event, MailCommand):
-            self._mail(event)
-        elif isinstance(event, MessageReceived):
-            self._message_received(event)
-        elif isinstance(event, EhloRequested):
-            self._ehlo(event)
-        elif isinstance(event, AuthRequested):
-            self._auth(event)
-
     def tls_started(self, version: str, cipher: str) -> None:
         """The handshake succeeded: all that the client said in clear is forgotten (RFC 3207 §4.2)."""
         self._tls = (version, cipher)
@@ -218,9 +241,12 @@ class Reception(Observer):
         self.session.tls_started()
 
     def lost(self) -> None:
-        """The client is gone. A transaction that is under way goes on without it."""
+        """The client is gone, and nobody waits for the policy any more; but a transaction that is under way goes on."""
         self._refusals.begin_anew(self._known_origin(), self._conn.values)
         if self._transaction is None:
+            if self._steps is not None:
+                self._steps.cancel()
+                self._steps = None
             self.session = None  # type: ignore[assignment]  # it refers back to us, and garbage is better not made than collected
 
     def end(self, what: str, reason: Reason, enhanced: str = "4.3.2") -> None:
@@ -229,11 +255,17 @@ class Reception(Observer):
 
     # -- answers to events --------------------------------------------------------------------------------------------
 
-    def _ehlo(self, event: EhloRequested) -> None:
-        extensions = event.extensions
-        if "smtp_server_ehlo" in self._policy.handles:
-            changed = self._policy.ehlo(event.name, self._conn, extensions)
-            extensions = changed if changed is not None and extensions is not None else extensions
+    def _ehlo(self, event: EhloRequested) -> Waits | None:
+        if events.EHLO in self._policy.handles:
+            return self._ask_about_ehlo(event)
+        self._begin(event, event.extensions)
+        return None
+
+    def _ask_about_ehlo(self, event: EhloRequested) -> Waits:
+        changed = yield self._policy.ehlo(event.name, self._conn, event.extensions)
+        self._begin(event, event.extensions if changed is None else changed)
+
+    def _begin(self, event: EhloRequested, extensions: tuple[str, ...] | None) -> None:
         hostname = self._terms.hostname
         if extensions is None:
             self._reply(replies.helo(hostname, event.name))
@@ -242,14 +274,12 @@ class Reception(Observer):
         self._conn.values["ehlo_domain"] = event.name
         self._facts = None
 
-    def _auth(self, event: AuthRequested) -> None:
+    def _auth(self, event: AuthRequested) -> Waits:
+        answer = self._policy.auth_plain(event.authorization, event.authentication, event.password, self._conn)
         try:
-            identity = self._policy.auth_plain(event.authorization, event.authentication, event.password, self._conn)
-        except Rejected:
-            self._page.add(_AUTH["refused"])
-            raise
-        except PolicyError:
-            self._page.add(_AUTH["error"])
+            identity = yield answer
+        except (Rejected, PolicyError) as error:
+            self._page.add(_AUTH["refused" if isinstance(error, Rejected) else "error"])
             raise
         self._page.add(_AUTH["refused" if identity is None else "accepted"])
         if identity is None:
@@ -259,78 +289,91 @@ class Reception(Observer):
         self._reply(replies.AUTH_OK)
         self._facts = None
 
-    def _mail(self, event: MailCommand) -> None:
-        if "smtp_server_mail_from" in self._policy.handles:
-            self._policy.mail_from(event.sender, self._conn)
+    def _mail(self, event: MailCommand) -> Waits | None:
+        if events.MAIL_FROM in self._policy.handles:
+            return self._ask_about_sender(event)
+        self._decisions = []
+        self._reply(MAIL_OK)
+        return None
+
+    def _ask_about_sender(self, event: MailCommand) -> Waits:
+        yield self._policy.mail_from(event.sender, self._conn)
         self._decisions = []
         self._reply(MAIL_OK)
 
-    def _rcpt(self, event: RcptRequested) -> None:
-        decision = self._decide(event.recipient)
+    def _rcpt(self, event: RcptRequested) -> Waits | None:
+        """Answers at once where all that matters is in the cache."""
+        recipient = self._listener_domain(event.recipient)
+        sender: Later | None = None
+        if type(recipient) is Known:
+            granted = recipient.result()
+            if sender_matters(self._peer_is_relay_host, granted):
+                sender = self._senders_domain()
+            if (sender is None or type(sender) is Known) and not self._asks_about_recipients:
+                decision = self._decide(granted, None if sender is None else sender.result(), _DECIDED_FROM_CACHE)
+                if not self._refuses(decision):
+                    self._take(decision)
+                return None
+        return self._ask_about_recipient(event, recipient, sender)
+
+    def _ask_about_recipient(self, event: RcptRequested, recipient: Later, sender: Later | None) -> Waits:
+        try:
+            granted = yield recipient
+            granted_to_sender = None
+            if sender is None and sender_matters(self._peer_is_relay_host, granted):
+                sender = self._senders_domain()
+            if sender is not None:
+                granted_to_sender = yield sender
+        except Exception:
+            self._page.add(_DECIDED_BY_LUA["error"])  # what comes from the cache does not fail
+            raise
+        cached = type(recipient) is Known and (sender is None or type(sender) is Known)
+        decision = self._decide(granted, granted_to_sender, _DECIDED_FROM_CACHE if cached else _DECIDED_BY_LUA)
+        if self._refuses(decision):
+            return
+        if self._asks_about_recipients:
+            yield self._policy.rcpt_to(event.recipient, self._conn)
+        self._take(decision)
+
+    def _listener_domain(self, address: EnvelopeAddress) -> Later:
+        return self._policy.listener_domain(address.domain, self._endpoints.received_via, self._conn)
+
+    def _senders_domain(self) -> Later:
+        mail = self.session.mail
+        assert mail is not None
+        return self._listener_domain(mail.sender)
+
+    def _decide(
+        self, recipient: ListenerDomain | None, sender: ListenerDomain | None, slots: dict[str, int]
+    ) -> Decision | None:
+        decision = decide(self._peer_is_relay_host, self._endpoints.peer, recipient, sender)
+        self._page.add(slots["denied" if decision is None else "relay" if decision.relay else "report_only"])
+        return decision
+
+    def _refuses(self, decision: Decision | None) -> bool:
+        """Answers a recipient that the decision keeps out."""
         if decision is None:
             self._reply(replies.relay_denied(self._endpoints.received_from))
-            return
+            return True
         if self._decisions and decision.recipient_class != self._decisions[0].recipient_class:
             self._reply(replies.MIXED_RECIPIENTS)
-            return
-        if "smtp_server_rcpt_to" in self._policy.handles:
-            self._policy.rcpt_to(event.recipient, self._conn)
+            return True
+        return False
+
+    def _take(self, decision: Decision | None) -> None:
+        assert decision is not None
         self._decisions.append(decision)
         self._reply(RCPT_OK)
 
-    def _decide(self, recipient: EnvelopeAddress) -> Decision | None:
-        mail = self.session.mail
-        assert mail is not None
-        outcome = "error"
-        self._asked_lua = False
-        try:
-            decision = decide(
-                self._peer_is_relay_host,
-                self._endpoints.peer,
-                mail.sender.domain,
-                recipient.domain,
-                self._lookup,
-            )
-            outcome = "denied" if decision is None else "relay" if decision.relay else "report_only"
-        finally:
-            self._page.add((_DECIDED_BY_LUA if self._asked_lua else _DECIDED_FROM_CACHE)[outcome])
-        return decision
-
-    def _lookup(self, domain: str) -> ListenerDomain | None:
-        try:
-            found = self._policy.listener_domain(domain, self._endpoints.received_via, self._conn)
-        except Exception:
-            self._asked_lua = True  # what comes from the cache does not fail
-            raise
-        if self._policy.answered_from == "lua":
-            self._asked_lua = True
-        return found
-
-    def _message_received(self, event: MessageReceived) -> None:
+    def _message_received(self, event: MessageReceived) -> Waits:
         self._message = event
-        facts = self._session_facts(event)
-        self._transaction = Transaction(self._services, facts, event, self._decisions)
-        Steps(self._delivering(event), self._lost_answer).go_on()
+        self._transaction = Transaction(self._services, self._session_facts(event), event, self._decisions)
+        return self._deliver(event, self._transaction)
 
-    def _delivering(self, event: MessageReceived) -> Waits:
-        """The transaction has its reply now or after the fleet's answer."""
-        assert self._transaction is not None
-        reply, failure = replies.INTERNAL, None
-        try:
-            reply = yield from self._transaction.steps()
-        except Exception as error:
-            failure = error
-        if self.session.awaiting is not event:
-            return  # the client was sent away meanwhile
-        if failure is None:
+    def _deliver(self, event: MessageReceived, transaction: Transaction) -> Waits:
+        reply = yield from transaction.steps()
+        if self.session.awaiting is event:  # else the client was sent away meanwhile
             self._reply(reply)
-        else:
-            self._failed(event, failure)
-        if not self._advancing:
-            self._resume()
-
-    def _lost_answer(self, error: Exception) -> None:
-        log.error("internal error after a transaction", exc_info=error)
 
     def _reply(self, reply: Reply) -> None:
         if self._transaction is not None:

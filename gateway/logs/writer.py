@@ -29,6 +29,7 @@ from gateway.metrics import LOG_BACKLOG, LOG_FAILURES, LOG_LOST, LOG_RECORDS
 
 if TYPE_CHECKING:
     from gateway.delivery.message import Message
+    from gateway.later import Later
 
 log = logging.getLogger("gateway.logs")
 
@@ -92,7 +93,7 @@ class LogWriter:
         self,
         loggers: Sequence[LocalLogs],
         page: CounterPage,
-        filter: Callable[[str, Message], bool] | None = None,
+        filter: Callable[[str, Message], Later] | None = None,
         *,
         call_soon: Callable[[Callable[[], None]], object],
     ) -> None:
@@ -187,10 +188,8 @@ class LogWriter:
     def _passes(self, logger: _Logger, message: Message) -> bool:
         if self._filter is None or logger.filter_event is None:
             return True
-        try:
-            return self._filter(logger.filter_event, message)
-        except Exception:  # a policy's error, which it has logged; a record too many is better than one too few
-            return True
+        answer = self._filter(logger.filter_event, message)
+        return answer.failed or bool(answer.result())  # a record too many is better than one too few
 
     def _make_room(self) -> None:
         if self.full and not all(logger.has_room for logger in self._loggers):

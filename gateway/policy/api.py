@@ -20,6 +20,7 @@ from gateway.policy.decision_cache import MISSING, RecentlyUsed
 from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions
 from gateway.policy.problems import Problem, Rejected
+from gateway.policy.runs import Runs
 from gateway.policy.runtime import Fault, LuaFunction, LuaState, inward, is_function, kind_of
 from gateway.policy.schemas import SCHEMAS
 
@@ -83,18 +84,17 @@ class Handler:
 class Api:
     """The kumo module of one Lua state. Set `lua` before any Lua code runs.
 
-    loading: the policy's top level or init is running. event: the running event's name, None at the top level.
+    loading: the policy's top level or init is running.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runs: Runs) -> None:
         self.lua: LuaState
         self.loading = True
-        self.event: str | None = None
+        self._runs = runs
         self.validation_failed = False
         self.handlers: dict[str, list[Handler]] = {}
         self.problems: list[Problem] = []
         self.filter_events: list[tuple[str, str, int]] = []  # what configure_local_logs names, with file and line
-        self._protected = 0  # how many pcalls we are in
         self._made = RecentlyUsed(MADE)
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
 
@@ -126,11 +126,12 @@ class Api:
 
     def protect(self, levels: int) -> None:
         """For Host.protected."""
-        self._protected += levels
+        if self._runs.running is not None:
+            self._runs.running.protected += levels
 
     @property
     def _collecting(self) -> bool:
-        return self.loading and self._protected == 0
+        return self.loading and self._runs.running is not None and self._runs.running.protected == 0
 
     def problem(self, message: str, hint: str = "") -> None:
         """A mistake at the policy's current line: collected while loading, otherwise a Lua error."""
@@ -148,11 +149,12 @@ class Api:
         if not isinstance(name, str) or not is_function(function):
             self._fail(f"kumo.on: expected a name and a function, got a {kind_of(name)} and a {kind_of(function)}")
         event = inward(name)
-        if self.event is not None:
+        running = self._runs.running
+        if running is not None and running.event is not None:
             self._fail(
                 f"Attempting to register an event handler via `kumo.on('{event}', ...)` from within the event handler "
-                f"'{self.event}'. You must move your event handler registration so that it is setup directly when the "
-                "policy is loaded in order for it to consistently trigger and handle events."
+                f"'{running.event}'. You must move your event handler registration so that it is setup directly when "
+                "the policy is loaded in order for it to consistently trigger and handle events."
             )
         if not events.is_supported(event):
             self.problem(f"kumo.on: event '{event}' is not supported yet by relay-gateway")

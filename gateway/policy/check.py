@@ -87,7 +87,8 @@ def _strangers_rights(policy: Policy) -> Iterator[Problem]:
         return
     granted: ListenerDomain | None = None
     with suppress(Rejected, PolicyError):
-        granted = policy.listener_domain(_NOBODYS_DOMAIN, _STRANGER["received_via"], ConnMeta(dict(_STRANGER)))
+        answer = policy.listener_domain(_NOBODYS_DOMAIN, _STRANGER["received_via"], ConnMeta(dict(_STRANGER)))
+        granted = answer.result()
     if granted is None:
         return
     file, line = policy.registered_at(events.LISTENER_DOMAIN)

@@ -17,14 +17,6 @@ class ConnMeta:
     def __init__(self, values: dict[str, Any] | None = None) -> None:
         self.values: dict[str, Any] = {} if values is None else values
 
-    def get_meta(self, name: str) -> Any:
-        """The value, or None where there is none."""
-        return self.values.get(name)
-
-    def set_meta(self, name: str, value: Any) -> None:
-        """Stores any JSON value."""
-        self.values[name] = value
-
     def auth_info(self) -> dict[str, Any]:
         """Who the peer is, in KumoMTA's shape: its address and its authenticated identities."""
         identities = [

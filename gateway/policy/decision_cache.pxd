@@ -2,6 +2,8 @@
 
 import cython
 
+from gateway.later cimport Later
+
 cpdef frozen(value)
 
 cdef class RecentlyUsed:
@@ -15,6 +17,9 @@ cdef class RecentlyUsed:
 
 cdef class _Read:
     cdef readonly str key
+
+cdef class Known(Later):
+    pass
 
 cdef class DecisionCache:
     cdef RecentlyUsed _nodes

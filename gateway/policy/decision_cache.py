@@ -13,6 +13,8 @@ from collections.abc import Hashable, Iterable
 from enum import Enum
 from typing import Any, Final
 
+from gateway.later import Later
+
 
 class Missing(Enum):
     """The type of MISSING, which is no cached value."""
@@ -74,6 +76,17 @@ class _Read:
         self.key = key
 
 
+class Known(Later):
+    """A leaf: the result of the handler, as an answer that is there."""
+
+    def __init__(self, value: object) -> None:
+        self.done = True
+        self.failed = False
+        self._value = value
+        self._error = None
+        self._waiter = None
+
+
 class DecisionCache:
     """Results of one handler. capacity: greatest number of tree nodes."""
 
@@ -89,7 +102,7 @@ class DecisionCache:
         return self._nodes.evictions
 
     def lookup(self, arguments: tuple[Hashable, ...], values: dict[str, Any]) -> Any:
-        """The result for a call with these arguments under this metadata, or MISSING."""
+        """The result for a call with these arguments under this metadata, as a Known, or MISSING."""
         path: tuple[Any, ...] = arguments
         while True:
             node = self._nodes.young.get(path, MISSING)
@@ -116,9 +129,9 @@ class DecisionCache:
             path = path, value
         node = self._nodes.get(path)
         if node is MISSING:
-            self._nodes.put(path, result)
+            self._nodes.put(path, Known(result))
             return True
-        return type(node) is not _Read and bool(node == result)
+        return type(node) is Known and bool(node.result() == result)
 
 
 class Evaluation:

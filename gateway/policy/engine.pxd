@@ -1,17 +1,15 @@
 # The C types of engine.py, which is compiled with them.
 
-from gateway._fastpath cimport CounterPage
-from gateway.policy.decision_cache cimport DecisionCache, RecentlyUsed
+from gateway.later cimport Later
+from gateway.policy.conn_meta cimport ConnMeta
+from gateway.policy.decisions cimport Decisions
 
 cdef class Policy:
     cdef readonly object source, epoch, config
     cdef readonly frozenset handles
-    cdef readonly str answered_from
-    cdef object _handlers, _clock
-    cdef CounterPage _page
-    cdef DecisionCache _decisions
-    cdef RecentlyUsed _destinations, _queues, _paths
-    cdef Py_ssize_t _verify_every, _until_verification, _evictions
+    cdef object _handlers, _configurations
+    cdef Decisions _decisions
 
-    cpdef listener_domain(self, str domain, str listener, conn)
-    cpdef destination(self, str queue_name)
+    cpdef Later listener_domain(self, str domain, str listener, ConnMeta conn)
+    cpdef Later destination(self, str queue_name)
+    cpdef _ask(self, str event, tuple arguments, finish=*, handle=*)

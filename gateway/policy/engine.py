@@ -1,27 +1,31 @@
-"""Policy: one loaded policy, as the gateway asks it. Checks what handlers return and caches what may be cached.
+"""Policy: one loaded policy, as the gateway asks it. Checks what handlers return.
 
-Every outcome is a plain value, Rejected or PolicyError; nothing of Lua leaves this package. How handlers are run is
-handlers.py's business.
+Every answer is a Later: a plain value, Rejected or PolicyError; nothing of Lua leaves this package. How handlers are
+called is runs.py's business, what is remembered decisions.py's and configurations.py's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.config import Destination, EgressPath, ListenerDomain, QueueConfig, SmtpFleet, site_name
-from gateway.delivery.message import Message, parse_queue_name
+from gateway.config import EgressPath, ListenerDomain, QueueConfig
+from gateway.delivery.message import Message
+from gateway.later import Later, answered
 from gateway.policy import events
+from gateway.policy.configurations import Configurations, Names
 from gateway.policy.conn_meta import ConnMeta
-from gateway.policy.decision_cache import MISSING, DecisionCache, Evaluation, RecentlyUsed
-from gateway.policy.handlers import Handlers, log
+from gateway.policy.decision_cache import Evaluation
+from gateway.policy.decisions import Decisions
+from gateway.policy.handlers import Handlers
 from gateway.policy.message_methods import MessageHandle
 from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions, list_of, mismatch
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
+from gateway.policy.runs import Run
 from gateway.policy.runtime import kind_of, outward
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import EnvelopeAddress
@@ -29,15 +33,6 @@ from gateway.smtp.address import EnvelopeAddress
 __all__ = ["Identity", "Policy", "PolicyError", "PolicyProblems", "Rejected"]
 
 T = TypeVar("T")
-
-DECISION_NODES = 65_536  # in the cache of get_listener_domain
-CONFIGURATIONS = 8_192  # of queues, and again of egress paths
-
-_HIT = metrics.DECISION_CACHE_HITS.slot()
-_MISS = metrics.DECISION_CACHE_MISSES.slot()
-_EVICTIONS = metrics.DECISION_CACHE_EVICTIONS.slot()
-_MISMATCH = metrics.DECISION_CACHE_MISMATCHES.slot()
-_ENTRIES = metrics.DECISION_CACHE_ENTRIES.slot()
 
 
 class Identity(NamedTuple):
@@ -47,15 +42,14 @@ class Identity(NamedTuple):
     authz_id: str
 
 
-_NO_PATH = EgressPath()
+_NOTHING = answered(None)  # the answer where no handler is
 
 
 class Policy:
     """A policy in force; made by `load`.
 
     config: what it declares. source: with every Lua file it loaded. handles: the events it has handlers for; the
-    methods that ask for other events need not be called. answered_from: "cache" or "lua", about the last
-    `listener_domain`.
+    methods that ask for other events need not be called.
     """
 
     def __init__(
@@ -66,16 +60,9 @@ class Policy:
         self.epoch = epoch
         self.config = handlers.api.config()
         self.handles = frozenset(handlers.api.handlers)
-        self.answered_from = "lua"
         self._handlers = handlers
-        self._page = page
-        self._clock = clock
-        self._decisions: DecisionCache | None = DecisionCache(DECISION_NODES)
-        self._verify_every = self._until_verification = verify_every
-        self._evictions = 0
-        self._destinations = RecentlyUsed(CONFIGURATIONS)
-        self._queues = RecentlyUsed(CONFIGURATIONS)
-        self._paths = RecentlyUsed(CONFIGURATIONS)
+        self._decisions = Decisions(self._evaluate, page, verify_every)
+        self._configurations = Configurations(self._ask_queue, self._ask_path, clock)
 
     @classmethod
     def load(
@@ -103,183 +90,115 @@ class Policy:
         return handler.file, handler.line
 
     # --- events of a session ------------------------------------------------------------------------------
-    # Each may raise Rejected or PolicyError.
+    # The answer to each may be Rejected or PolicyError.
 
-    def connection_accepted(self, conn: ConnMeta) -> None:
+    def connection_accepted(self, conn: ConnMeta) -> Later:
         """Before the banner."""
-        self._handlers.call(events.CONNECTION_ACCEPTED, conn)
+        return self._ask(events.CONNECTION_ACCEPTED, (conn,))
 
-    def ehlo(self, domain: str, conn: ConnMeta, extensions: Sequence[str] | None) -> tuple[str, ...] | None:
-        """extensions: None for HELO. Returns the keyword lines to offer instead, None for no change."""
-        lua = self._handlers.lua
-        more = () if extensions is None else (lua.value(list(extensions)),)
-        result = self._handlers.call(events.EHLO, outward(domain), conn, *more)
-        if result is None or extensions is None:
+    def ehlo(self, domain: str, conn: ConnMeta, extensions: Sequence[str] | None) -> Later:
+        """extensions: None for HELO. The answer: the keyword lines to offer instead, None for no change."""
+        more = () if extensions is None else (self._handlers.lua.value(list(extensions)),)
+        finish = None if extensions is None else self._keyword_lines
+        return self._ask(events.EHLO, (outward(domain), conn, *more), finish)
+
+    def _keyword_lines(self, result: object) -> tuple[str, ...] | None:
+        if result is None:
             return None
         try:
-            lines: tuple[str, ...] = list_of(keyword_line, "keywords")(lua.plain(result))
+            lines: tuple[str, ...] = list_of(keyword_line, "keywords")(self._handlers.lua.plain(result))
         except BadOptions:
             raise self._bad_result(events.EHLO, result, "a list of strings or nil") from None
         return lines
 
-    def auth_plain(self, authz: str, authc: str, password: str, conn: ConnMeta) -> Identity | None:
-        """Returns None where the credentials are refused. An empty authz means authc (RFC 4616 §2)."""
+    def auth_plain(self, authz: str, authc: str, password: str, conn: ConnMeta) -> Later:
+        """The answer: an Identity, None where the credentials are refused. An empty authz means authc (RFC 4616 §2)."""
         authz = authz or authc
-        result = self._handlers.call(events.AUTH_PLAIN, outward(authz), outward(authc), outward(password), conn)
+        arguments = outward(authz), outward(authc), outward(password), conn
+        return self._ask(events.AUTH_PLAIN, arguments, partial(self._identity, Identity(authc, authz)))
+
+    def _identity(self, claimed: Identity, result: object) -> Identity | None:
         if result is None or isinstance(result, bool):
-            return Identity(authc, authz) if result else None
+            return claimed if result else None
         plain = self._handlers.lua.plain(result)
         identity = _identity(plain) if isinstance(plain, dict) else None
         if identity is None:
             raise self._bad_result(events.AUTH_PLAIN, result, "true, false or a table with identities")
         return identity
 
-    def mail_from(self, sender: EnvelopeAddress, conn: ConnMeta) -> None:
+    def mail_from(self, sender: EnvelopeAddress, conn: ConnMeta) -> Later:
         """MAIL FROM."""
-        self._handlers.call(events.MAIL_FROM, sender, conn)
+        return self._ask(events.MAIL_FROM, (sender, conn))
 
-    def rcpt_to(self, recipient: EnvelopeAddress, conn: ConnMeta) -> None:
+    def rcpt_to(self, recipient: EnvelopeAddress, conn: ConnMeta) -> Later:
         """RCPT TO, after the recipient passed the relay decision."""
-        self._handlers.call(events.RCPT_TO, recipient, conn)
+        return self._ask(events.RCPT_TO, (recipient, conn))
 
-    def message_received(self, message: Message, conn: ConnMeta) -> None:
-        """A complete message; the handler may change it."""
-        with MessageHandle(message) as handle:
-            self._handlers.call(events.MESSAGE_RECEIVED, handle, conn)
+    def message_received(self, message: Message, conn: ConnMeta) -> Later:
+        """A complete message; the handler may change it until the answer is there."""
+        handle = MessageHandle(message)
+        return self._ask(events.MESSAGE_RECEIVED, (handle, conn), handle=handle)
 
-    # --- the decision -------------------------------------------------------------------------------------
+    # --- decisions, configurations, records ---------------------------------------------------------------
 
-    def listener_domain(self, domain: str, listener: str, conn: ConnMeta) -> ListenerDomain | None:
-        """What is granted for a domain; None grants nothing. Raises Rejected or PolicyError.
+    def listener_domain(self, domain: str, listener: str, conn: ConnMeta) -> Later:
+        """What is granted for a domain: a ListenerDomain; None grants nothing. A Known if it comes from the cache.
 
         domain: normalised. listener: the local address, "IP:PORT".
         """
-        decisions = self._decisions
-        if decisions is not None:
-            found = decisions.lookup((domain, listener), conn.values)
-            if found is not MISSING:
-                self._until_verification -= 1
-                if self._until_verification <= 0:
-                    self._verify(found, domain, listener, conn)
-                self._page.add(_HIT)
-                self.answered_from = "cache"
-                return found  # type: ignore[no-any-return]
-        self.answered_from = "lua"
-        self._page.add(_MISS)
-        evaluation = Evaluation(conn)
-        result = self._evaluated(evaluation, domain, listener, conn)
-        if decisions is not None and evaluation.stable:
-            if not decisions.store((domain, listener), evaluation.reads.items(), result):
-                self._stop_caching(domain)
-            self._count_entries(decisions)
-        return result
+        return self._decisions.listener_domain(domain, listener, conn)
 
-    def _evaluated(self, evaluation: Evaluation, domain: str, listener: str, conn: ConnMeta) -> ListenerDomain | None:
-        result = self._handlers.evaluate(events.LISTENER_DOMAIN, evaluation, outward(domain), listener, conn)
+    def _evaluate(self, evaluation: Evaluation, domain: str, listener: str, conn: ConnMeta) -> Run:
+        run = Run(self._handlers.runs, events.LISTENER_DOMAIN, self._listener_domain_of, evaluation)
+        run.begin(self._handlers.of(events.LISTENER_DOMAIN), (outward(domain), listener, conn))
+        return run
+
+    def _listener_domain_of(self, result: object) -> ListenerDomain | None:
         if result is None:
             return None
         return self._made(events.LISTENER_DOMAIN, result, ListenerDomain, "kumo.make_listener_domain")
 
-    def _verify(self, found: ListenerDomain | None, domain: str, listener: str, conn: ConnMeta) -> None:
-        """Makes a cached decision again. Raises what the handler raises."""
-        self._until_verification = self._verify_every
-        agrees = False
-        try:
-            agrees = self._evaluated(Evaluation(conn), domain, listener, conn) == found
-        finally:
-            if not agrees:
-                self._stop_caching(domain)
+    def destination(self, queue_name: str) -> Later:
+        """Where mail of a queue goes: a Destination; None where the policy does not say."""
+        return self._configurations.destination(queue_name)
 
-    def _stop_caching(self, domain: str) -> None:
-        self._decisions = None
-        self._page.add(_MISMATCH)
-        self._page.set(_ENTRIES, 0)
-        log.error(
-            "get_listener_domain decided differently for '%s' under the same circumstances: "
-            "its results are not cached any more",
-            domain,
-        )
-
-    def _count_entries(self, decisions: DecisionCache) -> None:
-        self._page.set(_ENTRIES, len(decisions))
-        if decisions.evictions != self._evictions:
-            self._page.add(_EVICTIONS, decisions.evictions - self._evictions)
-            self._evictions = decisions.evictions
-
-    # --- configurations -----------------------------------------------------------------------------------
-
-    def destination(self, queue_name: str) -> Destination | None:
-        """Where mail of a queue goes; None where the policy does not say. Raises Rejected or PolicyError."""
-        found = self._destinations.get(queue_name)
-        if found is not MISSING and self._clock() < found[0]:
-            return found[1]  # type: ignore[no-any-return]
-        campaign, tenant, domain, routing_domain = parse_queue_name(queue_name)
-        until, queue = self._queue_config(domain, tenant, campaign, routing_domain)
-        destination = None
-        if queue is not None and queue.protocol is not None:
-            path = _NO_PATH
-            if isinstance(queue.protocol, SmtpFleet):
-                site = site_name(queue.protocol)
-                path_until, path = self._egress_path(routing_domain or domain, "unspecified", site)
-                until = min(until, path_until)
-            destination = Destination(queue, path)
-        self._destinations.put(queue_name, (until, destination))
-        return destination
-
-    def queue_config(
-        self, domain: str, tenant: str | None, campaign: str | None, routing_domain: str | None
-    ) -> QueueConfig | None:
-        """How mail of a queue travels; None where the policy does not say. Raises Rejected or PolicyError."""
-        return self._queue_config(domain, tenant, campaign, routing_domain)[1]
-
-    def _queue_config(
-        self, domain: str, tenant: str | None, campaign: str | None, routing_domain: str | None
-    ) -> tuple[float, QueueConfig | None]:
-        def ask() -> QueueConfig | None:
-            names = [None if name is None else outward(name) for name in (domain, tenant, campaign, routing_domain)]
-            result = self._handlers.call_chain(events.QUEUE_CONFIG, *names)
+    def _ask_queue(self, names: Names) -> Later:
+        def finish(result: object) -> QueueConfig | None:
             if result is None:
                 return None
             return self._made(events.QUEUE_CONFIG, result, QueueConfig, "kumo.make_queue_config")
 
-        return self._refreshed(self._queues, (domain, tenant, campaign, routing_domain), ask)
+        arguments = tuple(None if name is None else outward(name) for name in names)
+        return self._ask(events.QUEUE_CONFIG, arguments, finish)
 
-    def egress_path(self, routing_domain: str, source: str, site: str) -> EgressPath:
-        """How to talk to a member of the fleet; defaults without a handler. Raises Rejected or PolicyError."""
-        return self._egress_path(routing_domain, source, site)[1]
-
-    def _egress_path(self, routing_domain: str, source: str, site: str) -> tuple[float, EgressPath]:
-        def ask() -> EgressPath:
-            names = [outward(name) for name in (routing_domain, source, site)]
-            result = self._handlers.call(events.EGRESS_PATH, *names)
+    def _ask_path(self, names: Names) -> Later:
+        def finish(result: object) -> EgressPath:
             if result is None:
                 return EgressPath()
             return self._made(events.EGRESS_PATH, result, EgressPath, "kumo.make_egress_path")
 
-        return self._refreshed(self._paths, (routing_domain, source, site), ask)
+        return self._ask(events.EGRESS_PATH, tuple(outward(str(name)) for name in names), finish)
 
-    def _refreshed(self, cache: RecentlyUsed, key: Hashable, ask: Callable[[], T]) -> tuple[float, T]:
-        """A configuration, cached until its refresh_interval is over, and when that is."""
-        now = self._clock()
-        found = cache.get(key)
-        if found is not MISSING and now < found[0]:
-            return found  # type: ignore[no-any-return]
-        config = ask()
-        interval = QueueConfig().refresh_interval if config is None else config.refresh_interval  # type: ignore[attr-defined]
-        cache.put(key, (now + interval, config))
-        return now + interval, config
+    def log_filter(self, event: str, message: Message) -> Later:
+        """Whether a logger's filter_event lets a message's record through."""
+        handle = MessageHandle(message)
+        return self._ask(event, (handle,), bool, handle=handle)
 
-    # --- records ------------------------------------------------------------------------------------------
+    # --- asking -------------------------------------------------------------------------------------------
 
-    def log_filter(self, event: str, message: Message) -> bool:
-        """Whether a logger's filter_event lets a message's record through. A failing filter loses no record."""
-        try:
-            with MessageHandle(message) as handle:
-                return bool(self._handlers.call(event, handle))
-        except (Rejected, PolicyError):
-            return True
-
-    # --- results ------------------------------------------------------------------------------------------
+    def _ask(
+        self,
+        event: str,
+        arguments: tuple[object, ...],
+        finish: Callable[[Any], Any] | None = None,
+        handle: MessageHandle | None = None,
+    ) -> Later:
+        handlers = self._handlers.of(event)
+        if not handlers:
+            return _NOTHING if finish is None else answered(finish(None))
+        run = Run(self._handlers.runs, event, finish, None, handle)
+        run.begin(handlers, arguments)
+        return run
 
     def _made(self, event: str, result: object, kind: type[T], maker: str) -> T:
         value = result.value if isinstance(result, Made) else None
@@ -289,7 +208,7 @@ class Policy:
 
     def _bad_result(self, event: str, result: object, expected: str) -> PolicyError:
         found = f"the result of kumo.{result.maker}" if isinstance(result, Made) else f"a {kind_of(result)}"
-        return self._handlers.failed(event, f"the handler returned {found}, expected {expected}")
+        return self._handlers.runs.failed(event, f"the handler returned {found}, expected {expected}")
 
 
 def keyword_line(value: object) -> str:

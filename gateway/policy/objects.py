@@ -12,8 +12,8 @@ from typing import Any
 from gateway._fastpath import CidrSet
 from gateway.config import Disposition
 from gateway.policy.conn_meta import IDENTITY_KEYS, ConnMeta
-from gateway.policy.decision_cache import Evaluation
 from gateway.policy.options import BadOptions, humantime, json_value
+from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, inward, kind_of, outward
 from gateway.smtp.address import AddressError, EnvelopeAddress, parse_address
 
@@ -74,12 +74,11 @@ def plain_json(lua: LuaState, value: object, function: str) -> Any:
 
 
 class Objects:
-    """Exposes the objects to one Lua state. evaluation: what a decision that may be cached has looked at; None while
-    no such handler runs."""
+    """Exposes the objects to one Lua state."""
 
-    def __init__(self, lua: Callable[[], LuaState]) -> None:
+    def __init__(self, lua: Callable[[], LuaState], runs: Runs) -> None:
         self._lua = lua
-        self.evaluation: Evaluation | None = None
+        self._runs = runs
 
     def exposed(self) -> dict[type, Exposed]:
         """For Host.exposed."""
@@ -89,26 +88,23 @@ class Objects:
             Made: Exposed({}, self._made_fields),
         }
 
-    def unstable(self) -> None:
-        """Something without a stable answer was used."""
-        if self.evaluation is not None:
-            self.evaluation.stable = False
-
     def _get_meta(self, connection: ConnMeta, name: object = None, *_: object) -> Any:
         key = name_of(name, "get_meta")
         value = connection.values.get(key)
-        if self.evaluation is not None:
-            self.evaluation.read(connection, key, value)
+        run = self._runs.running
+        if run is not None and run.evaluation is not None:
+            run.evaluation.read(connection, key, value)
         return value if value.__class__ is str and value.isascii() else self._lua().value(value)
 
     def _set_meta(self, connection: ConnMeta, name: object = None, value: object = None, *_: object) -> None:
-        self.unstable()
+        self._runs.unstable()
         connection.values[name_of(name, "set_meta")] = plain_json(self._lua(), value, "set_meta")
 
     def _auth_info(self, connection: ConnMeta, *_: object) -> Any:
-        if self.evaluation is not None:
+        run = self._runs.running
+        if run is not None and run.evaluation is not None:
             for key in ("received_from", *IDENTITY_KEYS):
-                self.evaluation.read(connection, key, connection.values.get(key))
+                run.evaluation.read(connection, key, connection.values.get(key))
         return self._lua().value(connection.auth_info())
 
     def _made_fields(self, made: Made) -> Mapping[str, Any]:

@@ -18,7 +18,6 @@ from typing import Any
 from gateway._fastpath import CidrError, CidrSet
 
 Reader = Callable[[object], Any]
-Table = dict[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)

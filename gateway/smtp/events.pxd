@@ -6,6 +6,9 @@ from gateway._fastpath cimport Content
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
 
+cdef class GreetingRequested:
+    pass
+
 cdef class EhloRequested:
     cdef readonly str name
     cdef readonly tuple extensions

@@ -10,6 +10,10 @@ from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand
 
 
+class GreetingRequested:
+    """The client is connected; what greets it is still being asked."""
+
+
 class EhloRequested:
     """EHLO (or HELO): `extensions` is what would be offered; None for HELO."""
 
@@ -48,4 +52,4 @@ class MessageReceived:
 
 
 # A MAIL with an acceptable reverse-path and parameters is its own event.
-Event = EhloRequested | AuthRequested | TlsRequested | MailCommand | RcptRequested | MessageReceived
+Event = GreetingRequested | EhloRequested | AuthRequested | TlsRequested | MailCommand | RcptRequested | MessageReceived

@@ -37,6 +37,7 @@ cdef class ServerSession:
     cpdef next_event(self)
     cpdef reply(self, Reply reply)
     cpdef bytes data_to_send(self)
+    cpdef hold(self)
     cpdef greet(self, Reply reply)
     cpdef bint is_behind(self)
     cpdef bint is_idle(self)

@@ -23,6 +23,7 @@ from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
     Event,
+    GreetingRequested,
     MessageReceived,
     RcptRequested,
     TlsRequested,
@@ -128,8 +129,13 @@ class ServerSession:
 
     # -- what happens outside of commands -----------------------------------------------------------------------------
 
+    def hold(self) -> None:
+        """Nothing is read until greet() is called."""
+        self.awaiting = _GREETING_REQUESTED
+
     def greet(self, reply: Reply) -> None:
         """Says the first reply of the connection: the greeting or a refusal."""
+        self.awaiting = None
         self._say(reply)
 
     def close(self, reply: Reply) -> None:
@@ -379,6 +385,7 @@ def _loggable(verb: int, argument: bytes) -> bytes:
     return word if word.isalpha() and word.isupper() and len(word) <= 12 else b"(%d octets)" % len(argument)
 
 
+_GREETING_REQUESTED = GreetingRequested()
 _INCOMPLETE: Any = object()  # more bytes are needed
 
 _HANDLERS: dict[int, Callable[[ServerSession, bytes], Event | None]] = {
