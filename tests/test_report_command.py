@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from gateway.cli import main
 
 VISIBLE = Path(__file__).parent / "corpus" / "reports" / "visible"
+CASES = VISIBLE.parent / "cases"
 BOUNCE = str(VISIBLE / "sisimai-bsd-lhost-postfix-62.eml")
 COMPLAINT = str(VISIBLE / "kumo-rfc5965-2.eml")
 MIXED = (
@@ -72,3 +74,153 @@ def test_a_missing_file_is_named_and_the_others_are_read(capsys: pytest.CaptureF
     output = capsys.readouterr()
     assert "missing.eml: No such file" in output.err
     assert len(lines(output.out)) == 1
+
+
+# --- where messages are ---
+
+PLAIN = CASES / "plain-exim.eml"
+COMPLAINT_CASE = CASES / "feedback-recipient-with-a-name.eml"
+FROM_LINE = b"From MAILER-DAEMON Mon Nov  2 09:05:00 2026\n"
+
+
+def rows_of(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> list[dict]:
+    assert main(["report", "--json", *arguments]) == status
+    return lines(capsys.readouterr().out)
+
+
+def test_maildirs_and_directories_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cur/1:2,S", "new/2", "tmp/3", "new/.hidden"):
+        path = tmp_path / "Maildir" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PLAIN.read_bytes())
+    rows = rows_of(capsys, "--sender", "<>", str(tmp_path / "Maildir"))
+    assert [Path(row["file"]).name for row in rows] == ["1:2,S", "2"]
+    assert {row["class"] for row in rows} == {"dsn"}
+    assert len(rows_of(capsys, str(tmp_path / "Maildir" / "new"))) == 1
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("name", ["box.mbox", "box", "-"])
+def test_the_messages_of_an_mbox_are_read_one_by_one(
+    name: str, ends: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = b"Hello,\n\nFrom here on it is text, at noon.\n"
+    mbox = b"".join(FROM_LINE + each + b"\n" for each in (PLAIN.read_bytes(), text, COMPLAINT_CASE.read_bytes()))
+    mbox = mbox.replace(b"\r\n", b"\n").replace(b"\n", ends)
+    path = tmp_path / name
+    path.write_bytes(mbox)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(mbox)))
+    file = name if name == "-" else str(path)
+    rows = rows_of(capsys, "--sender", "<>", file)
+    assert [(row["file"], row["class"]) for row in rows] == [
+        (f"{file}:1", "dsn"), (f"{file}:2", "other"), (f"{file}:3", "arf")
+    ]  # fmt: skip
+
+
+def test_a_file_of_one_message_may_begin_like_an_mbox(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "one.eml"
+    path.write_bytes(FROM_LINE + PLAIN.read_bytes() + b"\n" + FROM_LINE + PLAIN.read_bytes())
+    assert [row["file"] for row in rows_of(capsys, "--sender", "<>", str(path))] == [str(path)]
+
+
+def test_an_unreadable_file_in_between_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(rows_of(capsys, str(PLAIN), "/nonexistent", str(PLAIN), status=1)) == 2
+
+
+# --- many ---
+
+
+def test_many_messages_are_summed_up_by_kind_mailer_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [str(CASES), BOUNCE, __file__]
+    assert main(["report", "--summary", "--sender", "<>", *names]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith(f"{len(list(CASES.iterdir())) + 2} messages\n")
+    for pattern in (r"kind +\d+  dsn$", r"kind +3  dsn, inferred$", r"kind +\d+  arf$", r"mailer +\d+  Postfix$",
+                    r"mailer +\d+  Exim$", r"reason +\d+  failed 5.1.1$", r"reason +\d+  abuse$"):  # fmt: skip
+        assert re.search(rf"^  {pattern}", output, re.MULTILINE), pattern
+    (sums,) = rows_of(capsys, "--summary", "--sender", "<>", *names)
+    assert sums["messages"] == sum(sums["kind"].values())
+    assert main(["report", "--sender", "<>", BOUNCE]) == 0
+    assert " messages" not in capsys.readouterr().out
+
+
+def test_progress_on_many_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "many.mbox"
+    path.write_bytes((FROM_LINE + b"Subject: x\n\nhi\n\n") * 2100)
+    assert main(["report", "--summary", str(path)]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "relay-gateway report: 1000 messages\nrelay-gateway report: 2000 messages\n"
+    assert shown.out.startswith("2100 messages\n")
+
+
+# --- why ---
+
+
+def why(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str) -> dict:
+    (row,) = rows_of(capsys, "--why", *arguments, str(path))
+    return row
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.eml")), ids=lambda path: path.stem)
+def test_why_tells_from_which_octets_each_value_came(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = path.read_bytes()
+    row = why(capsys, path, "--sender", json.loads(path.with_suffix(".json").read_text())["reverse_path"])
+    assert row["why"]["how"]
+    values = row["why"]["values"]
+    told = row["dsn"]["per_recipient"] if row["dsn"] else [row["arf"]]
+    assert len([value for value in values if value["of"] != "message"]) == sum(map(len, told))
+    for value in values:
+        if value["name"] == "action" and row["how"] in ("claimed", "x_failed_recipients", "qsbmf"):
+            continue
+        if value["name"] == "feedback-type" and row["how"] == "junk":
+            continue
+        (start, end), (first, _) = value["octets"], value["lines"]
+        assert first == message[:start].count(b"\n") + 1
+        if not value.get("decoded"):
+            words = value["value"].split()
+            assert any(word.encode() in message[start:end] for word in words), value
+
+
+def test_why_says_it_to_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--why", "--sender", "<>", str(CASES / "status-is-a-reply-code.eml")]) == 0
+    output = capsys.readouterr().out
+    assert "  how: a multipart/report with such a part\n" in output
+    assert re.search(r"recipient 1, status: 550\n +line \d+, octets \d+-\d+\n", output)
+    assert "taken: recipient 1: code 550 from status\n" in output
+    assert "taken: recipient 1: enhanced code 5.2.1 from diagnostic-code\n" in output
+
+
+@pytest.mark.parametrize(
+    ("message", "sender", "said"),
+    [
+        (b"Subject: x\n\nhi\n", "<>", "its Content-Type is missing"),
+        (b"Content-Type: text/html; charset=x\n\nhi\n", "<>", "its Content-Type is text/html"),
+        (b"Content-Type: multipart/report; boundary=B\n\n--C\n", "<>", "no line delimits a part"),
+        (MIXED, "a@b.example", r"its parts are message/delivery-status"),
+        (MIXED, "a@b.example", r"from the null reverse-path \(--sender '<>'\) it would be one"),
+        (MIXED, None, r"from the null reverse-path \(--sender '<>'\) it would be one"),
+        (b"X-Failed-Recipients: nobody\n\nhi\n", "<>", "X-Failed-Recipients names no address"),
+        (b"X-Failed-Recipients: a@b\nSubject: delayed\n\nhi\n", "<>", "claims success or delay"),
+        (b"Subject: x\n\nHi. This is the qmail-send program.\n\nNobody.\n", "<>", "no paragraph names a recipient"),
+    ],
+)
+def test_why_says_why_another_is_no_report(
+    message: bytes, sender: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.eml"
+    path.write_bytes(message)
+    row = why(capsys, path, *(["--sender", sender] if sender is not None else []))
+    assert row["class"] == "other"
+    assert re.search(said, "\n".join(row["why"])), row["why"]
+    assert main(["report", "--why", str(path)]) == 0
+
+
+def test_whose_complaints_of_the_older_form_count_can_be_said(capsys: pytest.CaptureFixture[str]) -> None:
+    path = CASES / "complaint-without-feedback-part.eml"
+    sender = ["--sender", "<staff@rcpt.example.net>"]
+    assert why(capsys, path, *sender)["class"] == "arf"
+    assert why(capsys, path, *sender, "--feedback-sender", "rcpt.example.net")["class"] == "arf"
+    assert why(capsys, path, *sender, "--feedback-sender", "Staff@Rcpt.Example.Net")["class"] == "arf"
+    other = why(capsys, path, *sender, "--feedback-sender", "other.example")
+    assert other["class"] == "other"
+    assert "from a sender in feedback_senders it would be one" in "\n".join(other["why"])

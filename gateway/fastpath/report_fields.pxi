@@ -43,6 +43,7 @@ cdef str ORIGINAL_RECIPIENT = "original-recipient"
 cdef str ACTION = "action"
 cdef str STATUS = "status"
 cdef str DIAGNOSTIC_CODE = "diagnostic-code"
+cdef str TRANSFER_ENCODING = "content-transfer-encoding"
 
 
 cdef str field_name(Span name):
@@ -171,6 +172,8 @@ cdef class StatusGroups:
     cdef int end_block(self) except -1:
         if not self.fields:
             return 0
+        if self.first_block and len(self.fields) == 1 and TRANSFER_ENCODING in self.fields:
+            return self.begin_block()  # it is about the blocks that follow, which are known by how they look
         if self.split or self.seen & ~MARK_STATUS:
             self.headless = self.headless or (
                 self.first_block and not self.split and not self.seen & (MARK_RECIPIENT | MARK_ORIGINAL_RECIPIENT)

@@ -25,6 +25,7 @@ cdef struct Multipart:          # what the header section of one says
 
 cdef struct Parts:              # the children that matter, the first of each kind
     bint any
+    bint more                   # the reading stopped in front of one
     bint cut                    # there are more than are looked at
     int statuses
     Part[MAX_STATUS_PARTS] status
@@ -94,16 +95,16 @@ cdef bint is_settled(Parts* parts, ReportType wanted) noexcept nogil:
     return parts.feedback.start != NULL and (wanted != NO_REPORT_TYPE or parts.statuses > 0)
 
 
-cdef inline void part_sorted(Parts* parts, Part* part, bint tolerant) noexcept nogil:
+cdef inline void part_sorted(Parts* parts, Part* part, bint nearly_too) noexcept nogil:
     cdef MediaType kind = part.kind
-    if kind == DELIVERY_STATUS or kind == NEARLY_STATUS and tolerant:
+    if kind == DELIVERY_STATUS or kind == NEARLY_STATUS and nearly_too:
         if parts.statuses < MAX_STATUS_PARTS:
             parts.status[parts.statuses] = part[0]
             parts.statuses += 1
-    elif kind == FEEDBACK_REPORT or kind == NEARLY_FEEDBACK and tolerant:
+    elif kind == FEEDBACK_REPORT or kind == NEARLY_FEEDBACK and nearly_too:
         if parts.feedback.start == NULL:
             parts.feedback = part[0]
-    elif kind == ORIGINAL or kind == NEARLY_ORIGINAL and tolerant:
+    elif kind == ORIGINAL or kind == NEARLY_ORIGINAL and nearly_too:
         if parts.original.start == NULL:
             parts.original = part[0]
     elif is_multipart(kind) and (
@@ -113,14 +114,15 @@ cdef inline void part_sorted(Parts* parts, Part* part, bint tolerant) noexcept n
 
 
 cdef void parts_read(
-    PartReader* r, ReportType wanted, bint stuffed, bint tolerant, bint to_the_end, Parts* parts
+    PartReader* r, ReportType wanted, bint stuffed, bint nearly_too, bint to_the_end, Parts* parts
 ) noexcept nogil:
     """The direct children of the multipart whose body `r` is at; RFC 2046 §5.1.1: preamble and epilogue do not
-    count, a missing close delimiter is no obstacle. Goes on where it stopped, if it is settled, with `to_the_end`."""
+    count, a missing close delimiter is no obstacle. `nearly_too`: types that are nearly right count. `to_the_end`: does
+    not stop where it is settled; called again, it goes on."""
     cdef const uint8_t* start
     cdef const uint8_t* before
     cdef Part part
-    cdef Delimiter found = NEXT_PART
+    cdef Delimiter found = NEXT_PART if parts.more else CLOSE
     if not parts.any:
         found = delimiter_next(r, &before)
         parts.any = found == NEXT_PART
@@ -133,8 +135,9 @@ cdef void parts_read(
         if start == before or start[0] == c'\n' or (before - start > 1 and start[0] == c'\r' and start[1] == c'\n'):
             continue  # without header section
         if part_read(start, before, r.ends.end, stuffed, &part) != OTHER_TYPE:
-            part_sorted(parts, &part, tolerant)
-    parts.cut = found == NO_DELIMITER and r.lines_left == 0
+            part_sorted(parts, &part, nearly_too)
+    parts.more = found == NEXT_PART
+    parts.cut = parts.cut or found == NO_DELIMITER and r.lines_left == 0
 
 
 # --- the part for people ---

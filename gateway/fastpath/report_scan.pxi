@@ -32,6 +32,7 @@ cdef bint judge(Report report, Parts* parts, PartReader* reader, Multipart* m, M
     """Whether the children make this a report, or an unreadable one."""
     cdef bint claimed = m.kind == MULTIPART_REPORT
     cdef bint feedback = parts.feedback.start != NULL
+    cdef bint usable
     # With both kinds of part the report-type decides; a feedback part counts under an odd report-type, too.
     cdef bint status = parts.statuses > 0 and (m.wanted == STATUS_WANTED or m.wanted == NO_REPORT_TYPE)
     feedback = feedback and not (status and m.wanted == STATUS_WANTED)
@@ -40,11 +41,11 @@ cdef bint judge(Report report, Parts* parts, PartReader* reader, Multipart* m, M
     else:
         report.feedback = None
         report.truncated = False
-        if status and not report.read_statuses(parts):
-            parts_read(reader, m.wanted, mode.stuffed, mode.tolerant, True, parts)
-            if report.read_statuses(parts):
-                report.kind = "dsn"
-        elif status:
+        usable = status and report.read_statuses(parts)
+        if status and not usable and parts.more:  # the first one is useless: is there another?
+            parts_read(reader, m.wanted, mode.stuffed, claimed and mode.tolerant, True, parts)
+            usable = report.read_statuses(parts)
+        if usable:
             report.kind = "dsn"
     report.place(parts)
     if report.kind is not None:
@@ -91,7 +92,7 @@ cdef inline bint scan_multipart(Report report, Multipart* m, Mode* mode, Parts* 
         unreadable(report, "no_boundary")
         return True
     children_from(&reader, m)
-    parts_read(&reader, m.wanted, mode.stuffed, mode.tolerant, False, parts)
+    parts_read(&reader, m.wanted, mode.stuffed, m.kind == MULTIPART_REPORT and mode.tolerant, False, parts)
     return judge(report, parts, &reader, m, mode)
 
 
@@ -109,6 +110,7 @@ cdef Report scan_wrapped(Report outer, Part* part, const uint8_t* limit, Mode* m
     cdef HeaderReader header
     cdef HeaderEvent event = CONTENT_TRANSFER_ENCODING
     cdef Span parameters
+    report.placed = outer.placed
     header_from(&header, part.header, part.end, limit, mode.stuffed)
     while event == CONTENT_TRANSFER_ENCODING:
         event = header_next(&header, &parameters)
@@ -262,7 +264,6 @@ def scan_report(
         PyBuffer_Release(&view)
     if report is not None:
         report.message = NULL
-        report.placed = None
     return report
 
 

@@ -124,19 +124,23 @@ class Reading:
         self._listed = bool(self.sender)
         if self.sender and listed is not None:
             self._listed = is_listed(self.sender, frozenset(each.lower() for each in listed))
-        self._why = why
+        self._places = explain.Places() if why else None  # of the message that was read last
 
     def report(self, message: bytes) -> Report | None:
-        places = explain.placed if self._why else None
+        if self._places is not None:
+            self._places = explain.Places()
+        keep = self._places.keep if self._places is not None else None
         if self.sender is None:
-            return scan_report(message, placed=places)
-        return find_report(message, null_sender=not self.sender, listed_sender=self._listed, placed=places)
+            return scan_report(message, placed=keep)
+        return find_report(message, null_sender=not self.sender, listed_sender=self._listed, placed=keep)
 
     def row(self, name: str, message: bytes, report: Report | None) -> JSON:
         found = row(name, message, report)
-        if self._why and report is not None and report.reason is None:
-            found["why"] = explain.explained(report, message)
-        elif self._why:
+        if self._places is None:
+            return found
+        if report is not None and report.reason is None:
+            found["why"] = explain.explained(report, message, self._places)
+        else:
             found["why"] = explain.why_not(report, message, self.sender)
         return found
 

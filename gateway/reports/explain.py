@@ -38,26 +38,30 @@ _UNREAD = {
 }
 
 
-class Placed(str):
-    """The value of a field that knows where the field stands: octets start to end of the message; -1 for both in a part
-    that is encoded."""
+class Places:
+    """Where the fields of a report stand: octets start to end of the message, -1 for both in a part that is encoded.
 
-    __slots__ = ("end", "start")
-    start: int
-    end: int
+    `keep` is what `scan_report` calls for each of them. A value is known again by its identity, so it is held.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[str, int, int]] = {}
+
+    def keep(self, value: str, start: int, end: int) -> str:
+        own = (value + " ")[:-1] if len(value) > 1 else value  # not one that Python shares, but for the shortest
+        self._kept[id(own)] = (own, start, end)
+        return own
+
+    def of(self, value: str) -> tuple[int, int] | None:
+        """None: no field has this value."""
+        kept = self._kept.get(id(value))
+        return (kept[1], kept[2]) if kept is not None else None
 
 
-def placed(value: str, start: int, end: int) -> Placed:
-    """For `scan_report`."""
-    made = Placed(value)
-    made.start, made.end = start, end
-    return made
-
-
-def explained(report: Report, message: bytes) -> JSON:
-    """How a report was recognised, and where its values are from; `message` is what was scanned, with `placed`."""
+def explained(report: Report, message: bytes, places: Places) -> JSON:
+    """How a report was recognised, and where its values are from; `message` is what was scanned."""
     values = [
-        {"of": title, "name": name, "value": str(value), **_place(report, message, value)}
+        {"of": title, "name": name, "value": value, **_place(report, message, value, places.of(value))}
         for title, fields in _blocks(report)
         for name, value in fields
     ]
@@ -112,11 +116,11 @@ def _blocks(report: Report) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         yield "feedback", [(name, value) for name, values in fields for value in values]
 
 
-def _place(report: Report, message: bytes, value: str) -> JSON:
+def _place(report: Report, message: bytes, value: str, place: tuple[int, int] | None) -> JSON:
     """`lines` and `octets`, numbered from 1 and 0; `decoded` where they are those of an encoded part."""
-    if isinstance(value, Placed):
-        if value.start >= 0:
-            return _span(message, value.start, value.end)
+    if place is not None:
+        if place[0] >= 0:
+            return _span(message, *place)
         return _span(message, *report.fields_from) | {"decoded": True} if report.fields_from else {}
     bare = typed(value)[1].encode("utf-8", "surrogateescape")
     for piece in (bare, bare.partition(b" ")[2].strip()):  # the reply may have been put together

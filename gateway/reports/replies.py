@@ -18,7 +18,7 @@ _AT_START = re.compile(rf"\(?#?({_ENHANCED})\)?[ \t:-]*(.*)", re.ASCII | re.DOTA
 # What introduces a reply: the start of a line, a word, the mark of a transcript, a bracket or quote, a colon.
 _INTRODUCED = re.compile(
     r"(?:^[ \t>]*|\b(?:said|says|responded|replied|response|reply|returned|error|code|status|reason|was|with|got)\b"
-    r"[^\w\n]{0,4}|<<<[ \t]*|(?P<open>[\[({\"'])[ \t]*|[:;][ \t]+|\n[ \t]*)"
+    r"[^\w\n]{0,4}|<<<[ \t]*|[\[({\"'][ \t]*|[:;][ \t]+|\n[ \t]*)"
     rf"#?(?P<code>[45][0-5]\d)(?![\w.%/])(?:[ \t-]+[\"'(]?#?(?P<enhanced>{_ENHANCED})[\"')]?)?",
     re.ASCII | re.IGNORECASE | re.MULTILINE,
 )
@@ -91,12 +91,12 @@ def reply_inside(text: str) -> QuotedReply | None:
         match = pair
     if match is None:
         return None
-    groups = match.groupdict()
-    enhanced = groups["enhanced"] or ""
-    behind = _up_to_the_end(text[match.end() : match.end() + MAX_TEXT], groups.get("open"), groups["code"], enhanced)
+    code, enhanced = match["code"], match["enhanced"] or ""
+    opened = text[max(0, match.start("code") - 8) : match.start("code")].rstrip(" \t#")[-1:]
+    behind = _up_to_the_end(text[match.end() : match.end() + MAX_TEXT], opened, code, enhanced)
     if not enhanced and (marked := _MARKED.search(behind)):  # (#5.1.1), or a reply that is quoted twice
         enhanced = marked[1]
-    return QuotedReply(int(groups["code"]), enhanced, clean(behind))
+    return QuotedReply(int(code), enhanced, clean(behind))
 
 
 def first_reply(text: str) -> QuotedReply | None:
@@ -115,8 +115,8 @@ def _is_reply(text: str, match: re.Match[str]) -> bool:
     return any(map(str.isalpha, behind.partition("\n")[0])) and not _COUNTED.match(behind)
 
 
-def _up_to_the_end(text: str, opened: str | None, code: str, enhanced: str) -> str:
-    """The text of a reply on one line: up to the bracket that closes it, or to an empty line."""
+def _up_to_the_end(text: str, opened: str, code: str, enhanced: str) -> str:
+    """The text of a reply on one line: up to the bracket that closes `opened`, or to an empty line."""
     lines = []
     for number, line in enumerate(text.splitlines()):
         words = line.strip()
@@ -126,7 +126,7 @@ def _up_to_the_end(text: str, opened: str | None, code: str, enhanced: str) -> s
             words = words[4:].lstrip().removeprefix(enhanced)
         lines.append(words.strip())
     joined = " ".join(filter(None, lines)).lstrip(" -:,")
-    if opened is not None:
+    if opened in _CLOSING:
         joined = _closed(joined, opened, _CLOSING[opened])
     return _COMMAND.sub("", joined).strip()
 

@@ -4,9 +4,11 @@ The recipient is the original's, where it went to exactly one; the reply is the 
 alone becomes the diagnostic, for the prose of such mailers is long and the same for all.
 """
 
+import re
+
 from gateway._fastpath import Report
 from gateway.reports.fields import addresses
-from gateway.reports.formats.groups import Group, recipient_group
+from gateway.reports.formats.groups import recipient_group
 from gateway.reports.original import Fields, first_values
 from gateway.reports.prose import before_the_copy, claims_no_failure, read_prose
 from gateway.reports.replies import first_reply
@@ -14,6 +16,8 @@ from gateway.reports.replies import first_reply
 # Whom a header section says that its message was for: each of these by itself, the most telling first.
 _RECIPIENTS = (("x-apparently-to",), ("delivered-to", "x-original-to", "x-delivered-to"), ("to", "cc"))
 _NAMES = tuple(name for names in _RECIPIENTS for name in names)
+
+_SUCCEEDED = re.compile(r"(?:^|\bsaid:|<<<|[\[(\"'])[ \t]*2[0-5]\d[ -]", re.ASCII | re.MULTILINE)
 
 
 def read(report: Report, message: bytes) -> None:
@@ -23,18 +27,10 @@ def read(report: Report, message: bytes) -> None:
     if claims_no_failure(subject, text):
         return
     reply = first_reply(text)
-    if reply is not None and reply.reply_class == 2:
+    if reply is None and _SUCCEEDED.search(text):
         return
-    group: Group = recipient_group(only_recipient(report.original_fields(message, _NAMES)), _quote(text))
-    report.infer("dsn", per_message={}, per_recipient=[group])
-
-
-def _quote(text: str) -> str:
-    """The part of the text that holds its first reply; "" if it has none."""
-    reply = first_reply(text)
-    if reply is None:
-        return ""
-    return reply.text if reply.code is None else f"{reply.code} {reply.enhanced} {reply.text}"
+    recipient = only_recipient(report.original_fields(message, _NAMES))
+    report.infer("dsn", per_message={}, per_recipient=[recipient_group(recipient, reply)])
 
 
 def only_recipient(fields: Fields) -> str | None:

@@ -6,7 +6,7 @@ address in angle brackets and a colon; and one that begins with a hyphen, behind
 
 from gateway._fastpath import Report
 from gateway.reports.fields import first_address
-from gateway.reports.formats.groups import MAX_RECIPIENTS, Group, recipient_group
+from gateway.reports.formats.groups import MAX_RECIPIENTS, Group, group_of_text
 from gateway.reports.prose import read_prose
 
 MAX_TEXT = 262144  # octets that are read, of text and original
@@ -39,4 +39,4 @@ def _group(paragraph: str) -> Group | None:
     if not colon or rest:
         return None
     address = name[1:].strip()
-    return recipient_group(first_address(f"<{address}>") or address, reason)
+    return group_of_text(first_address(f"<{address}>") or address, reason)

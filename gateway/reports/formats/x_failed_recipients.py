@@ -7,7 +7,7 @@ import re
 
 from gateway._fastpath import Report
 from gateway.reports.fields import addresses
-from gateway.reports.formats.groups import MAX_RECIPIENTS, recipient_group
+from gateway.reports.formats.groups import MAX_RECIPIENTS, group_of_text
 from gateway.reports.original import first_values
 from gateway.reports.prose import claims_no_failure, read_prose
 from gateway.reports.replies import first_reply
@@ -29,7 +29,7 @@ def read(report: Report, message: bytes) -> None:
     if not failed or claims_no_failure(first_values(fields).get("subject", ""), text):
         return
     reasons = reasons_of(list(failed), text)
-    groups = [recipient_group(failed[key], reasons.get(key, "")) for key in list(failed)[:MAX_RECIPIENTS]]
+    groups = [group_of_text(failed[key], reasons.get(key, "")) for key in list(failed)[:MAX_RECIPIENTS]]
     quoted = original.encode("utf-8", "surrogateescape") if original and report.original is None else None
     report.infer("dsn", per_message={}, per_recipient=groups, quoted=quoted)
 
