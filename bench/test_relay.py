@@ -13,7 +13,7 @@ from gateway.handover import Batch, HandOver, Status
 from gateway.net.streams import Poller, Protocol
 from gateway.smtp.address import parse_address
 from gateway.smtp.client import ClientSession
-from gateway.smtp.client_values import Transaction
+from gateway.smtp.exchange import Exchange
 from gateway.smtp.response import ReplyReader
 
 GREETING = b"220 up.example ESMTP\r\n"
@@ -26,7 +26,7 @@ CONTENT = content_of(b"x" * 1000 + b"\r\n").behind([b"Received: by gw.example\r\
 
 
 def ready() -> ClientSession:
-    session = ClientSession(EgressPath(enable_tls=UpstreamTls.DISABLED), "gw.example")
+    session = ClientSession(EgressPath(enable_tls=UpstreamTls.DISABLED), "gw.example", "gw.example")
     for answer in (GREETING, EHLO):
         session.receive_data(answer)
         session.data_to_send()
@@ -43,7 +43,7 @@ def test_a_transaction_with_pipelining(benchmark) -> None:
     session = ready()
 
     def relay() -> None:
-        session.begin(Transaction(SENDER, RECIPIENTS, CONTENT))
+        session.begin(Exchange(SENDER, RECIPIENTS, CONTENT))
         session.data_to_send()
         session.receive_data(ENVELOPE)
         session.data_to_send()
@@ -112,7 +112,7 @@ def test_a_message_from_hand_over_to_done(benchmark) -> None:
     """Everything that is done per message, except moving the bytes."""
     loop = Loop()
     poller = NoPoller(loop)
-    couriers = Couriers(poller, CounterPage(bytearray(metrics.page_size())), "gw.example")
+    couriers = Couriers(poller, CounterPage(bytearray(metrics.page_size())), "gw.example", "gw.example")
     queue = QueueConfig(protocol=SmtpFleet((Host("up", "127.0.0.1", 25),)))
     path = EgressPath(enable_tls=UpstreamTls.DISABLED, max_deliveries_per_connection=2**60)
     destination = Destination(queue, path)

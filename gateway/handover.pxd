@@ -3,6 +3,10 @@
 from gateway._fastpath cimport Content
 from gateway.smtp.address cimport EnvelopeAddress
 
+cimport cython
+
+
+@cython.freelist(16)
 cdef class Batch:
     cdef readonly str message_id
     cdef readonly EnvelopeAddress sender
@@ -10,10 +14,14 @@ cdef class Batch:
     cdef readonly Content content
     cdef readonly bint smtputf8
 
+
+@cython.freelist(32)
 cdef class RecipientOutcome:
     cdef readonly EnvelopeAddress recipient
     cdef readonly object status, response, reason
 
+
+@cython.freelist(16)
 cdef class HandOver:
     cdef readonly list outcomes
     cdef readonly str site, protocol, peer_name, peer_address, session_id, source_address, tls_cipher

@@ -1,7 +1,11 @@
 # The C types of later.py, which is compiled with them.
 
+cimport cython
+
 from gateway._fastpath cimport step
 
+
+@cython.freelist(32)
 cdef class Later:
     cdef readonly bint done, failed
     cdef object _value, _error, _waiter

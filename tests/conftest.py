@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.gateway_process"]  # the fixtures `start` and `sink`
+pytest_plugins = ["tests.gateway_process", "tests.couriers_in_loop"]  # the fixtures `start` and `sink`; `run`
 
 GATEWAY = Path(__file__).parent.parent / "gateway"
 

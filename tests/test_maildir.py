@@ -26,7 +26,7 @@ CONTENT = b"Subject: x\r\n\r\n.dot\r\n..\r\n"
 def deliver(maildir: Maildir, times: int = 1, recipients: int = 1) -> list[HandOver]:
     async def main() -> list[HandOver]:
         loop = asyncio.get_running_loop()
-        couriers = Couriers(Poller(loop), CounterPage(bytearray(metrics.page_size())), "gw.example")
+        couriers = Couriers(Poller(loop), CounterPage(bytearray(metrics.page_size())), "gw.example", "gw.example")
         results: list[asyncio.Future[HandOver]] = [loop.create_future() for _ in range(times)]
         addresses = [parse_address(f"r{n}@y.example") for n in range(recipients)]
         batch = Batch("id1", parse_address("a@x.example"), addresses, content_of(STUFFED))

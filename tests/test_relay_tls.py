@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import ipaddress
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
+from couriers_in_loop import DELIVERED, UNREACHABLE, Gateway, batch, only
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from test_relay import DELIVERED, UNREACHABLE, Gateway, batch, only
 from upstream import EXTENSIONS, Do, Upstream, ehlo
 
 from gateway import metrics
 from gateway.config import EgressPath, UpstreamTls
-from gateway.couriers import couriers
 from gateway.couriers.fleet import connection
 from gateway.handover import Status
 
@@ -29,18 +26,6 @@ Main = Coroutine[Any, Any, None]
 OFFERED = {"EHLO": ehlo(*EXTENSIONS, "STARTTLS"), "STARTTLS": Do.START_TLS}
 INSECURE = (UpstreamTls.OPPORTUNISTIC_INSECURE, UpstreamTls.REQUIRED_INSECURE)
 VALIDATING = (UpstreamTls.OPPORTUNISTIC, UpstreamTls.REQUIRED)
-
-
-@pytest.fixture(params=["uvloop", "asyncio"])
-def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Main], None]:
-    monkeypatch.setattr(couriers, "SWEEP_INTERVAL", 0.01)
-    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-
-    def runner(main: Main) -> None:
-        with asyncio.Runner(loop_factory=factory) as loop:
-            loop.run(main)
-
-    return runner
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ client that still holds the message is told to try again.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from gateway._fastpath import CounterPage
-from gateway.config import Destination, Maildir, SmtpFleet
+from gateway.config import Destination, Listener, Maildir, SmtpFleet
 from gateway.couriers.courier import Courier
 from gateway.couriers.fleet.courier import FleetCourier
 from gateway.couriers.maildir import MaildirCourier
@@ -22,13 +23,25 @@ SWEEP_INTERVAL = 0.25  # seconds; how late a timeout may be noticed
 CLOSE_INTERVAL = 0.02  # seconds
 
 
-class Couriers:
-    """hostname: for EHLO where the egress path names none, and in Maildir file names."""
+def ehlo_domain(listeners: Sequence[Listener], hostname: str) -> str:
+    """The name that this host has towards the fleet: the first listener's that is fully qualified, else the machine's.
 
-    def __init__(self, poller: Poller, page: CounterPage, hostname: str) -> None:
+    "" where there is none, since a name without a domain is refused by many (RFC 5321 §2.3.5). No lookup: a name server
+    that is silent must not hold up a start.
+    """
+    names = [str(listener.overrides.get("hostname", "")) for listener in listeners]
+    return next((name for name in [*names, hostname] if "." in name.strip(".")), "")
+
+
+class Couriers:
+    """hostname: the machine's, in Maildir file names. ehlo_domain: for EHLO where the egress path names none; "" is the
+    address of our end of the connection (RFC 5321 §4.1.4).
+    """
+
+    def __init__(self, poller: Poller, page: CounterPage, hostname: str, ehlo_domain: str) -> None:
         self._loop = poller.loop
         self._by_type: dict[type, Courier] = {
-            SmtpFleet: FleetCourier(poller, page, hostname),
+            SmtpFleet: FleetCourier(poller, page, ehlo_domain),
             Maildir: MaildirCourier(self._loop, page, hostname),
         }
         self._timer: asyncio.TimerHandle | None = None

@@ -133,6 +133,6 @@ def _outcomes(batch: Batch, stored: asyncio.Future[str]) -> list[RecipientOutcom
     error = stored.exception()
     if error is not None:
         logger.error("cannot store message %s", batch.message_id, exc_info=error)
-        return same_for_all(batch.recipients, Status.TRANSIENT, replies.STORAGE)
+        return same_for_all(batch.recipients, replies.STORAGE)
     response = Response(250, "2.0.0", f"stored as {os.path.basename(stored.result())}")
     return [RecipientOutcome(recipient, Status.DELIVERED, response, None) for recipient in batch.recipients]

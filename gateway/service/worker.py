@@ -17,7 +17,7 @@ import uvloop
 
 from gateway import metrics
 from gateway.config import Listener, ListenerParams
-from gateway.couriers.couriers import Couriers
+from gateway.couriers.couriers import Couriers, ehlo_domain
 from gateway.inbound.arrival import ListenerHost
 from gateway.inbound.services import Services
 from gateway.logs.writer import LogWriter
@@ -78,7 +78,7 @@ class Worker:
         self._outbox = Outbox(self._poller.call_soon)
         self._services = Services(
             policy=policy,
-            couriers=Couriers(self._poller, context.page, hostname),
+            couriers=Couriers(self._poller, context.page, hostname, ehlo_domain(policy.config.listeners, hostname)),
             logs=logs,
             page=context.page,
             now_ns=time.time_ns,

@@ -2,15 +2,16 @@
 
 import cython
 
-from gateway.smtp.client_values cimport Transaction
+from gateway.smtp.exchange cimport Exchange
 from gateway.smtp.response cimport ReplyReader
 
 cdef class ClientSession:
     cdef readonly object state, failure, failed_at, size_limit
-    cdef readonly str ehlo_domain, detail
+    cdef public str ehlo_domain
+    cdef readonly str detail
     cdef readonly dict extensions
     cdef readonly list answered
-    cdef readonly Transaction transaction
+    cdef readonly Exchange exchange
     cdef object _path
     cdef dict _timeouts
     cdef ReplyReader _reader
@@ -22,18 +23,27 @@ cdef class ClientSession:
     cpdef receive_data(self, bytes data)
     cpdef bint has_output(self)
     cpdef list data_to_send(self)
-    cpdef begin(self, Transaction transaction)
+    cpdef begin(self, Exchange exchange)
     cpdef quit(self)
     cdef _say(self, str commands)
     cpdef fail(self, failure, str detail)
-    cpdef str _mail_parameters(self, Transaction transaction)
+    cpdef str _mail_parameters(self, Exchange exchange)
 
-    @cython.locals(code=int, kind=int, last=bint)
+    @cython.locals(code=int, kind=int, exchange=Exchange)
     cpdef _on_envelope(self, tuple answer)
-    cpdef _next_command(self, Transaction transaction)
-    cpdef _on_data(self, Transaction transaction, tuple answer)
+
+    @cython.locals(code=int, kind=int)
+    cdef _on_rcpt(self, Exchange exchange, tuple answer)
 
     @cython.locals(code=int)
+    cdef _on_last_of_envelope(self, Exchange exchange, tuple answer)
+    cdef _out_of_place(self, tuple answer)
+    cpdef _next_command(self, Exchange exchange)
+
+    @cython.locals(code=int)
+    cpdef _on_data(self, Exchange exchange, tuple answer)
+
+    @cython.locals(code=int, exchange=Exchange)
     cpdef _on_content(self, tuple answer)
-    cpdef _refused(self, Transaction transaction)
+    cpdef _refused(self, Exchange exchange)
     cpdef _conclude(self, state)

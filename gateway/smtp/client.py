@@ -10,19 +10,24 @@ RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 6152
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from gateway.config import EgressPath, UpstreamTls
-from gateway.smtp.client_values import Event, Failure, Stage, State, Transaction
+from gateway.smtp.client_values import ClientState, Event, Failure, Stage
+from gateway.smtp.exchange import Exchange
 from gateway.smtp.response import Answer, ReplyReader
 
 END_OF_DATA = b".\r\n"
 BRIEF_TIMEOUT = 5.0  # seconds for RSET and QUIT, KumoMTA's default; no message depends on the answer
 
 # What is looked up for every message; CPython 3.11 takes its time to find a member in its enum.
-_READY, _ENVELOPE, _CONTENT = State.READY, State.ENVELOPE, State.CONTENT
-_RESET, _CLOSED = State.RESET, State.CLOSED
+_READY, _ENVELOPE, _CONTENT = ClientState.READY, ClientState.ENVELOPE, ClientState.CONTENT
+_RESET, _CLOSED = ClientState.RESET, ClientState.CLOSED
 _CONCLUDED = Event.CONCLUDED
+
+# What makes a 452 or 552 to RCPT one about their number, and not about storage.
+_TOO_MANY = re.compile(rb"...[ -](?:[45]\.5\.3\b|(?![245]\.)[^\r\n]*too many)", re.IGNORECASE)
 
 # Answers to BDAT by which a server, or a firewall in front of it, does not know the command: RFC 5321 §4.2.2, x0z.
 _BDAT_UNKNOWN = (500, 501, 502, 503, 504)
@@ -31,15 +36,16 @@ _BDAT_UNKNOWN = (500, 501, 502, 503, 504)
 class ClientSession:
     """One connection's SMTP dialogue.
 
-    path: TLS, pipelining and timeouts wanted. hostname: for EHLO where the path names none.
+    path: TLS, pipelining and timeouts wanted. ehlo_domain: for EHLO where the path names none; must be there before the
+    first octet is received.
     """
 
-    def __init__(self, path: EgressPath, hostname: str) -> None:
-        self.state = State.GREETING
-        self.ehlo_domain = path.ehlo_domain or hostname
+    def __init__(self, path: EgressPath, ehlo_domain: str) -> None:
+        self.state = ClientState.GREETING
+        self.ehlo_domain = path.ehlo_domain or ehlo_domain
         self.extensions: dict[str, str] = {}  # keyword, in upper case → parameters
         self.size_limit = 0  # octets the server takes at most; 0 when it named no limit
-        self.transaction: Transaction | None = None
+        self.exchange: Exchange | None = None
         self.failure: Failure | None = None
         self.failed_at = Stage.IDLE  # what was due then
         self.detail = ""  # of the failure, for the log only
@@ -73,8 +79,10 @@ class ClientSession:
                 self.answered.append((self.stage, answer[0]))
                 event = _REACTIONS[self.state](self, answer)
             if event is not None or self._output:
-                if place < len(answers) or reader.pending:
-                    return self._out_of_step(event)
+                if place < len(answers):
+                    return self._out_of_step(event, answers[place])
+                if reader.pending:
+                    return self._out_of_step(event, None)
                 if event is not None:
                     return event
         return self.fail(Failure.PROTOCOL, reader.malformed) if reader.malformed else None
@@ -90,19 +98,19 @@ class ClientSession:
             self._output = []
         return output
 
-    def begin(self, transaction: Transaction) -> None:
-        """Start a transaction; the state must be READY."""
+    def begin(self, exchange: Exchange) -> None:
+        """Start an exchange; the state must be READY."""
         if self.state is not _READY:
-            raise RuntimeError(f"a transaction cannot begin while {self.state.name}")
-        self.transaction = transaction
+            raise RuntimeError(f"an exchange cannot begin while {self.state.name}")
+        self.exchange = exchange
         self.state = _ENVELOPE
-        mail = f"MAIL FROM:<{transaction.sender.email}>{self._mail_parameters(transaction)}\r\n"
-        if self._chunking and transaction.fits_one_chunk():
-            transaction.chunked = transaction.content_sent = True
-            self._say(f"{mail}RCPT TO:<{transaction.recipients[0].email}>\r\nBDAT {transaction.content.size} LAST\r\n")
-            self._output += transaction.content.pieces()
+        mail = f"MAIL FROM:<{exchange.sender.email}>{self._mail_parameters(exchange)}\r\n"
+        if self._chunking and exchange.fits_one_chunk():
+            exchange.chunked = exchange.content_sent = True
+            self._say(f"{mail}RCPT TO:<{exchange.recipients[0].email}>\r\nBDAT {exchange.content.size} LAST\r\n")
+            self._output += exchange.content.pieces()
             return
-        commands = [f"RCPT TO:<{recipient.email}>\r\n" for recipient in transaction.recipients]
+        commands = [f"RCPT TO:<{recipient.email}>\r\n" for recipient in exchange.recipients]
         commands.append("DATA\r\n")
         if self._pipelining:
             self._say(mail + "".join(commands))
@@ -112,7 +120,7 @@ class ClientSession:
 
     def quit(self) -> None:
         """Take leave of a session that is READY; BYE follows."""
-        self.state = State.QUIT
+        self.state = ClientState.QUIT
         self._say("QUIT\r\n")
 
     def tls_started(self) -> None:
@@ -121,11 +129,11 @@ class ClientSession:
         self._hello()
 
     def fail(self, failure: Failure, detail: str) -> Event:
-        """Give the session up: nothing more is sent, and a transaction under way stays without its last answer."""
+        """Give the session up: nothing more is sent, and an exchange under way stays without its last answer."""
         self.failed_at = self.stage
-        if self._output and self.transaction is not None and self.state in (_ENVELOPE, _CONTENT):
-            self.transaction.content_sent = False  # its end is still in the output, and stays there
-        self.state = State.CLOSED
+        if self._output and self.exchange is not None and self.state in (_ENVELOPE, _CONTENT):
+            self.exchange.content_sent = False  # its end is still in the output, and stays there
+        self.state = ClientState.CLOSED
         self.failure = failure
         self.detail = detail
         self._output = []
@@ -134,14 +142,9 @@ class ClientSession:
     @property
     def stage(self) -> Stage:
         """What the server's next answer will be an answer to."""
-        if self.state is not _ENVELOPE or self.transaction is None:
+        if self.state is not _ENVELOPE or self.exchange is None:
             return _STAGES[self.state]
-        answered = len(self.transaction.answers)
-        if answered == 0:
-            return Stage.MAIL
-        if answered <= len(self.transaction.recipients):
-            return Stage.RCPT
-        return Stage.END_OF_DATA if self.transaction.chunked else Stage.DATA
+        return self.exchange.due()
 
     @property
     def timeout(self) -> float:
@@ -154,18 +157,16 @@ class ClientSession:
         self._output.append(commands.encode())
 
     def _hello(self) -> None:
-        self.state = State.EHLO
+        self.state = ClientState.EHLO
         self._say(f"EHLO {self.ehlo_domain}\r\n")
 
-    def _mail_parameters(self, transaction: Transaction) -> str:
+    def _mail_parameters(self, exchange: Exchange) -> str:
         parameters = ""
         if "SIZE" in self.extensions:
-            parameters = f" SIZE={transaction.content.size}"
-        # Without 8BITMIME the content goes out as it is: every MTA of the last decades is 8-bit clean, and recoding
-        # would change signed content. Only the declaration has to be left out (RFC 6152 §3).
-        if transaction.content.has_8bit and "8BITMIME" in self.extensions:
+            parameters = f" SIZE={exchange.content.size}"
+        if exchange.content.has_8bit:  # whoever has not offered 8BITMIME gets no such content: RFC 6152 §3
             parameters += " BODY=8BITMIME"
-        if transaction.smtputf8:
+        if exchange.smtputf8:
             parameters += " SMTPUTF8"
         return parameters
 
@@ -180,7 +181,7 @@ class ClientSession:
     def _on_ehlo(self, answer: Answer) -> Event | None:
         code, octets = answer
         if code // 100 == 5:  # RFC 5321 §3.2: a server without extensions
-            self.state = State.HELO
+            self.state = ClientState.HELO
             self._say(f"HELO {self.ehlo_domain}\r\n")
             return None
         if code != 250:
@@ -198,92 +199,114 @@ class ClientSession:
         tls = self._path.enable_tls
         if not self._tls_active and tls is not UpstreamTls.DISABLED:
             if "STARTTLS" in self.extensions:
-                self.state = State.STARTTLS
+                self.state = ClientState.STARTTLS
                 self._say("STARTTLS\r\n")
                 return None
             if tls in (UpstreamTls.REQUIRED, UpstreamTls.REQUIRED_INSECURE):
                 return self.fail(Failure.TLS, "STARTTLS is required and not offered")
         self._pipelining = self._path.enable_pipelining and "PIPELINING" in self.extensions
         self._chunking = self._pipelining and self._path.enable_chunking and "CHUNKING" in self.extensions
-        self.state = State.READY
+        self.state = ClientState.READY
         return Event.READY
 
     def _on_starttls(self, answer: Answer) -> Event | None:
         if answer[0] != 220:  # going on in clear would let anyone on the way switch TLS off
             return self.fail(Failure.TLS, f"STARTTLS: {_shown(answer)}")
-        self.state = State.HANDSHAKE
+        self.state = ClientState.HANDSHAKE
         return Event.START_TLS
 
     def _on_envelope(self, answer: Answer) -> Event | None:
-        transaction = self.transaction
-        assert transaction is not None
-        answers = transaction.answers
+        exchange = self.exchange
+        assert exchange is not None
         code = answer[0]
         kind = code // 100
-        last = len(answers) > len(transaction.recipients)
         if kind > 3:
-            transaction.content_sent = False  # whatever was sent, there is no transaction to take it in
+            exchange.content_sent = False  # whatever was sent, there is no transaction to take it in
         if code == 421:  # RFC 5321 §3.8: the server leaves; this is no verdict on the message
             return self.fail(Failure.LOST, _shown(answer))
-        if kind == (2 if last and not transaction.chunked else 3):
-            return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
-        answers.append(answer)
-        if last:
-            return self._refused(transaction) if transaction.chunked else self._on_data(transaction, answer)
-        if len(answers) > 1:
-            if kind == 2:
-                transaction.accepted += 1
-            elif kind == 4:
-                transaction.deferred = True
-            if transaction.content_sent:
-                self.state = _CONTENT
-        return None if self._pipelining else self._next_command(transaction)
+        if exchange.mail is not None and len(exchange.rcpts) == len(exchange.recipients):
+            return self._on_last_of_envelope(exchange, answer)
+        if kind == 3:
+            return self._out_of_place(answer)
+        if exchange.mail is None:
+            exchange.mail = answer
+        else:
+            self._on_rcpt(exchange, answer)
+        return None if self._pipelining else self._next_command(exchange)
 
-    def _next_command(self, transaction: Transaction) -> Event | None:
+    def _on_rcpt(self, exchange: Exchange, answer: Answer) -> None:
+        exchange.rcpts.append(answer)
+        code = answer[0]
+        kind = code // 100
+        if kind == 2:
+            exchange.accepted += 1
+        elif exchange.accepted and _has_enough(answer):
+            exchange.postponed += (len(exchange.rcpts) - 1,)
+        elif kind == 4:
+            exchange.deferred = True
+        if exchange.content_sent:
+            self.state = _CONTENT
+
+    def _on_last_of_envelope(self, exchange: Exchange, answer: Answer) -> Event | None:
+        """The answer to DATA; or to BDAT, where the envelope was refused."""
+        code = answer[0]
+        if code // 100 == (3 if exchange.chunked else 2):
+            return self._out_of_place(answer)
+        if exchange.chunked:
+            exchange.verdict = answer
+            return self._refused(exchange)
+        exchange.data = answer
+        return self._on_data(exchange, answer)
+
+    def _out_of_place(self, answer: Answer) -> Event:
+        return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
+
+    def _next_command(self, exchange: Exchange) -> Event | None:
         """Without PIPELINING: what to say after an answer to MAIL or RCPT."""
-        answered = len(transaction.answers)
-        refused = answered == 1 and transaction.answers[0][0] // 100 != 2
-        if refused or (answered == len(self._commands) and not transaction.content_may_follow()):
-            return self._conclude(State.RESET)
-        self._say(self._commands[answered - 1])
+        answered = len(exchange.rcpts)
+        refused = exchange.mail is not None and exchange.mail[0] // 100 != 2
+        if refused or (answered == len(exchange.recipients) and not exchange.content_may_follow()):
+            return self._conclude(_RESET)
+        self._say(self._commands[answered])
         return None
 
-    def _on_data(self, transaction: Transaction, answer: Answer) -> Event | None:
-        if answer[0] // 100 != 3:
-            return self._conclude(State.RESET)
-        if not transaction.content_may_follow():
+    def _on_data(self, exchange: Exchange, answer: Answer) -> Event | None:
+        code = answer[0]
+        if code // 100 != 3:
+            return self._conclude(_RESET)
+        if not exchange.content_may_follow():
             # RFC 2920 §3.1 would have a lone dot sent here; closing cannot be mistaken for an empty message
-            return self._conclude(State.CLOSED)
-        transaction.content_sent = True
+            return self._conclude(_CLOSED)
+        exchange.content_sent = True
         self.state = _CONTENT
-        self._output += transaction.content.pieces()
+        self._output += exchange.content.pieces()
         self._output.append(END_OF_DATA)
         return None
 
     def _on_content(self, answer: Answer) -> Event | None:
-        transaction = self.transaction
-        assert transaction is not None
+        exchange = self.exchange
+        assert exchange is not None
         code = answer[0]
         if code // 100 == 3:
-            return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
-        if transaction.chunked and code in _BDAT_UNKNOWN:
-            transaction.content_sent = False
+            return self._out_of_place(answer)
+        if code == 421:  # the server leaves, and has not said what becomes of the message
+            return self.fail(Failure.LOST, _shown(answer))
+        if exchange.chunked and code in _BDAT_UNKNOWN:
+            exchange.content_sent = False
             self.bdat_unknown = True
             return self.fail(Failure.PROTOCOL, f"CHUNKING is offered, but BDAT answered: {_shown(answer)}")
-        transaction.answers.append(answer)
-        if code // 100 == 2:
-            return self._conclude(_READY)  # the next MAIL needs no RSET
-        return self._conclude(_CLOSED) if code == 421 else self._refused(transaction)
+        exchange.verdict = answer
+        return self._conclude(_READY) if code // 100 == 2 else self._refused(exchange)  # the next MAIL needs no RSET
 
-    def _refused(self, transaction: Transaction) -> Event:
+    def _refused(self, exchange: Exchange) -> Event:
         """After a refusal RSET makes room for the next transaction, but not where the content came with it.
 
         RFC 3030 §2 has the server discard it. Some read it as commands instead, and what they answer to these must not
         be taken for answers to the next message.
         """
-        return self._conclude(_CLOSED if transaction.chunked else _RESET)
+        return self._conclude(_CLOSED if exchange.chunked else _RESET)
 
-    def _conclude(self, state: State) -> Event:
+    def _conclude(self, state: ClientState) -> Event:
         self.state = state
         if state is _RESET:
             self._say("RSET\r\n")
@@ -292,49 +315,61 @@ class ClientSession:
     def _on_reset(self, answer: Answer) -> Event | None:
         if answer[0] // 100 != 2:
             return self.fail(Failure.PROTOCOL, f"RSET: {_shown(answer)}")
-        self.state = State.READY
+        self.state = ClientState.READY
         return Event.READY
 
     def _on_quit(self, answer: Answer) -> Event | None:
-        self.state = State.CLOSED
+        self.state = ClientState.CLOSED
         return Event.BYE
 
     def _on_unsolicited(self, answer: Answer) -> Event | None:
         failure = Failure.LOST if answer[0] == 421 else Failure.PROTOCOL
         return self.fail(failure, f"unasked: {_shown(answer)}")
 
-    def _out_of_step(self, event: Event | None) -> Event:
-        """More arrived than was asked for, so the next answer could be taken for that to something else."""
-        if event is None or event is Event.READY or event is Event.START_TLS:
-            return self.fail(Failure.PROTOCOL, "an answer before its command")
-        self.state = _CLOSED
-        self._output = []
-        return event
+    def _out_of_step(self, event: Event | None, surplus: Answer | None) -> Event:
+        """More arrived than was asked for, so that no answer can be trusted to belong to what it was taken for.
+
+        surplus: the first answer too many; None where it is not whole.
+        """
+        if event is Event.FAILED or event is Event.BYE:
+            return event
+        detail = f"not asked for: {_shown(surplus)}" if surplus is not None else "octets that were not asked for"
+        leaving = surplus is not None and surplus[0] == 421
+        exchange = self.exchange
+        if event is _CONCLUDED and exchange is not None:
+            self._output = []  # RSET
+            in_vain = exchange.chunked and not exchange.content_sent  # see _refused
+            if in_vain or (leaving and not exchange.taken()):  # RFC 5321 §3.8: after a refusal the server may leave
+                self.state = _CLOSED
+                return event
+            self.state = _CONTENT if exchange.content_sent else _ENVELOPE  # where the answer that is missing is due
+            exchange.verdict = None
+        return self.fail(Failure.LOST if leaving else Failure.PROTOCOL, detail)
 
 
 # in every state but ENVELOPE and CONTENT
-_REACTIONS: dict[State, Callable[[ClientSession, Answer], Event | None]] = {
-    State.GREETING: ClientSession._on_greeting,
-    State.EHLO: ClientSession._on_ehlo,
-    State.HELO: ClientSession._on_helo,
-    State.STARTTLS: ClientSession._on_starttls,
-    State.HANDSHAKE: ClientSession._on_unsolicited,
-    State.READY: ClientSession._on_unsolicited,
-    State.RESET: ClientSession._on_reset,
-    State.QUIT: ClientSession._on_quit,
+_REACTIONS: dict[ClientState, Callable[[ClientSession, Answer], Event | None]] = {
+    ClientState.GREETING: ClientSession._on_greeting,
+    ClientState.EHLO: ClientSession._on_ehlo,
+    ClientState.HELO: ClientSession._on_helo,
+    ClientState.STARTTLS: ClientSession._on_starttls,
+    ClientState.HANDSHAKE: ClientSession._on_unsolicited,
+    ClientState.READY: ClientSession._on_unsolicited,
+    ClientState.RESET: ClientSession._on_reset,
+    ClientState.QUIT: ClientSession._on_quit,
 }
 
 _STAGES = {
-    State.GREETING: Stage.GREETING,
-    State.EHLO: Stage.EHLO,
-    State.HELO: Stage.EHLO,
-    State.STARTTLS: Stage.STARTTLS,
-    State.HANDSHAKE: Stage.STARTTLS,
-    State.READY: Stage.IDLE,
-    State.CONTENT: Stage.END_OF_DATA,
-    State.RESET: Stage.RSET,
-    State.QUIT: Stage.QUIT,
-    State.CLOSED: Stage.IDLE,
+    ClientState.GREETING: Stage.GREETING,
+    ClientState.EHLO: Stage.EHLO,
+    ClientState.HELO: Stage.EHLO,
+    ClientState.STARTTLS: Stage.STARTTLS,
+    ClientState.HANDSHAKE: Stage.STARTTLS,
+    ClientState.READY: Stage.IDLE,
+    ClientState.CONTENT: Stage.END_OF_DATA,
+    ClientState.RESET: Stage.RSET,
+    ClientState.QUIT: Stage.QUIT,
+    ClientState.CLOSED: Stage.IDLE,
 }
 
 
@@ -366,6 +401,12 @@ def _size_limit(extensions: dict[str, str]) -> int:
     """RFC 1870 §4: SIZE may come without a number, and 0 is no limit either."""
     parameter = extensions.get("SIZE", "")
     return int(parameter) if parameter.isascii() and parameter.isdigit() and len(parameter) <= 20 else 0
+
+
+def _has_enough(answer: Answer) -> bool:
+    """True where a RCPT is refused only because this transaction has too many: RFC 5321 §4.5.3.1.10, RFC 3463 x.5.3."""
+    code, octets = answer
+    return code in (452, 552) and _TOO_MANY.match(octets) is not None
 
 
 def _shown(answer: Answer) -> str:

@@ -1,23 +1,14 @@
-"""The words of gateway/smtp/client.py: what a session waits for, what it tells, and the transaction it carries.
+"""The words of gateway/smtp/client.py: what a session waits for, what it tells, and why it may fail.
 
 Values only; what is done with them is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum, IntEnum, StrEnum, auto
 
-from gateway._fastpath import Content
-from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.response import Answer
 
-# Octets of content that are sent before it is known whether the recipient will be refused. What is sent in vain then
-# takes the network about as long as the round trip that it saves otherwise: 64 KiB are half a millisecond at 1 Gbit/s.
-MOST_UNASKED = 65_536
-
-
-class State(IntEnum):
+class ClientState(IntEnum):
     """What the session is waiting for."""
 
     GREETING = auto()
@@ -53,8 +44,8 @@ class Event(Enum):
 
     READY = auto()  # a transaction may begin
     START_TLS = auto()  # the caller does the handshake now, then calls `tls_started`
-    CONCLUDED = auto()  # the transaction has all its answers; `state` says whether the session goes on
-    FAILED = auto()  # see `failure`; a transaction under way has not got its last answer
+    CONCLUDED = auto()  # the exchange has all its answers; `state` says whether the session goes on
+    FAILED = auto()  # see `failure`; an exchange under way has not got its last answer
     BYE = auto()  # QUIT was answered
 
 
@@ -69,42 +60,3 @@ class Failure(StrEnum):
     PROTOCOL = "protocol"
     TIMEOUT = "timeout"
     LOST = "lost"
-
-
-class Transaction:
-    """One mail transaction: what goes out, and the answers that came back, in order.
-
-    recipients: at least one. answers: to MAIL, each RCPT, DATA and the final dot, as far as they were asked.
-    accepted: recipients answered with 2xx. deferred: some were answered with 4xx. chunked: the content goes with the
-    envelope, in one BDAT, whose answer stands for those to DATA and the final dot. content_sent: the end of the content
-    may be on its way, to a server that may take it.
-    """
-
-    def __init__(
-        self,
-        sender: EnvelopeAddress,
-        recipients: Sequence[EnvelopeAddress],
-        content: Content,
-        smtputf8: bool = False,
-    ) -> None:
-        self.sender = sender
-        self.recipients = recipients
-        self.content = content
-        self.smtputf8 = smtputf8
-        self.answers: list[Answer] = []
-        self.accepted = 0
-        self.deferred = False
-        self.chunked = False
-        self.content_sent = False
-
-    def content_may_follow(self) -> bool:
-        """True when the answers to MAIL and RCPT do not speak against sending the content."""
-        return self.accepted > 0 and not self.deferred and self.answers[0][0] // 100 == 2
-
-    def fits_one_chunk(self) -> bool:
-        """True when the content may go out as one BDAT together with MAIL and RCPT: RFC 3030, RFC 2920.
-
-        Only to a single recipient: with more, the answer to one has to be able to hold the content back from all.
-        BDAT knows no dot-stuffing (RFC 3030 §2), so only where there is none.
-        """
-        return len(self.recipients) == 1 and not self.content.stuffed and self.content.size <= MOST_UNASKED

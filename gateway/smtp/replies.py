@@ -48,6 +48,7 @@ class Reason(StrEnum):
     MAIL_LOOP = "mail_loop"
     NOT_A_REPORT = "not_a_report"
     NO_DESTINATION = "no_destination"
+    CONVERSION_REQUIRED = "conversion_required"
     UPSTREAM_REFUSED = "upstream_refused"
     UPSTREAM_DEFERRED = "upstream_deferred"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
@@ -252,6 +253,7 @@ UPSTREAM_NOT_SENT = Reply(
     451, "4.4.0", "Not sent: another recipient of the message was deferred", Reason.UPSTREAM_DEFERRED
 )
 UPSTREAM_TOO_BIG = Reply(552, "5.3.4", "message too big for the next hop", Reason.UPSTREAM_REFUSED)
+UPSTREAM_WITHOUT_8BITMIME = Reply(554, "5.6.3", "The next hop does not take 8-bit content", Reason.CONVERSION_REQUIRED)
 UPSTREAM_WITHOUT_SMTPUTF8 = Reply(553, "5.6.7", "The next hop does not offer SMTPUTF8", Reason.UPSTREAM_REFUSED)
 OUTCOME_UNKNOWN = Reply(  # RFC 1047
     451, "4.4.2", "The next hop vanished before it confirmed the message", Reason.OUTCOME_UNKNOWN

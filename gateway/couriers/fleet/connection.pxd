@@ -2,12 +2,12 @@
 
 from gateway.net.outbox cimport Outbox
 from gateway.smtp.client cimport ClientSession
-from gateway.smtp.client_values cimport Transaction
+from gateway.smtp.exchange cimport Exchange
 from gateway.net.streams cimport Poller, Protocol, Stream
 
-cdef class Connection(Protocol):
+cdef class MemberConnection(Protocol):
     cdef readonly ClientSession session
-    cdef readonly Transaction transaction
+    cdef readonly Exchange exchange
     cdef readonly object host
     cdef readonly str session_id, address, source_address, tls_cipher, tls_protocol_version
     cdef readonly Py_ssize_t transactions
@@ -18,7 +18,7 @@ cdef class Connection(Protocol):
     cdef bint _unsent, _in_outbox, _ended
 
     cpdef bint ready(self)
-    cpdef begin(self, Transaction transaction)
+    cpdef begin(self, Exchange exchange)
     cpdef quit(self)
     cpdef abort(self, failure, str detail)
     cpdef data_received(self, bytes data)

@@ -1,7 +1,7 @@
 """One connection to one member of the fleet: the socket, TLS and clock around a ClientSession.
 
 It opens itself (name, TCP, TLS), moves bytes, and tells its owner what came of it. Which message goes where, and what
-is done about a failure, is gateway/couriers/fleet/fleet.py; the SMTP is gateway/smtp/client.py.
+is done about a failure, is gateway/couriers/fleet/lane.py and fleet.py; the SMTP is gateway/smtp/client.py.
 """
 
 from __future__ import annotations
@@ -13,49 +13,40 @@ import typing
 import uuid
 
 from gateway.config import EgressPath, Host, UpstreamTls
-from gateway.net.outbox import Outbox
-from gateway.net.resolver import Resolver
-from gateway.net.streams import Poller, Protocol, Stream
+from gateway.couriers.fleet.wiring import Wiring
+from gateway.net.streams import Protocol, Stream
 from gateway.smtp.client import ClientSession
-from gateway.smtp.client_values import Event, Failure, State, Transaction
+from gateway.smtp.client_values import ClientState, Event, Failure
+from gateway.smtp.exchange import Exchange
 
-_READY, _CLOSED, _CONCLUDED = State.READY, State.CLOSED, Event.CONCLUDED
+_READY, _CLOSED, _CONCLUDED = ClientState.READY, ClientState.CLOSED, Event.CONCLUDED
 _INSECURE = (UpstreamTls.OPPORTUNISTIC_INSECURE, UpstreamTls.REQUIRED_INSECURE)
 
 
 class Owner(typing.Protocol):
     """Who opened a connection. Calls come from the event loop, never from within `open`, `begin` or `quit`."""
 
-    def connection_opened(self, connection: Connection) -> None:
+    def connection_opened(self, connection: MemberConnection) -> None:
         """TCP is established."""
 
-    def connection_ready(self, connection: Connection) -> None:
+    def connection_ready(self, connection: MemberConnection) -> None:
         """A transaction may begin: after the handshake, and after the RSET that follows a refused transaction."""
 
-    def transaction_concluded(self, connection: Connection, transaction: Transaction) -> None:
+    def exchange_concluded(self, connection: MemberConnection, exchange: Exchange) -> None:
         """All answers are there. The connection is ready, or resetting (then connection_ready follows), or ends."""
 
-    def connection_ended(self, connection: Connection) -> None:
-        """Exactly once, and the last call. `session.failure` says why; `transaction` is the one cut short, if any."""
+    def connection_ended(self, connection: MemberConnection) -> None:
+        """Exactly once, and the last call. `session.failure` says why; `exchange` is the one cut short, if any."""
 
 
-class Connection(Protocol):
+class MemberConnection(Protocol):
     """An upstream connection: the protocol of its stream, then of asyncio's transport if it is secured.
 
     address: the IP address in use, "" before. source_address: "IP:PORT" of this end. transactions: begun so far.
     """
 
-    def __init__(
-        self,
-        poller: Poller,
-        outbox: Outbox,
-        resolver: Resolver,
-        host: Host,
-        path: EgressPath,
-        hostname: str,
-        owner: Owner,
-    ) -> None:
-        self.session = ClientSession(path, hostname)
+    def __init__(self, wiring: Wiring, host: Host, path: EgressPath, owner: Owner) -> None:
+        self.session = ClientSession(path, wiring.ehlo_domain)
         self.session_id = str(uuid.uuid4())
         self.host = host
         self.address = ""
@@ -63,11 +54,11 @@ class Connection(Protocol):
         self.tls_cipher: str | None = None
         self.tls_protocol_version: str | None = None
         self.transactions = 0
-        self._since = poller.time()  # when the upstream's time began to run
-        self.transaction: Transaction | None = None
-        self._poller = poller
-        self._outbox = outbox
-        self._resolver = resolver
+        self._since = wiring.poller.time()  # when the upstream's time began to run
+        self.exchange: Exchange | None = None
+        self._poller = wiring.poller
+        self._outbox = wiring.outbox
+        self._resolver = wiring.resolver
         self._path = path
         self._owner = owner
         self._transport: Stream | asyncio.Transport | None = None
@@ -91,18 +82,18 @@ class Connection(Protocol):
 
     @property
     def may_have_delivered(self) -> bool:
-        """True when the transaction under way was cut short after all of its content may have reached the upstream."""
-        return self.transaction is not None and self.transaction.content_sent and not self._unsent
+        """True when the exchange under way was cut short after all of its content may have reached the upstream."""
+        return self.exchange is not None and self.exchange.content_sent and not self._unsent
 
     def open(self) -> None:
         """Start connecting; connection_ready or connection_ended follows."""
         self._task = self._poller.loop.create_task(self._open())
 
-    def begin(self, transaction: Transaction) -> None:
-        """Start a transaction; the connection must be ready."""
+    def begin(self, exchange: Exchange) -> None:
+        """Start an exchange; the connection must be ready."""
         self.transactions += 1
-        self.transaction = transaction
-        self.session.begin(transaction)
+        self.exchange = exchange
+        self.session.begin(exchange)
         self._flush()
 
     def quit(self) -> None:
@@ -143,6 +134,7 @@ class Connection(Protocol):
         stream.set_write_buffer_limits(high=0)
         host, port = stream.local_address()
         self.source_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.session.ehlo_domain = self.session.ehlo_domain or address_literal(host)
         self._since = self._poller.time()
         self._owner.connection_opened(self)
 
@@ -221,16 +213,16 @@ class Connection(Protocol):
             self._end()
 
     def _on_concluded(self) -> None:
-        transaction = self.transaction
-        assert transaction is not None
-        if self._unsent and transaction.answers[-1][0] // 100 == 2:
+        exchange = self.exchange
+        assert exchange is not None
+        if self._unsent and exchange.taken():
             # praise for a message that has not been sent: the rest of it must stay here
-            del transaction.answers[-1]
+            exchange.verdict = None
             return self.abort(Failure.PROTOCOL, "an answer to the content before it was sent")
         if self._unsent:  # refused in the middle; the refusal counts, the rest of the content cannot be called back
             self.session.fail(Failure.PROTOCOL, "refused before all of the content was sent")
-        self.transaction = None
-        self._owner.transaction_concluded(self, transaction)
+        self.exchange = None
+        self._owner.exchange_concluded(self, exchange)
         return self._end() if self.session.state is _CLOSED else None
 
     def _end(self) -> None:
@@ -242,6 +234,11 @@ class Connection(Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._owner.connection_ended(self)
+
+
+def address_literal(address: str) -> str:
+    """RFC 5321 §4.1.3."""
+    return f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]"
 
 
 @functools.cache

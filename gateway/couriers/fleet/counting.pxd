@@ -3,10 +3,12 @@
 import cython
 
 from gateway._fastpath cimport CounterPage
-from gateway.smtp.client_values cimport Transaction
+from gateway.smtp.exchange cimport Exchange
 
 cdef list _MAIL, _RCPT, _DATA, _END_OF_DATA
 
+cpdef count_exchange(CounterPage page, Exchange exchange)
 
-@cython.locals(place=Py_ssize_t, recipients=Py_ssize_t, answer=tuple, slots=list, code=int)
-cpdef count_transaction(CounterPage page, Transaction transaction)
+
+@cython.locals(code=int)
+cdef _count(CounterPage page, list slots, tuple answer)

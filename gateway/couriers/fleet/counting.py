@@ -1,4 +1,4 @@
-"""Which counters the relay bumps for what an upstream answered. The families themselves are in gateway/metrics.py."""
+"""Which counters the fleet bumps for what an upstream answered. The families themselves are in gateway/metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.smtp.client import ClientSession
-from gateway.smtp.client_values import Failure, Stage, Transaction
+from gateway.smtp.client_values import Failure, Stage
+from gateway.smtp.exchange import Exchange
 
 OPENED = metrics.UPSTREAM_OPENED.slot()
 OPEN = metrics.UPSTREAM_OPEN.slot()
@@ -29,22 +30,23 @@ _MAIL, _RCPT, _DATA, _END_OF_DATA = (
 )
 
 
-def count_transaction(page: CounterPage, transaction: Transaction) -> None:
-    """The answers of a transaction, complete or not."""
-    recipients = len(transaction.recipients)
-    for place, answer in enumerate(transaction.answers):
-        if place == 0:
-            slots = _MAIL
-        elif place <= recipients:
-            slots = _RCPT
-        else:
-            slots = _DATA if place == recipients + 1 and not transaction.chunked else _END_OF_DATA
+def count_exchange(page: CounterPage, exchange: Exchange) -> None:
+    """The answers of an exchange, complete or not."""
+    _count(page, _MAIL, exchange.mail)
+    for answer in exchange.rcpts:
+        _count(page, _RCPT, answer)
+    _count(page, _DATA, exchange.data)
+    _count(page, _END_OF_DATA, exchange.verdict)
+
+
+def _count(page: CounterPage, slots: list[int], answer: tuple[int, bytes] | None) -> None:
+    if answer is not None:
         code = answer[0]
         page.add(slots[code // 100])
 
 
 def count_others(page: CounterPage, answered: Iterable[tuple[Stage, int]]) -> None:
-    """The answers outside transactions."""
+    """The answers outside exchanges."""
     for stage, code in answered:
         slot = _REPLIES.get((stage, code // 100))
         if slot is not None:

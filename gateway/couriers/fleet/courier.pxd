@@ -2,19 +2,16 @@
 
 import cython
 
-from gateway._fastpath cimport CounterPage
 from gateway.couriers.courier cimport Courier
 from gateway.couriers.fleet.fleet cimport Fleet
+from gateway.couriers.fleet.wiring cimport Wiring
 from gateway.handover cimport Batch
 from gateway.later cimport Later
-from gateway.net.streams cimport Poller
 
 cdef class FleetCourier(Courier):
-    cdef Poller _poller
-    cdef object _outbox, _resolver
-    cdef CounterPage _page
-    cdef str _hostname
-    cdef dict _fleets, _by_destination
+    cdef Wiring _wiring
+    cdef dict _by_destination, _fleets, _lanes, _members
+    cdef double _ends
 
     @cython.locals(fleet=Fleet)
     cpdef Later submit(self, Batch batch, destination, double deadline)

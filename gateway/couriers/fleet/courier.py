@@ -1,36 +1,37 @@
-"""The courier to fleets: finds the one that a destination means, and forgets those that nobody uses.
+"""The courier to fleets: finds the one that a destination means, knows the members, and forgets what nobody uses.
 
 What a fleet does with a batch is gateway/couriers/fleet/fleet.py.
 """
 
 from __future__ import annotations
 
+import math
+
 from gateway._fastpath import CounterPage
-from gateway.config import Destination, EgressPath, SmtpFleet
+from gateway.config import Destination, EgressPath, Host, SmtpFleet
 from gateway.couriers.courier import Courier
 from gateway.couriers.fleet.fleet import Fleet
+from gateway.couriers.fleet.lane import Lane
+from gateway.couriers.fleet.member import Member
+from gateway.couriers.fleet.wiring import Wiring
 from gateway.handover import Batch
 from gateway.later import Later
-from gateway.net.outbox import Outbox
-from gateway.net.resolver import Resolver
 from gateway.net.streams import Poller
 
-FORGET_AFTER = 600.0  # seconds without use after which a fleet is forgotten
+FORGET_AFTER = 600.0  # seconds without use after which a fleet is forgotten, and what is known about its members
 MOST_DESTINATIONS = 1024
 
 
 class FleetCourier(Courier):
-    """hostname: for EHLO where the egress path names none."""
+    """ehlo_domain: for EHLO where the egress path names none; see Wiring."""
 
-    def __init__(self, poller: Poller, page: CounterPage, hostname: str) -> None:
-        self._poller = poller
-        self._page = page
-        self._hostname = hostname
-        # apart from the clients': what goes to one process goes there in one run
-        self._outbox = Outbox(poller.call_soon)
-        self._resolver = Resolver(poller.loop)
-        self._fleets: dict[tuple[SmtpFleet, EgressPath], Fleet] = {}
+    def __init__(self, poller: Poller, page: CounterPage, ehlo_domain: str) -> None:
+        self._wiring = Wiring(poller, page, ehlo_domain)
         self._by_destination: dict[Destination, Fleet] = {}
+        self._fleets: dict[tuple[SmtpFleet, EgressPath], Fleet] = {}
+        self._lanes: dict[tuple[Host, EgressPath], Lane] = {}
+        self._members: dict[tuple[str, int], Member] = {}  # by what is connected to, whatever it is called
+        self._ends = math.inf  # when nothing may be under way any more
 
     def submit(self, batch: Batch, destination: Destination, deadline: float) -> Later:
         fleet = self._by_destination.get(destination)
@@ -39,18 +40,27 @@ class FleetCourier(Courier):
         return fleet.submit(batch, deadline)
 
     def sweep(self, now: float) -> bool:
-        busy = False
-        for key, fleet in list(self._fleets.items()):
-            if fleet.sweep(now):
-                busy = True
-            elif now - fleet.last_used > FORGET_AFTER:
-                del self._fleets[key]
-                self._by_destination.clear()
-        return busy
+        ended = now >= self._ends
+        for fleet in self._fleets.values():
+            if ended:
+                fleet.expire(now)
+            fleet.sweep(now)
+        for lane in self._lanes.values():
+            if ended:
+                lane.abort(now)
+            lane.sweep(now)
+        self._forget(now)
+        return any([lane.connections for lane in self._lanes.values()]) or any(
+            [fleet.jobs for fleet in self._fleets.values()]
+        )
 
     def close(self, deadline: float) -> None:
-        for fleet in self._fleets.values():
-            fleet.close(deadline)
+        self._ends = deadline
+        self._wiring.closing = True
+        for lane in self._lanes.values():
+            lane.quit_idle()
+
+    # --- who is there -------------------------------------------------------------------------------------------------
 
     def _find(self, destination: Destination) -> Fleet:
         """The fleet of a destination that was not seen before, or not lately."""
@@ -58,9 +68,28 @@ class FleetCourier(Courier):
         assert isinstance(protocol, SmtpFleet)
         fleet = self._fleets.get((protocol, path))
         if fleet is None:
-            fleet = Fleet(self._poller, self._outbox, self._resolver, self._page, self._hostname, protocol, path)
-            self._fleets[protocol, path] = fleet
+            lanes = [self._lane(host, path) for host in dict.fromkeys(protocol.mx_list)]
+            fleet = self._fleets[protocol, path] = Fleet(self._wiring, protocol, lanes)
         if len(self._by_destination) >= MOST_DESTINATIONS:
             self._by_destination.clear()
         self._by_destination[destination] = fleet
         return fleet
+
+    def _lane(self, host: Host, path: EgressPath) -> Lane:
+        lane = self._lanes.get((host, path))
+        if lane is None:
+            member = self._members.setdefault((host.address.lower(), host.port or path.smtp_port), Member())
+            lane = self._lanes[host, path] = Lane(self._wiring, member, host, path)
+        return lane
+
+    def _forget(self, now: float) -> None:
+        """Fleets that nobody uses, and what only they use."""
+        old = [key for key, fleet in self._fleets.items() if not fleet.jobs and now - fleet.last_used > FORGET_AFTER]
+        if not old:
+            return
+        self._by_destination.clear()
+        for key in old:
+            self._fleets.pop(key).leave()
+        self._lanes = {key: lane for key, lane in self._lanes.items() if lane.dispatchers or lane.connections}
+        used = {id(lane.member) for lane in self._lanes.values()}
+        self._members = {key: member for key, member in self._members.items() if id(member) in used}

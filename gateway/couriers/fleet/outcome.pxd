@@ -2,28 +2,35 @@
 
 import cython
 
-from gateway.handover cimport Batch, RecipientOutcome
+from gateway.handover cimport RecipientOutcome
 from gateway.smtp.client cimport ClientSession
-from gateway.smtp.client_values cimport Transaction
+from gateway.smtp.exchange cimport Exchange
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.response cimport response_to
 
-cpdef unsendable(Batch batch, ClientSession session)
-cpdef list same_for_all(recipients, status, Reply reply)
+cpdef list same_for_all(recipients, Reply reply)
 cpdef Reply failure_reply(ClientSession session)
 
 
-@cython.locals(answers=list)
-cpdef list concluded(Transaction transaction)
-cpdef list unknown(Transaction transaction)
+@cython.locals(mail=tuple, code=int)
+cpdef list concluded(Exchange exchange)
 
 
-cdef str _last_command(Transaction transaction)
+@cython.locals(mail=tuple, rcpts=list)
+cpdef list judged(Exchange exchange)
+cpdef list unknown(Exchange exchange)
 
 
-@cython.locals(answers=list, place=Py_ssize_t, outcomes=list)
-cdef list _with_verdict(Transaction transaction, tuple verdict)
-cdef list _deferred(Transaction transaction)
+cdef str _last_command(Exchange exchange)
+cdef list _mail_refused(Exchange exchange, tuple mail)
+
+
+@cython.locals(rcpts=list, place=Py_ssize_t, outcomes=list, own=tuple, code=int)
+cdef list _with_verdict(Exchange exchange, tuple verdict)
+cdef list _deferred(Exchange exchange)
 cdef tuple _rcpt_refusal(recipient, tuple answer)
+
+
+@cython.locals(code=int)
 cdef tuple _verdict(tuple answer, str command)
 cdef tuple _refusal(tuple answer, str command)

@@ -1,10 +1,11 @@
-"""From answers to outcomes: what a transaction means for each of its recipients. Pure functions.
+"""From answers to outcomes: what an exchange means for each of its recipients. Pure functions.
 
 The rules, in the order in which they apply (gateway/smtp/client.py keeps to them when it decides on the content):
 - MAIL refused: every recipient gets that answer.
 - One RCPT deferred (4xx): nothing was sent to anyone, and everyone is TRANSIENT, so that the whole message can be tried
   again without reaching anybody twice.
 - A RCPT refused (5xx): PERMANENT for that recipient, whatever becomes of the others.
+- A RCPT refused only because the transaction has too many: no outcome; it belongs into another transaction.
 - DATA or the content refused: that answer for all recipients that had been accepted.
 - The upstream lost after the final dot, or a content in one chunk with the envelope, may have left: UNKNOWN for those
   that had not been refused.
@@ -15,13 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from gateway.handover import Batch, RecipientOutcome, Status
+from gateway.handover import RecipientOutcome, Status
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.client import END_OF_DATA, ClientSession
-from gateway.smtp.client_values import Failure, Transaction
+from gateway.smtp.client_values import Failure
+from gateway.smtp.exchange import Exchange
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.response import Answer, Response, response_to
+
+Outcomes: TypeAlias = "list[RecipientOutcome | None]"  # of an exchange's recipients; None: ask again elsewhere
 
 _DOT = END_OF_DATA.decode()
 _DELIVERED = Status.DELIVERED  # CPython 3.11 takes its time to find a member in its enum
@@ -32,74 +36,93 @@ _FAILED_WITH = {
 }
 
 
-def unsendable(batch: Batch, session: ClientSession) -> list[RecipientOutcome] | None:
-    """The outcomes where the server has already said that it cannot take the message; else None."""
-    if batch.smtputf8 and "SMTPUTF8" not in session.extensions:  # RFC 6531 §3.2
-        return same_for_all(batch.recipients, Status.PERMANENT, replies.UPSTREAM_WITHOUT_SMTPUTF8)
-    if 0 < session.size_limit < batch.content.size:  # RFC 1870 §6.1
-        return same_for_all(batch.recipients, Status.PERMANENT, replies.UPSTREAM_TOO_BIG)
-    return None
-
-
-def same_for_all(recipients: Iterable[EnvelopeAddress], status: Status, reply: Reply) -> list[RecipientOutcome]:
-    """The same outcome for everyone, in the gateway's own words."""
+def same_for_all(recipients: Iterable[EnvelopeAddress], reply: Reply) -> list[RecipientOutcome]:
+    """The same outcome for everyone, in the gateway's own words: PERMANENT or TRANSIENT by the reply's code."""
+    status = Status.PERMANENT if reply.code // 100 == 5 else Status.TRANSIENT
     response = Response.from_reply(reply)
     return [RecipientOutcome(recipient, status, response, reply.reason) for recipient in recipients]
 
 
 def failure_reply(session: ClientSession) -> Reply:
     """What a failed connection means for the message it was meant to carry."""
-    if session.transaction is None or session.failure is None:
+    if session.exchange is None or session.failure is None:
         return replies.UPSTREAM_UNREACHABLE
     return _FAILED_WITH.get(session.failure, replies.UPSTREAM_UNREACHABLE)
 
 
-def concluded(transaction: Transaction) -> list[RecipientOutcome]:
-    """The outcomes of a transaction that got all its answers."""
-    answers = transaction.answers
-    recipients = transaction.recipients
-    if answers[0][0] // 100 != 2:
-        verdict = _refusal(answers[0], f"MAIL FROM:<{transaction.sender.email}>\r\n")
-        return [RecipientOutcome(recipient, *verdict) for recipient in recipients]
-    if transaction.deferred:
-        return _deferred(transaction)
-    sent = transaction.chunked or len(answers) == len(recipients) + 3
-    return _with_verdict(transaction, _verdict(answers[-1], _last_command(transaction) if sent else "DATA\r\n"))
+def concluded(exchange: Exchange) -> Outcomes:
+    """The outcomes of an exchange that got all its answers."""
+    mail = exchange.mail
+    assert mail is not None
+    code = mail[0]
+    if code // 100 != 2:
+        return _mail_refused(exchange, mail)
+    if exchange.deferred:
+        return _deferred(exchange)
+    if exchange.verdict is not None:
+        return _with_verdict(exchange, _verdict(exchange.verdict, _last_command(exchange)))
+    if exchange.data is not None:
+        return _with_verdict(exchange, _verdict(exchange.data, "DATA\r\n"))
+    return _with_verdict(exchange, None)  # without PIPELINING nothing more was asked
 
 
-def unknown(transaction: Transaction) -> list[RecipientOutcome]:
-    """The outcomes of a transaction whose upstream was lost when it may have had the whole message. RFC 1047."""
+def judged(exchange: Exchange) -> Outcomes | None:
+    """The outcomes of an exchange that was cut short before its content was sent, where the answers that had come
+    settle it for every recipient: no other server is asked to walk around them (RFC 5321 §4.2.1). Else None.
+    """
+    mail = exchange.mail
+    if mail is not None and mail[0] // 100 != 2:
+        return _mail_refused(exchange, mail)
+    rcpts = exchange.rcpts
+    if len(rcpts) < len(exchange.recipients) or any([answer[0] // 100 != 5 for answer in rcpts]):
+        return None
+    return _with_verdict(exchange, None)
+
+
+def unknown(exchange: Exchange) -> Outcomes:
+    """The outcomes of an exchange whose upstream was lost when it may have had the whole message. RFC 1047."""
     reply = replies.OUTCOME_UNKNOWN
-    response = Response(reply.code, reply.enhanced, reply.text, _last_command(transaction))
-    return _with_verdict(transaction, (Status.UNKNOWN, response, reply.reason))
+    response = Response(reply.code, reply.enhanced, reply.text, _last_command(exchange))
+    return _with_verdict(exchange, (Status.UNKNOWN, response, reply.reason))
 
 
-def _last_command(transaction: Transaction) -> str:
+def _last_command(exchange: Exchange) -> str:
     """What the answer to the content is an answer to."""
-    return f"BDAT {transaction.content.size} LAST\r\n" if transaction.chunked else _DOT
+    return f"BDAT {exchange.content.size} LAST\r\n" if exchange.chunked else _DOT
 
 
 _Verdict: TypeAlias = "tuple[Status, Response, Reason | None]"
 
 
-def _with_verdict(transaction: Transaction, verdict: _Verdict) -> list[RecipientOutcome]:
+def _mail_refused(exchange: Exchange, mail: Answer) -> Outcomes:
+    verdict = _refusal(mail, f"MAIL FROM:<{exchange.sender.email}>\r\n")
+    return [RecipientOutcome(recipient, *verdict) for recipient in exchange.recipients]
+
+
+def _with_verdict(exchange: Exchange, verdict: _Verdict | None) -> Outcomes:
     """Their own answer for the refused recipients, the verdict for the others: no answer has come from a server that
     was lost with a chunk.
     """
-    outcomes = []
-    answers = transaction.answers
-    for place, recipient in enumerate(transaction.recipients, 1):
-        status, response, reason = verdict
-        if place < len(answers) and answers[place][0] // 100 != 2:
-            status, response, reason = _rcpt_refusal(recipient, answers[place])
-        outcomes.append(RecipientOutcome(recipient, status, response, reason))
+    outcomes: Outcomes = []
+    rcpts = exchange.rcpts
+    for place, recipient in enumerate(exchange.recipients):
+        own = verdict
+        if place < len(rcpts):
+            code = rcpts[place][0]
+            if code // 100 != 2:
+                own = None if place in exchange.postponed else _rcpt_refusal(recipient, rcpts[place])
+        if own is None:
+            outcomes.append(None)
+        else:
+            status, response, reason = own
+            outcomes.append(RecipientOutcome(recipient, status, response, reason))
     return outcomes
 
 
-def _deferred(transaction: Transaction) -> list[RecipientOutcome]:
+def _deferred(exchange: Exchange) -> Outcomes:
     not_sent = Response.from_reply(replies.UPSTREAM_NOT_SENT)
-    result = []
-    for recipient, answer in zip(transaction.recipients, transaction.answers[1:], strict=False):  # the rest is DATA's
+    result: Outcomes = []
+    for recipient, answer in zip(exchange.recipients, exchange.rcpts, strict=True):
         response = not_sent
         if answer[0] // 100 == 4:
             response = _rcpt_refusal(recipient, answer)[1]
@@ -116,7 +139,8 @@ def _rcpt_refusal(recipient: EnvelopeAddress, answer: Answer) -> _Verdict:
 
 
 def _verdict(answer: Answer, command: str) -> _Verdict:
-    if answer[0] // 100 == 2:
+    code = answer[0]
+    if code // 100 == 2:
         return _DELIVERED, response_to(command, answer), None
     return _refusal(answer, command)
 

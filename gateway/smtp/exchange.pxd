@@ -1,16 +1,27 @@
-# The C types of client_values.py, which is compiled with them.
+# The C types of exchange.py, which is compiled with them.
+
+cimport cython
 
 from gateway._fastpath cimport Content
 from gateway.smtp.address cimport EnvelopeAddress
 
-cdef class Transaction:
+
+@cython.freelist(16)
+cdef class Exchange:
     cdef readonly EnvelopeAddress sender
     cdef readonly object recipients
     cdef readonly Content content
     cdef readonly bint smtputf8
-    cdef readonly list answers
+    cdef public tuple mail, data, verdict, postponed
+    cdef readonly list rcpts
     cdef public int accepted
     cdef public bint deferred, chunked, content_sent
 
+    cpdef due(self)
+
+    @cython.locals(code=int)
+    cpdef bint taken(self)
+
+    @cython.locals(code=int)
     cpdef bint content_may_follow(self)
     cpdef bint fits_one_chunk(self)

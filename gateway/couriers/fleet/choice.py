@@ -1,0 +1,20 @@
+"""Which lane a job goes to. Pure."""
+
+from __future__ import annotations
+
+from gateway.couriers.fleet.job import Job
+from gateway.couriers.fleet.lane import Lane
+
+
+def choose(lanes: list[Lane], job: Job, first: int) -> Lane | None:
+    """The lane for this job; None where it is better to wait, or where all have been tried.
+
+    The one whose member has the fewest transactions in flight. A member that failed lately is asked only where all
+    others have failed or declined the job. first: the place of the lane that comes first among equals.
+    """
+    best: Lane | None = None
+    for index in range(first, first + len(lanes)):
+        lane = lanes[index % len(lanes)]
+        if lane not in job.tried and (best is None or lane.load() < best.load()):
+            best = lane
+    return best if best is not None and best.has_room() else None

@@ -1,0 +1,38 @@
+# The C types of lane.py, which is compiled with them.
+
+import cython
+
+from gateway.couriers.fleet cimport counting, outcome
+from gateway.couriers.fleet.connection cimport MemberConnection
+from gateway.couriers.fleet.job cimport Dispatcher, Job
+from gateway.couriers.fleet.member cimport Member
+from gateway.couriers.fleet.wiring cimport Wiring
+from gateway.smtp.exchange cimport Exchange
+
+cdef class Lane:
+    cdef readonly Member member
+    cdef readonly dict connections
+    cdef readonly list dispatchers
+    cdef Wiring _wiring
+    cdef object _host, _path
+    cdef Py_ssize_t _limit, _most_deliveries, _most_recipients
+    cdef list _idle
+
+    cpdef bint has_room(self)
+    cpdef Py_ssize_t load(self)
+
+    @cython.locals(connection=MemberConnection)
+    cpdef carry(self, Job job, bint afresh=*)
+
+    @cython.locals(job=Job)
+    cpdef exchange_concluded(self, MemberConnection connection, Exchange exchange)
+    cpdef bint _begin(self, MemberConnection connection, Job job)
+    cpdef _release(self, MemberConnection connection)
+
+    @cython.locals(job=Job)
+    cpdef _spare(self, MemberConnection connection)
+
+    @cython.locals(dispatcher=Dispatcher, job=Job, oldest=Job)
+    cdef Job _oldest_waiting(self)
+    cpdef _count_answered(self, MemberConnection connection)
+    cpdef _count_end(self, MemberConnection connection, Job job)

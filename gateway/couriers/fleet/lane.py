@@ -1,0 +1,186 @@
+"""Lane: the connections of one worker to one member with one egress path, shared by all fleets that name both.
+
+It puts jobs on connections, keeps the idle ones, and closes what is old. Which lane a job goes to, and what is done
+when one fails, is gateway/couriers/fleet/fleet.py; what a single connection does is connection.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.config import EgressPath, Host
+from gateway.couriers.fleet import counting, outcome
+from gateway.couriers.fleet.connection import MemberConnection
+from gateway.couriers.fleet.job import Dispatcher, Job
+from gateway.couriers.fleet.member import Member
+from gateway.couriers.fleet.wiring import Wiring
+from gateway.smtp.exchange import Exchange
+
+_MOST_BUSY = 1 << 30  # more than a member ever has in flight
+
+
+class Lane:
+    """The Owner of its connections (gateway/couriers/fleet/connection.py).
+
+    connections: all of them, with the job each was opened for or works on. dispatchers: whose jobs it carries.
+    """
+
+    def __init__(self, wiring: Wiring, member: Member, host: Host, path: EgressPath) -> None:
+        self.member = member
+        self.connections: dict[MemberConnection, Job | None] = {}
+        self.dispatchers: list[Dispatcher] = []
+        self._wiring = wiring
+        self._host = host
+        self._path = path
+        self._limit = path.connection_limit
+        self._most_deliveries = path.max_deliveries_per_connection
+        self._most_recipients = path.max_recipients_per_batch
+        self._idle: list[MemberConnection] = []  # last used last, so that a surplus grows old and is closed
+
+    def has_room(self) -> bool:
+        """True when a job could be carried at once."""
+        return bool(self._idle) or len(self.connections) < self._limit
+
+    def load(self) -> int:
+        """What makes a lane a worse choice than another: its member rests, else it has no room, else it is busier."""
+        return (2 * self.member.resting + (not self.has_room())) * _MOST_BUSY + self.member.busy
+
+    def carry(self, job: Job, afresh: bool = False) -> None:
+        """Put the job on an idle connection, or on a new one: always with `afresh`."""
+        self.member.busy += 1
+        if self._idle and not afresh:
+            connection = self._idle.pop()
+            if not self._begin(connection, job):
+                self._spare(connection)
+            return
+        if self.member.bdat_unknown and self._path.enable_chunking:
+            self._path = replace(self._path, enable_chunking=False)
+        connection = MemberConnection(self._wiring, self._host, self._path, self)
+        self.connections[connection] = job
+        job.connection = connection
+        connection.open()
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for long enough, drop what has been waited for in vain."""
+        self.member.sweep(now)
+        for connection, job in list(self.connections.items()):
+            if not connection.overdue(now) and (job is None or now < job.deadline):
+                continue
+            if connection.ready():
+                self._idle.remove(connection)
+                connection.quit()
+            else:
+                connection.time_out()
+
+    def quit_idle(self) -> None:
+        """Close what carries nothing."""
+        while self._idle:
+            self._idle.pop().quit()
+
+    def abort(self, now: float) -> None:
+        """Drop every connection; the jobs on them are not carried on elsewhere."""
+        for connection, job in list(self.connections.items()):
+            if job is not None:
+                job.deadline = now
+            connection.time_out()
+
+    # --- what connections tell ----------------------------------------------------------------------------------------
+
+    def connection_opened(self, connection: MemberConnection) -> None:
+        self._wiring.page.add(counting.OPENED)
+        self._wiring.page.add(counting.OPEN)
+
+    def connection_ready(self, connection: MemberConnection) -> None:
+        self._count_answered(connection)
+        if self.member.away:
+            self.member.greeted(self._wiring.poller.time(), connection)
+        job = self.connections[connection]
+        if job is None or not self._begin(connection, job):
+            self._spare(connection)
+
+    def exchange_concluded(self, connection: MemberConnection, exchange: Exchange) -> None:
+        counting.count_exchange(self._wiring.page, exchange)
+        if self.member.away:
+            self.member.concluded(self._wiring.poller.time(), connection)
+        if exchange.postponed:
+            self.member.learn_limit(exchange.accepted, connection)
+        job = self.connections[connection]
+        assert job is not None
+        job.settle(outcome.concluded(exchange))
+        if not job.finished():
+            if connection.ready():
+                self._begin(connection, job)
+            return
+        self._release(connection)
+        if connection.ready():
+            self._spare(connection)  # first, so that whoever is told next finds it
+        job.dispatcher.report(job)
+
+    def connection_ended(self, connection: MemberConnection) -> None:
+        job = self.connections[connection]
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._count_end(connection, job)
+        if connection.session.bdat_unknown:
+            self.member.learn_bdat_unknown(connection)
+        if job is not None:
+            self._release(connection)
+        del self.connections[connection]
+        if job is not None:
+            job.dispatcher.recover(self, job, connection)
+        for dispatcher in self.dispatchers:
+            dispatcher.serve_waiting()
+
+    # --- jobs on connections ------------------------------------------------------------------------------------------
+
+    def _begin(self, connection: MemberConnection, job: Job) -> bool:
+        """Start the job's next exchange; False when the member cannot take the message."""
+        self.connections[connection] = job
+        job.connection = connection
+        lacking = job.lacks(connection.session)
+        if lacking is None:
+            connection.begin(job.next_exchange(min(self._most_recipients, self.member.most_recipients)))
+            return True
+        self._release(connection)
+        job.dispatcher.declined(self, job, lacking)
+        return False
+
+    def _release(self, connection: MemberConnection) -> None:
+        self.connections[connection] = None
+        self.member.busy -= 1
+
+    def _spare(self, connection: MemberConnection) -> None:
+        """A connection has nothing to do: give it the job that waits longest, keep it, or close it."""
+        if connection.transactions < self._most_deliveries:
+            while self._wiring.waiting and (job := self._oldest_waiting()) is not None:
+                job.dispatcher.carried(job)
+                self.member.busy += 1
+                if self._begin(connection, job):
+                    return
+            if not self._wiring.closing:
+                self._idle.append(connection)
+                return
+        connection.quit()
+
+    def _oldest_waiting(self) -> Job | None:
+        oldest: Job | None = None
+        for dispatcher in self.dispatchers:
+            job = dispatcher.oldest_waiting(self)
+            if job is not None and (oldest is None or job.started < oldest.started):
+                oldest = job
+        return oldest
+
+    def _count_answered(self, connection: MemberConnection) -> None:
+        answered = connection.session.answered
+        counting.count_others(self._wiring.page, answered)
+        answered.clear()
+
+    def _count_end(self, connection: MemberConnection, job: Job | None) -> None:
+        page = self._wiring.page
+        self._count_answered(connection)
+        if connection.source_address is not None:
+            page.add(counting.OPEN, -1)
+        if connection.exchange is not None:
+            counting.count_exchange(page, connection.exchange)
+        if job is not None:  # an idle connection may be closed by either side at any time
+            counting.count_failure(page, connection.session)
