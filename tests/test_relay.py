@@ -699,7 +699,6 @@ def test_a_message_for_one_recipient_travels_in_one_write_where_chunking_is_offe
             assert [mail.content for mail in member.mails] == [UNDOTTED] * 3
             assert len(dialogue.reads) == 4
             assert gateway.value(metrics.UPSTREAM_REPLIES.slot("end_of_data", "2xx")) == 3
-            assert gateway.value(metrics.UPSTREAM_REPLIES.slot("data", "2xx")) == 0
 
     run(main())
 

@@ -89,8 +89,6 @@ class ListenerHost(Host):
 
     def admission(self, params: ListenerParams) -> Reply | None:
         """None where a new connection is welcome, else the reply that turns it away."""
-        if self.roster.draining:
-            return replies.closing(params.hostname, "shutting down", Reason.SHUTTING_DOWN)
         if self.open >= self._max_connections:
             what = "too many concurrent sessions. Try later"
             return replies.closing(params.hostname, what, Reason.TOO_MANY_CONNECTIONS)

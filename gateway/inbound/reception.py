@@ -46,7 +46,10 @@ log = logging.getLogger(__name__)
 
 _NAMES = (*fp.VERB_NAMES, "END-OF-DATA")
 _COMMAND_SLOTS = [  # by verb, then by the reply's class, from 2xx on
-    [metrics.COMMANDS.slot(name if name in metrics.VERBS else "other", f"{digit}xx") for digit in (2, 3, 4, 5)]
+    [
+        metrics.COMMANDS.slots.get((name if name in metrics.VERBS else "other", f"{digit}xx"), metrics.NOWHERE)
+        for digit in (2, 3, 4, 5)
+    ]
     for name in _NAMES
 ]
 _DECIDED_BY_LUA, _DECIDED_FROM_CACHE = (

@@ -5,6 +5,7 @@ What is refused, and with which reply, is decided elsewhere; the reply is sent e
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.session import NO_COMMAND
 from gateway.smtp.states import END_OF_DATA
 
+log = logging.getLogger(__name__)
+
 MOST_ALIKE = 100  # records for one reason, until the session's next message is taken: more of them tell nothing new
 EVERY = 1000  # of the refusals without a record of their own, one has a record after all, which tells their number
 
@@ -30,7 +33,6 @@ _STAGES = {
     fp.STARTTLS: "tls",
     fp.AUTH: "auth",
 }
-_SLOTS = {(stage, reason): metrics.REJECTIONS.slot(stage, reason) for stage in metrics.STAGES for reason in Reason}
 _LEFT_OUT = metrics.REJECTIONS_LEFT_OUT.slot()
 _REFUSED = metrics.MESSAGES.slot("refused")
 _UNKNOWN = metrics.MESSAGES.slot("unknown")
@@ -68,7 +70,7 @@ class Refusals:
         """A reply that refuses something. verb: as an Observer gets it. The rest is records.rejection's."""
         assert reply.reason is not None
         page = self._services.page
-        page.add(_SLOTS[_STAGES.get(verb, "command"), reply.reason])
+        _count(page, _STAGES.get(verb, "command"), reply.reason)
         if verb == END_OF_DATA:  # each message has its record, however many there are
             page.add(_UNKNOWN if reply.reason is Reason.OUTCOME_UNKNOWN else _REFUSED)
         elif verb != NO_COMMAND:
@@ -128,7 +130,15 @@ def turned_away(services: Services, reply: Reply, peer_address: str, meta: Mappi
     """A connection was refused before it had a session."""
     assert reply.reason is not None
     connection_refused(services, reply)
-    services.page.add(_SLOTS["connect", reply.reason])
+    _count(services.page, "connect", reply.reason)
     if reply.reason is not Reason.STORAGE and not services.logs.full:  # a flood of records must not make that worse
         origin = records.Origin("", peer_address, new_session_id())
         services.logs.submit(records.rejection(reply, origin, services.now_ns(), command=None, meta=meta))
+
+
+def _count(page: fp.CounterPage, stage: str, reason: Reason) -> None:
+    slot = metrics.REJECTIONS.slots.get((stage, reason))
+    if slot is None:  # a fault of metrics.REFUSED_AT, which must not cost a client its reply
+        log.error("refused at %s for %s: no series counts that", stage, reason)
+        return
+    page.add(slot)

@@ -29,11 +29,7 @@ VERBS = (
     "other",
 )
 REPLY_CLASSES = ("2xx", "3xx", "4xx", "5xx")
-STAGES = ("connect", "command", "tls", "auth", "mail", "rcpt", "data")
 EVENTS = (
-    "pre_init",
-    "init",
-    "validate_config",
     "get_listener_domain",
     "smtp_server_connection_accepted",
     "smtp_server_auth_plain",
@@ -47,6 +43,87 @@ EVENTS = (
 )
 REPORT_KINDS = ("oob", "arf")
 
+CONNECTION_REASONS = (
+    Reason.TOO_MANY_CONNECTIONS,
+    Reason.STORAGE,
+    Reason.POLICY_REJECT,
+    Reason.POLICY_ERROR,
+    Reason.INTERNAL_ERROR,
+)
+
+# What can be refused at which stage; no other series exists.
+_WHEREVER_LUA_RUNS = (Reason.POLICY_REJECT, Reason.POLICY_ERROR, Reason.INTERNAL_ERROR)
+_OF_ARGUMENTS = (Reason.SYNTAX, Reason.LINE_TOO_LONG)
+_OF_PATHS = (Reason.BAD_SEQUENCE, Reason.PARAMETER_UNKNOWN, Reason.SMTPUTF8_REQUIRED)
+REFUSED_AT = {
+    "connect": (*CONNECTION_REASONS, Reason.IDLE_TIMEOUT, Reason.SHUTTING_DOWN),
+    "command": (*_WHEREVER_LUA_RUNS, *_OF_ARGUMENTS, Reason.UNKNOWN_COMMAND),
+    "tls": (*_OF_ARGUMENTS, Reason.BAD_SEQUENCE, Reason.TLS_PIPELINED),
+    "auth": (
+        *_WHEREVER_LUA_RUNS,
+        *_OF_ARGUMENTS,
+        Reason.BAD_SEQUENCE,
+        Reason.UNKNOWN_COMMAND,
+        Reason.AUTH_MECHANISM,
+        Reason.AUTH_REQUIRES_TLS,
+        Reason.AUTH_SYNTAX,
+        Reason.AUTH_CANCELLED,
+        Reason.AUTH_FAILED,
+    ),
+    "mail": (
+        *_WHEREVER_LUA_RUNS,
+        *_OF_ARGUMENTS,
+        *_OF_PATHS,
+        Reason.SENDER_SYNTAX,
+        Reason.PARAMETER_SYNTAX,
+        Reason.MESSAGE_TOO_BIG,
+        Reason.MESSAGE_LIMIT,
+    ),
+    "rcpt": (
+        *_WHEREVER_LUA_RUNS,
+        *_OF_ARGUMENTS,
+        *_OF_PATHS,
+        Reason.RECIPIENT_SYNTAX,
+        Reason.TOO_MANY_RECIPIENTS,
+        Reason.RELAY_DENIED,
+        Reason.MIXED_RECIPIENTS,
+    ),
+    "data": (
+        *_WHEREVER_LUA_RUNS,
+        *_OF_ARGUMENTS,
+        Reason.BAD_SEQUENCE,
+        Reason.NO_RECIPIENTS,
+        Reason.MESSAGE_TOO_BIG,
+        Reason.LINE_ENDINGS,
+        Reason.BODY_LINE_TOO_LONG,
+        Reason.MAIL_LOOP,
+        Reason.NOT_A_REPORT,
+        Reason.NO_DESTINATION,
+        Reason.UPSTREAM_REFUSED,
+        Reason.UPSTREAM_DEFERRED,
+        Reason.UPSTREAM_UNREACHABLE,
+        Reason.UPSTREAM_TIMEOUT,
+        Reason.UPSTREAM_LOST,
+        Reason.UPSTREAM_PROTOCOL,
+        Reason.OUTCOME_UNKNOWN,
+        Reason.STORAGE,
+    ),
+}
+_SENSELESS = (
+    *((stage, "3xx") for stage in ("mail", "rcpt", "end_of_data")),
+    ("data", "2xx"),
+    ("rset", "invalid"),
+)
+# … and which classes of replies a command can get.
+_NO_ANSWER_2XX = ("DATA", "EXPN", "other")
+_ANSWER_3XX = ("DATA", "AUTH")
+_ANSWER_4XX = ("EHLO", "HELO", "MAIL", "RCPT", "END-OF-DATA", "AUTH")  # where the policy has a say, or the fleet
+
+
+def _can_be_answered(verb: str, reply: str) -> bool:
+    return {"2xx": verb not in _NO_ANSWER_2XX, "3xx": verb in _ANSWER_3XX, "4xx": verb in _ANSWER_4XX}.get(reply, True)
+
+
 _10_US_TO_1_S = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 0.25, 1.0)
 _100_US_TO_5_MIN = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 300)
 _500_NS_TO_10_MS = (5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 1e-3, 1e-2)
@@ -55,14 +132,6 @@ _500_NS_TO_10_MS = (5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 1e-3, 1e
 
 CONNECTIONS_OPENED = Counter(LAYOUT, "connections_opened_total", "Client connections accepted, refused ones included")
 CONNECTIONS_OPEN = Gauge(LAYOUT, "connections_open", "Client connections open now")
-CONNECTION_REASONS = (
-    Reason.TOO_MANY_CONNECTIONS,
-    Reason.SHUTTING_DOWN,
-    Reason.STORAGE,
-    Reason.POLICY_REJECT,
-    Reason.POLICY_ERROR,
-    Reason.INTERNAL_ERROR,
-)
 CONNECTIONS_REFUSED = Counter(
     LAYOUT,
     "connections_refused_total",
@@ -75,7 +144,12 @@ ACCEPT_FAILURES = Counter(
 TLS_HANDSHAKES = Counter(LAYOUT, "tls_handshakes_total", "TLS handshakes with clients", result=("ok", "failed"))
 AUTH = Counter(LAYOUT, "auth_total", "AUTH attempts that reached a verdict", result=("accepted", "refused", "error"))
 COMMANDS = Counter(
-    LAYOUT, "commands_total", "SMTP commands answered, by class of the reply", verb=VERBS, reply=REPLY_CLASSES
+    LAYOUT,
+    "commands_total",
+    "SMTP commands answered, by class of the reply",
+    _can_be_answered,
+    verb=VERBS,
+    reply=REPLY_CLASSES,
 )
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -88,7 +162,14 @@ MESSAGES = Counter(
 )
 RECEIVED_BYTES = Counter(LAYOUT, "received_bytes_total", "Octets of messages received completely")
 SENT_BYTES = Counter(LAYOUT, "sent_bytes_total", "Octets of messages handed over, added headers included")
-REJECTIONS = Counter(LAYOUT, "rejections_total", "Replies 4xx and 5xx to clients", stage=STAGES, reason=tuple(Reason))
+REJECTIONS = Counter(
+    LAYOUT,
+    "rejections_total",
+    "Replies 4xx and 5xx to clients",
+    lambda stage, reason: reason in REFUSED_AT[stage],
+    stage=tuple(REFUSED_AT),
+    reason=tuple(Reason),
+)
 REJECTIONS_LEFT_OUT = Counter(
     LAYOUT, "rejections_without_record_total", "Refusals that have no record of their own: their session has many alike"
 )
@@ -133,6 +214,8 @@ UPSTREAM_REPLIES = Counter(
     LAYOUT,
     "upstream_replies_total",
     "Replies of the fleet, by class",
+    # where a class makes no sense it counts as "invalid"; nobody looks at what is wrong with the answer to RSET
+    lambda stage, reply: (stage, reply) not in _SENSELESS,
     stage=("greeting", "ehlo", "starttls", "mail", "rcpt", "data", "end_of_data", "rset"),
     reply=(*REPLY_CLASSES, "invalid"),
 )
@@ -193,6 +276,7 @@ WORKER_MEMORY = WorkerGauge(LAYOUT, "worker_memory_bytes", "Resident memory of t
 # --- no metrics -------------------------------------------------------------------------------------------------------
 
 MOST_LISTENERS = 64  # whose readiness is told apart; further ones are taken to be ready
+NOWHERE = LAYOUT.reserve(1)  # counts what cannot occur, so that the hot path need not ask
 ADMISSION = LAYOUT.reserve(MOST_LISTENERS)  # what a worker would answer to a new connection: metrics/readiness.py
 
 # The two families that come from elsewhere than a page's words: (name, help, labels).

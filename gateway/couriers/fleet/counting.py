@@ -17,15 +17,16 @@ DURATION = metrics.RELAY_DURATION.slot()
 FAILURES = {failure: metrics.UPSTREAM_FAILURES.slot(failure.value) for failure in Failure}
 
 _COUNTED: list[Stage] = [stage for stage in Stage if stage not in (Stage.QUIT, Stage.IDLE)]
+_SLOTS = metrics.UPSTREAM_REPLIES.slots
 _REPLIES = {
-    (stage, digit): metrics.UPSTREAM_REPLIES.slot(stage.value, f"{digit}xx")
+    (stage, digit): _SLOTS.get((stage.value, f"{digit}xx"), metrics.NOWHERE)
     for stage in _COUNTED
     for digit in range(2, 6)
 }
-_INVALID = {stage: metrics.UPSTREAM_REPLIES.slot(stage.value, "invalid") for stage in _COUNTED}
+_INVALID = {stage: _SLOTS.get((stage.value, "invalid"), metrics.NOWHERE) for stage in _COUNTED}
 # by the reply's first digit; no reply starts with 0 or 1
 _MAIL, _RCPT, _DATA, _END_OF_DATA = (
-    [_REPLIES.get((stage, digit), 0) for digit in range(6)]
+    [_REPLIES.get((stage, digit), metrics.NOWHERE) for digit in range(6)]
     for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.END_OF_DATA)
 )
 

@@ -1,0 +1,451 @@
+"""Every series of /metrics moves: a series that nothing can move says nothing, and hides that something is not counted.
+
+Real gateways are driven through everything that they count, and scraped; what is left must be in COUNTED_ELSEWHERE. The
+scenarios look at no reply: what is answered when is the other tests' subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import signal
+import smtplib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from resource import RLIMIT_NOFILE, prlimit
+from typing import Any
+
+import pytest
+
+from gateway.net import tls
+from tests.dialogue import Dialogue, ScriptedUpstream, Values, metrics_page, play_over_sockets
+from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, TO_UPSTREAMS, Gateway, wait_until
+from tests.upstream import EXTENSIONS, Answer, Do, Upstream, ehlo
+
+DIALOGUES = Path(__file__).parent / "dialogues"
+CORPUS = Path(__file__).parent / "corpus" / "reports"
+OPEN = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
+
+# Faults of our own cannot be ordered from outside. tests/test_arrival.py injects one at the connection,
+# tests/test_reception.py at every stage of a session.
+STAGES = ("connect", "command", "auth", "mail", "rcpt", "data")
+COUNTED_ELSEWHERE = [
+    ("connections_refused_total", "internal_error"),
+    *(("rejections_total", f"{stage}/internal_error") for stage in STAGES),
+]
+
+
+class Members:
+    """Scripted members of a fleet, in an event loop of their own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._running: list[Upstream] = []
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
+
+    def add(self, answers: dict[str, Answer | list[Answer]], **options: Any) -> str:
+        """The address of another one."""
+
+        async def begin() -> Upstream:
+            return await Upstream(answers, **options).__aenter__()
+
+        self._running.append(self.run(begin()))
+        return f"127.0.0.1:{self._running[-1].port}"
+
+    def stop(self) -> None:
+        for each in self._running:
+            self.run(each.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Moved:
+    """What has moved so far, and what there is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.all: set[tuple[str, str]] = set()
+        self.moved: set[tuple[str, str]] = set()
+        self.members = Members()
+        self._folder, self._numbers = folder, itertools.count()
+        self._gateways: list[Gateway] = []
+
+    def start(self, policy: str, upstreams: list[str] | None = None) -> Gateway:
+        gateway = Gateway(self._folder / str(next(self._numbers)), policy, "--workers", "1", upstreams=upstreams or [])
+        self._gateways.append(gateway)
+        gateway.announced()
+        return gateway
+
+    def scrape(self, gateway: Gateway) -> None:
+        values: Values = metrics_page(gateway)
+        for (name, labels), value in values.items():
+            if name.endswith(("_created", "_bucket", "_sum")):
+                continue
+            family = next(f for f in (name, name.removesuffix("_count")) if f)
+            values_of = dict(labels)
+            label = "/".join(values_of[key] for key in sorted(values_of, key=_order))
+            series = family.removeprefix("relay_gateway_"), label
+            self.all.add(series)
+            if value:
+                self.moved.add(series)
+
+    def stop(self) -> None:
+        for gateway in self._gateways:
+            gateway.kill()
+        self.members.stop()
+
+
+def _order(label: str) -> int:
+    """As the families declare them."""
+    order = ["outcome", "source", "verb", "stage", "kind", "action", "result", "reply", "reason"]
+    return order.index(label) if label in order else 0
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Iterator[Moved]:
+    running = Moved(tmp_path)
+    yield running
+    running.stop()
+
+
+def session(gateway: Gateway, *lines: str) -> None:
+    """A client that says line by line whatever the answers are; "TLS" is the handshake."""
+    with contextlib.suppress(OSError), gateway.connect() as sock:
+        client: socket.socket = sock
+        _read_reply(client)
+        for line in lines:
+            if line == "TLS":
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                client = context.wrap_socket(client)
+                continue
+            client.sendall(line.encode() + b"\r\n")
+            if not _read_reply(client):
+                break
+        client.close()
+
+
+def _read_reply(client: socket.socket) -> bytes:
+    reply = b""
+    while not re.search(rb"^\d{3} .*\r\n\Z", reply, re.MULTILINE):
+        data = client.recv(4096)
+        if not data:
+            return b""
+        reply += data
+    return reply
+
+
+def send(gateway: Gateway, recipient: str = "b@far.example", content: bytes | str = "Subject: x\r\n\r\n") -> None:
+    """A message, whatever becomes of it."""
+    with contextlib.suppress(smtplib.SMTPException, OSError), gateway.smtp() as client:
+        client.sendmail("a@out.example", recipient, content)
+
+
+# --- scenarios --------------------------------------------------------------------------------------------------------
+
+
+def dialogues(moved: Moved) -> None:
+    """What tests/dialogues says."""
+    running: dict[str, tuple[Gateway, ScriptedUpstream]] = {}
+    try:
+        for number, path in enumerate(sorted(DIALOGUES.rglob("*.smtp")), 1):
+            dialogue = Dialogue.read(path, DIALOGUES)
+            if dialogue.policy not in running:
+                upstream = ScriptedUpstream()
+                policy = (DIALOGUES / dialogue.policy).read_text()
+                running[dialogue.policy] = moved.start(policy, upstreams=[upstream.address]), upstream
+            play_over_sockets(dialogue, *running[dialogue.policy], number)
+        for gateway, _ in running.values():
+            moved.scrape(gateway)
+    finally:
+        for _, upstream in running.values():
+            upstream.stop()
+
+
+SESSIONS = """
+kumo.on('smtp_server_auth_plain', function(authz, authc, password) return password == 'right' end)
+kumo.on('smtp_server_ehlo', function(name) if name == 'later.example' then kumo.reject(451, 'later') end end)
+kumo.on('should_log', function(message)
+  if message:recipient().domain == 'filter-reject.example' then kumo.reject(451, 'no') end
+  if message:recipient().domain == 'filter-error.example' then error 'no' end
+  return true
+end)
+kumo.on('get_queue_config', function(domain)
+  if domain == 'reject.example' then kumo.reject(451, 'later') end
+  if domain == 'path-reject.example' or domain == 'path-error.example' then
+    return kumo.make_queue_config { protocol = { smtp = { mx_list = { domain } } } }
+  end
+  return kumo.make_queue_config { protocol = { maildir_path = MAILDIR } }
+end)
+kumo.on('get_egress_path_config', function(domain)
+  if domain:find 'path%-reject' then kumo.reject(451, 'later') end
+  error 'no'
+end)
+"""
+
+
+def sessions(moved: Moved) -> None:
+    """Commands and refusals that no dialogue has, and what a policy may do to them."""
+    gateway = moved.start(OPEN.replace("LOGS,", "LOGS, filter_event = 'should_log',") + SESSIONS)
+    long = "x" * 995
+    session(gateway, "HELO", "HELO later.example", "QUIT now", f"HELP {long}", "VRFY", "QUIT")
+    session(gateway, "EHLO x", f"STARTTLS {long}", "STARTTLS now", "MAIL FROM:<a@out.example>", "STARTTLS", "QUIT")
+    session(gateway, "EHLO x", f"MAIL FROM:<{long}@out.example>", "MAIL FROM:<a@out.example>", "RCPT what", "QUIT")
+    session(
+        gateway,
+        *("EHLO x", "MAIL FROM:<a@out.example>", f"RCPT TO:<{long}@far.example>", "RCPT TO:<ü@far.example>"),
+        *("RCPT TO:<b@far.example>", f"DATA {long}", "QUIT"),
+    )
+    plain = ("EHLO x", "STARTTLS", "TLS", "EHLO x", "AUTH", "AUTH PLAIN ====", f"AUTH PLAIN {'x' * 13_000}")
+    session(gateway, *plain, "AUTH PLAIN", "x" * 13_000, "QUIT")
+    for domain in ("reject", "filter-reject", "filter-error", "path-reject", "path-error"):
+        send(gateway, f"b@{domain}.example")
+    session(gateway, "EHLO x", *["MAIL FROM:<"] * 120, "QUIT")
+    moved.scrape(gateway)
+
+
+CACHING = """
+local calls = 0
+kumo.on('get_listener_domain', function(domain)
+  calls = calls + 1
+  return kumo.make_listener_domain { relay_to = calls == 4 }
+end)
+"""
+
+
+def decisions(moved: Moved) -> None:
+    """A handler that the cache cannot trust, and more domains than the cache holds."""
+    for domains in (["changing.example"] * 3000, [f"d{number}.example" for number in range(70_000)]):
+        gateway = moved.start(INIT + CACHING)
+        with gateway.connect() as client, client.makefile("rb") as replies:
+            client.sendall(b"EHLO x\r\nMAIL FROM:<a@out.example>\r\n")
+            for start in range(0, len(domains), 500):
+                some = domains[start : start + 500]
+                client.sendall("".join(f"RCPT TO:<b@{domain}>\r\n" for domain in some).encode())
+                for _ in range(500):
+                    replies.readline()
+        moved.scrape(gateway)
+
+
+def refused_connections(moved: Moved) -> None:
+    """A listener that is full, a policy that fails, a log disk without room, a client that says nothing."""
+    policy = INIT.replace("relay_hosts", "max_connections = 1, client_timeout = 0.2, relay_hosts")
+    gateway = moved.start(policy)
+    with gateway.connect() as idle:
+        _read_reply(idle)
+        session(gateway)
+        moved.scrape(gateway)  # with one open
+        _read_reply(idle)
+    moved.scrape(gateway)
+    gateway = moved.start(INIT + "kumo.on('smtp_server_connection_accepted', function() error 'no' end)")
+    session(gateway)
+    moved.scrape(gateway)
+    gateway = moved.start(INIT.replace("min_free_space = 0", "min_free_space = '100%'"))
+    session(gateway)
+    moved.scrape(gateway)
+
+
+def processes(moved: Moved) -> None:
+    """Reloads, a worker that dies and takes its time to come back, one that drains, one without descriptors."""
+    slow = "local t = os.clock() while os.clock() < t + 0.5 do end\n"
+    gateway = moved.start(slow + OPEN + TO_MAILDIR)
+    gateway.reload("what?")
+    wait_until(lambda: gateway.metric('policy_reloads_total{result="failed"}'), "the failed reload")
+    os.kill(gateway.workers()[0], signal.SIGKILL)
+    wait_until(lambda: gateway.metric('workers{state="starting"}'), "a worker starts")
+    moved.scrape(gateway)
+    client = gateway.smtp()
+    client.ehlo()
+    client.mail("a@out.example")
+    gateway.reload(OPEN + TO_MAILDIR)
+    gateway.announced(epoch=2)
+    moved.scrape(gateway)
+    client.close()
+    (worker,) = wait_until(lambda: [pid for pid in gateway.workers() if pid], "the worker")
+    limits = prlimit(worker, RLIMIT_NOFILE)
+    prlimit(worker, RLIMIT_NOFILE, (8, limits[1]))
+    with gateway.connect():
+        wait_until(lambda: gateway.metric("accept_failures_total"), "it has no descriptor")
+        prlimit(worker, RLIMIT_NOFILE, limits)
+    moved.scrape(gateway)
+
+
+def shutting_down(moved: Moved) -> None:
+    """Who connects before the ports close is told so."""
+    gateway = moved.start(OPEN + TO_MAILDIR)
+    with gateway.connect() as busy, busy.makefile("rb") as replies:
+        for line in ("EHLO x", "MAIL FROM:<a@out.example>"):
+            busy.sendall(line.encode() + b"\r\n")
+        while not replies.readline().startswith(b"250 2.1.0"):
+            pass
+        gateway.reload(OPEN + TO_MAILDIR)
+        gateway.announced(epoch=2)
+        busy.sendall(b"RSET\r\n")
+        while b"421" not in replies.readline():
+            pass
+    moved.scrape(gateway)
+
+
+def logs(moved: Moved) -> None:
+    """A log directory that turns into a file, and a worker that has to end before it is one again."""
+    gateway = moved.start(OPEN + TO_MAILDIR)
+    send(gateway)
+    wait_until(gateway.records, "a segment")
+    shutil.rmtree(gateway.logs)
+    gateway.logs.write_text("a file where a directory should be")
+    send(gateway)
+    wait_until(lambda: gateway.metric("log_failures_total"), "it cannot be written")
+    moved.scrape(gateway)
+    gateway.reload((OPEN + TO_MAILDIR).replace("LOGS", f"'{gateway.folder}/elsewhere'"))
+    gateway.announced(epoch=2)
+    wait_until(lambda: gateway.metric("log_lost_records_total"), "given up")
+    moved.scrape(gateway)
+
+
+def maildirs(moved: Moved) -> None:
+    """A Maildir that cannot be written."""
+    gateway = moved.start(OPEN + TO_MAILDIR)
+    gateway.maildir.write_text("a file where a directory should be")
+    send(gateway)
+    moved.scrape(gateway)
+
+
+FLEET = """
+kumo.on('get_queue_config', function(domain)
+  local number, what = domain:match '^n(%d+)%.(%w*)'
+  local member = number and UPSTREAMS[tonumber(number)] or what
+  if domain == 'nowhere.example' then member = 'no-such-host.invalid' end
+  return kumo.make_queue_config { protocol = { smtp = { mx_list = { member or '127.0.0.1:1' } } } }
+end)
+"""
+PATH = """
+kumo.on('get_egress_path_config', function(domain, source, site)
+  return kumo.make_egress_path {
+    enable_tls = 'OpportunisticInsecure', connection_limit = 1, mail_from_timeout = 0.5,
+    prohibited_hosts = { '127.0.0.9' },
+  }
+end)
+"""
+CLASSES = {
+    "2xx": b"250 yes\r\n",
+    "3xx": b"354 hm\r\n",
+    "4xx": b"451 later\r\n",
+    "5xx": b"550 no\r\n",
+    "no": b"what?\r\n",
+}
+VERBS = ("CONNECT", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", ".", "RSET")
+
+
+def fleet(moved: Moved) -> None:
+    """Members that answer everything to everything."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    folder = moved._folder
+    for name, pem in zip(("cert", "key"), tls._self_signed("member.example"), strict=True):
+        (folder / name).write_bytes(pem)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    offered = {"EHLO": ehlo(*EXTENSIONS, "STARTTLS")}
+    scripts: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for verb in VERBS:
+        for answer in CLASSES.values():
+            extra = (
+                offered
+                if verb == "STARTTLS"
+                else {"RCPT": b"550 no\r\n", "DATA": b"503 no\r\n"}
+                if verb == "RSET"
+                else {}
+            )
+            scripts.append(({**extra, verb: answer}, {}))
+    scripts.append(({**offered, "STARTTLS": Do.START_TLS}, {"tls": context}))
+    scripts.append(({**offered, "STARTTLS": CLASSES["2xx"]}, {}))  # and then no handshake
+    scripts.append(({"MAIL": Do.STALL}, {}))
+    scripts.append(({"DATA": Do.DROP}, {}))
+    members = [moved.members.add(answers, **options) for answers, options in scripts]
+    gateway = moved.start(
+        OPEN + FLEET + PATH, upstreams=[*members, "127.0.0.1:1", "127.0.0.9:25", "no-such-host.invalid"]
+    )
+    for number in range(1, len(members) + 4):
+        send(gateway, f"b@n{number}.example")
+    moved.scrape(gateway)
+
+
+def waiting(moved: Moved) -> None:
+    """Two messages for a member that takes one at a time, and its time."""
+    member = moved.members.add({".": Do.STALL})
+    gateway = moved.start(OPEN + TO_UPSTREAMS + PATH, upstreams=[member])
+    threads = [threading.Thread(target=send, args=(gateway,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: gateway.metric("upstream_waiting"), "one waits")
+    moved.scrape(gateway)
+    gateway.kill()
+    for thread in threads:
+        thread.join()
+
+
+REPORTS = """
+kumo.on('get_listener_domain', function(domain)
+  if domain == 'both.example' then
+    return kumo.make_listener_domain { relay_to = true, log_oob = 'LogThenRelay', log_arf = 'LogThenRelay' }
+  elseif domain == 'drop.example' then
+    return kumo.make_listener_domain { log_oob = 'LogThenDrop', log_arf = 'LogThenDrop' }
+  elseif domain == 'oob.example' then
+    return kumo.make_listener_domain { relay_to = true, log_oob = 'LogThenRelay' }
+  elseif domain == 'arf.example' then
+    return kumo.make_listener_domain { relay_to = true, log_arf = 'LogThenRelay' }
+  end
+end)
+"""
+
+
+STATUS = "message/delivery-status\r\n\r\nReporting-MTA: dns; mx.far.example\r\n"
+COMPLAINT = (
+    "message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nUser-Agent: x\r\nVersion: 1\r\nArrival-Date: never\r\n"
+)
+
+
+def report_of(*parts: str) -> bytes:
+    text = "Content-Type: multipart/report; boundary=B\r\n\r\n"
+    return (text + "".join(f"--B\r\nContent-Type: {part}\r\n" for part in parts) + "--B--\r\n").encode()
+
+
+ODD_REPORTS = [report_of(STATUS), report_of(*["text/plain\r\n\r\n"] * 20_000, STATUS), report_of(COMPLAINT)]
+JUNK = "Content-Type: message/rfc822\r\n\r\nX-HmXmrOriginalRecipient: <b@out.example>\r\nSubject: x\r\n\r\ntext\r\n"
+
+
+def reports(moved: Moved) -> None:
+    """The tests' corpus of bounces and complaints, and what it lacks."""
+    listed = OPEN.replace("relay_hosts", "feedback_senders = { 'out.example' }, relay_hosts")
+    gateway = moved.start(listed + REPORTS + TO_MAILDIR)
+    files = sorted(path for path in CORPUS.rglob("*.eml") if path.stat().st_size < 200_000)
+    with gateway.smtp() as client:
+        for number, content in enumerate([*(path.read_bytes() for path in files), *ODD_REPORTS]):
+            for domain in ("both", "drop", "oob", "arf") if number < 40 or content in ODD_REPORTS else ("both",):
+                with contextlib.suppress(smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused):
+                    client.sendmail("", f"b@{domain}.example", content)
+    send(gateway, "b@both.example", JUNK)
+    moved.scrape(gateway)
+
+
+SCENARIOS: list[Callable[[Moved], None]] = [
+    dialogues, sessions, decisions, refused_connections, processes, shutting_down, logs, maildirs, fleet, waiting,
+    reports,
+]  # fmt: skip
+
+
+def test_every_series_moves(moved):
+    with ThreadPoolExecutor(3) as pool:  # they wait most of the time
+        for done in [pool.submit(scenario, moved) for scenario in SCENARIOS]:
+            done.result()
+    assert sorted(moved.all - moved.moved) == sorted(COUNTED_ELSEWHERE)
