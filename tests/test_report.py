@@ -38,8 +38,8 @@ def message(*parts: str, kind: str = "multipart/report; report-type=delivery-sta
     return f'Subject: x\nContent-Type: {kind}; boundary="{boundary}"\n\n{body}--{boundary}--\n'.encode()
 
 
-def scanned(octets: bytes, *, dot_stuffed: bool = False, null_sender: bool = False) -> Report:
-    report = scan_report(octets, dot_stuffed=dot_stuffed, null_sender=null_sender)
+def scanned(octets: bytes, *, dot_stuffed: bool = False, null_sender: bool = False, tolerant: bool = False) -> Report:
+    report = scan_report(octets, dot_stuffed=dot_stuffed, null_sender=null_sender, tolerant=tolerant)
     assert report is not None
     return report
 
@@ -405,6 +405,13 @@ def test_what_is_kept_of_hostile_counts_is_bounded() -> None:
     assert groups.per_recipient is not None and len(groups.per_recipient) == 10_000
     assert fields.per_recipient is not None and len(fields.per_recipient[0]) <= 100_000
     assert repeated.feedback is not None and len(repeated.feedback["x"]) <= 100_000
+
+
+def test_what_is_kept_of_encoded_groups_is_bounded() -> None:
+    many = base64.encodebytes(f"\n{GROUP}".encode() * 20_000).decode()
+    report = scanned(message(status_part(f"Reporting-MTA: dns; mx\n\n{many}")), tolerant=True)
+    assert report.truncated and report.per_recipient is not None
+    assert len(report.per_recipient) == 10_000
 
 
 def test_parts_that_are_not_looked_at_are_told_of() -> None:

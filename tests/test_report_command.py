@@ -170,15 +170,23 @@ def test_why_tells_from_which_octets_each_value_came(path: Path, capsys: pytest.
     told = row["dsn"]["per_recipient"] if row["dsn"] else [row["arf"]]
     assert len([value for value in values if value["of"] != "message"]) == sum(map(len, told))
     for value in values:
-        if value["name"] == "action" and row["how"] in ("claimed", "x_failed_recipients", "qsbmf"):
-            continue
-        if value["name"] == "feedback-type" and row["how"] == "junk":
+        if row["how"] in ("claimed", "x_failed_recipients", "junk") and value["name"] in ("action", "feedback-type"):
+            assert "octets" not in value  # concluded
             continue
         (start, end), (first, _) = value["octets"], value["lines"]
         assert first == message[:start].count(b"\n") + 1
         if not value.get("decoded"):
             words = value["value"].split()
             assert any(word.encode() in message[start:end] for word in words), value
+
+
+def test_why_points_at_the_original_for_the_recipient_of_a_claimed_bounce(capsys: pytest.CaptureFixture[str]) -> None:
+    path = CASES / "report-without-status-part.eml"
+    row = why(capsys, path, "--sender", "<>")
+    (start, end) = next(value["octets"] for value in row["why"]["values"] if value["name"] == "final-recipient")
+    message = path.read_bytes()
+    assert message[:start].endswith(b"X-Apparently-To: ")
+    assert message[start:end] == b"ana@rcpt.example.net"
 
 
 def test_why_says_it_to_people(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,21 +112,22 @@ cdef class Report:
         self.fields_start = part.start - self.message
         self.fields_end = part.end - self.message
 
-    cdef int add_encoded(self, StatusGroups groups, Span block, Encoding encoding) except -1:
-        """A block of a status part that is encoded by itself."""
+    cdef int add_encoded(self, StatusGroups groups, Span block, Encoding encoding, int count) except -1:
+        """A block of a status part that is encoded by itself; count: fields so far. The same with these."""
         cdef bytes decoded = decoded_span(block, encoding, False, True)
         cdef LineReader reader = reader_of(decoded)
         cdef FieldEvent event = FIELD
         cdef Field field
-        cdef int left = MAX_FIELDS
-        while event != END_OF_FIELDS and left:
+        while event != END_OF_FIELDS and not self.truncated:
             event = field_next(&reader, 0, &field)
-            left -= 1
             if event != FIELD:
                 groups.end_block()
+            elif count == MAX_FIELDS or len(groups.per_recipient) >= MAX_RECIPIENT_GROUPS:
+                self.truncated = True
             else:
                 groups.add(&field, self.placed, NULL)
-        return 0
+                count += 1
+        return count
 
     cdef bint read_status(self, Part* part) except -1:
         cdef bytes decoded = part_decoded(part, self.dot_stuffed, self.tolerant)
@@ -146,7 +147,7 @@ cdef class Report:
                     encoding = QUOTED_PRINTABLE if escaped else hidden_encoding(Span(block, reader.p - block))
                     if encoding != IDENTITY:
                         groups.forget_block()
-                        self.add_encoded(groups, Span(block, reader.p - block), encoding)
+                        count = self.add_encoded(groups, Span(block, reader.p - block), encoding, count)
                 groups.end_block()
                 block = reader.p
                 before = count

@@ -157,8 +157,8 @@ cdef class StatusGroups:
                 self.leading = self.fields
                 self.fields = {}
             self.seen |= mark
-        if name not in self.fields:  # of repeated ones the first counts
-            self.fields[name] = field_text(field) if placed is None else placed_text(field, placed, base)
+        value = field_text(field) if placed is None else placed_text(field, placed, base)
+        self.fields.setdefault(name, value)  # of repeated ones the first counts
         return mark
 
     cdef inline int begin_block(self) except -1:

@@ -1,6 +1,7 @@
 """`relay-gateway report --why`: how a message was recognised, where each value stands, and why another is no report."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from gateway._fastpath import Report, outline, scan_report
@@ -10,6 +11,8 @@ from gateway.reports.replies import diagnostic_reply
 from gateway.reports.rfc3464 import status_or_code
 
 JSON = dict[str, Any]
+
+MOST = 1000  # values that are explained
 
 HOW = {
     "report": "a multipart/report with such a part",
@@ -36,6 +39,9 @@ _UNREAD = {
     "qsbmf": "no paragraph names a recipient as QSBMF has it",
     "junk": "the original has no field such as X-HmXmrOriginalRecipient",
 }
+# Of inferred reports: what nothing in the message says, and what may stand in more than one place.
+_CONCLUDED = ("action", "feedback-type")
+_ADDRESSES = ("final-recipient", "original-rcpt-to", "original-mail-from")
 
 
 class Places:
@@ -61,11 +67,10 @@ class Places:
 def explained(report: Report, message: bytes, places: Places) -> JSON:
     """How a report was recognised, and where its values are from; `message` is what was scanned."""
     values = [
-        {"of": title, "name": name, "value": value, **_place(report, message, value, places.of(value))}
-        for title, fields in _blocks(report)
-        for name, value in fields
+        {"of": title, "name": name, "value": value, **_place(report, message, name, value, places.of(value))}
+        for title, name, value in islice(_values(report), MOST)
     ]
-    return {"how": HOW[report.how], "values": values, "taken": list(_taken(report))}
+    return {"how": HOW[report.how], "values": values, "taken": list(islice(_taken(report), MOST))}
 
 
 def why_not(report: Report | None, message: bytes, sender: str | None) -> list[str]:
@@ -106,27 +111,40 @@ def _where(value: JSON) -> str:
     return f"{'decoded from ' if value.get('decoded') else ''}{found}, octets {start}-{end}"
 
 
-def _blocks(report: Report) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def _values(report: Report) -> Iterator[tuple[str, str, str]]:
     if report.kind == "dsn":
-        yield "message", list((report.per_message or {}).items())
+        yield from (("message", name, value) for name, value in (report.per_message or {}).items())
         for number, group in enumerate(report.per_recipient or [], 1):
-            yield f"recipient {number}", list(group.items())
+            yield from ((f"recipient {number}", name, value) for name, value in group.items())
     else:
         fields = (report.feedback or {}).items()
-        yield "feedback", [(name, value) for name, values in fields for value in values]
+        yield from (("feedback", name, value) for name, values in fields for value in values)
 
 
-def _place(report: Report, message: bytes, value: str, place: tuple[int, int] | None) -> JSON:
-    """`lines` and `octets`, numbered from 1 and 0; `decoded` where they are those of an encoded part."""
+def _place(report: Report, message: bytes, name: str, value: str, place: tuple[int, int] | None) -> JSON:
+    """`lines` and `octets`, numbered from 1 and 0; `decoded` where they are those of an encoded part; nothing where the
+    value was concluded."""
     if place is not None:
         if place[0] >= 0:
             return _span(message, *place)
         return _span(message, *report.fields_from) | {"decoded": True} if report.fields_from else {}
+    if name in _CONCLUDED:
+        return {}
     bare = typed(value)[1].encode("utf-8", "surrogateescape")
     for piece in (bare, bare.partition(b" ")[2].strip()):  # the reply may have been put together
-        if piece and (start := message.find(piece)) >= 0:
-            return _span(message, start, start + len(piece))
+        for begin in (_likely(report, name), 0):
+            if piece and (start := message.find(piece, begin)) >= 0:
+                return _span(message, start, start + len(piece))
+    if report.leading is not None:
+        return _span(message, *report.leading) | {"decoded": True}
     return {}
+
+
+def _likely(report: Report, name: str) -> int:
+    """Where the form has the value from: the original, the text for people, or the header section."""
+    if report.how in ("claimed", "junk") and name in _ADDRESSES and report.original is not None:
+        return report.original[0]
+    return report.leading[0] if report.leading is not None and name not in (*_ADDRESSES, "source-ip") else 0
 
 
 def _span(message: bytes, start: int, end: int) -> JSON:

@@ -63,7 +63,7 @@ _GAVE_UP = re.compile(
     re.IGNORECASE,
 )
 _QUOTED_FIELD = re.compile(r"^[> \t]*(?:subject|from|to|cc|date|message-id):.*$", re.IGNORECASE | re.MULTILINE)
-_COPY = re.compile(r"^[ \t]*-{3,}.*\b(?:copy|below|original)\b", re.IGNORECASE | re.MULTILINE)
+_COPY_WORDS = ("copy", "below", "original", "header")
 MAX_CLAIM = 16384  # characters in which a claim is looked for
 MAX_CLAIMS = 50  # that are looked at
 
@@ -123,10 +123,17 @@ def excerpt(report: Report, message: bytes) -> str | None:
     return short or None
 
 
-def before_the_copy(text: str) -> str:
-    """What stands in front of a copy of the original inside a text."""
-    copy = _COPY.search(text)
-    return text[: copy.start()] if copy else text
+def split_at_copy(text: str) -> tuple[str, str]:
+    """(what is said, the copy of the original behind it): they are divided by a line of dashes that says so."""
+    at = 0
+    while (at := text.find("---", at)) >= 0:
+        start = text.rfind("\n", 0, at) + 1
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        if not text[start:at].strip() and any(word in text[at:end].lower() for word in _COPY_WORDS):
+            return text[:start], text[end:].lstrip("\n")
+        at = end
+    return text, ""
 
 
 def claims_no_failure(subject: str, text: str) -> bool:
@@ -136,7 +143,7 @@ def claims_no_failure(subject: str, text: str) -> bool:
     """
     if _says(_KIND, subject.partition(":")[0]):
         return True
-    words = _QUOTED_FIELD.sub("", before_the_copy(text[:MAX_CLAIM]))
+    words = _QUOTED_FIELD.sub("", split_at_copy(text[:MAX_CLAIM])[0])
     return _says(_SUCCESS, words) or (_says(_DELAY, words) and not _GAVE_UP.search(words))
 
 

@@ -21,4 +21,4 @@ export FUZZ_TARGET=$target PYTHONPATH=tests/fuzz:.:$(path purelib) PYTHONMALLOC=
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
 exec nice build/fuzz/harness -max_total_time="$seconds" -max_len=16384 -timeout=10 -print_final_stats=1 \
     -artifact_prefix=build/fuzz/"$target"- -dict=tests/fuzz/"${target#fuzz_}".dict "$@" build/fuzz/"$target" \
-    tests/corpus/reports/regressions tests/corpus/reports/visible tests/corpus/reports/adversarial
+    tests/corpus/reports/regressions tests/corpus/reports/cases tests/corpus/reports/visible tests/corpus/reports/adversarial

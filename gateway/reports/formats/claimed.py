@@ -10,7 +10,7 @@ from gateway._fastpath import Report
 from gateway.reports.fields import addresses
 from gateway.reports.formats.groups import recipient_group
 from gateway.reports.original import Fields, first_values
-from gateway.reports.prose import before_the_copy, claims_no_failure, read_prose
+from gateway.reports.prose import claims_no_failure, read_prose, split_at_copy
 from gateway.reports.replies import first_reply
 
 # Whom a header section says that its message was for: each of these by itself, the most telling first.
@@ -22,7 +22,7 @@ _SUCCEEDED = re.compile(r"(?:^|\bsaid:|<<<|[\[(\"'])[ \t]*2[0-5]\d[ -]", re.ASCI
 
 def read(report: Report, message: bytes) -> None:
     """Reads the candidate, unless it claims success or delay."""
-    text = before_the_copy(read_prose(report, message) or "")
+    text = split_at_copy(read_prose(report, message) or "")[0]
     subject = first_values(report.header_fields(message, ("subject",))).get("subject", "")
     if claims_no_failure(subject, text):
         return

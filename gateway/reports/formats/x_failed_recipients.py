@@ -3,17 +3,14 @@
 In the text each address stands on a line of its own, its reasons indented below it; a copy of the original follows.
 """
 
-import re
-
 from gateway._fastpath import Report
 from gateway.reports.fields import addresses
 from gateway.reports.formats.groups import MAX_RECIPIENTS, group_of_text
 from gateway.reports.original import first_values
-from gateway.reports.prose import claims_no_failure, read_prose
+from gateway.reports.prose import claims_no_failure, read_prose, split_at_copy
 from gateway.reports.replies import first_reply
 
 MAX_TEXT = 262144  # octets that are read, of text and original
-_COPY = re.compile(r"^-{3,}[^\n]*(?:copy|header|original|message|letter|body)[^\n]*-*$", re.IGNORECASE | re.MULTILINE)
 
 
 def read(report: Report, message: bytes) -> None:
@@ -32,12 +29,6 @@ def read(report: Report, message: bytes) -> None:
     groups = [group_of_text(failed[key], reasons.get(key, "")) for key in list(failed)[:MAX_RECIPIENTS]]
     quoted = original.encode("utf-8", "surrogateescape") if original and report.original is None else None
     report.infer("dsn", per_message={}, per_recipient=groups, quoted=quoted)
-
-
-def split_at_copy(text: str) -> tuple[str, str]:
-    """(what is said, the copy of the original behind it)."""
-    copy = _COPY.search(text)
-    return (text[: copy.start()], text[copy.end() :].lstrip("\n")) if copy else (text, "")
 
 
 def reasons_of(recipients: list[str], text: str) -> dict[str, str]:
