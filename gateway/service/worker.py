@@ -33,6 +33,7 @@ from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 1.0  # seconds between two of them, and between two looks for idle clients
+SETTLING = 1.0  # seconds from the last accepted connection until idle ones are sent away
 LOG_CLOSE_TIMEOUT = 10.0  # seconds to get the last records onto the disk
 
 # Sessions leave no cycles behind when they end in order, so looking for some after every 700 objects is a waste.
@@ -143,12 +144,18 @@ class Worker:
             readiness.publish(self._context.page, number, answer)
 
     async def _drain(self, timeout: float) -> None:
-        """Ends idle sessions now and the others when their transaction is over; then closes what is behind them."""
+        """Ends idle sessions and the others when their transaction is over; then closes what is behind them.
+
+        Whoever has connected a moment ago is about to say what for: who comes with one message gets it through.
+        """
         deadline = self._loop.time() + timeout
+        settled = min(deadline, self._loop.time() + SETTLING)
+        while self._roster and self._loop.time() < settled:
+            await asyncio.sleep(0.05)
         self._roster.drain()
         if self._roster:
             try:
-                await asyncio.wait_for(self._drained.wait(), timeout)
+                await asyncio.wait_for(self._drained.wait(), max(0.0, deadline - self._loop.time()))
             except TimeoutError:
                 log.warning("%d sessions were still busy at the drain deadline", len(self._roster))
                 self._roster.abort()
