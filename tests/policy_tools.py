@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
+from gateway.later import Later
+from gateway.policy.background import Background
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Known
 from gateway.policy.engine import Policy
@@ -22,6 +26,51 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class PassingTime(Background):
+    """In the place of an event loop: time passes only when a test says so, on a Clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._timers: list[Any] = []
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Any:
+        timer = SimpleNamespace(due=self._clock.now + seconds, call=callback)
+        timer.cancel = lambda: timer in self._timers and self._timers.remove(timer)
+        self._timers.append(timer)
+        return timer
+
+    def sleep(self, seconds: float) -> Later:
+        later = Sleeping()
+        later.timer = self.call_later(seconds, lambda: later.settle(None))
+        return later
+
+    def pass_time(self, seconds: float) -> None:
+        """Lets everything happen that is due by then."""
+        until = self._clock.now + seconds
+        while due := [timer for timer in self._timers if timer.due <= until]:
+            timer = min(due, key=lambda timer: timer.due)
+            self._timers.remove(timer)
+            self._clock.now = max(self._clock.now, timer.due)
+            timer.call()
+        self._clock.now = until
+
+    @property
+    def waiting(self) -> int:
+        """How many timers run."""
+        return len(self._timers)
+
+
+class Sleeping(Later):
+    """An answer that comes with time."""
+
+    timer: Any
+
+    def cancel(self) -> None:
+        super().cancel()
+        self.timer.cancel()
 
 
 def new_page() -> CounterPage:
@@ -41,11 +90,14 @@ def load(
     page: CounterPage | None = None,
     verify_every: int = 1_000_000,
     clock: Callable[[], float] | None = None,
+    background: Background | None = None,
     **files: str,
 ) -> Policy:
     """A policy from its text."""
     source = source_of(text, **files)
-    return Policy.load(source, page=page or new_page(), verify_every=verify_every, clock=clock or Clock())
+    return Policy.load(
+        source, page=page or new_page(), verify_every=verify_every, clock=clock or Clock(), background=background
+    )
 
 
 def domain_policy(body: str, **options: object) -> Policy:

@@ -25,7 +25,7 @@ IMPORTERS = {
     "uvloop": {"service/worker.py", "sink.py"},
     "asyncio": {
         "inbound/connection.py", "net/streams.py", "net/resolver.py", "service/worker.py", "sink.py", "admin/server.py",
-        "couriers",
+        "couriers", "policy/background.py",
     },
     "aiohttp": {"admin/server.py"},
     "socket": {

@@ -15,13 +15,14 @@ from typing import Any, NoReturn
 
 from gateway import __version__
 from gateway.config import HttpListener, Listener, LocalLogs, PolicyConfig, Spool
+from gateway.later import Later
 from gateway.policy import events
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
 from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions
 from gateway.policy.problems import Problem, Rejected
 from gateway.policy.runs import Runs
-from gateway.policy.runtime import Fault, LuaFunction, LuaState, inward, is_function, kind_of
+from gateway.policy.runtime import Fault, LuaFunction, LuaState, Waiting, inward, is_function, kind_of
 from gateway.policy.schemas import SCHEMAS
 
 VERSION = f"relay-gateway {__version__}"
@@ -53,7 +54,7 @@ NOT_SUPPORTED = (
     "get_memory_low_thresh", "get_memory_soft_limit", "glob", "inject_message", "invoke_get_egress_path_config",
     "json_encode", "json_encode_pretty", "json_load", "json_parse", "make_egress_pool", "make_egress_source",
     "make_message", "make_throttle", "memoize", "read_dir", "set_memory_hard_limit", "set_memory_low_thresh",
-    "set_memory_soft_limit", "sleep", "spawn_task", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy",
+    "set_memory_soft_limit", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy",
     "toml_encode", "toml_encode_pretty", "toml_load", "toml_parse", "traceback", "uncached_glob",
 )  # fmt: skip
 
@@ -64,7 +65,7 @@ MISSING_MODULES = (
 )  # fmt: skip
 
 FUNCTION_NAMES = (
-    *("on", "reject", "disconnect", "available_parallelism", "validation_failed"),
+    *("on", "reject", "disconnect", "available_parallelism", "validation_failed", "sleep", "spawn_task"),
     *(f"log_{word}" for word in LOG_LEVELS),
     *MAKERS, *DECLARATIONS, *WITHOUT_EFFECT, *WARNED,
 )  # fmt: skip
@@ -82,14 +83,10 @@ class Handler:
 
 
 class Api:
-    """The kumo module of one Lua state. Set `lua` before any Lua code runs.
-
-    loading: the policy's top level or init is running.
-    """
+    """The kumo module of one Lua state. Set `lua` before any Lua code runs."""
 
     def __init__(self, runs: Runs) -> None:
         self.lua: LuaState
-        self.loading = True
         self._runs = runs
         self.validation_failed = False
         self.handlers: dict[str, list[Handler]] = {}
@@ -98,9 +95,11 @@ class Api:
         self._made = RecentlyUsed(MADE)
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
 
-    def functions(self) -> dict[str, Callable[..., Any]]:
+    def functions(self) -> dict[str, Callable[..., Any] | Waiting]:
         """For Host.functions: every function of the module by name."""
-        functions: dict[str, Callable[..., Any]] = {
+        functions: dict[str, Callable[..., Any] | Waiting] = {
+            "sleep": Waiting(self._sleep),
+            "spawn_task": self._spawn_task,
             "on": self._on,
             "reject": self._reject,
             "disconnect": self._disconnect,
@@ -124,14 +123,9 @@ class Api:
             listeners=tuple(listeners), http_listeners=tuple(http), local_logs=tuple(logs), spools=tuple(spools)
         )
 
-    def protect(self, levels: int) -> None:
-        """For Host.protected."""
-        if self._runs.running is not None:
-            self._runs.running.protected += levels
-
     @property
     def _collecting(self) -> bool:
-        return self.loading and self._runs.running is not None and self._runs.running.protected == 0
+        return self._runs.loading and self.lua.protected() == 0
 
     def problem(self, message: str, hint: str = "") -> None:
         """A mistake at the policy's current line: collected while loading, otherwise a Lua error."""
@@ -192,7 +186,7 @@ class Api:
         return Made(name, *known)
 
     def _declare(self, name: str, *arguments: object) -> None:
-        if not self.loading:
+        if not self._runs.loading:
             self._fail(f"kumo.{name} must be called in the init event")
         options = self._options(name, self.lua.plain(arguments[0]) if arguments else None)
         if options is None:
@@ -231,6 +225,22 @@ class Api:
         if not isinstance(text, str):
             self._fail(f"kumo.{function}: expected a text, got a {kind_of(text)}")
         return number, inward(text).strip() or "refused"  # a reply must say something (RFC 5321 §4.2)
+
+    # --- waiting ------------------------------------------------------------------------------------------
+
+    def _sleep(self, seconds: object = None, *_: object) -> Later:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+            self._fail(f"kumo.sleep: expected a number of seconds, got {self.lua.text(seconds)}")
+        self._runs.unstable()
+        return self._runs.background.sleep(seconds)
+
+    def _spawn_task(self, task: object = None, *_: object) -> None:
+        options = self.lua.plain(task)
+        if not isinstance(options, dict) or not isinstance(options.get("event_name"), str):
+            self._fail("kumo.spawn_task: expected a table with event_name and args")
+        self._runs.unstable()
+        event, arguments = options["event_name"], options.get("args")
+        self._runs.spawn(event, arguments)
 
     # --- the rest -----------------------------------------------------------------------------------------
 

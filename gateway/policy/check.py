@@ -88,7 +88,7 @@ def _strangers_rights(policy: Policy) -> Iterator[Problem]:
     granted: ListenerDomain | None = None
     with suppress(Rejected, PolicyError):
         answer = policy.listener_domain(_NOBODYS_DOMAIN, _STRANGER["received_via"], ConnMeta(dict(_STRANGER)))
-        granted = answer.result()
+        granted = policy.finish(answer)
     if granted is None:
         return
     file, line = policy.registered_at(events.LISTENER_DOMAIN)

@@ -4,6 +4,8 @@ import cython
 
 from gateway.later cimport Later
 
+cdef double _NEVER
+
 cpdef frozen(value)
 
 cdef class RecentlyUsed:
@@ -14,15 +16,19 @@ cdef class RecentlyUsed:
 
     cpdef get(self, key)
     cpdef put(self, key, value)
+    cpdef replace(self, key, value)
 
 cdef class _Read:
     cdef readonly str key
+    cdef public double expires
 
 cdef class Known(Later):
-    pass
+    cdef readonly double expires
 
 cdef class DecisionCache:
     cdef RecentlyUsed _nodes
+    cdef object _clock
+    cdef readonly tuple missed
 
     @cython.locals(path=tuple)
     cpdef lookup(self, tuple arguments, dict values)
@@ -31,3 +37,4 @@ cdef class Evaluation:
     cdef object _connection
     cdef readonly dict reads
     cdef public bint stable
+    cdef public double expires

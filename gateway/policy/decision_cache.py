@@ -9,7 +9,7 @@ The tree's nodes are kept in one bounded map, by their paths; losing any of them
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ class Missing(Enum):
 
 
 MISSING: Final = Missing.MISSING
+NEVER = float("inf")
+_NEVER = NEVER  # as a number of the machine, for what every decision passes
 
 
 def frozen(value: Any) -> Hashable:
@@ -68,18 +70,27 @@ class RecentlyUsed:
             self._old, self.young = self.young, {}
         self.young[key] = value
 
+    def replace(self, key: Hashable, value: Any) -> None:
+        """The same under a key that `get` may have found."""
+        if key in self.young:
+            self.young[key] = value
+        else:
+            self.put(key, value)
+
 
 class _Read:
-    """An inner node: the handler read metadata `key` next."""
+    """An inner node: the handler read metadata `key` next. expires: when that may have become another one."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, expires: float) -> None:
         self.key = key
+        self.expires = expires
 
 
 class Known(Later):
-    """A leaf: the result of the handler, as an answer that is there."""
+    """A leaf: the result of the handler, as an answer that is there. expires: when it may have become another one."""
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: object, expires: float = NEVER) -> None:
+        self.expires = expires
         self.done = True
         self.failed = False
         self._value = value
@@ -88,10 +99,15 @@ class Known(Later):
 
 
 class DecisionCache:
-    """Results of one handler. capacity: greatest number of tree nodes."""
+    """Results of one handler. capacity: greatest number of tree nodes. clock: seconds.
 
-    def __init__(self, capacity: int) -> None:
+    missed: how far the last lookup without a result got; equal for calls of which the same is known.
+    """
+
+    def __init__(self, capacity: int, clock: Callable[[], float] = lambda: 0.0) -> None:
         self._nodes = RecentlyUsed(capacity)
+        self._clock = clock
+        self.missed: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -108,42 +124,66 @@ class DecisionCache:
             node = self._nodes.young.get(path, MISSING)
             if node is MISSING:
                 node = self._nodes.get(path)
-            if type(node) is not _Read:
+            if type(node) is Known:
+                if node.expires != _NEVER and self._clock() >= node.expires:
+                    break
                 return node
+            if type(node) is not _Read:
+                break
             value = values.get(node.key)
             path = path, value if type(value) is str else frozen(value)
+        self.missed = path
+        return MISSING
 
-    def store(self, arguments: Hashable, reads: Iterable[tuple[str, Hashable]], result: Any) -> bool:
+    def store(
+        self, arguments: Hashable, reads: Iterable[tuple[str, Hashable]], result: Any, expires: float = NEVER
+    ) -> bool:
         """Remembers a result and the (key, frozen value) pairs that were read on the way to it, in order.
+
+        What expires is forgotten by `expires`; what was known before and has expired contradicts nothing. (A node lasts
+        as long as the longest of what is below it, so that nothing outlives the node that says what its place means.)
 
         False: this contradicts what the handler did before under the same circumstances, so that something else
         must have influenced it, and none of its results can be relied on.
         """
+        now = self._clock()
         path = arguments
         for key, value in reads:
             node = self._nodes.get(path)
-            if node is MISSING:
-                self._nodes.put(path, _Read(key))
+            if node is MISSING or node.expires <= now:
+                self._nodes.replace(path, _Read(key, expires))
             elif type(node) is not _Read or node.key != key:
                 return False
+            elif node.expires < expires:
+                node.expires = expires
             path = path, value
         node = self._nodes.get(path)
-        if node is MISSING:
-            self._nodes.put(path, Known(result))
+        if node is MISSING or node.expires <= now:
+            self._nodes.replace(path, Known(result, expires))
             return True
         return type(node) is Known and bool(node.result() == result)
 
 
 class Evaluation:
-    """What a running handler has looked at so far. stable: nothing but its arguments and `reads` influenced it."""
+    """What a running handler has looked at so far. stable: nothing but its arguments and `reads` influenced it.
+    expires: when what it looked at besides may have changed, on the cache's clock."""
 
     def __init__(self, connection: object) -> None:
         self._connection = connection
         self.reads: dict[str, Hashable] = {}
         self.stable = True
+        self.expires = NEVER
 
     def read(self, connection: object, key: str, value: Any) -> None:
         """The handler read a metadata value. One of another connection, kept from earlier, is nobody's argument."""
         if connection is not self._connection:
             self.stable = False
         self.reads.setdefault(key, frozen(value))
+
+    def lasts_until(self, expires: float) -> None:
+        """The handler looked at something that may be something else by then."""
+        self.expires = min(self.expires, expires)
+
+    def fits(self, values: Mapping[str, Any]) -> bool:
+        """Whether it would have gone the same way with this metadata."""
+        return self.stable and all(frozen(values.get(key)) == seen for key, seen in self.reads.items())

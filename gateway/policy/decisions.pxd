@@ -6,7 +6,9 @@ from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decision_cache cimport DecisionCache, Known
 
 cdef class Decisions:
-    cdef object _evaluate
+    cdef object _evaluate, _clock
+    cdef dict _flights
+    cdef bint _shares
     cdef CounterPage _page
     cdef DecisionCache _cache
     cdef Py_ssize_t _verify_every, _until_verification, _evictions

@@ -16,6 +16,7 @@ from gateway.config import EgressPath, ListenerDomain, QueueConfig
 from gateway.delivery.message import Message
 from gateway.later import Later, answered
 from gateway.policy import events
+from gateway.policy.background import Background
 from gateway.policy.configurations import Configurations, Names
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Evaluation
@@ -61,7 +62,7 @@ class Policy:
         self.config = handlers.api.config()
         self.handles = frozenset(handlers.api.handlers)
         self._handlers = handlers
-        self._decisions = Decisions(self._evaluate, page, verify_every)
+        self._decisions = Decisions(self._evaluate, page, verify_every, clock)
         self._configurations = Configurations(self._ask_queue, self._ask_path, clock)
 
     @classmethod
@@ -74,15 +75,22 @@ class Policy:
         verify_every: int = 1024,
         clock: Callable[[], float] = time.monotonic,
         validating: bool = False,
+        background: Background | None = None,
     ) -> Policy:
         """Runs a policy's top level and init. Raises PolicyProblems with everything that is wrong.
 
         page: receives the counters. verify_every: how many cached decisions go by until one is made again and
         compared. clock: seconds, for durations and refresh intervals. validating: `relay-gateway check` asks.
+        background: where what handlers wait for goes on; without one there is an event loop that only `finish` runs.
         """
-        handlers = Handlers(source, page, clock)
+        handlers = Handlers(source, page, clock, background or Background())
         handlers.load(validating=validating)
         return cls(source, handlers, epoch=epoch, page=page, verify_every=verify_every, clock=clock)
+
+    def finish(self, answer: Later) -> Any:
+        """An answer, waited for by a process that does nothing else. Raises what the answer is."""
+        self._handlers.runs.background.finish(answer)
+        return answer.result()
 
     def registered_at(self, event: str) -> tuple[str, int]:
         """File and line of the first handler of an event that has one."""

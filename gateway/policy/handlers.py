@@ -12,6 +12,7 @@ from pathlib import PurePath
 from gateway._fastpath import CounterPage
 from gateway.policy import events
 from gateway.policy.api import MISSING_MODULES, VERSION, Api, Handler
+from gateway.policy.background import Background
 from gateway.policy.message_methods import MessageMethods
 from gateway.policy.objects import Objects
 from gateway.policy.problems import PolicyProblems, Problem
@@ -29,10 +30,12 @@ _NONE: list[Handler] = []
 class Handlers:
     """One Lua state, the handlers that its policy registered, and what it declared (`api`). runs: calls them."""
 
-    def __init__(self, source: PolicySource, page: CounterPage, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, source: PolicySource, page: CounterPage, clock: Callable[[], float], background: Background
+    ) -> None:
         self._source = source
         self._clock = clock
-        self.runs = Runs(lambda: self.lua, page, clock)
+        self.runs = Runs(lambda: self.lua, self.of, page, clock, background)
         self._objects = Objects(lambda: self.lua, self.runs)
         self.api = Api(self.runs)
         self.lua = self.api.lua = LuaState(self._host())
@@ -49,7 +52,10 @@ class Handlers:
             exposed={**self._objects.exposed(), **messages.exposed()},
             read=self._read,
             unstable=self.runs.unstable,
-            protected=self.api.protect,
+            wait=self.runs.wait,
+            forget=self.runs.forget,
+            condemned=self.runs.condemned,
+            loading=lambda: self.runs.loading,
         )
 
     def _read(self, path: str) -> bytes | None:
@@ -75,7 +81,7 @@ class Handlers:
                     self.api.problems.append(Problem(self._source.path, 0, "validate_config says that it failed"))
             self._check_filters()
         self.lua.watch(None)
-        self.api.loading = False
+        self.runs.loading = False
         if self.api.problems:
             raise PolicyProblems(self.api.problems)
 

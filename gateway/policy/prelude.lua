@@ -5,7 +5,7 @@
 
 local host, sample = ...
 local getinfo, getmetatable, sethook, traceback = debug.getinfo, debug.getmetatable, debug.sethook, debug.traceback
-local as_function, error, load, select, xpcall = python.as_function, error, load, select, xpcall
+local as_function, error, load, xpcall = python.as_function, error, load, xpcall
 
 -- Python objects look like KumoMTA's userdata: fields and methods by name (runtime.py decides which), read-only.
 local objects = getmetatable(sample)
@@ -29,18 +29,103 @@ unstable(os, 'clock', 'date', 'execute', 'remove', 'rename', 'time', 'tmpname')
 unstable(math, 'random', 'randomseed')
 unstable(io, 'close', 'input', 'lines', 'open', 'output', 'popen', 'read', 'tmpfile', 'write')
 
+-- Waiting. A handler runs in a coroutine of the pool below. A function of the host whose answer is not there yet yields
+-- WAIT, and is resumed with the answer: true and a value, or false and an error. A policy's own coroutines pass WAIT
+-- on outwards, so that what is inside them waits, too.
+local create, resume, yield, running = coroutine.create, coroutine.resume, coroutine.yield, coroutine.running
+local isyieldable, status, close = coroutine.isyieldable, coroutine.status, coroutine.close
+local DONE, WAIT = {}, {}
+local NOT_HERE = '%s cannot wait here: inside table.sort, a callback of string.gsub, a metamethod __tostring, or require'
+local anchored = {} -- never collected: an object that was handed to the host in a coroutine goes when the host lets go
+local current -- the coroutine that runs, nil for the main one
+local protected = 0 -- how many pcalls deep we are; it matters while a policy loads, when nothing interleaves
+
+-- What ends a handler for good (it takes too long, it needs too much, nobody wants it any more) cannot be caught.
+local function caught(ok, ...)
+  protected = protected - 1
+  if not ok and host.condemned() then error((...), 0) end
+  return ok, ...
+end
+
 -- A mistake in options that a policy is prepared for (inside pcall) is an error at once; while a policy loads, others
 -- are collected.
 for _, name in ipairs { 'pcall', 'xpcall' } do
   local original = _G[name]
-  local function leave(...)
-    host.protected(-1)
-    return ...
-  end
   _G[name] = function(...)
-    host.protected(1)
-    return leave(original(...))
+    protected = protected + 1
+    return caught(original(...))
   end
+end
+
+local function answer(ok, ...)
+  if ok then return ... end
+  error((...), 0)
+end
+
+local function awaited(name, waits, ...)
+  if not waits then return ... end
+  if not isyieldable() then
+    host.forget()
+    error(NOT_HERE:format(name), 2)
+  end
+  return answer(yield(WAIT))
+end
+
+-- A function of the host that may have to wait: it returns false and its results, or true.
+local function waiting(name, implementation)
+  local call = as_function(implementation)
+  return function(...) return awaited(name, call(...)) end
+end
+
+local function left(outer, ...)
+  current = outer
+  return ...
+end
+
+local function resumed(thread, ...)
+  local outer = current
+  current = thread
+  return left(outer, resume(thread, ...))
+end
+
+local function passed_on(thread, ok, ...)
+  if ok and (...) == WAIT then
+    if isyieldable() then return passed_on(thread, resumed(thread, yield(WAIT))) end
+    host.forget()
+    return passed_on(thread, resumed(thread, false, NOT_HERE:format 'a function'))
+  end
+  if not ok and host.condemned() then error((...), 0) end
+  return ok, ...
+end
+
+function coroutine.create(f)
+  local thread = create(f)
+  if host.loading() then anchored[thread] = false end
+  return thread
+end
+
+function coroutine.resume(thread, ...) return passed_on(thread, resumed(thread, ...)) end
+
+function coroutine.wrap(f)
+  local thread = coroutine.create(f)
+  local function outcome(ok, ...)
+    if ok then return ... end
+    if status(thread) == 'dead' then close(thread) end
+    error((...), 0)
+  end
+  return function(...) return outcome(passed_on(thread, resumed(thread, ...))) end
+end
+
+function coroutine.yield(...)
+  if anchored[running()] then error('attempt to yield from outside a coroutine', 2) end
+  return yield(...)
+end
+
+function coroutine.isyieldable() return isyieldable() and not anchored[running()] end
+
+function coroutine.running()
+  local thread, main = running()
+  return thread, main or anchored[thread] == true
 end
 
 -- Lua files come from the policy's snapshot; only text is loaded, because bytecode can break the interpreter.
@@ -78,6 +163,7 @@ package.loaded.python, package.loaded.debug = nil, nil
 -- The kumo module. Its functions are C functions, so that a tail call of one keeps its caller's line.
 kumo = { version = host.version }
 for name, implementation in pairs(host.functions) do kumo[name] = as_function(implementation) end
+for name, implementation in pairs(host.waiting) do kumo[name] = waiting('kumo.' .. name, implementation) end
 for name in host.missing_modules:gmatch '%S+' do
   kumo[name] = setmetatable({}, {
     __index = function(_, key) error(('kumo.%s.%s is not supported by relay-gateway yet'):format(name, key), 2) end,
@@ -93,18 +179,67 @@ local function on_error(problem)
   return problem
 end
 
-local function report(ok, ...)
-  if ok then return true, select('#', ...), ... end
-  return false, (...), trace
+-- The pool. Its coroutines serve one handler after the other, and are never collected.
+local pool, idle = {}, 0
+local suspended, last = {}, 0 -- those that wait, by number
+
+local function serve(handler, ...) return serve(yield(DONE, xpcall(handler, on_error, ...))) end
+
+local function outcome(thread, ok, mark, done, ...)
+  if ok and mark == WAIT then
+    last = last + 1
+    suspended[last] = thread
+    return last, true
+  end
+  if ok and mark == DONE then
+    idle = idle + 1
+    pool[idle] = thread
+    if done then return nil, true, ... end
+    return nil, false, (...), trace
+  end
+  return nil, false, mark, nil -- not even the error could be handled: the coroutine is over
 end
 
--- Runs a handler. Returns true, the number of its results and the results; or false, the error and a traceback.
-function calls.run(handler, ...) return report(xpcall(handler, on_error, ...)) end
+-- Runs a handler. Returns nil, true and its results; or nil, false, the error and a traceback; or a number and true:
+-- it waits.
+function calls.start(handler, ...)
+  local thread = pool[idle]
+  if thread then
+    pool[idle] = nil
+    idle = idle - 1
+  else
+    thread = create(serve)
+    anchored[thread] = true
+  end
+  return outcome(thread, resumed(thread, handler, ...))
+end
+
+-- Goes on with the handler of this number: with true and what it waited for, or false and an error. Returns likewise.
+function calls.go_on(number, ok, value)
+  local thread = suspended[number]
+  suspended[number] = nil
+  return outcome(thread, resumed(thread, ok, value))
+end
+
+-- Runs what is part of loading, outside of any coroutine. Returns true and the results; or false, the error and a
+-- traceback.
+function calls.run(f, ...)
+  local function report(ok, ...)
+    if ok then return true, ... end
+    return false, (...), trace
+  end
+  return report(xpcall(f, on_error, ...))
+end
+
+function calls.protected() return protected end
+
+calls.waiting = waiting
 
 -- The file and line of the policy's code that called into the host.
 function calls.where()
-  for level = 2, 60 do
-    local info = getinfo(level, 'Sl')
+  for level = current and 0 or 2, 60 do
+    local info
+    if current then info = getinfo(current, level, 'Sl') else info = getinfo(level, 'Sl') end
     if not info then break end
     if info.currentline > 0 and info.source:sub(1, 1) == '@' then return info.source:sub(2), info.currentline end
   end

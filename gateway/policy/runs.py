@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.later import Later
+from gateway.policy.background import Background, CannotWait
 from gateway.policy.decision_cache import Evaluation
 from gateway.policy.problems import PolicyError, Rejected
 from gateway.policy.runtime import Fault, LuaFailure
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from gateway.policy.api import Handler
     from gateway.policy.message_methods import MessageHandle
     from gateway.policy.runtime import LuaState
+
+WAIT_LIMIT = 30.0  # seconds that one call may wait, all in all
 
 OTHER_EVENT = "filter_event"  # the metrics' label for events with a name of the policy's own
 DURATION = {event: metrics.POLICY_EVENT_DURATION.slot(event) for event in metrics.EVENTS}
@@ -54,20 +58,78 @@ class Runs:
     """Calls the handlers of one policy.
 
     running: the run whose Lua code is being executed, None while none is. What a policy's code does to the gateway, it
-    does in the name of this run; nothing else about a call is known outside of its Run.
+    does in the name of this run; nothing else about a call is known outside of its Run. loading: the policy is being
+    loaded, and waiting holds everything up.
     """
 
-    def __init__(self, lua: Callable[[], LuaState], page: CounterPage, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        lua: Callable[[], LuaState],
+        handlers_of: Callable[[str], Sequence[Handler]],
+        page: CounterPage,
+        clock: Callable[[], float],
+        background: Background,
+    ) -> None:
         self.lua = lua
+        self.handlers_of = handlers_of
         self.page = page
         self.clock = clock
+        self.background = background
         self.running: Run | None = None
+        self.loading = True
+        self._ready: list[Callable[[], None]] = []  # what has to wait until the code that runs is over
 
     def unstable(self) -> None:
         """What runs used something that has no stable answer."""
         run = self.running
         if run is not None and run.evaluation is not None:
             run.evaluation.stable = False
+
+    def wait(self, later: Later) -> bool:
+        """For Host.wait."""
+        if self.loading:
+            try:
+                self.background.finish(later)
+            except CannotWait as error:
+                raise Fault(str(error)) from None
+            return False
+        run = self.running
+        if run is None or run.condemned:
+            later.cancel()
+            raise Fault("the event is over")
+        run.waits_for = later
+        return True
+
+    def forget(self) -> None:
+        """For Host.forget."""
+        run = self.running
+        if run is not None and run.waits_for is not None:
+            run.waits_for.cancel()
+            run.waits_for = None
+
+    def condemned(self) -> bool:
+        """For Host.condemned."""
+        return self.running is not None and self.running.condemned
+
+    def spawn(self, event: str, arguments: object) -> None:
+        """Runs the handler of an event of the policy's own, when nothing else runs. Its failure is logged."""
+        handlers = self.handlers_of(event)
+        if not handlers:
+            raise Fault(f"kumo.spawn_task: event '{event}' has no handler")
+        run = Run(self, event)
+        self.soon(lambda: run.begin(handlers, (self.lua().value(arguments),)))
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Calls back at once, or, from inside Lua code, when that is over."""
+        if self.running is None:
+            call()
+        else:
+            self._ready.append(call)
+
+    def go_on(self) -> None:
+        """Lua code is over, and whoever waits for its answer has it."""
+        while self._ready and self.running is None:
+            self._ready.pop(0)()
 
     def failed(self, event: str, text: str, traceback: str = "", bug: BaseException | None = None) -> PolicyError:
         """Counts and logs that a handler failed or returned something unusable; returns the exception to raise.
@@ -84,7 +146,8 @@ class Run(Later):
     PolicyError.
 
     event: its name, None for the policy's top level. evaluation: what notes what is read, None where nothing does.
-    protected: how many pcalls deep the handler is.
+    condemned: it has to end, and nothing that its handler is prepared for may keep it. waits_for: what it stands still
+    for.
     """
 
     def __init__(
@@ -101,22 +164,71 @@ class Run(Later):
         super().__init__()
         self.event = event
         self.evaluation = evaluation
-        self.protected = 0
+        self.condemned = False
+        self.waits_for: Later | None = None
         self._runs = runs
         self._finish = finish
         self._handle = handle
+        self._handlers: Sequence[Handler] = ()
+        self._arguments: tuple[object, ...] = ()
+        self._called = 0  # so many of the handlers
+        self._number = 0  # of the coroutine that waits
+        self._began = 0.0
+        self._waited = 0.0
+        self._suspended_at = 0.0
+        self._timer: Any = None
+        self._is_cancelled = False
 
     def begin(self, handlers: Sequence[Handler], arguments: tuple[object, ...]) -> None:
         """Calls the handlers until one returns something, were it an explicit nil."""
+        self._handlers = handlers
+        self._arguments = arguments
+        self._began = self._runs.clock()
+        if handlers:
+            self._runs.soon(self._call_next)
+        else:
+            self._conclude(None)
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more: the handler ends where it waits."""
+        super().cancel()
+        self._is_cancelled = True
+        if not self.done and self.waits_for is not None:
+            self._end_waiting("nobody waits for its answer any more")
+
+    def _call_next(self) -> None:
+        handler = self._handlers[self._called].function
+        self._called += 1
+        self._enter(self._runs.lua().start, (handler, *self._arguments))
+
+    def _enter(self, call: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+        """Lua code runs until its end or until it waits."""
+        runs = self._runs
+        runs.running = self
         try:
-            results: tuple[Any, ...] = ()
-            for handler in handlers:
-                results = self._call(handler, arguments)
-                if results:
-                    break
-            value = None
-            if self._finish is not None:
-                value = self._finish(results[0] if results else None)
+            outcome = call(*arguments)
+        finally:
+            runs.running = None
+        number, ok = outcome[0], outcome[1]
+        if number is not None:
+            self._number = number
+            self._suspend()
+        elif not ok:
+            self._fail(runs.lua().failure(outcome[2], outcome[3]))
+        elif len(outcome) == 2 and self._called < len(self._handlers):
+            self._call_next()
+            return
+        else:
+            self._conclude(outcome[2] if len(outcome) > 2 else None)
+        runs.go_on()
+
+    def _conclude(self, result: object) -> None:
+        if self._finish is None:
+            self._close()
+            self.settle(None)
+            return
+        try:
+            value = self._finish(result)
         except (Rejected, PolicyError) as error:
             self._close()
             self.fail(error)
@@ -124,23 +236,68 @@ class Run(Later):
             self._close()
             self.settle(value)
 
-    def _call(self, handler: Handler, arguments: tuple[object, ...]) -> tuple[Any, ...]:
+    def _fail(self, failure: LuaFailure) -> None:
         event = str(self.event)
         runs = self._runs
-        started = runs.clock()
-        runs.running = self
-        try:
-            return runs.lua().call(handler.function, *arguments)
-        except LuaFailure as failure:
-            if isinstance(failure.cause, Rejected):
-                runs.page.add(REJECTS.get(event, REJECTS[OTHER_EVENT]))
-                raise failure.cause from None
+        error: Exception
+        if isinstance(failure.cause, Rejected):
+            runs.page.add(REJECTS.get(event, REJECTS[OTHER_EVENT]))
+            error = failure.cause
+        elif self._is_cancelled:
+            error = PolicyError(failure.text)
+        else:
             bug = failure.cause if not isinstance(failure.cause, Fault) else None
-            raise runs.failed(event, failure.text, failure.traceback, bug) from failure.cause
-        finally:
-            runs.running = None
-            runs.page.observe(DURATION.get(event, DURATION[OTHER_EVENT]), runs.clock() - started)
+            error = runs.failed(event, failure.text, failure.traceback, bug)
+        self._close()
+        self.fail(error)
 
     def _close(self) -> None:
         if self._handle is not None:
             self._handle.message = None
+        event = str(self.event)
+        runs = self._runs
+        runs.page.observe(DURATION.get(event, DURATION[OTHER_EVENT]), runs.clock() - self._began)
+
+    # --- waiting ------------------------------------------------------------------------------------------
+
+    def _suspend(self) -> None:
+        later = self.waits_for
+        assert later is not None
+        runs = self._runs
+        self._suspended_at = runs.clock()
+        patience = max(0.0, WAIT_LIMIT - self._waited)
+        self._timer = runs.background.call_later(patience, self._overdue)
+        if later.done:
+            runs.soon(self._go_on)
+        else:
+            later.then(self._arrived)
+
+    def _arrived(self) -> None:
+        self._runs.soon(self._go_on)
+
+    def _go_on(self) -> None:
+        later = self.waits_for
+        if later is None:
+            return  # it was ended meanwhile
+        lua = self._runs.lua()
+        try:
+            ok, value = True, lua.value(later.result())
+        except Exception as error:
+            ok, value = False, error
+        self._resume(ok, value)
+
+    def _resume(self, ok: bool, value: object) -> None:
+        self._timer.cancel()
+        self.waits_for = None
+        self._waited += self._runs.clock() - self._suspended_at
+        self._enter(self._runs.lua().go_on, (self._number, ok, value))
+
+    def _overdue(self) -> None:
+        if self.waits_for is not None:
+            self._end_waiting(f"it waited for more than {WAIT_LIMIT:g} seconds")
+
+    def _end_waiting(self, why: str) -> None:
+        assert self.waits_for is not None
+        self.waits_for.cancel()
+        self.condemned = True
+        self._runs.soon(partial(self._resume, False, Fault(why)))

@@ -1,8 +1,13 @@
 """LuaState: one Lua interpreter, and every value that crosses its border. The only module that imports lupa.
 
-What the `kumo` module does is api.py's business, what objects offer is objects.py's; here is how Lua is started,
-called and kept away from Python. Lua strings are bytes: they cross as Latin-1, so that nothing can fail to decode,
-and text is turned into UTF-8 at the border (`outward`, `inward`).
+What the `kumo` module does is api.py's business, what objects offer is objects.py's, what becomes of a call runs.py's;
+here is how Lua is started, called and kept away from Python.
+
+Handlers run in coroutines. A Lua object that is handed to Python there belongs to that coroutine: it is converted
+before the host function returns, and never kept, or it would be let go of after its coroutine.
+
+Lua strings are bytes: they cross as Latin-1, so that nothing can fail to decode, and text is turned into UTF-8 at the
+border (`outward`, `inward`).
 """
 
 from __future__ import annotations
@@ -10,10 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 from lupa.lua54 import LuaError, LuaRuntime, LuaSyntaxError, lua_type
 
+from gateway.later import Later
 from gateway.policy.options import Opaque
 
 _PRELUDE = Path(__file__).with_name("prelude.lua")
@@ -38,29 +45,46 @@ class Fault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A host function that may have to wait: it returns a Later, or what it has at once. The answer is a plain value,
+    which `LuaState.value` turns into Lua's; what calls it in Lua stands still meanwhile, and nothing else does."""
+
+    function: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Exposed:
     """What Lua may do with objects of one Python type.
 
-    methods: called with the object first. fields: all fields of an object, by name, as Lua values.
+    methods: called with the object first; a Waiting may have to wait. fields: all fields of an object, by name, as Lua
+    values.
     """
 
-    methods: Mapping[str, Callable[..., Any]]
+    methods: Mapping[str, Callable[..., Any] | Waiting]
     fields: Callable[[Any], Mapping[str, Any]] = lambda _: {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What a LuaState offers to the policy. read: a Lua file's content, None if there is none. unstable: called when
-    something without a stable answer is used. protected: told of every pcall, +1 at its start and -1 at its end."""
+    """What a LuaState offers to the policy.
+
+    functions: of the kumo module; a Waiting may have to wait. read: a Lua file's content, None if there is none.
+    unstable: called when something without a stable answer is used. wait: told of a Later that what runs waits for;
+    returns True if it is going to, False if the answer is there now. forget: it cannot wait, after all. condemned:
+    whether what runs has to end, whatever it is prepared for. loading: whether the policy is still being loaded.
+    """
 
     version: str
     package_path: str
-    functions: Mapping[str, Callable[..., Any]]
+    functions: Mapping[str, Callable[..., Any] | Waiting]
     missing_modules: tuple[str, ...]
     exposed: Mapping[type, Exposed]
     read: Callable[[str], bytes | None]
     unstable: Callable[[], None]
-    protected: Callable[[int], None]
+    wait: Callable[[Later], bool]
+    forget: Callable[[], None]
+    condemned: Callable[[], bool]
+    loading: Callable[[], bool]
 
 
 def outward(text: str) -> str:
@@ -78,6 +102,7 @@ class LuaState:
 
     def __init__(self, host: Host) -> None:
         self._exposed = host.exposed
+        self._wait = host.wait
         self._lua = LuaRuntime(
             encoding="latin-1",
             register_eval=False,
@@ -88,16 +113,31 @@ class LuaState:
         services = {
             "version": host.version,
             "package_path": host.package_path,
-            "functions": self._lua.table_from(host.functions),
+            "functions": self._lua.table_from(_plain_ones(host.functions)),
+            "waiting": self._lua.table_from(
+                {name: self._waiter(f.function) for name, f in host.functions.items() if isinstance(f, Waiting)}
+            ),
             "missing_modules": " ".join(host.missing_modules),
             "read": lambda path: host.read(inward(path)),
             "unstable": host.unstable,
-            "protected": host.protected,
+            "forget": host.forget,
+            "condemned": host.condemned,
+            "loading": host.loading,
             "fields": lambda value: self._lua.table_from(self._fields(value)),
             "text": lambda value: outward(str(value)),
         }
         calls = self._lua.execute(_PRELUDE.read_bytes(), self._lua.table_from(services), self, name="=prelude")
         self._run = calls.run
+        self.start = calls.start
+        self.go_on = calls.go_on
+        self.protected: Callable[[], int] = calls.protected  # how many pcalls deep a policy is that is being loaded
+        # A function of Lua, so that it may wait; kept here, because it was not met inside a coroutine.
+        self._waiting_methods = {
+            (kind, name): calls.waiting(name, self._waiter(method.function))
+            for kind, exposed in host.exposed.items()
+            for name, method in exposed.methods.items()
+            if isinstance(method, Waiting)
+        }
         self._where = calls.where
         self._watch = calls.watch
         self._tostring = calls.tostring
@@ -117,20 +157,34 @@ class LuaState:
         """Calls `watcher` every million instructions of Lua; what it raises ends the running code. None: no more."""
         self._watch(None if watcher is None else lambda *_: watcher())
 
-    def call(self, function: LuaFunction, *arguments: object) -> tuple[Any, ...]:
-        """Runs a Lua function; returns its results, as many as it returned. Raises LuaFailure."""
-        try:
-            results = self._run(function, *arguments)
-        except LuaError as error:  # an error that even the error handler could not take
-            raise LuaFailure(inward(str(error))) from None
-        if results[0]:
-            return results[2:]  # type: ignore[no-any-return]
-        _, problem, trace = results
+    def call(self, function: LuaFunction) -> None:
+        """Runs a Lua function that is part of loading. Raises LuaFailure."""
+        results = self._run(function)
+        if results is not True and not results[0]:
+            raise self.failure(results[1], results[2])
+
+    def failure(self, problem: object, trace: str | None) -> LuaFailure:
+        """The exception for an error of Lua code. Raises KeyboardInterrupt where that is the error."""
         if isinstance(problem, KeyboardInterrupt):
             raise problem
         if isinstance(problem, BaseException):
-            raise LuaFailure(str(problem), _trimmed(trace), problem)
-        raise LuaFailure(self.text(problem), _trimmed(trace))
+            # Its frames hold Lua objects, which must not outlive the coroutine that they were met in.
+            clear_frames(problem.__traceback__)
+            return LuaFailure(str(problem), _trimmed(trace), problem)
+        return LuaFailure(self.text(problem), _trimmed(trace))
+
+    def _waiter(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """False and the result of a host function; or True, where it is going to be waited for."""
+
+        def call(*arguments: object) -> Any:
+            answer = function(*arguments)
+            if isinstance(answer, Later):
+                if not answer.done and self._wait(answer):
+                    return True
+                answer = answer.result()
+            return False, self.value(answer)
+
+        return call
 
     def where(self) -> tuple[str, int]:
         """File and line of the policy's code that is calling the host; ("?", 0) outside any."""
@@ -180,11 +234,17 @@ class LuaState:
         exposed = self._exposed.get(value.__class__)
         if exposed is None or not isinstance(name, str):
             return None
-        method = exposed.methods.get(name)
+        method: Any = exposed.methods.get(name)
+        if isinstance(method, Waiting):
+            return self._waiting_methods[value.__class__, name]
         return exposed.fields(value).get(name) if method is None else method
 
     def _set(self, value: object, name: object, item: object) -> None:
         raise Fault(f"cannot set '{name}': the object is read-only")
+
+
+def _plain_ones(functions: Mapping[str, Callable[..., Any] | Waiting]) -> dict[str, Any]:
+    return {name: function for name, function in functions.items() if not isinstance(function, Waiting)}
 
 
 def is_function(value: object) -> bool:

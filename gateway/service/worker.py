@@ -27,6 +27,7 @@ from gateway.net import streams, tls
 from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Poller
+from gateway.policy.background import Background
 from gateway.policy.engine import Policy, PolicyProblems
 from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
 
@@ -72,7 +73,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._roster = Roster(self._drained.set)
-        policy = Policy.load(context.source, epoch=context.epoch, page=context.page)
+        policy = Policy.load(context.source, epoch=context.epoch, page=context.page, background=Background(loop))
         logs = LogWriter(policy.config.local_logs, context.page, policy.log_filter, call_soon=loop.call_soon_threadsafe)
         hostname = socket.gethostname()
         self._poller = Poller(loop)
