@@ -31,6 +31,13 @@ class BatchHandling(Enum):
     BIFURCATE = "BifurcateAlways"
 
 
+class PartialRefusal(Enum):
+    """`on_partial_refusal`: what is done about recipients that the fleet refused, while others have the message."""
+
+    DSN = "Dsn"  # the default: the sender is notified, beside the record
+    RECORD = "Record"  # the Bounce record is enough
+
+
 class Disposition(Enum):
     """`log_oob`/`log_arf`: what to do with a report (docs/policy.md has the table)."""
 
@@ -188,6 +195,7 @@ class QueueConfig:
     egress_pool: str | None = None
     provider_name: str | None = None
     refresh_interval: float = 60.0
+    on_partial_refusal: PartialRefusal = PartialRefusal.DSN  # the gateway's own option
 
 
 def site_name(protocol: SmtpFleet | Maildir) -> str:

@@ -59,6 +59,7 @@ class Fleets:
             nobody.bind(("127.0.0.1", 0))  # and does not listen: nobody else gets the port meanwhile
             self.addresses[f"gone{number}"] = f"127.0.0.1:{nobody.getsockname()[1]}"
         self.add("tiny1", {"EHLO": ehlo("PIPELINING", "8BITMIME", "SIZE 1")})
+        self.add("senders1", {})
         for behaviour, answers in SCRIPTS.items():
             for number in (1, 2):
                 self.add(f"{behaviour}{number}", answers, picky=behaviour == "picky")

@@ -148,7 +148,7 @@ def test_every_type_is_documented_and_every_documented_type_exists():
 def test_every_key_is_documented_and_every_documented_key_exists():
     table = DOCS.read_text().partition("## Fields")[2].partition("\n## ")[0]
     documented = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    assert documented == [*KEYS, *TLS_KEYS, "session_id", "reason", "left_out"]
+    assert documented == [*KEYS, *TLS_KEYS, "session_id", "reason", "notification", "left_out"]
 
 
 def test_tls_and_session_stand_at_the_end_when_there_is_tls():

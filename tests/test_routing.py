@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from gateway.config import BatchHandling, Destination, EgressPath, Host, Maildir, QueueConfig, SmtpFleet
+from gateway.config import BatchHandling, Destination, EgressPath, Host, Maildir, PartialRefusal, QueueConfig, SmtpFleet
 from gateway.delivery.message import Message
 from gateway.delivery.routing import deliveries, is_discarded, queue_names, split
 from gateway.smtp.address import EnvelopeAddress, parse_address
@@ -85,9 +87,9 @@ def test_a_queue_without_a_name_is_an_error(recipients):
         queue_names(message(*recipients, tenant=7), recipients)
 
 
-def fleet(name: str = "m", path: EgressPath | None = None, **queue: str) -> Destination:
+def fleet(name: str = "m", path: EgressPath | None = None, **queue: Any) -> Destination:
     """A destination that is equal to none but itself, made of equal parts."""
-    config = QueueConfig(protocol=SmtpFleet((Host(name, "192.0.2.1", 25),)), **queue)  # type: ignore[arg-type]
+    config = QueueConfig(protocol=SmtpFleet((Host(name, "192.0.2.1", 25),)), **queue)
     return Destination(config, path or EgressPath())
 
 
@@ -120,6 +122,11 @@ def fleet(name: str = "m", path: EgressPath | None = None, **queue: str) -> Dest
             {"a.example": fleet(), "b.example": fleet(egress_pool="p")},
             [("a.example", [A1]), ("b.example", [B1])],
         ),
+        (
+            [A1, B1],
+            {"a.example": fleet(), "b.example": fleet(on_partial_refusal=PartialRefusal.RECORD)},
+            [("a.example", [A1]), ("b.example", [B1])],
+        ),
         # some of each, in the order in which they were given
         (
             [C1, A1, B1, A2, B2],
@@ -139,6 +146,7 @@ def test_who_travels_together(recipients, destinations, expected):
         assert delivery.message is handed
         assert delivery.destination is destinations[delivery.queue_name]
         assert delivery.result is None
+        assert delivery.notice is None
 
 
 def test_a_queue_for_every_recipient_or_none_is_handled():

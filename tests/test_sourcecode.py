@@ -61,7 +61,7 @@ CALLERS = {
 }
 PURE = {
     "smtp", "reports", "decision.py", "config.py", "delivery/message.py", "delivery/headers.py",
-    "delivery/verdict.py", "delivery/routing.py", "service/plan.py",
+    "delivery/verdict.py", "delivery/routing.py", "delivery/notification.py", "service/plan.py",
     "logs/records.py",
 }  # fmt: skip
 IMPURE = {"asyncio", "uvloop", "socket", "ssl", "time", "threading", "subprocess", "lupa", "select"}

@@ -10,6 +10,7 @@ from gateway.logs cimport records
 
 cdef class Accepted:
     cdef readonly Message message
+    cdef readonly list given
     cdef readonly str queue_name
     cdef readonly object report
     cdef readonly bint relayed, dropped

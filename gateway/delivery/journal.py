@@ -11,6 +11,7 @@ from gateway.delivery.routing import Delivery
 from gateway.handover import Status
 from gateway.inbound.services import Services
 from gateway.logs import records
+from gateway.smtp.address import EnvelopeAddress
 
 _PERMANENT = Status.PERMANENT
 
@@ -18,13 +19,21 @@ _PERMANENT = Status.PERMANENT
 class Accepted:
     """A message that goes on, or whose record is all that stays of it.
 
-    queue_name: its first recipient's. report: what is logged of it, None for no report. relayed: somebody gets it.
-    dropped: somebody is served by the report's record alone.
+    given: its recipients as the client named them. queue_name: its first recipient's. report: what is logged of it,
+    None for no report. relayed: somebody gets it. dropped: somebody is served by the report's record alone.
     """
 
-    def __init__(self, message: Message, queue_name: str, report: Recognition | None, relayed: int) -> None:
+    def __init__(
+        self,
+        message: Message,
+        given: list[EnvelopeAddress],
+        queue_name: str,
+        report: Recognition | None,
+        relayed: int,
+    ) -> None:
         """relayed: how many of its recipients get it."""
         self.message = message
+        self.given = given
         self.queue_name = queue_name
         self.report = report
         self.relayed = relayed > 0
@@ -65,7 +74,7 @@ def log_hand_overs(services: Services, origin: records.Origin, handed_over: list
         message, result = delivery.message, delivery.result
         assert result is not None
         pool = delivery.destination.queue.egress_pool
-        for record in records.handed_over(message, origin, delivery.queue_name, result, now_ns, pool):
+        for record in records.handed_over(message, origin, delivery.queue_name, result, now_ns, pool, delivery.notice):
             bounced = record.type == "Bounce"
             if bounced and not accepted:
                 continue

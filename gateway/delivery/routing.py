@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from gateway.config import BatchHandling, Destination
 from gateway.delivery.message import Message
+from gateway.delivery.notification import Notice
 from gateway.handover import HandOver
 from gateway.smtp.address import EnvelopeAddress
 
@@ -17,7 +18,10 @@ _TOGETHER, _BY_DOMAIN = BatchHandling.TOGETHER, BatchHandling.BY_DOMAIN
 
 
 class Delivery:
-    """One hand-over: the recipients of one message that share a destination. result: None until it is over."""
+    """One hand-over: the recipients of one message that share a destination.
+
+    result: None until it is over. notice: how the sender was told of those who were refused; None where nobody was.
+    """
 
     def __init__(
         self, message: Message, queue_name: str, recipients: list[EnvelopeAddress], destination: Destination
@@ -27,6 +31,7 @@ class Delivery:
         self.recipients = recipients
         self.destination = destination
         self.result: HandOver | None = None
+        self.notice: Notice | None = None
 
 
 def split(recipients: list[EnvelopeAddress], handling: BatchHandling) -> list[list[EnvelopeAddress]]:
@@ -78,7 +83,7 @@ def deliveries(
         if delivery is None:
             destination = destinations[name]
             queue = destination.queue
-            handling = queue.protocol, destination.path, queue.egress_pool
+            handling = queue.protocol, destination.path, queue.egress_pool, queue.on_partial_refusal
             delivery = by_name[name] = found.setdefault(handling, Delivery(message, name, [], destination))
         delivery.recipients.append(recipient)
     return list(found.values())

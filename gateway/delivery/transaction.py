@@ -16,6 +16,7 @@ from gateway.decision import RELAY, Decision, fate
 from gateway.delivery.headers import HeaderField
 from gateway.delivery.journal import Accepted, log_hand_overs, log_messages
 from gateway.delivery.message import Message
+from gateway.delivery.notifying import tell_senders
 from gateway.delivery.recognition import NOTHING, Recognition, count, recognise
 from gateway.delivery.routing import Delivery, deliveries, is_discarded, queue_names, split
 from gateway.delivery.verdict import UNACCOUNTED, UNRECORDED, Evidence, Next, Verdict, verdict
@@ -52,6 +53,7 @@ class SessionFacts:
         self.conn = conn
         self.origin = origin
         self.received_start = received_start
+        self.hostname = params.hostname
         self.trace_headers = params.trace_headers
         self.received_header = params.trace_headers.received_header
         self.supplemental_header = params.trace_headers.supplemental_header
@@ -111,7 +113,7 @@ class Transaction:
             if wanted:
                 yield self._policy.message_received(message, self._facts.conn)
                 self._forget_recipient(message, recipients)
-            relayed = self._settle(message)
+            relayed = self._settle(message, recipients)
             if relayed is None:
                 continue
             names = queue_names(message, relayed)
@@ -169,10 +171,10 @@ class Transaction:
 
     # -- fates and destinations ---------------------------------------------------------------------------------------
 
-    def _settle(self, message: Message) -> list[EnvelopeAddress] | None:
-        """Decides what happens to the message for each of its recipients: to whom it is handed over.
+    def _settle(self, message: Message, given: list[EnvelopeAddress]) -> list[EnvelopeAddress] | None:
+        """Decides what happens to the message for each of its recipients: to whom it is handed over; None for nobody.
 
-        None: to nobody.
+        given: its recipients before the policy looked at it.
         """
         if not message.recipients:
             raise TransactionRefused(replies.NO_RECIPIENTS)
@@ -182,7 +184,7 @@ class Transaction:
         if self._decisions.count(RELAY) != len(self._decisions):
             relayed, report = self._fates(message)
             self._reported += len(message.recipients) - len(relayed)
-        self._accepted.append(Accepted(message, message.queue_name(), report, len(relayed)))
+        self._accepted.append(Accepted(message, given, message.queue_name(), report, len(relayed)))
         if not relayed:
             return None
         if is_discarded(message):
@@ -262,9 +264,11 @@ class Transaction:
     def _recorded(self) -> Waits:
         """The end where a record is all there is of a recipient."""
         services, origin = self._services, self._facts.origin
+        deadline = self._began + self._facts.timeout
+        told = yield from tell_senders(services, self._facts.hostname, self._accepted, self._deliveries, deadline)
         reports = log_messages(services, origin, self._accepted, self.unreadable)
         bounces = log_hand_overs(services, origin, self._deliveries, True)
-        evidence = Evidence(reports=reports, bounces=bounces, told=False)
+        evidence = Evidence(reports=reports, bounces=bounces, told=told)
         decided = verdict(self._promised, self._outcomes, self._discarded, self._reported, evidence)
         if decided.next is _SYNC:
             evidence.on_disk = yield self._services.logs.durable()

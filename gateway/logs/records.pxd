@@ -45,12 +45,16 @@ cpdef Record _accepted(Form form, Message message, Origin origin, queue, long lo
 
 cpdef str _type_of(status)
 
-cpdef list handed_over(Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool=*)
+cpdef list handed_over(
+    Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool=*, notice=*
+)
 
 
-@cython.locals(first=RecipientOutcome, answer=Response, peer=bint, source=bint, tls=bint, session=bint, shape=tuple)
+@cython.locals(
+    first=RecipientOutcome, answer=Response, peer=bint, source=bint, tls=bint, session=bint, tells=bint, shape=tuple
+)
 cpdef Record _outcome(
-    Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool, list outcomes
+    Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool, list outcomes, notice
 )
 
 cpdef list _same_results(list outcomes)

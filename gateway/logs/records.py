@@ -19,6 +19,7 @@ from gateway.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from gateway.delivery.message import Message
+    from gateway.delivery.notification import Notice
     from gateway.reports.rfc3464 import OutOfBand
 
 Keys = dict[str, Any]
@@ -110,22 +111,24 @@ def _reception_form(tls: bool) -> Form:
     return Form(_reception_layout(tls))
 
 
-_hand_over_forms: dict[tuple[str, bool, bool, bool, bool, bool], Form] = {}  # by the arguments below
+_hand_over_forms: dict[tuple[str, bool, bool, bool, bool, bool, bool], Form] = {}  # by the arguments below
 
 
-def _new_hand_over_form(kind: str, peer: bool, source: bool, tls: bool, session: bool, reason: bool) -> Form:
+def _new_hand_over_form(
+    kind: str, peer: bool, source: bool, tls: bool, session: bool, reason: bool, notification: bool
+) -> Form:
     """The form for records that tell of: the server, our own address there, …"""
     gaps = (*_OF_MESSAGE, "site", "egress_pool", "delivery_protocol", "reception_protocol", *_of_session(tls, session))
     layout = _layout(
         kind,
-        (*gaps, "reason") if reason else gaps,
+        (*gaps, *(("reason",) if reason else ()), *(("notification",) if notification else ())),
         response=_RESPONSE,
         peer_address=_PEER if peer else None,
         egress_source="unspecified",
         source_address={"address": GAP} if source else None,
     )
     form = Form(layout)
-    _hand_over_forms[kind, peer, source, tls, session, reason] = form
+    _hand_over_forms[kind, peer, source, tls, session, reason, notification] = form
     return form
 
 
@@ -262,13 +265,21 @@ def _type_of(status: Status) -> str:
 
 
 def handed_over(
-    message: Message, origin: Origin, queue: str, result: HandOver, now_ns: int, egress_pool: str | None = None
+    message: Message,
+    origin: Origin,
+    queue: str,
+    result: HandOver,
+    now_ns: int,
+    egress_pool: str | None = None,
+    notice: Notice | None = None,
 ) -> list[Record]:
     """What became of a message that was handed over: a Delivery, Bounce or TransientFailure for each group of
     recipients with the same result. An unknown outcome is a TransientFailure with `reason` "outcome_unknown".
+
+    notice: how the sender was told of those who bounced.
     """
     return [
-        _outcome(message, origin, queue, result, now_ns, egress_pool or "unspecified", outcomes)
+        _outcome(message, origin, queue, result, now_ns, egress_pool or "unspecified", outcomes, notice)
         for outcomes in _same_results(result.outcomes)
     ]
 
@@ -281,12 +292,14 @@ def _outcome(
     now_ns: int,
     egress_pool: str,
     outcomes: list[RecipientOutcome],
+    notice: Notice | None,
 ) -> Record:
     first = outcomes[0]
     answer = first.response
     peer, source = bool(result.peer_address), bool(result.source_address)
     tls, session = result.tls_cipher is not None, result.session_id is not None
-    shape = _type_of(first.status), peer, source, tls, session, first.reason is not None
+    tells = notice is not None and first.status is _PERMANENT
+    shape = _type_of(first.status), peer, source, tls, session, first.reason is not None, tells
     draft = _begun(_hand_over_forms.get(shape) or _new_hand_over_form(*shape))
     _put_envelope(draft, message, [outcome.recipient for outcome in outcomes], queue)
     draft.text(result.site)
@@ -313,7 +326,19 @@ def _outcome(
         draft.text(result.session_id)
     if first.reason is not None:
         draft.text(str(first.reason))
+    if tells and notice is not None:
+        draft.json(to_json(_told(notice)))
     return draft.record(message.meta)
+
+
+def _told(notice: Notice) -> Keys:
+    answer = notice.response
+    told: Keys = {"result": notice.result}
+    if notice.id is not None:
+        told["id"] = notice.id
+    if answer is not None:
+        told["response"] = _on_one_line(f"{answer.code} {answer.enhanced} {answer.content}".replace("  ", " "))
+    return told
 
 
 def _same_results(outcomes: list[RecipientOutcome]) -> list[list[RecipientOutcome]]:

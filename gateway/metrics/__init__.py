@@ -173,6 +173,12 @@ REJECTIONS = Counter(
 REJECTIONS_LEFT_OUT = Counter(
     LAYOUT, "rejections_without_record_total", "Refusals that have no record of their own: their session has many alike"
 )
+NOTIFICATIONS = Counter(
+    LAYOUT,
+    "notifications_total",
+    "Senders to be told of recipients that the fleet refused while others were served, by what became of that",
+    result=("sent", "failed", "null_sender", "record"),
+)
 MESSAGE_DURATION = Histogram(
     LAYOUT, "message_duration_seconds", "From a message's final dot to the reply to it", _100_US_TO_5_MIN
 )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from gateway.config import EgressPath, Host, Maildir, QueueConfig, SmtpFleet, UpstreamTls
+from gateway.config import EgressPath, Host, Maildir, PartialRefusal, QueueConfig, SmtpFleet, UpstreamTls
 from gateway.policy.options import (
     Option,
     Reader,
@@ -136,6 +136,7 @@ QUEUE_CONFIG = Schema(
         "provider_name": Option(string),
         "refresh_interval": Option(duration),
         "refresh_strategy": Option(one_of(RefreshStrategy)),
+        "on_partial_refusal": Option(one_of(PartialRefusal)),
         "retry_interval": accepted(duration),
         "max_retry_interval": accepted(duration),
         "max_age": accepted(duration),
