@@ -39,7 +39,7 @@ class Client:
     """A client's socket, which does not block."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: tuple[str, int]) -> None:
-        self._loop = loop
+        self.loop = loop
         self.sock = socket.socket()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFERS)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFERS)
@@ -54,7 +54,7 @@ class Client:
     async def until(self, seen: Callable[[bytes], bool]) -> bytes:
         """Reads until what was received meets `seen`, or to the end of the connection."""
         while not seen(bytes(self.received)):
-            data = await self._loop.sock_recv(self.sock, 1 << 20)
+            data = await self.loop.sock_recv(self.sock, 1 << 20)
             if not data:
                 break
             self.received += data
@@ -101,7 +101,7 @@ class Inbound:
             self.address,
             max_connections,
             services,
-            tls.ServerContexts([], {}),
+            tls.ServerContexts([], tls.KeyFiles()),
             self.roster,
             self.outbox,
             self.poller,

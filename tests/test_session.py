@@ -552,6 +552,16 @@ def test_what_comes_in_clear_behind_starttls_is_never_executed():
     assert not [event for event in conversation.events if isinstance(event, MailCommand | TlsRequested)]
 
 
+@pytest.mark.parametrize("sent", [b"", EHLO + b"STARTTLS\r\n"], ids=["from the first octet on", "after STARTTLS"])
+def test_under_tls_a_session_begins_with_ehlo(sent):
+    conversation = Conversation()
+    conversation.secure = False
+    conversation.send(sent)
+    conversation.session.tls_started()
+    assert conversation.session.state == State.CONNECTED
+    assert conversation.send(MAIL, EHLO, MAIL) == ["503 5.5.1", "250", "250 2.1.0"]
+
+
 def test_tls_forgets_everything_said_before():
     conversation = to_state(State.READY, offer_auth=True)
     assert conversation.send(b"STARTTLS\r\n") == ["220 2.0.0"]

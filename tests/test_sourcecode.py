@@ -24,7 +24,7 @@ IMPORTERS = {
     "lupa": {"policy/runtime.py"},
     "uvloop": {"service/worker.py", "sink.py"},
     "asyncio": {
-        "inbound/connection.py", "net/streams.py", "net/resolver.py", "service/worker.py", "sink.py", "admin/server.py",
+        "net/streams.py", "net/tls_stream.py", "net/resolver.py", "service/worker.py", "sink.py", "admin/server.py",
         "couriers", "policy/background.py",
     },
     "aiohttp": {"admin/server.py"},
@@ -32,7 +32,7 @@ IMPORTERS = {
         "admin/server.py", "net/streams.py", "net/resolver.py", "service",
         "policy/listener.py", "logs/identity.py",  # for gethostname() alone
     },
-    "ssl": {"net/tls.py", "inbound/connection.py", "couriers"},
+    "ssl": {"net/tls.py", "net/tls_stream.py", "couriers"},
     "signal": {
         "admin/server.py", "sink.py", "service/worker.py", "service/supervisor.py", "service/child.py",
         "service/plan.py", "service/trial.py",

@@ -10,7 +10,7 @@ from gateway.net.streams cimport Poller, Protocol, Stream
 
 cdef class Host:
     cdef readonly Services services
-    cdef readonly object contexts
+    cdef readonly object contexts, complaints
     cdef readonly Poller poller
     cdef readonly Outbox outbox
     cdef readonly Roster roster
@@ -22,13 +22,13 @@ cdef class Host:
 cdef class Connection(Protocol):
     cdef Host _host
     cdef Poller _poller
-    cdef object _transport, _params, _tls_task
+    cdef object _transport, _params
     cdef CounterPage _page
     cdef LogWriter _logs
     cdef Outbox _outbox
     cdef Reception _reception
     cdef double _timeout, _last_read
-    cdef bint _closing, _eof, _in_outbox, _turn_due, _reading_paused, _writing_paused
+    cdef bint _closing, _eof, _shaking, _in_outbox, _turn_due, _reading_paused, _writing_paused
 
     cpdef begin(self, Reception reception)
     cpdef data_received(self, bytes data)

@@ -5,20 +5,19 @@ No SMTP and no policy: those are the session's and the reception's. How a connec
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import ssl
-from typing import Any, cast
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import ListenerParams
+from gateway.inbound.complaints import Complaints
 from gateway.inbound.reception import Reception
 from gateway.inbound.services import Services
 from gateway.net import tls
 from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Poller, Protocol, Stream
+from gateway.net.tls_stream import TlsStream, Transport
 from gateway.smtp.replies import Reason
 
 log = logging.getLogger(__name__)
@@ -26,11 +25,12 @@ log = logging.getLogger(__name__)
 MOST_COMMANDS = 32  # of one client that are executed in one turn of the event loop; the others' follow, then the next
 MAX_BUFFERED = 16 * 1024  # octets of commands that may wait to be executed while more is read
 MAX_UNSENT = 16 * 1024  # octets of replies that may wait for a client to read them while more commands are executed
-LINGER = 2.0  # seconds a client gets to read the last reply, and under TLS to close, before the connection is reset
+LINGER = 2.0  # seconds a client gets to read the last reply before the connection is reset
 
 _OPENED = metrics.CONNECTIONS_OPEN.slot()
 _TLS_OK = metrics.TLS_HANDSHAKES.slot("ok")
 _TLS_FAILED = metrics.TLS_HANDSHAKES.slot("failed")
+_TLS_CAUSES = {cause: metrics.TLS_FAILURES.slot(cause) for cause in metrics.TLS_CAUSES}
 
 
 class Host:
@@ -44,6 +44,7 @@ class Host:
         self.roster = roster
         self.outbox = outbox
         self.poller = poller
+        self.complaints = Complaints(log)
         self.open = 0  # connections now
 
     def opened(self, connection: Connection) -> None:
@@ -60,7 +61,7 @@ class Host:
 
 
 class Connection(Protocol):
-    """One connection: the protocol of its stream, then of asyncio's transport if it is secured."""
+    """One connection: the protocol of its stream, in clear or under TLS."""
 
     def __init__(self, host: Host, stream: Stream, params: ListenerParams) -> None:
         """Counts nothing and tells nobody: that is begin()'s."""
@@ -69,12 +70,12 @@ class Connection(Protocol):
         self._outbox = host.outbox
         self._page: CounterPage = host.services.page
         self._logs = host.services.logs
-        self._transport: Stream | asyncio.Transport = stream
+        self._transport: Transport = stream
         self._params = params
         self._reception: Reception | None = None  # while the connection counts
         self._timeout: float = params.client_timeout
         self._last_read = 0.0
-        self._tls_task: asyncio.Task[None] | None = None
+        self._shaking = False  # hands, for TLS
         self._closing = False
         self._in_outbox = False
         self._turn_due = False
@@ -96,9 +97,6 @@ class Connection(Protocol):
         reception = self._reception
         if reception is None or self._closing:
             return
-        if self._tls_task is not None:  # clear text behind STARTTLS; reading is paused, so this should never happen
-            self.abort()
-            return
         self._last_read = self._poller.time()
         reception.receive(data)
         self._advance()
@@ -107,14 +105,12 @@ class Connection(Protocol):
         # a client may close its side while it waits for replies
         self._eof = True
         reception = self._reception
-        if reception is None or self._closing or reception.is_secured():
+        if reception is None or self._closing:
             return False
         return reception.is_asked() or reception.is_behind()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
-        if self._tls_task is not None:
-            self._tls_task.cancel()
         reception, self._reception = self._reception, None
         if reception is not None:
             self._host.lost(self)
@@ -148,8 +144,6 @@ class Connection(Protocol):
 
     def abort(self) -> None:
         """Drops the connection."""
-        if self._tls_task is not None:
-            self._tls_task.cancel()
         self._transport.abort()
 
     # -- the session's progress ---------------------------------------------------------------------------------------
@@ -216,7 +210,7 @@ class Connection(Protocol):
 
     def _pause_or_resume(self) -> None:
         reception = self._reception
-        if self._closing or reception is None or self._tls_task is not None:
+        if self._closing or reception is None or self._shaking:
             return
         waits = self._turn_due or reception.is_asked()
         pause = self._writing_paused or self._logs.full or (waits and reception.buffered() > MAX_BUFFERED)
@@ -232,43 +226,36 @@ class Connection(Protocol):
     # -- TLS ----------------------------------------------------------------------------------------------------------
 
     def _begin_tls(self) -> None:
-        self._transport.pause_reading()  # what comes next is the handshake's
         self.write_out()
+        self._shaking = True
         assert isinstance(self._transport, Stream)  # the session offers STARTTLS in clear only
-        self._tls_task = self._poller.loop.create_task(self._start_tls(self._transport))
-
-    async def _start_tls(self, stream: Stream) -> None:
-        loop = self._poller.loop
+        secure = TlsStream(self._poller, self._transport, self, secured=self._secured, failed=self._not_secured)
         try:
-            context = self._host.contexts.context(self._params)
-            await loop.connect_accepted_socket(
-                lambda: cast(asyncio.Protocol, self),  # event loops ask for the methods only
-                stream.detach(),
-                ssl=context,
-                ssl_handshake_timeout=self._timeout,
-                ssl_shutdown_timeout=LINGER,
-            )
-        except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
-            # RFC 3207 §4.1: after a failed handshake neither side can know what the other saw, so there is no way back
-            self._page.add(_TLS_FAILED)
-            log.info("TLS handshake failed: %s", type(error).__name__)
-            self._tls_task = None
-            stream.abort()
-            self.connection_lost(None)  # nobody else calls it during a handshake
+            secure.begin(self._host.contexts.context(self._params), self._timeout)
+        except (OSError, ValueError) as error:  # a key that cannot be used
+            self._not_secured("local", str(error))
+            self._transport.abort()
+        self._transport = secure
 
-    def connection_made(self, transport: Any) -> None:
-        """Called by asyncio after the handshake."""
-        self._tls_task = None
-        self._transport = transport
+    def _secured(self) -> None:
+        self._shaking = False
         reception = self._reception
-        if reception is None:
-            transport.abort()
+        if reception is None or self._closing:
             return
-        transport.set_write_buffer_limits(high=MAX_UNSENT)
+        assert isinstance(self._transport, TlsStream)
         self._page.add(_TLS_OK)
         self._last_read = self._poller.time()
-        reception.tls_started(*tls.shown_names(transport.get_extra_info("cipher")))
+        reception.tls_started(*tls.shown_names(self._transport.cipher()))
         self._advance()
+
+    def _not_secured(self, cause: str, text: str) -> None:
+        # RFC 3207 §4.1: after a failed handshake neither side can know what the other saw, so there is no way back
+        self._closing = True
+        self._page.add(_TLS_FAILED)
+        self._page.add(_TLS_CAUSES[cause])
+        peer = "" if self._reception is None else self._reception.peer_address()
+        text = f"TLS handshake with {peer} failed ({cause}): {text}"
+        self._host.complaints.say(cause, self._poller.time(), text)
 
     # -- ends ------------------------------------------------------------------------------------------------------
 
@@ -283,8 +270,7 @@ class Connection(Protocol):
             return
         self._closing = True
         self.write_out()
-        transport = self._transport
-        if linger and not self._eof and isinstance(transport, Stream):
-            transport.finish(LINGER)
+        if linger and not self._eof:
+            self._transport.finish(LINGER)
         else:
-            transport.close()
+            self._transport.close()

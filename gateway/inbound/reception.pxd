@@ -52,7 +52,7 @@ cdef class Reception(Observer):
     cpdef bint is_idle(self)
     cpdef bint is_closed(self)
     cpdef bint has_quit(self)
-    cpdef bint is_secured(self)
+    cpdef str peer_address(self)
     cpdef Py_ssize_t buffered(self)
     cpdef bint advance(self, Py_ssize_t most) except? False
     cpdef _answer(self, event)

@@ -157,9 +157,9 @@ class Reception(Observer):
         """It is over because the client took its leave."""
         return self.session.quit
 
-    def is_secured(self) -> bool:
-        """It goes on under TLS."""
-        return self.session.tls
+    def peer_address(self) -> str:
+        """The client's IP address."""
+        return self._endpoints.peer_address
 
     def buffered(self) -> int:
         """Octets that were received and wait."""

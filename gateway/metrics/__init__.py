@@ -142,6 +142,10 @@ ACCEPT_FAILURES = Counter(
     LAYOUT, "accept_failures_total", "Seconds in which a listener accepted nothing for want of descriptors or memory"
 )
 TLS_HANDSHAKES = Counter(LAYOUT, "tls_handshakes_total", "TLS handshakes with clients", result=("ok", "failed"))
+TLS_CAUSES = ("timeout", "lost", "no_tls", "version", "cipher", "certificate", "local", "other")
+TLS_FAILURES = Counter(
+    LAYOUT, "tls_handshake_failures_total", "TLS handshakes with clients that failed, by why", cause=TLS_CAUSES
+)
 AUTH = Counter(LAYOUT, "auth_total", "AUTH attempts that reached a verdict", result=("accepted", "refused", "error"))
 COMMANDS = Counter(
     LAYOUT,
