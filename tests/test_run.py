@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import ssl
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from gateway.net import tls
-from tests.gateway_process import INIT, PATIENCE, wait_until
+from tests.gateway_process import INIT, PATIENCE, Gateway, wait_until
 
 
 def test_it_serves_counts_reloads_and_drains(start):
@@ -81,6 +83,23 @@ def test_a_key_that_cannot_be_used_is_told_at_the_start_with_its_line(start, tmp
         gateway = start(INIT.replace("relay_hosts", keys))
         assert gateway.process.wait(PATIENCE) == code
         assert f"init.lua:3: kumo.start_esmtp_listener: {tmp_path}/{certificate}" in gateway.diagnostics(), number
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT CHECKED: giving up root needs root")
+def test_a_key_that_only_root_can_read_is_told_at_the_start_of_an_ordinary_users_service():
+    with tempfile.TemporaryDirectory() as name:  # unlike tmp_path, open to other users
+        folder = Path(name)
+        folder.chmod(0o777)
+        for file, pem in zip(("cert.pem", "key.pem"), tls._self_signed("gw.example"), strict=True):
+            (folder / file).write_bytes(pem)
+        (folder / "key.pem").chmod(0o600)
+        keys = f"tls_certificate = '{folder}/cert.pem', tls_private_key = '{folder}/key.pem', relay_hosts"
+        gateway = Gateway(folder, INIT.replace("relay_hosts", keys), "--workers", "1", "--user", "nobody")
+        try:
+            assert gateway.process.wait(PATIENCE) == 75
+            assert f"{folder}/key.pem: [Errno 13] Permission denied" in gateway.diagnostics()
+        finally:
+            gateway.kill()
 
 
 def test_a_worker_that_is_started_again_has_the_certificate_that_was_found_good(start, tmp_path):

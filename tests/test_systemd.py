@@ -83,6 +83,15 @@ def test_nobody_to_tell_is_no_error():
     Notifier({"NOTIFY_SOCKET": "/nowhere/notify"}).ready("x")
 
 
+def test_processes_are_named_for_what_they_are(start):
+    gateway = start(INIT, "--workers", "2")
+    gateway.announced()
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in [gateway.process.pid, *gateway.children()]]
+    names = [command.rstrip(b"\0").decode() for command in commands]
+    assert names[0] == "relay-gateway: supervisor"
+    assert sorted(names[1:]) == ["relay-gateway: admin", "relay-gateway: worker-0", "relay-gateway: worker-1"]
+
+
 # --- sockets that are passed ------------------------------------------------------------------------------------------
 
 
