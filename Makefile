@@ -3,44 +3,51 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+READY_TO_TEST := $(VENV)/.ready-to-test
 TYPED   := $(filter-out gateway/_fastpath.pxd,$(wildcard gateway/*.pxd gateway/*/*.pxd gateway/*/*/*.pxd))
-SOURCES := $(TYPED) $(TYPED:.pxd=.py) $(wildcard gateway/_fastpath.p* gateway/fastpath/*.pxi bench/*.pyx bench/wire/*.pxi)
+SOURCES := $(TYPED) $(TYPED:.pxd=.py) $(wildcard gateway/_fastpath.p* gateway/fastpath/*.pxi)
+BENCH_SOURCES := $(wildcard bench/*.pyx bench/wire/*.pxi)
+
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+    --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint fuzz lock clean debian-packages
+.PHONY: help run test bench lint fuzz lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(READY): requirements.lock pyproject.toml setup.py $(SOURCES)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip --quiet --disable-pip-version-check install -r requirements.lock
-	$(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" deploy/set-up.sh run
+	@touch $@
+
+$(READY_TO_TEST): $(READY) requirements-test.lock $(BENCH_SOURCES)
+	@VENV="$(VENV)" deploy/set-up.sh test
 	@touch $@
 
 run: $(READY)  ## set up and run the gateway with its quickstart policy (relays into ./var/maildir)
 	$(BIN)/relay-gateway run --policy deploy/quickstart.lua
 
-debian-packages:
+test: $(READY_TO_TEST)  ## set up and run every test, linter and type check; as root it installs Debian packages
 	@deploy/test-packages.sh
-
-test: $(READY) debian-packages  ## set up and run every test, linter and type check
 	$(BIN)/python -m pytest
 
-bench: $(READY)  ## measure the gateway beside what is installed here (about 6 minutes); BENCH="--full" and the like
+bench: $(READY_TO_TEST)  ## measure the gateway beside what is installed here (about 6 minutes); BENCH="--full" and the like
 	@PATH="$$PATH:/usr/sbin" command -v smtp-sink >/dev/null || echo "few peers here: bench/setup-peers.sh installs more" >&2
 	$(BIN)/relay-gateway bench run $(BENCH)
 
-lint: $(READY)  ## only the linters and type checks
+lint: $(READY_TO_TEST)  ## only the linters and type checks
 	$(BIN)/python -m pytest tests/test_sourcecode.py
 
-fuzz: $(READY)  ## fuzz the report scanner for FUZZ_SECONDS (default 600); needs clang
+fuzz: $(READY_TO_TEST)  ## fuzz the report scanner for FUZZ_SECONDS (default 600); needs clang
 	tests/fuzz/run.sh fuzz_report $(or $(FUZZ_SECONDS),600)
 
-lock: $(READY)  ## refresh requirements.lock from pyproject.toml
+lock: $(READY)  ## refresh both lock files from pyproject.toml: the service's own versions are those that are tested
 	$(BIN)/python -m pip --quiet install uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	    --all-extras --output-file requirements.lock pyproject.toml deploy/build-requirements.in
+	$(COMPILE) --all-extras --output-file requirements-test.lock pyproject.toml deploy/build-requirements.in
+	$(COMPILE) --constraint requirements-test.lock --output-file requirements.lock \
+	    pyproject.toml deploy/build-requirements.in
 
 clean:  ## remove everything that set-up and builds made
-	rm -rf $(VENV) build dist *.egg-info gateway/*.so gateway/*/*.so gateway/*/*/*.so bench/*.so $(TYPED:.pxd=.c) gateway/_fastpath.c bench/_*.c
+	rm -rf $(VENV) build dist *.egg-info $(TYPED:.pxd=.c) gateway/_fastpath.c bench/_*.c
+	find gateway bench -name '*.so' -delete

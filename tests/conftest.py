@@ -17,7 +17,8 @@ def _stale() -> list[str]:
         built = [path.stat().st_mtime for path in module.parent.glob(module.name + ".*.so")]
         if not built or max(path.stat().st_mtime for path in files) > max(built):
             stale.append(str(module.relative_to(GATEWAY.parent)))
-    return stale
+    compiled = {path.with_name(path.name.partition(".")[0]) for path in GATEWAY.rglob("*.so")}
+    return stale + [str(module.relative_to(GATEWAY.parent)) for module in compiled - set(sources)]
 
 
 def pytest_sessionstart() -> None:

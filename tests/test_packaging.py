@@ -17,7 +17,7 @@ from gateway.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("gateway", "bench", "deploy", "docs", "pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md",
-           "CHANGELOG.md", "Makefile", "requirements.lock")  # fmt: skip
+           "CHANGELOG.md", "Makefile", "requirements.lock", "requirements-test.lock")  # fmt: skip
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:

@@ -1,6 +1,6 @@
 """The source itself: linters, types, where each capability lives, and the size of files.
 
-The tools are pinned in requirements.lock; their settings are in pyproject.toml.
+The tools are pinned in requirements-test.lock; their settings are in pyproject.toml.
 """
 
 from __future__ import annotations
