@@ -49,24 +49,46 @@ cdef struct ContentScan:
     uint8_t marks
     bint ended
 
-cdef class Content:
-    cdef list chunks           # in memory
-    cdef Content base          # what follows them
-    cdef Content harmless      # as repaired() made it
-    cdef bint harmless_fixed
-    cdef readonly Py_ssize_t size, octets
-    cdef readonly bint too_big, long_line, bare_cr, bare_lf, has_8bit, has_nul, stuffed, unsafe
+cdef class ContentStore:
+    cdef bytes directory
+    cdef Py_ssize_t threshold
+    cdef readonly Py_ssize_t limit, most_files
+    cdef readonly Py_ssize_t memory, files, file_octets  # in use now
+    cdef readonly Py_ssize_t written, failures           # contents so far
+    cdef readonly int error                              # of the last failure
 
+    cdef Py_ssize_t allowance(self, bint has_file) noexcept
+    cpdef bint is_full(self) noexcept
+    cdef int open(self) except? -1
+    cdef void failed(self, int error) noexcept
+
+cdef class Content:
+    cdef list chunks            # in memory: what follows the file, or stands in front of `base`
+    cdef Content base
+    cdef readonly ContentStore store
+    cdef Py_ssize_t held        # octets of the chunks, as the store counts them
+    cdef Py_ssize_t in_file
+    cdef int fd                 # -1 without a file
+    cdef Content harmless       # as repaired() made it
+    cdef bint harmless_fixed
+    cdef bint dropped           # nothing of it is kept
+    cdef readonly Py_ssize_t size, octets
+    cdef readonly bint too_big, long_line, bare_cr, bare_lf, has_8bit, has_nul, stuffed, unsafe, lost
+
+    cdef void let_go(self) noexcept
     cdef int add(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1
+    cdef int to_file(self) except -1
+    cdef int lose(self, int error) except -1
     cdef int drop_end(self, Py_ssize_t octets) except -1
     cdef int drop(self) except -1
-    cpdef list pieces(self)
+    cdef bytes read(self, Py_ssize_t at, Py_ssize_t n)
+    cpdef pieces(self)
     cpdef bytes head(self, Py_ssize_t n)
     cpdef bytes joined(self)
     cpdef Content behind(self, list fields)
     cpdef Content repaired(self, bint fix)
 
-cpdef Content content_of(bytes stuffed)
+cpdef Content content_of(bytes stuffed, ContentStore store=*)
 
 cdef enum LineStatus:
     INCOMPLETE, COMPLETE, OVERLONG
@@ -77,15 +99,18 @@ cdef class Framer:
     cdef Py_ssize_t max_command_line
     cdef bint discarding             # inside a line already known to be over-long
     cdef Content content             # the one being received, if any
+    cdef ContentStore store          # for contents
     cdef Py_ssize_t max_size
+    cdef uint8_t fatal               # the marks with which a content need not be kept
     cdef ContentScan scan
 
     cpdef feed(self, bytes data)
     cpdef next_command(self)
     cpdef next_line(self, Py_ssize_t max_line=*)
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE
-    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line)
+    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=*)
     cpdef next_content(self)
+    cpdef bint writing(self) noexcept
 
 cpdef tuple accept(int fd)
 cpdef tuple local_address(int fd)

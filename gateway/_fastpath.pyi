@@ -72,25 +72,68 @@ def repair_line_endings(stuffed: bytes, fix: bool) -> bytes:
 
 # --- content.pxi ------------------------------------------------------------------------------------------
 
+def trim_memory() -> None:
+    """Gives memory that was freed back to the system, as far as whole pages of it are free."""
+
+@final
+class ContentStore:
+    """What the contents of a worker may take: octets in memory, files beyond.
+
+    One content is in memory up to 1 MiB, or a 64th of the limit if that is less. Where half of the limit is taken,
+    up to 64 KiB; where all of it is, new octets go to files as they come. A content that needs a file when there are
+    `most_files` stays in memory, so whoever reads from clients should pause while the store is full.
+    """
+
+    def __init__(self, directory: str | bytes, limit: int, most_files: int, threshold: int = 1 << 20) -> None:
+        """limit: octets in memory. directory: for files, which never have a name. threshold: another one than 1 MiB.
+
+        Raises OSError where there cannot be files.
+        """
+    @property
+    def limit(self) -> int: ...
+    @property
+    def most_files(self) -> int: ...
+    @property
+    def memory(self) -> int:
+        """Octets in memory now."""
+    @property
+    def files(self) -> int:
+        """Contents that have a file now."""
+    @property
+    def file_octets(self) -> int:
+        """Octets in files now."""
+    @property
+    def written(self) -> int:
+        """Contents that got a file so far."""
+    @property
+    def failures(self) -> int:
+        """Contents that were lost so far because a file could not be made or written."""
+    @property
+    def error(self) -> int:
+        """The errno of the last of these."""
+    def is_full(self) -> bool:
+        """A new content would grow beyond the limit."""
+
 @final
 class Content:
     """One message content, as it is sent on: dot-stuffed, without the last line (the dot).
 
-    Made by Framer.next_content() or content_of(). Nothing changes it.
+    Made by Framer.next_content() or content_of(). Nothing changes it. What it has in its store it gives back when
+    nobody has it any more. Reading from a file may raise OSError.
     """
 
     @property
     def octets(self) -> int:
-        """Octets of its pieces together; 0 if it is too_big."""
+        """Octets of its pieces together; 0 if it was not kept."""
     @property
     def size(self) -> int:
-        """Octets of the unstuffed content, its CRLFs included (RFC 1870 §3); also if it is too_big."""
+        """Octets of the unstuffed content, its CRLFs included (RFC 1870 §3); also if it was not kept."""
     @property
     def too_big(self) -> bool:
-        """It is larger than max_size, and was dropped while it arrived."""
+        """It is larger than max_size. Not kept."""
     @property
     def long_line(self) -> bool:
-        """A line is longer than max_line. A line ends at an LF here, for CRLF-less senders' sake."""
+        """A line is longer than max_line. A line ends at an LF here, for CRLF-less senders' sake. Not kept."""
     @property
     def bare_cr(self) -> bool: ...
     @property
@@ -106,19 +149,33 @@ class Content:
     def unsafe(self) -> bool:
         """Some server might see an end of data in it where there is none: it has a lone CR or LF, a NUL, or a line
         that begins with a single dot. Only what repaired() makes of it may be sent on."""
-    def pieces(self) -> list[bytes]:
-        """Its octets in order; what was received in one go is one piece."""
+    @property
+    def lost(self) -> bool:
+        """Its file could not be written. Not kept."""
+    @property
+    def store(self) -> ContentStore | None: ...
+    @property
+    def in_memory(self) -> bool:
+        """None of it is in a file."""
+    def pieces(self) -> Iterable[bytes]:
+        """Its octets in order, a list if it is in memory: what was received in one go is one piece. Out of a file
+        they are read as they are asked for, at most 256 KiB at a time."""
+    def plain_pieces(self) -> Iterator[bytes]:
+        """The same, unstuffed."""
     def head(self, n: int) -> bytes:
         """Its first octets: at least n, or all where there are fewer. Not copied where the first piece is enough."""
     def joined(self) -> bytes:
-        """All of it."""
+        """All of it, in memory."""
     def behind(self, fields: list[bytes]) -> Content:
         """The content with these header fields, complete with CRLF, in front. The list is kept."""
     def repaired(self, fix: bool) -> Content:
-        """See repair_line_endings(). Asked again it gives the same content."""
+        """See repair_line_endings(). Asked again it gives the same content. Raises OSError as content_of() does."""
 
-def content_of(stuffed: bytes) -> Content:
-    """A content that came from elsewhere than a client: dot-stuffed, ending in CRLF, without lone CRs and LFs."""
+def content_of(stuffed: bytes, store: ContentStore | None = None) -> Content:
+    """A content that came from elsewhere than a client: dot-stuffed, ending in CRLF, without lone CRs and LFs.
+
+    Raises OSError where it has to go to a file and cannot.
+    """
 
 # --- framing.pxi ------------------------------------------------------------------------------------------
 
@@ -150,8 +207,11 @@ class Framer:
     to them, so a paused session should stop reading.
     """
 
-    def __new__(cls, max_command_line: int) -> Self:
-        """max_command_line: octets of the longest command line, its CRLF included (RFC 5321 §4.5.3.1.4)."""
+    def __new__(cls, max_command_line: int, store: ContentStore | None = None) -> Self:
+        """max_command_line: octets of the longest command line, its CRLF included (RFC 5321 §4.5.3.1.4).
+
+        store: for contents; without it they stay in memory.
+        """
     def feed(self, data: bytes) -> None:
         """Appends what was received. Keeps a reference; copies only if something is still waiting."""
     def next_command(self) -> tuple[int, bytes] | None:
@@ -168,17 +228,19 @@ class Framer:
 
         For the client's side of an AUTH exchange. max_line: octets, CRLF included (RFC 4954 §4: 12288).
         """
-    def start_content(self, max_size: int, max_line: int) -> None:
+    def start_content(self, max_size: int, max_line: int, strict: bool = False) -> None:
         """What comes next is a message content: call it when 354 is answered, then next_content().
 
         max_size: octets of the unstuffed content (RFC 1870); max_line: octets of a line without CRLF and stuffed
-        dot (RFC 5321 §4.5.3.1.6: 998).
+        dot (RFC 5321 §4.5.3.1.6: 998). strict: no lone CR or LF. What breaks one of these is not kept, only counted.
         """
     def next_content(self) -> Content | None:
         """The content, once its CRLF.CRLF has arrived, or None if more bytes are needed; what follows it stays.
 
         Takes in all that was fed so far. Raises RuntimeError without start_content().
         """
+    def writing(self) -> bool:
+        """The content that is being received goes to a file."""
     @property
     def buffered(self) -> int:
         """Octets fed and not consumed yet."""

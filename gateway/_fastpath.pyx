@@ -10,7 +10,7 @@ include "fastpath/bytes.pxi"     # Span and the byte-level helpers: the one plac
 include "fastpath/cidr.pxi"      # CidrSet: the radix tree behind relay_hosts and relay_from
 include "fastpath/cidr_text.pxi"  # how prefixes are written, and what is wrong with one that is not
 include "fastpath/dots.pxi"      # stuff, unstuff, repair_line_endings: dots and line endings of a content
-include "fastpath/content.pxi"   # Content: the octets of one message, and what is known about them
+include "fastpath/content.pxi"   # Content, ContentStore: the octets of one message, in memory and in files
 include "fastpath/framing.pxi"   # Framer: bytes of a connection -> lines and contents
 include "fastpath/path.pxi"      # plain_from, plain_to: the usual arguments of MAIL and RCPT
 include "fastpath/mime.pxi"      # count_fields; lines, header fields and encodings of a MIME message

@@ -10,12 +10,14 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import cast
 
 import uvloop
 
+from gateway._fastpath import ContentStore
 from gateway.config import LineEndings, ListenerParams
 from gateway.delivery.message import Message
 from gateway.logs.identity import new_message_id
@@ -27,6 +29,8 @@ from gateway.smtp.session import Observer, ServerSession
 from gateway.smtp.terms import Terms
 
 HOSTNAME = "sink.localhost"
+CONTENT_MEMORY = 64 << 20  # octets
+CONTENT_FILES = 256
 TERMS = Terms(
     ListenerParams(
         hostname=HOSTNAME,
@@ -47,6 +51,7 @@ class Sink:
     def __init__(self, directory: Path | None, quiet: bool) -> None:
         self.messages = 0
         self.octets = 0
+        self.contents = ContentStore(tempfile.gettempdir(), CONTENT_MEMORY, CONTENT_FILES)
         self._quiet = quiet
         self._directory = directory
         if directory is not None:
@@ -60,7 +65,8 @@ class Sink:
         self.octets += message.size
         if self._directory is not None:
             path = self._directory / "tmp" / message.id
-            path.write_bytes(message.data())
+            with path.open("wb") as file:
+                file.writelines(message.content.plain_pieces())
             os.rename(path, self._directory / "new" / message.id)
         if not self._quiet:
             recipients = ", ".join(f"<{recipient}>" for recipient in event.recipients)
@@ -73,7 +79,7 @@ class SinkConnection(asyncio.Protocol):
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._session = ServerSession(TERMS, Observer())
+        self._session = ServerSession(TERMS, Observer(), sink.contents)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

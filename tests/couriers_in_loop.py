@@ -11,7 +11,7 @@ import uvloop
 from upstream import Upstream
 
 from gateway import metrics
-from gateway._fastpath import CounterPage, content_of
+from gateway._fastpath import ContentStore, CounterPage, content_of
 from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet
 from gateway.couriers import couriers
 from gateway.couriers.couriers import Couriers
@@ -40,9 +40,9 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
     return runner
 
 
-def batch(*recipients: str, content: bytes = CONTENT, **flags: bool) -> Batch:
+def batch(*recipients: str, content: bytes = CONTENT, store: ContentStore | None = None, **flags: bool) -> Batch:
     addresses = [parse_address(recipient) for recipient in recipients or ("b@y.example",)]
-    return Batch("id1", parse_address("a@x.example"), addresses, content_of(content), **flags)
+    return Batch("id1", parse_address("a@x.example"), addresses, content_of(content, store), **flags)
 
 
 class Gateway:

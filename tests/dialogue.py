@@ -24,6 +24,7 @@ import json
 import re
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics
-from gateway._fastpath import CounterPage
+from gateway._fastpath import ContentStore, CounterPage
 from gateway.config import Destination
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.inbound.connection import MOST_COMMANDS
@@ -42,6 +43,7 @@ from gateway.inbound.services import Services
 from gateway.later import Later, answered
 from gateway.logs.encoding import Record, to_json
 from gateway.net.endpoints import Endpoints
+from gateway.net.turns import Room
 from gateway.policy import events
 from gateway.policy.engine import Policy
 from gateway.policy.listener import TermsTable
@@ -232,6 +234,7 @@ class MemoryClient:
             now_ns=lambda: 1_785_847_290_000_000_000,
             monotonic=lambda: 0.0,
             afterwards=lambda call: call(),
+            room=Room(ContentStore(tempfile.gettempdir(), 1 << 20, 4), lambda _, call: call()),
         )
         endpoints = Endpoints((address, 40_000), ("127.0.0.1", 25))
         table = TermsTable(policy.config.listeners[0], offer_auth=events.AUTH_PLAIN in policy.handles)

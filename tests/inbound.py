@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import uvloop
 
 from gateway import metrics
+from gateway._fastpath import ContentStore
 from gateway.config import Listener as Declared
 from gateway.inbound.arrival import ListenerHost
 from gateway.inbound.services import Services
@@ -22,6 +24,7 @@ from gateway.net import tls
 from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Listener, Poller
+from gateway.net.turns import Room
 from tests.dialogue import EverythingIsDelivered
 from tests.policy_tools import load, new_page
 
@@ -92,6 +95,7 @@ class Inbound:
             now_ns=lambda: 1_785_847_290_000_000_000,
             monotonic=self.loop.time,
             afterwards=self.outbox.afterwards,
+            room=Room(ContentStore(tempfile.gettempdir(), 1 << 24, 100), self.loop.call_later),
         )
         declared = Declared(listen="127.0.0.1:0", overrides={"hostname": "gw.example", **overrides}, peer=peer)
         sock = socket.create_server(("127.0.0.1", 0))

@@ -40,7 +40,7 @@ def test_clients_never_get_more_than_there_is_nor_a_listener_more_than_it_asks_f
 
 
 def test_some_are_kept_for_the_process_and_its_fleet():
-    assert descriptors.for_clients(65536) == 65536 - 64 - 8192
+    assert descriptors.for_clients(65536) == 65536 - 64 - 8192 - 8192
     assert descriptors.for_clients(64) == 0
 
 

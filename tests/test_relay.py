@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from couriers_in_loop import BOTH, CONTENT, DELIVERED, PATH, UNREACHABLE, Gatewa
 from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Upstream, ehlo
 
 from gateway import metrics
-from gateway._fastpath import CidrSet
+from gateway._fastpath import CidrSet, ContentStore
 from gateway.config import EgressPath, Host, QueueConfig, SmtpFleet
 from gateway.couriers.fleet import member as member_module
 from gateway.handover import Batch, HandOver, Status
@@ -623,10 +624,16 @@ def test_the_deadline_ends_a_hand_over_at_any_stage(run, stage: str, status: Sta
 LARGE = (b"x" * 998 + b"\r\n") * 20_000
 
 
+@pytest.fixture(params=["in memory", "in a file"])
+def large(request: pytest.FixtureRequest) -> Batch:
+    """A batch whose content takes many writes."""
+    in_file = ContentStore(tempfile.gettempdir(), 1 << 30, 1, 0)
+    return batch(content=LARGE, store=in_file if request.param == "in a file" else None)
+
+
 @pytest.mark.parametrize("how", [Do.RESET, b"250 2.0.0 lovely\r\n"], ids=str)
-def test_an_upstream_that_cannot_have_read_the_dot_is_replaced(run, how: Do | bytes) -> None:
+def test_an_upstream_that_cannot_have_read_the_dot_is_replaced(run, large, how: Do | bytes) -> None:
     async def main() -> None:
-        large = batch(content=LARGE)
         async with Upstream() as broken, Upstream() as sound, Gateway(sound, broken) as gateway:
             broken.decide = lambda dialogue, command: go_ahead_and_pause(broken, command)
             result = gateway.start(large)
@@ -644,11 +651,11 @@ def test_an_upstream_that_cannot_have_read_the_dot_is_replaced(run, how: Do | by
     run(main())
 
 
-def test_a_refusal_in_the_middle_of_the_content_counts(run) -> None:
+def test_a_refusal_in_the_middle_of_the_content_counts(run, large) -> None:
     async def main() -> None:
         async with Upstream() as member, Gateway(member) as gateway:
             member.decide = lambda dialogue, command: go_ahead_and_pause(member, command)
-            result = gateway.start(batch(content=LARGE))
+            result = gateway.start(large)
             await member.until(lambda member: "DATA" in member.commands)
             for _ in range(50):
                 await asyncio.sleep(0)
@@ -658,11 +665,11 @@ def test_a_refusal_in_the_middle_of_the_content_counts(run) -> None:
     run(main())
 
 
-def test_a_deadline_in_the_middle_of_the_content_is_transient_because_the_dot_never_left(run) -> None:
+def test_a_deadline_in_the_middle_of_the_content_is_transient_because_the_dot_never_left(run, large) -> None:
     async def main() -> None:
         async with Upstream() as member, Gateway(member) as gateway:
             member.decide = lambda dialogue, command: go_ahead_and_pause(member, command)
-            hand_over = await gateway.hand_over(batch(content=LARGE), seconds=0.3)
+            hand_over = await gateway.hand_over(large, seconds=0.3)
             assert only(hand_over) == (Status.TRANSIENT, 451, Reason.UPSTREAM_TIMEOUT)
 
     run(main())

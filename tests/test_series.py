@@ -17,7 +17,7 @@ import smtplib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from resource import RLIMIT_NOFILE, prlimit
@@ -82,8 +82,9 @@ class Moved:
         self._folder, self._numbers = folder, itertools.count()
         self._gateways: list[Gateway] = []
 
-    def start(self, policy: str, upstreams: list[str] | None = None) -> Gateway:
-        gateway = Gateway(self._folder / str(next(self._numbers)), policy, "--workers", "1", upstreams=upstreams or [])
+    def start(self, policy: str, *options: str, upstreams: Sequence[str] = (), under: Sequence[str] = ()) -> Gateway:
+        folder = self._folder / str(next(self._numbers))
+        gateway = Gateway(folder, policy, "--workers", "1", *options, upstreams=upstreams, under=under)
         self._gateways.append(gateway)
         gateway.announced()
         return gateway
@@ -394,6 +395,25 @@ def waiting(moved: Moved) -> None:
         thread.join()
 
 
+def contents(moved: Moved) -> None:
+    """More large messages than there are files for, and files that cannot be as large as a message."""
+    limits = ["prlimit", "--nofile=200:200", "--fsize=200000"]
+    gateway = moved.start(OPEN + TO_MAILDIR, "--content-memory", "1M", under=limits)
+    clients = [gateway.connect() for _ in range(30)]
+    for client in clients:
+        client.sendall(b"HELO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<b@out.example>\r\nDATA\r\n")
+        client.settimeout(1)  # nobody reads what those who wait send
+        with contextlib.suppress(TimeoutError):
+            client.sendall(b"some octets\r\n" * 12_000)
+    wait_until(lambda: gateway.metric("content_waiting"), "some wait")
+    moved.scrape(gateway)
+    for client in clients:
+        client.close()
+    send(gateway, content="x" * 70 + "\r\n" * 300_000)
+    wait_until(lambda: gateway.metric("content_failures_total"), "lost for want of room")
+    moved.scrape(gateway)
+
+
 REPORTS = """
 kumo.on('get_listener_domain', function(domain)
   if domain == 'both.example' then
@@ -440,7 +460,7 @@ def reports(moved: Moved) -> None:
 
 SCENARIOS: list[Callable[[Moved], None]] = [
     dialogues, sessions, decisions, refused_connections, processes, shutting_down, logs, maildirs, fleet, waiting,
-    reports,
+    reports, contents,
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from gateway._fastpath import CounterPage, unstuff
+from gateway._fastpath import CounterPage
 from gateway.config import Destination, Maildir, site_name
 from gateway.couriers.courier import Courier
 from gateway.couriers.fleet import counting
@@ -116,7 +116,7 @@ def _write(path: str, mode: int, batch: Batch) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     with open(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)
-        file.write(unstuff(batch.content.joined()))
+        file.writelines(batch.content.plain_pieces())
         file.flush()
         os.fsync(descriptor)
 

@@ -1,6 +1,6 @@
 # The C types of message.py, which is compiled with them.
 
-from gateway._fastpath cimport Content
+from gateway._fastpath cimport Content, ContentStore
 from gateway.smtp.address cimport EnvelopeAddress
 
 cdef class Message:
@@ -12,6 +12,7 @@ cdef class Message:
     cdef public list recipients
     cdef public Py_ssize_t size
     cdef readonly Content content
+    cdef ContentStore _store
     cdef object _data, _fields
     cdef list _prepended
 

@@ -13,6 +13,7 @@ from gateway.delivery import headers
 from gateway.delivery.headers import HeaderField
 from gateway.smtp.address import EnvelopeAddress
 
+_KEPT = 1 << 20  # octets of a whole message that are kept for the next one who asks
 _HEAD = 16_384  # octets in which most header blocks have their end
 
 
@@ -46,6 +47,7 @@ class Message:
         self.meta = {} if meta is None else meta
         self.received_at = received_at
         self.attempts = 0
+        self._store = None if content is None else content.store
         if content is None:
             self.set_data(data)
             return
@@ -59,14 +61,16 @@ class Message:
 
     def data(self) -> bytes:
         """The whole message, unstuffed, prepended fields included."""
-        if self._data is None:
-            content = self.content.joined()
-            self._data = b"".join([*self._prepended, unstuff(content) if self.content.stuffed else content])
-        return self._data
+        if self._data is not None:
+            return self._data
+        data = b"".join([*self._prepended, *self.content.plain_pieces()])
+        if len(data) <= _KEPT:
+            self._data = data
+        return data
 
     def set_data(self, data: bytes) -> None:
         """Replaces the whole message. Lone CRs and LFs become CRLF, and it ends in CRLF."""
-        self.content = content_of(repair_line_endings(stuff(data), fix=True) if data else b"")
+        self.content = content_of(repair_line_endings(stuff(data), fix=True) if data else b"", self._store)
         self.size = self.content.size
         self._prepended = []
         self._data = None

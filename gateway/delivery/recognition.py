@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import metrics
-from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, CounterPage, Report
+from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, Content, CounterPage, Report, content_of
 from gateway.decision import ReportKind
 from gateway.delivery.message import Message
 from gateway.logs import records
@@ -45,7 +45,7 @@ class Recognition:
 
     __slots__ = ("_content", "_report", "_shows_excerpt", "kind", "partial", "unreadable")
 
-    def __init__(self, report: Report | None, content: bytes, shows_excerpt: bool = False) -> None:
+    def __init__(self, report: Report | None, content: Content, shows_excerpt: bool = False) -> None:
         self._report = report
         self._content = content
         self._shows_excerpt = shows_excerpt
@@ -57,20 +57,21 @@ class Recognition:
         """What is logged of the report: a Feedback record, or a Reception and an OOB record per failed recipient."""
         report = self._report
         assert report is not None
-        shown = excerpt(report, self._content) if self._shows_excerpt else None
+        scanned = self._content.joined()
+        shown = excerpt(report, scanned) if self._shows_excerpt else None
         if self.kind is ReportKind.ARF:
-            feedback = rfc5965.recorded_report(report, self._content)
+            feedback = rfc5965.recorded_report(report, scanned)
             self.partial = _has_raw(feedback)
             added: dict[str, Any] = {"inferred": True} if report.inferred else {}
             added |= {"excerpt": shown} if shown is not None else {}
             return [records.feedback(message, origin, queue, feedback, now_ns, added)]
-        bounces = rfc3464.out_of_band(report, quoted_fields(report, self._content), shown)
+        bounces = rfc3464.out_of_band(report, quoted_fields(report, scanned), shown)
         self.partial = any(_has_raw(bounce.added) for bounce in bounces)
         out_of_band = [records.out_of_band(message, origin, queue, bounce, now_ns) for bounce in bounces]
         return [records.reception(message, origin, queue, now_ns), *out_of_band]
 
 
-NOTHING = Recognition(None, b"")
+NOTHING = Recognition(None, content_of(b""))
 
 
 def recognise(
@@ -84,11 +85,11 @@ def recognise(
 
     monotonic: seconds, to measure with. feedback_senders, shows_excerpt: as the listener has them (`report_excerpt`).
     """
-    content = message.content.joined()  # what was put in front of it is the gateway's or the policy's
+    content = message.content  # what was put in front of it is the gateway's or the policy's
     sender = message.sender
     listed = bool(feedback_senders) and is_listed(sender.email, feedback_senders)
     began = monotonic()
-    report = find_report(content, dot_stuffed=True, null_sender=not sender.email, listed_sender=listed)
+    report = find_report(content.joined(), dot_stuffed=True, null_sender=not sender.email, listed_sender=listed)
     page.observe(_SCAN_DURATION, monotonic() - began)
     if report is None:
         return NOTHING

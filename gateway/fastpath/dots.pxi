@@ -10,8 +10,9 @@ cdef Py_ssize_t next_dot_line(const uint8_t *p, Py_ssize_t at, Py_ssize_t end) n
     return lf + 1 if lf >= 0 else -1
 
 
-cdef Py_ssize_t count_dot_lines(const uint8_t *p, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t dots = 1 if n and p[0] == DOT else 0
+cdef Py_ssize_t count_dot_lines(const uint8_t *p, Py_ssize_t n, bint at_start) noexcept nogil:
+    """The dots in p[:n] that start a line; `at_start`: p[0] does."""
+    cdef Py_ssize_t dots = 1 if at_start and n and p[0] == DOT else 0
     cdef Py_ssize_t dot = next_dot_line(p, 0, n)
     while dot >= 0:
         dots += 1
@@ -19,9 +20,11 @@ cdef Py_ssize_t count_dot_lines(const uint8_t *p, Py_ssize_t n) noexcept nogil:
     return dots
 
 
-cdef uint8_t *copy_dot_lines(uint8_t *out, const uint8_t *p, Py_ssize_t n, bint doubled) noexcept nogil:
+cdef uint8_t *copy_dot_lines(
+    uint8_t *out, const uint8_t *p, Py_ssize_t n, bint at_start, bint doubled
+) noexcept nogil:
     """Copies p[:n] with every dot that starts a line doubled, or dropped; the end of the copy."""
-    cdef Py_ssize_t dot = 0 if p[0] == DOT else next_dot_line(p, 0, n)
+    cdef Py_ssize_t dot = 0 if at_start and p[0] == DOT else next_dot_line(p, 0, n)
     cdef Py_ssize_t at = 0, upto
     while dot >= 0:
         upto = dot + 1 if doubled else dot
@@ -33,25 +36,30 @@ cdef uint8_t *copy_dot_lines(uint8_t *out, const uint8_t *p, Py_ssize_t n, bint 
     return out + n - at
 
 
-def unstuff(bytes content not None):
-    cdef const uint8_t *p = octets_of(content)
-    cdef Py_ssize_t dots = count_dot_lines(p, len(content))
+cdef bytes unstuffed(bytes part, bint at_start):
+    """A part of a content without the dots; `at_start`: it is the first one."""
+    cdef const uint8_t *p = octets_of(part)
+    cdef Py_ssize_t dots = count_dot_lines(p, len(part), at_start)
     if dots == 0:
-        return content
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, len(content) - dots)
-    copy_dot_lines(<uint8_t *>octets_of(result), p, len(content), False)
+        return part
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, len(part) - dots)
+    copy_dot_lines(<uint8_t *>octets_of(result), p, len(part), at_start, False)
     return result
+
+
+def unstuff(bytes content not None):
+    return unstuffed(content, True)
 
 
 def stuff(bytes content not None):
     cdef const uint8_t *p = octets_of(content)
     cdef Py_ssize_t n = len(content)
-    cdef Py_ssize_t dots = count_dot_lines(p, n)
+    cdef Py_ssize_t dots = count_dot_lines(p, n, True)
     cdef bint open_ended = n > 0 and not (n > 1 and p[n - 2] == CR and p[n - 1] == LF)
     if dots == 0 and not open_ended:
         return content
     cdef bytes result = PyBytes_FromStringAndSize(NULL, n + dots + (2 if open_ended else 0))
-    cdef uint8_t *end = copy_dot_lines(<uint8_t *>octets_of(result), p, n, True)
+    cdef uint8_t *end = copy_dot_lines(<uint8_t *>octets_of(result), p, n, True, True)
     if open_ended:
         memcpy(end, b"\r\n", 2)
     return result

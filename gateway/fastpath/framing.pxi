@@ -204,8 +204,9 @@ cdef void note_marks(Content content, const ContentScan *scan) noexcept:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Framer:
-    def __cinit__(self, Py_ssize_t max_command_line):
+    def __cinit__(self, Py_ssize_t max_command_line, ContentStore store=None):
         self.data = b""
+        self.store = store
         self.max_command_line = max_command_line
 
     cpdef feed(self, bytes data):
@@ -268,9 +269,11 @@ cdef class Framer:
             self.at = 0
         return INCOMPLETE
 
-    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line):
+    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=False):
         self.content = Content.__new__(Content)
+        self.content.store = self.store
         self.max_size = max_size
+        self.fatal = LONG_LINE | BARE_CR | BARE_LF if strict else LONG_LINE
         self.scan = ContentScan(tail=0x0D0A, octets=0, dots=0, column=0, max_line=max_line + 2, marks=0, ended=False)
 
     cpdef next_content(self):
@@ -286,8 +289,10 @@ cdef class Framer:
         if self.scan.ended:
             size -= 1
             kept -= 3
-        if size > self.max_size:
-            content.too_big = True
+        content.too_big = size > self.max_size
+        if content.dropped:
+            pass
+        elif content.too_big or self.scan.marks & self.fatal:  # its answer is known
             content.drop()
         elif kept > 0:
             content.add(self.data, self.at, self.at + kept)
@@ -303,6 +308,9 @@ cdef class Framer:
         note_marks(content, &self.scan)
         self.content = None
         return content
+
+    cpdef bint writing(self) noexcept:
+        return self.content is not None and self.content.fd >= 0
 
     @property
     def buffered(self):

@@ -1,6 +1,6 @@
 # The C types of connection.py, which is compiled with them.
 
-from gateway._fastpath cimport CounterPage
+from gateway._fastpath cimport ContentStore, CounterPage
 from gateway.inbound.reception cimport Reception
 from gateway.inbound.services cimport Services
 from gateway.logs.writer cimport LogWriter
@@ -24,11 +24,12 @@ cdef class Connection(Protocol):
     cdef Poller _poller
     cdef object _transport, _params
     cdef CounterPage _page
+    cdef ContentStore _contents
     cdef LogWriter _logs
     cdef Outbox _outbox
     cdef Reception _reception
     cdef double _timeout, _last_read
-    cdef bint _closing, _eof, _shaking, _in_outbox, _turn_due, _reading_paused, _writing_paused
+    cdef bint _closing, _eof, _shaking, _in_outbox, _turn_due, _waits, _reading_paused, _writing_paused
 
     cpdef begin(self, Reception reception)
     cpdef data_received(self, bytes data)
@@ -41,6 +42,8 @@ cdef class Connection(Protocol):
     cdef bint _is_held(self) except? False
     cpdef _in_the_next_turn(self)
     cpdef _go_on(self)
+    cdef _wait_with_content(self, Reception reception)
+    cpdef _take_turn(self)
     cpdef _flush(self)
     cpdef write_out(self)
     cpdef _pause_or_resume(self)

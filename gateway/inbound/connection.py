@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from gateway import metrics
-from gateway._fastpath import CounterPage
+from gateway._fastpath import ContentStore, CounterPage
 from gateway.config import ListenerParams
 from gateway.inbound.complaints import Complaints
 from gateway.inbound.reception import Reception
@@ -70,6 +70,7 @@ class Connection(Protocol):
         self._outbox = host.outbox
         self._page: CounterPage = host.services.page
         self._logs = host.services.logs
+        self._contents: ContentStore = host.services.contents
         self._transport: Transport = stream
         self._params = params
         self._reception: Reception | None = None  # while the connection counts
@@ -79,6 +80,7 @@ class Connection(Protocol):
         self._closing = False
         self._in_outbox = False
         self._turn_due = False
+        self._waits = False  # in the middle of a content: for its turn, or for room
         self._eof = False
         self._reading_paused = False
         self._writing_paused = False
@@ -131,7 +133,7 @@ class Connection(Protocol):
         reception = self._reception
         if reception is None or self._closing:
             return
-        if reception.is_asked():
+        if reception.is_asked() or self._waits:
             self._last_read = now  # it is us who are being waited for
         elif now >= self._last_read + self._timeout:
             self._end("idle too long", Reason.IDLE_TIMEOUT, "4.4.2")
@@ -172,6 +174,8 @@ class Connection(Protocol):
                 self._in_the_next_turn()
             elif self._eof and not reception.is_asked():
                 self._close(True)
+            if reception.is_receiving() and not self._waits:
+                self._wait_with_content(reception)
             self._pause_or_resume()
 
     def _is_held(self) -> bool:
@@ -191,6 +195,19 @@ class Connection(Protocol):
         self._turn_due = False
         self._last_read = self._poller.time()  # it was us who were slow
         self._advance()
+
+    def _wait_with_content(self, reception: Reception) -> None:
+        """After each portion of a large content, and before the first one while there is no room."""
+        if reception.is_writing():
+            self._waits = True
+            self._poller.turns.wait(self._take_turn)
+        elif self._contents.is_full():
+            self._waits = True
+            self._host.services.room.wait(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._waits = False
+        self._pause_or_resume()
 
     def _flush(self) -> None:
         assert self._reception is not None
@@ -213,7 +230,8 @@ class Connection(Protocol):
         if self._closing or reception is None or self._shaking:
             return
         waits = self._turn_due or reception.is_asked()
-        pause = self._writing_paused or self._logs.full or (waits and reception.buffered() > MAX_BUFFERED)
+        ahead = waits and reception.buffered() > MAX_BUFFERED
+        pause = self._waits or ahead or self._writing_paused or self._logs.full
         if pause != self._reading_paused:
             self._reading_paused = pause
             if pause:

@@ -49,6 +49,8 @@ cdef class Reception(Observer):
     cpdef bytes data_to_send(self)
     cpdef bint is_asked(self)
     cpdef bint is_behind(self)
+    cpdef bint is_receiving(self)
+    cpdef bint is_writing(self)
     cpdef bint is_idle(self)
     cpdef bint is_closed(self)
     cpdef bint has_quit(self)

@@ -74,7 +74,7 @@ class Reception(Observer):
         self._terms = terms
         self._endpoints = endpoints
         self._resume = resume
-        self.session: ServerSession = ServerSession(terms, self)
+        self.session: ServerSession = ServerSession(terms, self, services.contents)
         self._refusals = Refusals(services)
         self._session_id = new_session_id()
         self._peer_is_relay_host = self._endpoints.peer in self._terms.relay_hosts
@@ -160,6 +160,14 @@ class Reception(Observer):
     def peer_address(self) -> str:
         """The client's IP address."""
         return self._endpoints.peer_address
+
+    def is_receiving(self) -> bool:
+        """The client is in the middle of a message content."""
+        return self.session.is_receiving()
+
+    def is_writing(self) -> bool:
+        """The client is in the middle of a message content that goes to a file."""
+        return self.session.is_writing()
 
     def buffered(self) -> int:
         """Octets that were received and wait."""

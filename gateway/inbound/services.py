@@ -7,12 +7,14 @@ from collections.abc import Callable
 from gateway._fastpath import CounterPage
 from gateway.couriers.couriers import Couriers
 from gateway.logs.writer import LogWriter
+from gateway.net.turns import Room
 from gateway.policy.engine import Policy
 
 
 class Services:
     """now_ns: nanoseconds since 1970. monotonic: seconds on the event loop's clock, for deadlines. afterwards: calls
-    something when the replies of this turn of the loop are written.
+    something when the replies of this turn of the loop are written. room: of contents, what messages are
+    kept in, and for those who wait for more of it.
     """
 
     def __init__(
@@ -25,6 +27,7 @@ class Services:
         now_ns: Callable[[], int],
         monotonic: Callable[[], float],
         afterwards: Callable[[Callable[[], None]], None],
+        room: Room,
     ) -> None:
         self.policy = policy
         self.couriers = couriers
@@ -33,3 +36,5 @@ class Services:
         self.now_ns = now_ns
         self.monotonic = monotonic
         self.afterwards = afterwards
+        self.room = room
+        self.contents = room.contents

@@ -94,6 +94,7 @@ REFUSED_AT = {
         Reason.BAD_SEQUENCE,
         Reason.NO_RECIPIENTS,
         Reason.MESSAGE_TOO_BIG,
+        Reason.NO_ROOM,
         Reason.LINE_ENDINGS,
         Reason.BODY_LINE_TOO_LONG,
         Reason.MAIL_LOOP,
@@ -185,6 +186,18 @@ NOTIFICATIONS = Counter(
 )
 MESSAGE_DURATION = Histogram(
     LAYOUT, "message_duration_seconds", "From a message's final dot to the reply to it", _100_US_TO_5_MIN
+)
+
+# --- contents ---------------------------------------------------------------------------------------------------------
+
+CONTENT_MEMORY = Gauge(LAYOUT, "content_memory_bytes", "Octets of message contents in memory")
+CONTENT_MEMORY_LIMIT = Gauge(LAYOUT, "content_memory_limit_bytes", "What these may be: --content-memory, per worker")
+CONTENT_FILES = Gauge(LAYOUT, "content_files", "Message contents that have a temporary file")
+CONTENT_FILE_BYTES = Gauge(LAYOUT, "content_file_bytes", "Octets of message contents in temporary files")
+CONTENT_WRITTEN = Counter(LAYOUT, "content_written_total", "Message contents that went to a temporary file")
+CONTENT_FAILURES = Counter(LAYOUT, "content_failures_total", "Message contents whose temporary file failed")
+CONTENT_WAITING = Gauge(
+    LAYOUT, "content_waiting", "Clients in the middle of a content that wait for their turn or room"
 )
 
 # --- policy -----------------------------------------------------------------------------------------------------------

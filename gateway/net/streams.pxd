@@ -14,7 +14,7 @@ cdef class Source:
     cpdef ready(self, bint readable, bint writable)
 
 cdef class Poller:
-    cdef readonly object loop
+    cdef readonly object loop, turns
     cdef Epoll _epoll
     cdef dict _sources
     cdef bint _in_turn

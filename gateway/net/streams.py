@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable
 
 from gateway import _fastpath as fp
+from gateway.net.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +62,14 @@ class Source:
 
 
 class Poller:
-    """The epoll set of one event loop.
+    """The epoll set of one event loop. turns: for whoever has much to move.
 
     What a turn of it brings is handled at once; what call_soon was given meanwhile follows behind all of it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.turns = Turns(loop.call_soon)
         self._epoll = fp.Epoll()
         self._sources: dict[int, Source] = {}
         self._in_turn = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from socket import socket
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 EX_SOFTWARE = 70  # <sysexits.h>: a process ended by an error of its own
 EX_TEMPFAIL = 75  # <sysexits.h>: something around the service is not as it must be; starting it again may help
 EX_CONFIG = 78  # <sysexits.h>: only an edit helps
+
+
+@dataclass(frozen=True, slots=True)
+class ContentLimits:
+    """What the contents of a worker's messages may take. memory: octets. directory: for the files of what is more."""
+
+    memory: int
+    directory: str
+
+
+DEFAULT_CONTENT_LIMITS = ContentLimits(256 << 20, os.environ.get("TMPDIR") or "/var/tmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +50,8 @@ class WorkerContext:
     page: CounterPage
     enter: Callable[[State], None]  # tells the supervisor
     drain_timeout: float
+    content: ContentLimits
+    content_files: int  # how many contents may have one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

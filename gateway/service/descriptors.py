@@ -12,6 +12,7 @@ from collections.abc import Sequence
 OWN = 64  # for the process itself: its event loop, log segments, Maildir files, resolver
 LEAST = 16  # for clients, in a worker that is worth starting
 FLEET_SHARE = 8  # one in so many is for connections to the fleet
+CONTENT_SHARE = 8  # and one in so many for the files of message contents
 
 
 def raise_limit() -> int:
@@ -28,7 +29,12 @@ def raise_limit() -> int:
 
 def for_clients(limit: int) -> int:
     """How many of a worker's descriptors its clients may hold; 0 where there are too few to begin with."""
-    return max(0, limit - OWN - limit // FLEET_SHARE)
+    return max(0, limit - OWN - limit // FLEET_SHARE - for_contents(limit))
+
+
+def for_contents(limit: int) -> int:
+    """How many message contents of a worker may have a file; at least one."""
+    return max(1, limit // CONTENT_SHARE)
 
 
 def shares(max_connections: Sequence[int], workers: int, available: int) -> list[int]:

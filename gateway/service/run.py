@@ -21,12 +21,15 @@ from gateway.policy.engine import Policy
 from gateway.policy.problems import PolicyProblems
 from gateway.policy.source import PolicySource
 from gateway.service import control, diagnostics, privileges, trial, upgrade, worker
-from gateway.service.context import EX_CONFIG, AdminContext
+from gateway.service.context import DEFAULT_CONTENT_LIMITS, EX_CONFIG, AdminContext, ContentLimits
 from gateway.service.loading import BadPolicy, LoadedPolicy
 from gateway.service.staff import Settings
 from gateway.service.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
+
+LEAST_CONTENT_MEMORY = 1 << 20  # octets
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 DESCRIPTION = """\
 Run the service in the foreground; diagnostics go to standard error.
@@ -81,6 +84,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="when stopping, seconds for which /readyz says 503 while clients are still served (default: 0)",
     )
     parser.add_argument(
+        "--content-memory",
+        metavar="SIZE",
+        type=_octets,
+        default="256M",
+        help="memory for message contents in each worker, as in 64M or 1G; what is more goes to files "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--content-directory",
+        metavar="DIR",
+        default=DEFAULT_CONTENT_LIMITS.directory,
+        help="where these files are, which never have a name (default: $TMPDIR or /var/tmp, here %(default)s)",
+    )
+    parser.add_argument(
         "--control",
         metavar="PATH",
         default=control.default_path(),
@@ -109,10 +126,12 @@ def run(args: argparse.Namespace) -> int:
         log.warning(
             "running as root: everything, the policy's Lua included, has root's rights; --user NAME gives them up"
         )
+    content = ContentLimits(args.content_memory, args.content_directory)
     if examination is not None:
-        return trial.run(examination, lambda: load(args.policy), worker.run)
+        return trial.run(examination, lambda: load(args.policy), worker.run, content)
     settings = Settings(
         workers=args.workers,
+        content=content,
         user=args.user,
         drain_timeout=args.drain_timeout,
         drain_delay=args.drain_delay,
@@ -161,6 +180,16 @@ def _positive(text: str) -> int:
     if not 1 <= number <= 1024:
         raise argparse.ArgumentTypeError(f"expected 1 to 1024, not {number}")
     return number
+
+
+def _octets(text: str) -> int:
+    digits, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
+    if not (digits.isascii() and digits.isdigit()) or unit not in _UNITS:
+        raise argparse.ArgumentTypeError(f"expected octets, or a number with K, M or G behind it, not {text}")
+    octets = int(digits) * _UNITS[unit]
+    if not LEAST_CONTENT_MEMORY <= octets < 1 << 62:
+        raise argparse.ArgumentTypeError(f"expected at least {LEAST_CONTENT_MEMORY >> 20}M, not {text}")
+    return octets
 
 
 def _seconds(text: str) -> float:

@@ -14,7 +14,7 @@ from socket import socket
 from gateway._fastpath import CounterPage
 from gateway.metrics.families import State
 from gateway.service import child, descriptors, privileges
-from gateway.service.context import AdminContext, WorkerContext
+from gateway.service.context import DEFAULT_CONTENT_LIMITS, AdminContext, ContentLimits, WorkerContext
 from gateway.service.estate import Estate
 from gateway.service.loading import LoadedPolicy
 from gateway.service.plan import ADMIN
@@ -31,6 +31,7 @@ class Settings:
     """
 
     workers: int
+    content: ContentLimits = DEFAULT_CONTENT_LIMITS
     user: str | None = None
     drain_timeout: float = 30.0
     drain_delay: float = 0.0
@@ -95,6 +96,8 @@ class Staff:
             page=page,
             enter=lambda state: self._enter(state, page),
             drain_timeout=self._settings.drain_timeout,
+            content=self._settings.content,
+            content_files=descriptors.for_contents(self.limit),
         )
         return self._run_worker(context)
 

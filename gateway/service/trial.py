@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from gateway.metrics.families import State
 from gateway.service import child
-from gateway.service.context import EX_SOFTWARE, WorkerContext
+from gateway.service.context import EX_SOFTWARE, ContentLimits, WorkerContext
 from gateway.service.loading import BadPolicy, Load, LoadedPolicy
 from gateway.service.pages import Pages
 from gateway.service.upgrade import Examination
@@ -19,17 +19,19 @@ from gateway.service.upgrade import Examination
 PATIENCE = 60.0  # seconds until the worker must be ready
 
 
-def run(examination: Examination, load: Load, run_worker: Callable[[WorkerContext], int]) -> int:
+def run(
+    examination: Examination, load: Load, run_worker: Callable[[WorkerContext], int], content: ContentLimits
+) -> int:
     """Says through the examination what is wrong; returns the exit code."""
     problems = examination.problems_of_inheritance()
     if not problems:
         policy = load()
-        problems = list(policy.problems) if isinstance(policy, BadPolicy) else _try_worker(policy, run_worker)
+        problems = list(policy.problems) if isinstance(policy, BadPolicy) else _try_worker(policy, run_worker, content)
     examination.tell(problems)
     return EX_SOFTWARE if problems else 0
 
 
-def _try_worker(policy: LoadedPolicy, run_worker: Callable[[WorkerContext], int]) -> list[str]:
+def _try_worker(policy: LoadedPolicy, run_worker: Callable[[WorkerContext], int], content: ContentLimits) -> list[str]:
     """What is wrong with a worker that has no listeners."""
     page = Pages(1).own
     waiting, ready = os.pipe()
@@ -49,6 +51,8 @@ def _try_worker(policy: LoadedPolicy, run_worker: Callable[[WorkerContext], int]
             page=page,
             enter=enter,
             drain_timeout=0.0,
+            content=content,
+            content_files=1,
         )
         return run_worker(context)
 

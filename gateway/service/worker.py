@@ -16,6 +16,7 @@ import time
 import uvloop
 
 from gateway import metrics
+from gateway._fastpath import ContentStore
 from gateway.config import Listener, ListenerParams
 from gateway.couriers.couriers import Couriers, ehlo_domain
 from gateway.inbound.arrival import ListenerHost
@@ -27,9 +28,11 @@ from gateway.net import streams, tls
 from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Poller
+from gateway.net.turns import Room
 from gateway.policy.background import Background
 from gateway.policy.engine import Policy, PolicyProblems
 from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
+from gateway.service.memory import ContentWatch
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +78,11 @@ class Worker:
         self._roster = Roster(self._drained.set)
         policy = Policy.load(context.source, epoch=context.epoch, page=context.page, background=Background(loop))
         logs = LogWriter(policy.config.local_logs, context.page, policy.log_filter, call_soon=loop.call_soon_threadsafe)
+        contents = ContentStore(context.content.directory, context.content.memory, context.content_files)
         hostname = socket.gethostname()
         self._poller = Poller(loop)
         self._outbox = Outbox(self._poller.call_soon)
+        self._room = Room(contents, loop.call_later)
         self._services = Services(
             policy=policy,
             couriers=Couriers(self._poller, context.page, hostname, ehlo_domain(policy.config.listeners, hostname)),
@@ -86,7 +91,9 @@ class Worker:
             now_ns=time.time_ns,
             monotonic=time.monotonic,
             afterwards=self._outbox.afterwards,
+            room=self._room,
         )
+        self._content_watch = ContentWatch(contents, context.page, context.content.directory)
         self._hosts: list[ListenerHost] = []
         self._listeners: list[streams.Listener] = []
         self._contexts = tls.ServerContexts(policy.config.listeners, context.keys)
@@ -133,6 +140,7 @@ class Worker:
         self._context.page.heartbeat = time.monotonic()
         self._roster.check_idle(now)
         self._publish_readiness()
+        self._content_watch.beat(len(self._poller.turns) + len(self._room))
         self._loop.call_at(now + HEARTBEAT, self._beat, now + HEARTBEAT)
 
     def _publish_readiness(self) -> None:

@@ -16,13 +16,16 @@ cdef class ClientSession:
     cdef dict _timeouts
     cdef ReplyReader _reader
     cdef list _output, _commands
+    cdef object _pieces
     cdef readonly bint bdat_unknown
     cdef bint _pipelining, _chunking, _tls_active
 
     @cython.locals(place=Py_ssize_t, answer=tuple)
     cpdef receive_data(self, bytes data)
     cpdef bint has_output(self)
+    cpdef bint is_sending(self)
     cpdef list data_to_send(self)
+    cdef bytes _next_piece(self)
     cpdef begin(self, Exchange exchange)
     cpdef quit(self)
     cdef _say(self, str commands)
@@ -45,5 +48,6 @@ cdef class ClientSession:
 
     @cython.locals(code=int, exchange=Exchange)
     cpdef _on_content(self, tuple answer)
+    cdef _on_early_answer(self, Exchange exchange, tuple answer)
     cpdef _refused(self, Exchange exchange)
     cpdef _conclude(self, state)

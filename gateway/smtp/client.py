@@ -11,11 +11,11 @@ RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 6152
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gateway.config import EgressPath, UpstreamTls
 from gateway.smtp.client_values import ClientState, Event, Failure, Stage
-from gateway.smtp.exchange import Exchange
+from gateway.smtp.exchange import MOST_UNASKED, Exchange
 from gateway.smtp.response import Answer, ReplyReader
 
 END_OF_DATA = b".\r\n"
@@ -55,6 +55,7 @@ class ClientSession:
         self._timeouts = _timeouts(path)
         self._reader = ReplyReader()
         self._output: list[bytes] = []
+        self._pieces: Iterator[bytes] | None = None  # of a content that is on its way
         self._commands: list[str] = []  # RCPT… and DATA, when they go out one by one
         self._pipelining = False
         self._chunking = False
@@ -78,7 +79,7 @@ class ClientSession:
             else:
                 self.answered.append((self.stage, answer[0]))
                 event = _REACTIONS[self.state](self, answer)
-            if event is not None or self._output:
+            if event is not None or self._output or self._pieces is not None:
                 if place < len(answers):
                     return self._out_of_step(event, answers[place])
                 if reader.pending:
@@ -89,14 +90,32 @@ class ClientSession:
 
     def has_output(self) -> bool:
         """True when data_to_send has something."""
-        return bool(self._output)
+        return bool(self._output) or self._pieces is not None
+
+    def is_sending(self) -> bool:
+        """True when the rest of a content is to be sent, a piece with each call of data_to_send."""
+        return self._pieces is not None
 
     def data_to_send(self) -> list[bytes]:
-        """Everything to write since the last call, as one gathered write. Content is passed through, not copied."""
+        """What to write next, as one gathered write: everything since the last call, but of a large content a piece.
+
+        Content is passed through, not copied. Raises OSError where it cannot be read.
+        """
         output = self._output
-        if output:
+        if output or self._pieces is not None:
             self._output = []
+        if self._pieces is not None:
+            output.append(self._next_piece())
         return output
+
+    def _next_piece(self) -> bytes:
+        assert self._pieces is not None and self.exchange is not None
+        piece = next(self._pieces, None)
+        if piece is not None:
+            return piece
+        self._pieces = None
+        self.exchange.content_sent = True
+        return END_OF_DATA
 
     def begin(self, exchange: Exchange) -> None:
         """Start an exchange; the state must be READY."""
@@ -137,6 +156,7 @@ class ClientSession:
         self.failure = failure
         self.detail = detail
         self._output = []
+        self._pieces = None
         return Event.FAILED
 
     @property
@@ -277,9 +297,13 @@ class ClientSession:
         if not exchange.content_may_follow():
             # RFC 2920 §3.1 would have a lone dot sent here; closing cannot be mistaken for an empty message
             return self._conclude(_CLOSED)
-        exchange.content_sent = True
         self.state = _CONTENT
-        self._output += exchange.content.pieces()
+        content = exchange.content
+        if not content.in_memory and content.octets > MOST_UNASKED:
+            self._pieces = iter(content.pieces())
+            return None
+        exchange.content_sent = True
+        self._output += content.pieces()
         self._output.append(END_OF_DATA)
         return None
 
@@ -295,8 +319,18 @@ class ClientSession:
             exchange.content_sent = False
             self.bdat_unknown = True
             return self.fail(Failure.PROTOCOL, f"CHUNKING is offered, but BDAT answered: {_shown(answer)}")
+        if self._pieces is not None:
+            return self._on_early_answer(exchange, answer)
         exchange.verdict = answer
         return self._conclude(_READY) if code // 100 == 2 else self._refused(exchange)  # the next MAIL needs no RSET
+
+    def _on_early_answer(self, exchange: Exchange, answer: Answer) -> Event:
+        """To a content that was not sent to its end: a refusal counts, but the rest cannot be left out."""
+        if answer[0] // 100 == 2:
+            return self.fail(Failure.PROTOCOL, "an answer to the content before it was sent")
+        exchange.verdict = answer
+        self._pieces = None
+        return self._conclude(_CLOSED)
 
     def _refused(self, exchange: Exchange) -> Event:
         """After a refusal RSET makes room for the next transaction, but not where the content came with it.

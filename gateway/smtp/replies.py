@@ -57,6 +57,7 @@ class Reason(StrEnum):
     UPSTREAM_PROTOCOL = "upstream_protocol"
     OUTCOME_UNKNOWN = "outcome_unknown"
     STORAGE = "storage"
+    NO_ROOM = "no_room"
 
 
 class Reply:
@@ -241,6 +242,7 @@ NOT_A_REPORT = Reply(
 NO_DESTINATION = Reply(451, "4.3.5", "No destination is configured for this message", Reason.NO_DESTINATION)
 POLICY_FAILED = Reply(451, "4.3.0", "Local problem; try again later", Reason.POLICY_ERROR)
 INTERNAL = Reply(451, "4.3.0", "Local problem; try again later", Reason.INTERNAL_ERROR)
+NO_ROOM = Reply(452, "4.3.1", "no room for this message now; try again later", Reason.NO_ROOM)
 STORAGE = Reply(451, "4.3.0", "Local problem; try again later", Reason.STORAGE)
 
 # What the relay says where no next hop has said anything that could be passed on. RFC 3463 §3.5.

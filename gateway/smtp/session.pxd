@@ -38,6 +38,8 @@ cdef class ServerSession:
     cpdef reply(self, Reply reply)
     cpdef bytes data_to_send(self)
     cpdef hold(self)
+    cpdef bint is_receiving(self)
+    cpdef bint is_writing(self)
     cpdef greet(self, Reply reply)
     cpdef bint is_behind(self)
     cpdef bint is_idle(self)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import _fastpath as fp
-from gateway._fastpath import DATA, EHLO, HELO, MAIL, QUIT, RCPT, Framer
+from gateway._fastpath import DATA, EHLO, HELO, MAIL, QUIT, RCPT, ContentStore, Framer
 from gateway.smtp import replies, states
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt, parse_text
@@ -54,10 +54,11 @@ class Observer:
 class ServerSession:
     """One session."""
 
-    def __init__(self, terms: Terms, observer: Observer) -> None:
+    def __init__(self, terms: Terms, observer: Observer, store: ContentStore | None = None) -> None:
+        """store: for contents; without it they stay in memory."""
         self._terms = terms
         self._observer = observer
-        self._framer = Framer(max(terms.max_line, MAX_AUTH_LINE) + 2)
+        self._framer = Framer(max(terms.max_line, MAX_AUTH_LINE) + 2, store)
         self._out: list[bytes] = []
         self.awaiting: Event | None = None  # the event that is still unanswered
         self._verb = NO_COMMAND
@@ -161,6 +162,14 @@ class ServerSession:
     def is_idle(self) -> bool:
         """True where a shutdown may end the session: no transaction is under way and nothing waits to be read."""
         return self.awaiting is None and self.state in (_READY, _CONNECTED) and not self._framer.buffered
+
+    def is_receiving(self) -> bool:
+        """True within a message content."""
+        return self.state == _CONTENT
+
+    def is_writing(self) -> bool:
+        """True within a message content that goes to a file."""
+        return self._framer.writing()
 
     def buffered(self) -> int:
         """Octets received and not yet worked on."""
@@ -268,7 +277,8 @@ class ServerSession:
     def _data(self, argument: bytes) -> None:
         if argument:
             raise Refused(replies.NO_ARGUMENT)
-        self._framer.start_content(self._terms.max_size, self._terms.max_line)
+        terms = self._terms
+        self._framer.start_content(terms.max_size, terms.max_line, terms.rejects_lone_cr_lf)
         self._move(DATA)
         self._say(START_BODY)
 
@@ -371,6 +381,8 @@ class ServerSession:
             return replies.BODY_LINE_TOO_LONG
         if (content.bare_cr or content.bare_lf) and self._terms.rejects_lone_cr_lf:
             return replies.LINE_ENDINGS
+        if content.lost:
+            return replies.NO_ROOM
         return None
 
 

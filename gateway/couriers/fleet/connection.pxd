@@ -15,7 +15,7 @@ cdef class MemberConnection(Protocol):
     cdef object _resolver, _path, _owner, _transport, _task
     cdef Outbox _outbox
     cdef double _since
-    cdef bint _unsent, _in_outbox, _ended
+    cdef bint _unsent, _in_outbox, _waits, _ended
 
     cpdef bint ready(self)
     cpdef begin(self, Exchange exchange)
@@ -28,6 +28,8 @@ cdef class MemberConnection(Protocol):
     cpdef connection_lost(self, exc)
     cpdef _flush(self)
     cpdef write_out(self)
+    cdef _wait_for_turn(self)
+    cpdef _take_turn(self)
     cpdef _on(self, event)
     cpdef _on_concluded(self)
     cpdef _end(self)

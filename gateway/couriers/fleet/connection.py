@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import ssl
 import typing
 import uuid
@@ -18,6 +19,8 @@ from gateway.net.streams import Protocol, Stream
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import ClientState, Event, Failure
 from gateway.smtp.exchange import Exchange
+
+log = logging.getLogger(__name__)
 
 _READY, _CLOSED, _CONCLUDED = ClientState.READY, ClientState.CLOSED, Event.CONCLUDED
 _INSECURE = (UpstreamTls.OPPORTUNISTIC_INSECURE, UpstreamTls.REQUIRED_INSECURE)
@@ -67,6 +70,7 @@ class MemberConnection(Protocol):
         # buffers, and False there may be wrong: then an outcome counts as unknown that could have been told.
         self._unsent = False
         self._in_outbox = False
+        self._waits = False  # with the next piece of a content, for its turn
         self._ended = False
 
     # --- the owner's side ---------------------------------------------------------------------------------------------
@@ -181,6 +185,8 @@ class MemberConnection(Protocol):
     def resume_writing(self) -> None:
         self._unsent = False
         self._since = self._poller.time()
+        if self.session.is_sending():
+            self._wait_for_turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._ended:
@@ -190,16 +196,38 @@ class MemberConnection(Protocol):
 
     def _flush(self) -> None:
         self._since = self._poller.time()
-        if not self._in_outbox and self.session.has_output():
+        if not self._in_outbox and not self._waits and self.session.has_output():
             self._in_outbox = True
             self._outbox.add(self)
 
     def write_out(self) -> None:
         """Called by the outbox."""
         self._in_outbox = False
-        output = self.session.data_to_send()
+        session = self.session
+        if self._unsent and session.is_sending():
+            return  # the next piece follows when this one is the kernel's
+        try:
+            output = session.data_to_send()
+        except OSError as error:  # without its end nobody takes the message
+            log.exception("a content cannot be read from its file")
+            self.abort(Failure.LOST, f"our own fault: {error}")
+            return
         if output and self._transport is not None and not self._ended:
             self._transport.writelines(output)
+            if session.is_sending() and not self._unsent:
+                self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._poller.turns.wait(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """The kernel took what was written, and it is this connection's turn to read a piece and write it."""
+        self._waits = False
+        if not self._ended and self.session.has_output():
+            self._since = self._poller.time()
+            self.write_out()
 
     def _on(self, event: Event) -> None:
         if event is _CONCLUDED:
