@@ -52,6 +52,11 @@ def sender_matters(relay_host: bool, recipient: ListenerDomain | None) -> bool:
     return not relay_host and (recipient is None or not recipient.relay_to)
 
 
+def grants_anybody(domain: ListenerDomain | None) -> bool:
+    """Whether mail for a domain is taken from whoever sends it."""
+    return domain is not None and (domain.relay_to or domain.takes_reports)
+
+
 def decide(
     relay_host: bool, peer: bytes, recipient: ListenerDomain | None, sender: ListenerDomain | None
 ) -> Decision | None:

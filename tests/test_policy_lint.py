@@ -123,8 +123,31 @@ def run(path: Path) -> int:
 def test_the_quickstart_policy_is_good_and_without_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(QUICKSTART) == 0
     assert capsys.readouterr().out == (
-        f"{QUICKSTART}: good; 127.0.0.1:2525; handlers: get_listener_domain, get_queue_config, init\n"
+        f"{QUICKSTART}: good; 127.0.0.1:2525; handlers: get_listener_domain, get_queue_config, init; "
+        "mail for <Postmaster> is refused but from relay_hosts: nothing is granted for '' or a listener's hostname\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("domain", "grant", "said"),
+    [
+        ("''", "relay_to = true", "is taken from anybody"),
+        ("'gw.example'", "relay_to = true", "is taken from anybody"),
+        ("'gw.example'", "log_oob = true", "is taken where it is a report"),
+        ("'gw.example'", "", "is refused but from relay_hosts"),
+        ("'another.example'", "relay_to = true", "is refused but from relay_hosts"),
+    ],
+)
+def test_what_becomes_of_mail_for_postmaster_is_told(tmp_path, capsys, domain, grant, said) -> None:
+    path = tmp_path / "policy.lua"
+    path.write_text(
+        "kumo.on('init', function() "
+        "kumo.start_esmtp_listener { listen = '127.0.0.1:0', hostname = 'GW.example' } end)\n"
+        f"kumo.on('get_listener_domain', function(domain) if domain == {domain} then "
+        f"return kumo.make_listener_domain {{ {grant} }} end end)"
+    )
+    assert run(path) == 0
+    assert f"; mail for <Postmaster> {said}" in capsys.readouterr().out
 
 
 def test_a_bad_policy_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

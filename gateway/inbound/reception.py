@@ -13,7 +13,7 @@ from typing import Any
 from gateway import _fastpath as fp
 from gateway import metrics
 from gateway.config import ListenerDomain
-from gateway.decision import Decision, decide, sender_matters
+from gateway.decision import Decision, decide, grants_anybody, sender_matters
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
 from gateway.inbound.refusals import Refusals, connection_refused
 from gateway.inbound.services import Services
@@ -316,7 +316,7 @@ class Reception(Observer):
         """Answers at once where all that matters is in the cache."""
         recipient = self._listener_domain(event.recipient)
         sender: Later | None = None
-        if type(recipient) is Known:
+        if type(recipient) is Known and event.recipient.domain:
             granted = recipient.result()
             if sender_matters(self._peer_is_relay_host, granted):
                 sender = self._senders_domain()
@@ -330,6 +330,12 @@ class Reception(Observer):
     def _ask_about_recipient(self, event: RcptRequested, recipient: Later, sender: Later | None) -> Waits:
         try:
             granted = yield recipient
+            if not event.recipient.domain and not grants_anybody(granted):
+                # RFC 5321 §4.5.1: <Postmaster> is somebody wherever mail is taken for a domain, and means our own
+                recipient = self._policy.listener_domain(
+                    self._terms.hostname.lower(), self._endpoints.received_via, self._conn
+                )
+                granted = yield recipient
             granted_to_sender = None
             if sender is None and sender_matters(self._peer_is_relay_host, granted):
                 sender = self._senders_domain()

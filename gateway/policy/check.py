@@ -85,10 +85,7 @@ def _strangers_rights(policy: Policy) -> Iterator[Problem]:
     """Warns of what anybody may do: relay to any domain, or have reports about any domain logged."""
     if events.LISTENER_DOMAIN not in policy.handles:
         return
-    granted: ListenerDomain | None = None
-    with suppress(Rejected, PolicyError):
-        answer = policy.listener_domain(_NOBODYS_DOMAIN, _STRANGER["received_via"], ConnMeta(dict(_STRANGER)))
-        granted = policy.finish(answer)
+    granted = _granted(policy, _NOBODYS_DOMAIN)
     if granted is None:
         return
     file, line = policy.registered_at(events.LISTENER_DOMAIN)
@@ -100,6 +97,15 @@ def _strangers_rights(policy: Policy) -> Iterator[Problem]:
         yield Problem(file, line, message, "set log_oob and log_arf for the domains that reports come back to")
 
 
+def _granted(policy: Policy, domain: str) -> ListenerDomain | None:
+    """What a stranger's mail for a domain is granted."""
+    granted: ListenerDomain | None = None
+    with suppress(Rejected, PolicyError):
+        answer = policy.listener_domain(domain, _STRANGER["received_via"], ConnMeta(dict(_STRANGER)))
+        granted = policy.finish(answer)
+    return granted
+
+
 def _as_warning(problem: Problem) -> str:
     return str(Problem(problem.file, problem.line, f"warning: {problem.message}", problem.hint))
 
@@ -107,4 +113,15 @@ def _as_warning(problem: Problem) -> str:
 def _summary(policy: Policy) -> str:
     config = policy.config
     listeners = ", ".join(listener.listen for listener in config.listeners) or "no SMTP listener"
-    return f"good; {listeners}; handlers: {', '.join(sorted(policy.handles)) or 'none'}"
+    handlers = ", ".join(sorted(policy.handles)) or "none"
+    postmaster = f"; {_postmaster(policy)}" if config.listeners and events.LISTENER_DOMAIN in policy.handles else ""
+    return f"good; {listeners}; handlers: {handlers}{postmaster}"
+
+
+def _postmaster(policy: Policy) -> str:
+    """What becomes of mail for <Postmaster>, which RFC 5321 §4.5.1 wants to be taken where mail for any domain is."""
+    for domain in ("", *(str(listener.overrides.get("hostname", "")).lower() for listener in policy.config.listeners)):
+        granted = _granted(policy, domain)
+        if granted is not None and (granted.relay_to or granted.takes_reports):
+            return f"mail for <Postmaster> is taken {'from anybody' if granted.relay_to else 'where it is a report'}"
+    return "mail for <Postmaster> is refused but from relay_hosts: nothing is granted for '' or a listener's hostname"
