@@ -1,6 +1,6 @@
 """Clients that we did not write: smtplib, swaks, curl and smtp-source against a running gateway.
 
-A test whose client is not installed is skipped and says so; deploy/test-packages.sh installs them.
+A test whose client is not installed is skipped and says so; tests/programs.txt says what each must be able to do.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import base64
 import email
 import email.policy
-import os
 import re
-import shutil
 import smtplib
 import subprocess
 from email.message import EmailMessage
@@ -19,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, TO_UPSTREAMS, Gateway, wait_until
+from tests.programs import program
 
 FROM_HERE = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
 PAGE = (Path(__file__).parent / "policies" / "make_listener_domain.txt").read_text()
@@ -31,13 +30,6 @@ kumo.on('smtp_server_auth_plain', function(authz, authc, password)
   return PASSWORDS[authc] == password
 end)
 """
-
-
-def client(name: str) -> str:
-    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
-    if path is None:
-        pytest.skip(f"{name} is not installed, so it was not tried")
-    return path
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -87,7 +79,7 @@ def test_smtplib_is_told_which_recipients_were_refused(start):
 
 def swaks(gateway: Gateway, recipient: str, *options: str) -> subprocess.CompletedProcess[str]:
     return run(
-        client("swaks"), "--server", server(gateway), "--helo", "client.example", "--from", "a@out.example",
+        program("swaks"), "--server", server(gateway), "--helo", "client.example", "--from", "a@out.example",
         "--to", recipient, *options,
     )  # fmt: skip
 
@@ -152,7 +144,7 @@ def test_a_decision_for_one_session_grants_nothing_to_another(start):
 
 
 def test_curl_sends_a_message_under_tls(start, tmp_path):
-    curl = client("curl")
+    curl = program("curl")
     gateway = start(INIT + PASSWORDS + AUTHENTICATED + TO_MAILDIR, "--workers", "1")
     mail = tmp_path / "mail"
     mail.write_bytes(b"Subject: from curl\r\n\r\n.dot\r\n" * 50)
@@ -172,7 +164,7 @@ def test_curl_sends_a_message_under_tls(start, tmp_path):
     "options", [("-c",), ("-d",), ("-r", "3", "-l", "30000")], ids=["one each", "kept", "three each"]
 )
 def test_smtp_sources_messages_arrive_exactly_once_and_all_counts_agree(start, sink, options):
-    smtp_source = client("smtp-source")
+    smtp_source = program("smtp-source")
     gateway = start(FROM_HERE + TO_UPSTREAMS, "--workers", "2", upstreams=[sink.address])
     sent = run(
         smtp_source, "-s", "8", "-m", "240", "-f", "a@out.example", "-t", "b@far.example", "-S", "many", *options,
@@ -180,7 +172,7 @@ def test_smtp_sources_messages_arrive_exactly_once_and_all_counts_agree(start, s
     )  # fmt: skip
     assert sent.returncode == 0, sent.stderr
     arrived = [email.message_from_bytes(mail) for mail in sink.mails()]
-    ids = {re.search(r" id ([0-9a-f]{32}) ", mail["Received"])[1] for mail in arrived}
+    ids = {re.search(r" id ([0-9a-f]{32})\b", mail["Received"])[1] for mail in arrived}
     assert len(arrived) == len(ids) == 240
 
     def recorded(kind: str) -> list[str]:
