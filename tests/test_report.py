@@ -347,12 +347,15 @@ PIECES = st.sampled_from(
     [b"--B", b"--B--", b"--", b"\r\n", b"\n", b"\n\n", b"\r", b" ", b"\t", b":", b";", b"=", b'"', b"(", b")", b"\\",
      b"%42", b"'", b"*0*=", b"Content-Type: multipart/report; boundary=B\n\n", b"Content-Type: ", b".", b"=0", b"QQ=",
      b"message/delivery-status", b"message/feedback-report", b"Content-Transfer-Encoding: base64", b"quoted-printable",
-     b"\xff\x00", GROUP.encode(), FEEDBACK.encode(), ORIGINAL.encode()]
+     b"\xff\x00", GROUP.encode(), FEEDBACK.encode(), ORIGINAL.encode(), b"X-Failed-Recipients: u@far.example\n",
+     b"Hi. This is the program\n\n", b"<u@far.example>:\n", b"550 5.1.1 no", b"; report-type=delivery-status",
+     b"--- copy\n", b"X-HmXmrOriginalRecipient: u@far.example\n", b"text/html", b"; charset=utf-8", b"<br>&amp;"]
 )  # fmt: skip
 
 
 @given(st.lists(PIECES, max_size=60).map(b"".join), st.booleans(), st.booleans())
 def test_no_bytes_break_the_scanner(octets: bytes, dot_stuffed: bool, null_sender: bool) -> None:
+    one_input(memoryview(octets))
     for start in (b"", b"Content-Type: multipart/report; boundary=B\n\n--B\nContent-Type: message/delivery-status\n"):
         report = scan_report(start + octets, dot_stuffed=dot_stuffed, null_sender=null_sender)
         if report is not None:

@@ -200,6 +200,12 @@ def test_x_failed_recipients_with_the_reply_of_each(fields: str, type: str) -> N
     assert found(message, "user@far.example") is None
 
 
+def test_a_reason_may_stand_on_the_line_of_its_address() -> None:
+    text = "<u@far.example>: host mx said: 552 5.2.2 full\nv@far.example 550 5.1.1 gone\n"
+    first, second = entries(exim(text))
+    assert [(one.code, status_of(one)) for one in (first, second)] == [(552, "5.2.2"), (550, "5.1.1")]
+
+
 def test_x_failed_recipients_in_encoded_text_and_in_a_multipart() -> None:
     text = exim(EXIM_TEXT).partition(b"\n\n")[2]
     head = "X-Failed-Recipients: u@far.example\n"

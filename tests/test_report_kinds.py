@@ -247,6 +247,9 @@ SECOND = GROUP.replace("u@", "v@")
         (f"{in_base64(HEAD)}\n{in_base64(GROUP)}\n{in_base64(SECOND)}", ""),
         (f"{HEAD}\nContent-Transfer-Encoding: base64\n\n{in_base64(GROUP)}\n{in_base64(SECOND)}", ""),
         (f"Content-Transfer-Encoding: base64\n\n{in_base64(f'{HEAD}{chr(10)}{GROUP}{chr(10)}{SECOND}')}", ""),
+        (f"Content-Type: x\nContent-Transfer-Encoding: base64\n\n{in_base64(f'{HEAD}{chr(10)}{GROUP}')}\n{SECOND}", ""),
+        (f"{HEAD}\n{in_base64(GROUP)}\n{in_base64(SECOND)}", "Content-Transfer-Encoding: base64\n"),
+        (f"{HEAD}\n{GROUP}\n{SECOND}", "Content-Transfer-Encoding: base64\n"),
         (f"{HEAD}\n{GROUP}\n{SECOND}".replace("@", "=40"), "Content-Transfer-Encoding: quoted-printable\n"),
         (f"{HEAD}\n{GROUP.replace('@', '=40')}\n{SECOND}", ""),
         (f"{HEAD}\n{GROUP}\n{SECOND}".replace("@", "=40").replace("far.example\nAct", "far.ex=\nample\nAct"), ""),
@@ -260,6 +263,12 @@ def test_groups_that_are_encoded_one_by_one_or_together_are_read(status: str, he
         assert {(one.reporting_mta, one.action, status_of(one)) for one in found_entries} == {
             ("mx.far.example", "failed", "5.1.1")
         }
+
+
+def test_encoded_words_in_recipients_and_diagnostics_are_decoded() -> None:
+    group = "Final-Recipient: rfc822; =?utf-8?q?u=40far=2Eexample?=\nAction: failed\n"
+    one = entry(bounce(f"{HEAD}\n{group}Diagnostic-Code: smtp; =?utf-8?q?550_5=2E1=2E1_f=C3=BCr_u?=\n"))
+    assert (one.recipient, one.code, one.content) == ("u@far.example", 550, "5.1.1 für u")
 
 
 def test_verp_addresses_are_not_taken_for_quoted_printable() -> None:

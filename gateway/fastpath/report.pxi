@@ -54,8 +54,15 @@ cdef Encoding hidden_encoding(Span block) noexcept nogil:
 
 
 cdef bint is_escaped(Span address) noexcept nogil:
-    """Whether this is an address in quoted-printable in a part that does not say so."""
-    return memchr(address.p, c'@', address.n) == NULL and has_folded(address, literal(b"=40"))
+    """Whether this is an address in quoted-printable in a part that does not say so; no encoded-word (RFC 2047)."""
+    if memchr(address.p, c'@', address.n) != NULL or has_folded(address, literal(b"=?")):
+        return False
+    return has_folded(address, literal(b"=40"))
+
+
+cdef bint is_partly_clear(Part* part) noexcept nogil:
+    """Whether base64 that is said of a part is true of some blocks or of none: no base64 has a colon."""
+    return part.encoding == BASE64 and memchr(part.start, c':', part.end - part.start) != NULL
 
 
 UNREADABLE_REASONS = (
@@ -170,11 +177,15 @@ cdef class Report:
         return False
 
     cdef bint read_statuses(self, Parts* parts) except -1:
-        """The first status part that is usable; of none that is, the first one."""
+        """The first status part that is usable; whether there is one."""
+        cdef bint usable
         cdef int i
         for i in range(parts.statuses):
             self.truncated = False
-            if self.read_status(&parts.status[i]):
+            if self.tolerant and is_partly_clear(&parts.status[i]):
+                parts.status[i].encoding = IDENTITY
+            usable = self.read_status(&parts.status[i])
+            if usable:
                 self.place_fields(&parts.status[i])
                 if parts.status[i].kind == NEARLY_STATUS:
                     self.how = "private_type"

@@ -169,10 +169,16 @@ cdef class StatusGroups:
         self.block_from = len(self.per_recipient)
         return 0
 
+    cdef bint is_about_content(self) except -1:
+        for name in self.fields:
+            if not (<str>name).startswith("content-"):
+                return False
+        return True
+
     cdef int end_block(self) except -1:
         if not self.fields:
             return 0
-        if self.first_block and len(self.fields) == 1 and TRANSFER_ENCODING in self.fields:
+        if self.first_block and TRANSFER_ENCODING in self.fields and self.is_about_content():
             return self.begin_block()  # it is about the blocks that follow, which are known by how they look
         if self.split or self.seen & ~MARK_STATUS:
             self.headless = self.headless or (

@@ -167,6 +167,8 @@ def envelope_recipient(value: str) -> tuple[str, str, bool]:
     if kind == "utf-8":
         address = _XTEXT.sub(_unescape, address)
     known = mailbox(address)
+    if known is None and "=?" in address:
+        known = mailbox(decoded_words(address))
     return kind or "unknown", known or clean(address), kind is not None and bool(known)
 
 

@@ -6,7 +6,7 @@ rfc3464.py; work is bounded by MAX_QUOTED.
 
 import re
 
-from gateway.reports.fields import clean, typed
+from gateway.reports.fields import clean, decoded_words, typed
 
 MAX_QUOTED = 65536  # characters that are searched for a reply
 MAX_TEXT = 1000  # of a reply inside other words
@@ -60,6 +60,8 @@ def diagnostic_reply(value: str) -> QuotedReply:
 
     A text of another type than smtp is only looked through for a reply inside it; if there is none, `text` is "".
     """
+    if "=?" in value:
+        value = decoded_words(value)
     kind, text = typed(value)
     if kind is not None and not kind[:1].isalpha():  # "550; no such user": no type
         kind, text = None, value.strip()

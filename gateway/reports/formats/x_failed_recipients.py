@@ -39,9 +39,11 @@ def reasons_of(recipients: list[str], text: str) -> dict[str, str]:
     current: list[str] | None = None
     for line in text.split("\n"):
         words = line.strip()
-        name = words.strip("<>:;,").lower()
+        name, _, rest = words.partition(" ")
+        name = name.strip("<>:;,").lower()
         if name in wanted:
             current = reasons.setdefault(name, [])
+            current += [rest.strip()] if rest.strip() else []
         elif not words and current:
             current = None
         elif current is not None and words:
