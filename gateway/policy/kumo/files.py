@@ -1,0 +1,75 @@
+"""`kumo.fs`: looking at directories and files. Reading and writing file objects is not here."""
+
+from __future__ import annotations
+
+import glob as globbing
+import os
+import stat
+from collections.abc import Callable
+from typing import Any
+
+from gateway.policy.kumo.times import Time
+from gateway.policy.kumo.values import string
+
+GLOB_TTL = 60.0  # seconds for which the result of `glob` is kept; the caller keeps it
+
+
+def read_dir(path: Any) -> list[str]:
+    """The absolute names of what is in a directory."""
+    directory = string(path, "read_dir")
+    try:
+        return [os.path.abspath(os.path.join(directory, name)) for name in sorted(os.listdir(directory))]
+    except OSError as error:
+        raise ValueError(f"read_dir: {directory}: {error.strerror}") from None
+
+
+def uncached_glob(pattern: Any, relative_to: Any = None) -> list[str]:
+    """The names that match; relative to a directory where they are below it. What cannot be read is left out."""
+    wanted = string(pattern, "glob")
+    base = os.path.abspath("." if relative_to is None else string(relative_to, "glob")) + os.sep
+    found = globbing.glob(os.path.join(base, wanted), recursive=True)
+    return sorted(name.removeprefix(base) for name in map(os.path.abspath, found))
+
+
+def metadata_for_path(path: Any) -> dict[str, Any]:
+    """What is known about a file; a symbolic link is followed."""
+    return _metadata(string(path, "metadata_for_path"), os.stat)
+
+
+def symlink_metadata_for_path(path: Any) -> dict[str, Any]:
+    """What is known about a file or the symbolic link itself."""
+    return _metadata(string(path, "symlink_metadata_for_path"), os.lstat)
+
+
+def _metadata(path: str, ask: Callable[[str], os.stat_result]) -> dict[str, Any]:
+    try:
+        found = ask(path)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    return {
+        "path": path,
+        "is_file": stat.S_ISREG(found.st_mode),
+        "is_dir": stat.S_ISDIR(found.st_mode),
+        "is_symlink": stat.S_ISLNK(found.st_mode),
+        "len": found.st_size,
+        "readonly": not found.st_mode & 0o222,
+        "dev": found.st_dev,
+        "ino": found.st_ino,
+        "mode": found.st_mode,
+        "nlink": found.st_nlink,
+        "uid": found.st_uid,
+        "gid": found.st_gid,
+        "rdev": found.st_rdev,
+        "size": found.st_size,
+        "blksize": found.st_blksize,
+        "blocks": found.st_blocks,
+        "mtime": Time(found.st_mtime_ns),
+        "atime": Time(found.st_atime_ns),
+        "ctime": Time(found.st_ctime_ns),
+    }
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (read_dir, uncached_glob, metadata_for_path, symlink_metadata_for_path)
+}
+UNSTABLE = frozenset(FUNCTIONS)
