@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.policy import events
+from gateway.policy import events, modules
 from gateway.policy.api import FUNCTION_NAMES, MAKERS, WARNED, WITHOUT_EFFECT
 from gateway.policy.message_methods import NOT_SUPPORTED as METHODS_NOT_SUPPORTED
 from gateway.policy.message_methods import TRANSFORMS, MessageMethods
@@ -50,6 +50,14 @@ def test_every_function_is_documented() -> None:
     named = set(re.findall(r"`kumo\.([a-z_]+)(?=[`(])", section("Other functions")))
     assert named | {*SCHEMAS} == {*FUNCTION_NAMES, "version"}
     assert {*MAKERS, *WITHOUT_EFFECT, *WARNED} <= named | {*SCHEMAS}
+
+
+def test_every_function_of_a_module_is_documented() -> None:
+    text = section("Modules")
+    assert set(re.findall(r"^\| `kumo\.([a-z_]+\.\w+)\(", text, re.M)) == modules.names()
+    assert {alias for alias in modules.ALIASES if f"`kumo.{alias}`" in text} == set(modules.ALIASES)
+    for module, names in modules.UNSTABLE.items():
+        assert all(re.search(rf"`kumo\.{module}\.{name}\(.*\*unstable\*", text) for name in names)
 
 
 def test_every_method_is_documented() -> None:

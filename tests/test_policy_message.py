@@ -205,3 +205,20 @@ def test_a_message_is_out_of_reach_after_its_event() -> None:
     policy.message_received(message, ConnMeta()).result()
     with pytest.raises(PolicyError, match="msg:id: the event that the message came with is over"):
         policy.message_received(message, ConnMeta()).result()
+
+
+def test_what_does_not_conform_is_named_or_mended():
+    content = b"Subject : x\r\nno colon\r\n\r\nx\r\n"
+    checks = "'MISSING_COLON_VALUE|LINE_TOO_LONG'"
+    refused = result(f"msg:check_fix_conformance({checks}, 'MISSING_DATE_HEADER')", content=content)
+    assert refused == "Message has conformance issues: MISSING_COLON_VALUE"
+    fixes = "'NAME_ENDS_WITH_SPACE|MISSING_DATE_HEADER|MISSING_MESSAGE_ID_HEADER'"
+    mended = run(f"assert(msg:check_fix_conformance('', {fixes}) == nil)", content=content).content()
+    assert mended.startswith(b"Subject: x\r\nno colon\r\nDate: Thu, 01 Jan 1970 00:00:00 +0000\r\nMessage-ID: <0000")
+    assert mended.endswith(b"@send.example>\r\n\r\nx\r\n")
+
+
+def test_a_problem_that_nobody_knows_is_an_error_with_those_there_are():
+    assert "invalid flag 'spoon', possible values are 'INVALID_MIME_HEADERS', " in error_of(
+        "msg:check_fix_conformance('LINE_TOO_LONG|spoon', '')"
+    )

@@ -14,7 +14,8 @@ import email.policy
 import io
 import quopri
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from email.message import Message as MimeEntity
 from enum import Flag, auto
 from typing import Any
@@ -76,24 +77,29 @@ def problems_in(content: bytes) -> Problem:
     return found
 
 
+def names_of(problems: Problem) -> str:
+    """Their names, as a policy writes them."""
+    return "|".join(problem.name for problem in problems if problem.name)
+
+
 def fixed(
     content: bytes,
     wrong: Problem,
     *,
     date: Callable[[], str],
     message_id: Callable[[], str],
-    charset_of: Callable[[bytes], str | None] = lambda _: None,
+    charsets: Sequence[str] = (),
 ) -> bytes:
     """The content with these problems mended. date, message_id: values for missing fields.
 
-    charset_of: a guess for 8-bit text that does not say what it is and is no UTF-8; None loses what cannot be read.
+    charsets: to be tried for 8-bit text that is not what it says; what none of them reads is lost.
     """
     if wrong & Problem.NON_CANONICAL_LINE_ENDINGS:
         content = _LONE.sub(b"\r\n", content)
     if wrong & (Problem.NAME_ENDS_WITH_SPACE | Problem.MISSING_COLON_VALUE):
         content = _with_lines_mended(content, wrong)
     if wrong & ENCODING:
-        content = _encoded(content, charset_of)
+        content = _encoded(content, charsets)
     missing = []
     if wrong & Problem.MISSING_DATE_HEADER:
         missing.append(f"Date: {date()}\r\n")
@@ -173,7 +179,7 @@ def _unreadable(part: MimeEntity) -> bool:
     return encoding not in _ENCODINGS or (part.get_content_maintype() == "multipart" and not part.is_multipart())
 
 
-def _encoded(content: bytes, charset_of: Callable[[bytes], str | None]) -> bytes:
+def _encoded(content: bytes, charsets: Sequence[str]) -> bytes:
     """Written again in 7 bits and short lines: text quoted-printable, other parts base64, RFC 2047 in the header."""
     entity = _parsed(content)
     for part in entity.walk():
@@ -182,7 +188,7 @@ def _encoded(content: bytes, charset_of: Callable[[bytes], str | None]) -> bytes
             if "Content-Transfer-Encoding" in part:
                 part.replace_header("Content-Transfer-Encoding", "7bit")
         else:
-            _encode_body(part, charset_of)
+            _encode_body(part, charsets)
     out = io.BytesIO()
     policy = email.policy.compat32.clone(linesep="\r\n", max_line_length=MAX_LINE)
     email.generator.BytesGenerator(out, mangle_from_=False, policy=policy).flatten(entity)
@@ -201,7 +207,7 @@ def _encode_fields(part: MimeEntity) -> None:
         part[name] = text if text.isascii() else email.header.Header(text, "utf-8", header_name=name).encode()
 
 
-def _encode_body(part: MimeEntity, charset_of: Callable[[bytes], str | None]) -> None:
+def _encode_body(part: MimeEntity, charsets: Sequence[str]) -> None:
     payload = part.get_payload(decode=True)
     if not isinstance(payload, bytes):
         return
@@ -214,7 +220,7 @@ def _encode_body(part: MimeEntity, charset_of: Callable[[bytes], str | None]) ->
         part.set_payload(payload)
         email.encoders.encode_base64(part)
         return
-    text = _text(payload, part.get_content_charset(), charset_of)
+    text = _text(payload, part.get_content_charset(), charsets)
     subtype = part.get_content_subtype()
     if "Content-Type" not in part:
         part["Content-Type"] = f"text/{subtype}"
@@ -223,13 +229,10 @@ def _encode_body(part: MimeEntity, charset_of: Callable[[bytes], str | None]) ->
     part["Content-Transfer-Encoding"] = "quoted-printable"
 
 
-def _text(payload: bytes, declared: str | None, charset_of: Callable[[bytes], str | None]) -> str:
-    for charset in ("utf-8" if declared in (None, "us-ascii") else declared, charset_of(payload)):
-        if charset is not None:
-            try:
-                return payload.decode(charset)
-            except (LookupError, UnicodeError):
-                continue
+def _text(payload: bytes, declared: str | None, charsets: Sequence[str]) -> str:
+    for charset in ("utf-8" if declared in (None, "us-ascii") else declared, *charsets):
+        with suppress(LookupError, UnicodeError):
+            return payload.decode(charset)
     return payload.decode("utf-8", "replace")
 
 

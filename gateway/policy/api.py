@@ -52,16 +52,15 @@ NOT_SUPPORTED = (
     "apply_supplemental_trace_header", "bump_config_epoch", "configure_log_disposition_hook", "configure_log_hook",
     "configure_redis_throttles", "eval_config_monitor_globs", "get_event_registrars", "get_memory_hard_limit",
     "get_memory_low_thresh", "get_memory_soft_limit", "glob", "inject_message", "invoke_get_egress_path_config",
-    "json_encode", "json_encode_pretty", "json_load", "json_parse", "make_egress_pool", "make_egress_source",
-    "make_message", "make_throttle", "memoize", "read_dir", "set_memory_hard_limit", "set_memory_low_thresh",
+    "make_egress_pool", "make_egress_source",
+    "make_message", "make_throttle", "memoize", "set_memory_hard_limit", "set_memory_low_thresh",
     "set_memory_soft_limit", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy",
-    "toml_encode", "toml_encode_pretty", "toml_load", "toml_parse", "traceback", "uncached_glob",
+    "traceback",
 )  # fmt: skip
 
 MISSING_MODULES = (
-    "aaa", "amqp", "api", "cidr", "counter_series", "crypto", "digest", "dkim", "dns", "domain_map", "encode",
-    "file_type", "fs", "http", "jsonl", "kafka", "mimepart", "mpsc", "nats", "regex", "regex_set_map", "secrets",
-    "serde", "shaping", "spf", "string", "time", "uuid", "xfer",
+    "aaa", "amqp", "api", "counter_series", "crypto", "dkim", "dns", "file_type", "http", "jsonl", "kafka", "mimepart",
+    "mpsc", "nats", "regex_set_map", "shaping", "spf", "xfer",
 )  # fmt: skip
 
 FUNCTION_NAMES = (
@@ -98,7 +97,7 @@ class Api:
     def functions(self) -> dict[str, Callable[..., Any] | Waiting]:
         """For Host.functions: every function of the module by name."""
         functions: dict[str, Callable[..., Any] | Waiting] = {
-            "sleep": Waiting(self._sleep),
+            "sleep": Waiting(self.sleep),
             "spawn_task": self._spawn_task,
             "on": self._on,
             "reject": self._reject,
@@ -228,7 +227,7 @@ class Api:
 
     # --- waiting ------------------------------------------------------------------------------------------
 
-    def _sleep(self, seconds: object = None, *_: object) -> Later:
+    def sleep(self, seconds: object = None, *_: object) -> Later:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
             self._fail(f"kumo.sleep: expected a number of seconds, got {self.lua.text(seconds)}")
         self._runs.unstable()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from gateway._fastpath import CounterPage
 from gateway.policy import events
 from gateway.policy.api import MISSING_MODULES, VERSION, Api, Handler
 from gateway.policy.background import Background
 from gateway.policy.message_methods import MessageMethods
+from gateway.policy.modules import Modules
 from gateway.policy.objects import Objects
 from gateway.policy.problems import PolicyProblems, Problem
 from gateway.policy.runs import Run, Runs
@@ -25,6 +26,7 @@ KUMOMTA_PATHS = ("/opt/kumomta/share", "/opt/kumomta/etc/policy")
 LOADING_TIME = 30.0  # seconds that top level and init may take together
 
 _NONE: list[Handler] = []
+_EXTRAS = Path(__file__).with_name("extras")
 
 
 class Handlers:
@@ -44,12 +46,17 @@ class Handlers:
         directory = str(PurePath(self._source.path).parent)
         templates = [f"{path}/{file}" for path in (directory, *KUMOMTA_PATHS) for file in ("?.lua", "?/init.lua")]
         messages = MessageMethods(lambda: self.lua, self.runs.unstable)
+        modules = Modules(
+            lambda: self.lua, self._source.load, lambda: self.runs.loading, self.runs.unstable, self.api.sleep
+        )
         return Host(
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
-            functions=self.api.functions(),
+            functions={**self.api.functions(), **modules.aliases()},
+            modules=modules.functions(),
+            extras=_extra,
             missing_modules=MISSING_MODULES,
-            exposed={**self._objects.exposed(), **messages.exposed()},
+            exposed={**self._objects.exposed(), **messages.exposed(), **modules.exposed()},
             read=self._read,
             unstable=self.runs.unstable,
             wait=self.runs.wait,
@@ -116,3 +123,9 @@ class Handlers:
     def of(self, event: str) -> list[Handler]:
         """The handlers of an event; empty where it has none."""
         return self.api.handlers.get(event, _NONE)
+
+
+def _extra(name: str) -> bytes | None:
+    """The Lua text of one of the `policy-extras` modules that are here."""
+    path = _EXTRAS / f"{name}.lua"
+    return path.read_bytes() if path.is_file() else None

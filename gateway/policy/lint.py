@@ -9,12 +9,14 @@ from gateway.policy import events
 from gateway.policy.api import FUNCTION_NAMES, MISSING_MODULES, WARNED
 from gateway.policy.api import NOT_SUPPORTED as FUNCTIONS_NOT_SUPPORTED
 from gateway.policy.lua_text import Call, calls
+from gateway.policy.modules import ALIASES, names
 from gateway.policy.options import UNKNOWN, BadOptions, did_you_mean
 from gateway.policy.problems import Problem
 from gateway.policy.schemas import SCHEMAS
 from gateway.policy.source import PolicySource
 
 NOT_YET = "is not supported yet by relay-gateway"
+_KNOWN = frozenset({*FUNCTION_NAMES, *ALIASES, *names()})
 
 
 def problems(source: PolicySource) -> list[Problem]:
@@ -30,7 +32,7 @@ def notes(source: PolicySource) -> list[Problem]:
 def calls_in(source: PolicySource) -> Iterator[tuple[str, Call]]:
     """Every call of a `kumo` function, with its file."""
     for path, content in source.files.items():
-        if content is not None:
+        if content is not None and (path == source.path or path.endswith(".lua")):
             for call in calls(content.decode("utf-8", "replace")):
                 yield path, call
 
@@ -41,8 +43,8 @@ def _of_call(file: str, call: Call) -> Iterator[Problem]:
         yield from _of_options(file, call)
     elif call.function in FUNCTIONS_NOT_SUPPORTED or call.function.partition(".")[0] in MISSING_MODULES:
         yield Problem(file, call.line, f"{name} {NOT_YET}")
-    elif call.function not in FUNCTION_NAMES:
-        yield Problem(file, call.line, f"{name}: no such function", did_you_mean(call.function, FUNCTION_NAMES))
+    elif call.function not in _KNOWN:
+        yield Problem(file, call.line, f"{name}: no such function", did_you_mean(call.function, _KNOWN))
     elif call.function == "on" and isinstance(call.argument, str) and not events.is_supported(call.argument):
         yield Problem(file, call.line, f"kumo.on: event '{call.argument}' {NOT_YET}")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
-from gateway.delivery import headers
+from gateway.delivery import conformance, headers
+from gateway.delivery.conformance import Problem
 from gateway.delivery.headers import AddressHeader, HeaderField, Mailbox
 from gateway.delivery.message import Message
 from gateway.policy.objects import address_of, name_of, plain_json
@@ -17,7 +20,7 @@ from gateway.smtp.address import EnvelopeAddress
 WITHOUT_EFFECT = ("save", "shrink", "shrink_data", "set_force_sync")
 NOT_SUPPORTED = (
     "add_authentication_results", "append_text_html", "append_text_plain", "arc_seal", "arc_verify",
-    "check_fix_conformance", "dkim_sign", "dkim_verify", "import_scheduling_header", "parse_mime", "set_due",
+    "dkim_sign", "dkim_verify", "import_scheduling_header", "parse_mime", "set_due",
     "set_scheduling",
 )  # fmt: skip
 
@@ -53,6 +56,14 @@ IMPORT_SPEC = Schema(
         "transform": Option(_transform, default="snake_case"),
         "target": Option(string),
         "remove": Option(boolean, default=False),
+    }
+)
+
+CONFORMANCE = Schema(
+    {
+        "detect_encoding": Option(boolean, default=False),
+        "include_encodings": Option(list_of(string, "character sets"), default=()),
+        "exclude_encodings": Option(list_of(string, "character sets"), default=()),
     }
 )
 
@@ -120,6 +131,28 @@ class MessageMethods:
                 raise Fault(f"msg:{name}: {error}") from None
 
         return call
+
+    # --- conformance --------------------------------------------------------------------------------------
+
+    def lua_check_fix_conformance(self, message: Message, checks: object, fixes: object, settings: object) -> Any:
+        """A text where one of `checks` is wrong with the message; else mends what `fixes` names."""
+        refused, mended = _problems(checks), _problems(fixes)
+        options = CONFORMANCE.read({} if settings is None else self._lua().plain(settings))
+        found = conformance.problems_in(message.content())
+        if found & refused:
+            return "Message has conformance issues: " + conformance.names_of(found & refused)
+        if found & mended:
+            guesses = options["include_encodings"] if options["detect_encoding"] else []
+            message.set_content(
+                conformance.fixed(
+                    message.content(),
+                    found & mended,
+                    date=lambda: format_datetime(datetime.fromtimestamp(message.received_at, UTC)),
+                    message_id=lambda: f"<{message.id}@{message.sender.domain or 'localhost'}>",
+                    charsets=[name for name in guesses if name not in options["exclude_encodings"]],
+                )
+            )
+        return None
 
     # --- envelope and metadata ----------------------------------------------------------------------------
 
@@ -264,6 +297,17 @@ def _import(meta: dict[str, Any], rule: Mapping[str, Any], field: HeaderField) -
 def _covers(pattern: str, name: str) -> bool:
     pattern, name = pattern.lower(), name.lower()
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def _problems(names: object) -> Problem:
+    """Those named in a text such as "LINE_TOO_LONG|MISSING_DATE_HEADER". Raises Fault."""
+    found = Problem(0)
+    for name in filter(None, _text(names).split("|")):
+        if name not in Problem.__members__:
+            known = ", ".join(f"'{one}'" for one in sorted(Problem.__members__))
+            raise Fault(f"invalid flag '{name}', possible values are {known}")
+        found |= Problem[name]
+    return found
 
 
 def _text(value: object) -> str:

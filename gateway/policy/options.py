@@ -67,13 +67,14 @@ UNKNOWN = Opaque("value")  # in a table that is only looked at: a value that the
 
 def as_json(value: object) -> str:
     """Compact JSON as KumoMTA prints tables in its messages."""
-    return json.dumps(_sequences(value), separators=(",", ":"), ensure_ascii=False, default=lambda v: v.kind)
+    return json.dumps(sequences(value), separators=(",", ":"), ensure_ascii=False, default=lambda v: v.kind)
 
 
-def _sequences(value: object) -> object:
+def sequences(value: object) -> object:
+    """A value with every table that is a sequence as a list."""
     if not isinstance(value, dict):
         return value
-    items = {key: _sequences(item) for key, item in value.items()}
+    items = {key: sequences(item) for key, item in value.items()}
     if items and list(items) == list(range(1, len(items) + 1)):
         return list(items.values())
     return {str(key): item for key, item in items.items()}
@@ -117,7 +118,7 @@ def _serde(value: object) -> str:
         case float():
             return f"floating point `{value}`"
         case dict():
-            return "sequence" if isinstance(_sequences(value), list) else "map"
+            return "sequence" if isinstance(sequences(value), list) else "map"
     return getattr(value, "kind", "unit value")
 
 

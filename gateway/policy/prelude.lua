@@ -13,6 +13,9 @@ objects.__metatable = false
 objects.__len = function() return 0 end
 objects.__pairs = function(object) return next, host.fields(object), nil end
 objects.__tostring = function(object) return host.text(object) end
+objects.__eq = as_function(host.equal)
+objects.__add = as_function(host.add)
+objects.__sub = as_function(host.subtract)
 
 -- Functions whose answers may differ from one call to the next: a decision that used one is not cached.
 local function unstable(library, ...)
@@ -142,6 +145,9 @@ function loadfile(path, _, ...) return loaded(path, ...) end
 function dofile(path) return assert(loaded(path))() end
 
 local function searcher(name)
+  local extra = name:match '^policy%-extras%.([%w_]+)$'
+  local text = extra and host.extras(extra)
+  if text then return load(text, '=policy-extras/' .. extra .. '.lua', 't'), name end
   local tried = {}
   for template in package.path:gmatch '[^;]+' do
     local path = template:gsub('%?', function() return (name:gsub('%.', '/')) end)
@@ -168,6 +174,14 @@ for name in host.missing_modules:gmatch '%S+' do
   kumo[name] = setmetatable({}, {
     __index = function(_, key) error(('kumo.%s.%s is not supported by relay-gateway yet'):format(name, key), 2) end,
   })
+end
+for name, functions in pairs(host.modules) do
+  local module = {}
+  for key, implementation in pairs(functions) do module[key] = as_function(implementation) end
+  for key, implementation in pairs(host.waiting_in[name]) do
+    module[key] = waiting(('kumo.%s.%s'):format(name, key), implementation)
+  end
+  kumo[name], package.loaded['kumo.' .. name] = module, module
 end
 package.loaded.kumo = kumo
 

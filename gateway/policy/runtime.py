@@ -12,8 +12,10 @@ border (`outward`, `inward`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any
@@ -57,18 +59,22 @@ class Exposed:
     """What Lua may do with objects of one Python type.
 
     methods: called with the object first; a Waiting may have to wait. fields: all fields of an object, by name, as Lua
-    values.
+    values. index, assign: for one that is indexed by any key instead. operators: `==`, `+` and `-` are Python's.
     """
 
     methods: Mapping[str, Callable[..., Any] | Waiting]
     fields: Callable[[Any], Mapping[str, Any]] = lambda _: {}
+    index: Callable[[Any, object], Any] | None = None
+    assign: Callable[[Any, object, object], None] | None = None
+    operators: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """What a LuaState offers to the policy.
 
-    functions: of the kumo module; a Waiting may have to wait. read: a Lua file's content, None if there is none.
+    functions: of the kumo module; a Waiting may have to wait. modules: likewise, of the modules in it. extras: the text
+    of a `policy-extras` module by name. read: a Lua file's content, None if there is none.
     unstable: called when something without a stable answer is used. wait: told of a Later that what runs waits for;
     returns True if it is going to, False if the answer is there now. forget: it cannot wait, after all. condemned:
     whether what runs has to end, whatever it is prepared for. loading: whether the policy is still being loaded.
@@ -77,6 +83,8 @@ class Host:
     version: str
     package_path: str
     functions: Mapping[str, Callable[..., Any] | Waiting]
+    modules: Mapping[str, Mapping[str, Callable[..., Any] | Waiting]]
+    extras: Callable[[str], bytes | None]
     missing_modules: tuple[str, ...]
     exposed: Mapping[type, Exposed]
     read: Callable[[str], bytes | None]
@@ -113,10 +121,14 @@ class LuaState:
         services = {
             "version": host.version,
             "package_path": host.package_path,
-            "functions": self._lua.table_from(_plain_ones(host.functions)),
-            "waiting": self._lua.table_from(
-                {name: self._waiter(f.function) for name, f in host.functions.items() if isinstance(f, Waiting)}
-            ),
+            "functions": self._plain_ones(host.functions),
+            "waiting": self._waiting_ones(host.functions),
+            "modules": self._lua.table_from({name: self._plain_ones(found) for name, found in host.modules.items()}),
+            "waiting_in": self._lua.table_from({name: self._waiting_ones(f) for name, f in host.modules.items()}),
+            "extras": lambda name: host.extras(inward(name)),
+            "equal": self._equal,
+            "add": partial(self._combined, operator.add),
+            "subtract": partial(self._combined, operator.sub),
             "missing_modules": " ".join(host.missing_modules),
             "read": lambda path: host.read(inward(path)),
             "unstable": host.unstable,
@@ -186,6 +198,29 @@ class LuaState:
 
         return call
 
+    def _plain_ones(self, functions: Mapping[str, Callable[..., Any] | Waiting]) -> LuaTable:
+        return self._lua.table_from({name: f for name, f in functions.items() if not isinstance(f, Waiting)})
+
+    def _waiting_ones(self, functions: Mapping[str, Callable[..., Any] | Waiting]) -> LuaTable:
+        return self._lua.table_from(
+            {name: self._waiter(f.function) for name, f in functions.items() if isinstance(f, Waiting)}
+        )
+
+    def _with_operators(self, value: object) -> bool:
+        exposed = self._exposed.get(value.__class__)
+        return exposed is not None and exposed.operators
+
+    def _equal(self, one: object, other: object) -> bool:
+        return one == other if self._with_operators(one) and type(one) is type(other) else one is other
+
+    def _combined(self, operation: Callable[[Any, Any], Any], one: object, other: object) -> Any:
+        if not self._with_operators(one):
+            raise Fault(f"attempt to perform arithmetic on a {kind_of(one)} value")
+        try:
+            return operation(one, other)
+        except (TypeError, ValueError) as error:
+            raise Fault(str(error)) from None
+
     def where(self) -> tuple[str, int]:
         """File and line of the policy's code that is calling the host; ("?", 0) outside any."""
         place = self._where()
@@ -232,6 +267,8 @@ class LuaState:
     def _get(self, value: object, name: object) -> Any:
         """Lua indexes a Python object: its methods and fields, nothing else of it."""
         exposed = self._exposed.get(value.__class__)
+        if exposed is not None and exposed.index is not None:
+            return exposed.index(value, name)
         if exposed is None or not isinstance(name, str):
             return None
         method: Any = exposed.methods.get(name)
@@ -240,11 +277,10 @@ class LuaState:
         return exposed.fields(value).get(name) if method is None else method
 
     def _set(self, value: object, name: object, item: object) -> None:
+        exposed = self._exposed.get(value.__class__)
+        if exposed is not None and exposed.assign is not None:
+            return exposed.assign(value, name, item)
         raise Fault(f"cannot set '{name}': the object is read-only")
-
-
-def _plain_ones(functions: Mapping[str, Callable[..., Any] | Waiting]) -> dict[str, Any]:
-    return {name: function for name, function in functions.items() if not isinstance(function, Waiting)}
 
 
 def is_function(value: object) -> bool:

@@ -35,24 +35,29 @@ def yaml_parse(text: Any) -> Any:
 
 def json_load(path: Any) -> Any:
     """A file with JSON."""
-    return load(string(path, "json_load"), "json")
+    return load(path, "json")
 
 
 def toml_load(path: Any) -> Any:
     """A file with TOML."""
-    return load(string(path, "toml_load"), "toml")
+    return load(path, "toml")
 
 
 def yaml_load(path: Any) -> Any:
     """A file with YAML."""
-    return load(string(path, "yaml_load"), "yaml")
+    return load(path, "yaml")
 
 
-def load(path: str, form: str) -> Any:
-    """A file's values. form: "json", "toml" or "yaml". Raises ValueError that names the file."""
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def load(path: Any, form: str, read: Callable[[str], bytes] = _content) -> Any:
+    """A file's values. form: "json", "toml" or "yaml". read: gives its octets. Raises ValueError with its name."""
+    path = string(path, f"{form}_load")
     try:
-        with open(path, "rb") as file:
-            octets = file.read()
+        octets = read(path)
     except OSError as error:
         raise ValueError(f"reading file {path}: {error.strerror}") from None
     try:
