@@ -93,10 +93,8 @@ def test_every_part_of_a_multipart_is_encoded_and_reads_as_before():
 
 def test_the_character_set_of_text_that_does_not_say_is_guessed_only_where_asked():
     content = COMPLETE + b"\r\n\xe4\r\n"
-    lossy, guessed = (
-        mended(content, Problem.NEEDS_TRANSFER_ENCODING, charset_of=lambda _, name=name: name)
-        for name in (None, "iso-8859-1")
-    )
+    lossy = mended(content, Problem.NEEDS_TRANSFER_ENCODING)
+    guessed = mended(content, Problem.NEEDS_TRANSFER_ENCODING, charsets=["iso-8859-1"])
     assert "\ufffd" in email.message_from_bytes(lossy, policy=email.policy.default).get_content()
     assert email.message_from_bytes(guessed, policy=email.policy.default).get_content() == "ä\r\n"
 

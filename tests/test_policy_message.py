@@ -213,7 +213,7 @@ def test_what_does_not_conform_is_named_or_mended():
     refused = result(f"msg:check_fix_conformance({checks}, 'MISSING_DATE_HEADER')", content=content)
     assert refused == "Message has conformance issues: MISSING_COLON_VALUE"
     fixes = "'NAME_ENDS_WITH_SPACE|MISSING_DATE_HEADER|MISSING_MESSAGE_ID_HEADER'"
-    mended = run(f"assert(msg:check_fix_conformance('', {fixes}) == nil)", content=content).content()
+    mended = run(f"assert(msg:check_fix_conformance('', {fixes}) == nil)", content=content).data()
     assert mended.startswith(b"Subject: x\r\nno colon\r\nDate: Thu, 01 Jan 1970 00:00:00 +0000\r\nMessage-ID: <0000")
     assert mended.endswith(b"@send.example>\r\n\r\nx\r\n")
 

@@ -30,7 +30,7 @@ IMPORTERS = {
     "aiohttp": {"admin/server.py"},
     "socket": {
         "admin/server.py", "net/streams.py", "net/resolver.py", "service",
-        "policy/listener.py", "logs/identity.py",  # for gethostname() alone
+        "policy/listener.py", "policy/kumo/cidr_map.py", "logs/identity.py",  # for gethostname() alone
     },
     "ssl": {"net/tls.py", "net/tls_stream.py", "couriers"},
     "signal": {
@@ -41,6 +41,7 @@ IMPORTERS = {
         "admin/server.py", "sink.py", "service/worker.py", "service/supervisor.py", "service/diagnostics.py",
         "couriers",
         "policy/engine.py",  # the default of a parameter
+        "policy/kumo/times.py", "policy/kumo/uuids.py",  # what policies ask the clock for
         "logs/writer.py", "logs/command.py",
     },
     "threading": {"logs/writer.py"},

@@ -138,14 +138,14 @@ class MessageMethods:
         """A text where one of `checks` is wrong with the message; else mends what `fixes` names."""
         refused, mended = _problems(checks), _problems(fixes)
         options = CONFORMANCE.read({} if settings is None else self._lua().plain(settings))
-        found = conformance.problems_in(message.content())
+        found = conformance.problems_in(message.data())
         if found & refused:
             return "Message has conformance issues: " + conformance.names_of(found & refused)
         if found & mended:
             guesses = options["include_encodings"] if options["detect_encoding"] else []
-            message.set_content(
+            message.set_data(
                 conformance.fixed(
-                    message.content(),
+                    message.data(),
                     found & mended,
                     date=lambda: format_datetime(datetime.fromtimestamp(message.received_at, UTC)),
                     message_id=lambda: f"<{message.id}@{message.sender.domain or 'localhost'}>",

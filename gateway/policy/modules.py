@@ -144,7 +144,7 @@ class Modules:
             try:
                 return self._lua().value(function(*given))
             except ValueError as error:
-                raise Fault(f"{name}: {str(error).removeprefix(f'{short}: ')}") from None
+                raise Fault(f"{name}: {str(error).removeprefix(own_name)}") from None
             except OverflowError:
                 raise Fault(f"{name}: the number is too large") from None
 

@@ -16,5 +16,5 @@ kumo.on('get_egress_path_config', function()
 end)
 kumo.on('smtp_server_message_received', function(msg)
   local throttle = kumo.make_throttle('x', '1/s')
-  local list = kumo.serde.json_load 'list.json'
+  local list = kumo.dns.lookup_mx 'a.example'
 end)
