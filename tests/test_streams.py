@@ -107,6 +107,11 @@ class Service:
         self.peers.append(peer)
         return peer
 
+    def end(self) -> socket.socket:
+        """The listener's end of a new connection, which is the last of `peers`; no stream has it."""
+        self.call()
+        return socket.socket(fileno=fp.accept(self.socket.fileno())[0])
+
     async def pair(self, recorder: Protocol | None = None) -> tuple[Stream, socket.socket]:
         peer = self.call()
         stream = await self.accepted.get()
@@ -179,10 +184,9 @@ def test_a_large_content_arrives_whole(run, size: int) -> None:
 def test_small_packets_are_sent_at_once_because_the_listener_says_so_for_all(run) -> None:
     async def main() -> None:
         async with service() as here:
-            stream, _ = await here.pair(Recorder())
-            with stream.detach() as sock:
+            with here.end() as sock:
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-                assert not sock.getblocking() and not sock.get_inheritable()
+                assert not os.get_blocking(sock.fileno()) and not sock.get_inheritable()
 
     run(main())
 
@@ -223,8 +227,8 @@ def test_a_turn_that_fails_has_its_end_all_the_same(run) -> None:
             failures: list[object] = []
             here.loop.set_exception_handler(lambda loop, context: failures.append(context["exception"]))
             ended = asyncio.Event()
-            stream, peer = await here.pair()
-            fd = stream.detach().detach()
+            fd = here.end().detach()
+            peer = here.peers[0]
             here.poller.watch(fd, Broken(here.poller, ended.set), True, False)
             peer.send(b"x")
             await ended.wait()
@@ -430,7 +434,7 @@ def test_an_event_of_a_closed_socket_is_not_its_successors(run) -> None:
         async with service() as here:
             first, second, successor = Recorder(), Recorder(), Recorder()
             heirs = []
-            ends = [(await here.pair())[0].detach() for _ in range(3)]
+            ends = [here.end() for _ in range(3)]
             streams_ = [Stream(here.poller, os.dup(sock.fileno()), ("", 0)) for sock in ends[:2]]
 
             def replace() -> None:
@@ -476,7 +480,7 @@ def test_without_descriptors_accepting_rests_and_goes_on(run, monkeypatch, caplo
     run(main())
 
 
-# --- hand-overs -------------------------------------------------------------------------------------------------------
+# --- closing ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_closed_listener_accepts_nothing_and_other_processes_socket_goes_on(run) -> None:
@@ -491,39 +495,6 @@ def test_a_closed_listener_accepts_nothing_and_other_processes_socket_goes_on(ru
             supervisors.setblocking(True)
             supervisors.accept()[0].close()
             supervisors.close()
-
-    run(main())
-
-
-def test_a_detached_socket_has_what_was_not_read_and_its_protocol_hears_no_more(run) -> None:
-    async def main() -> None:
-        async with service() as here:
-            recorder = Recorder()
-            stream, peer = await here.pair(recorder)
-            stream.pause_reading()
-            peer.send(b"handshake")
-            with stream.detach() as sock:
-                assert await here.loop.sock_recv(sock, 100) == b"handshake"
-                stream.write(b"x")
-                stream.resume_reading()
-                stream.abort()
-                peer.send(b"more")
-                assert await here.loop.sock_recv(sock, 100) == b"more"
-            assert (recorder.received, recorder.calls) == (b"", [])
-
-    run(main())
-
-
-def test_a_socket_with_a_backlog_is_not_handed_over(run) -> None:
-    async def main() -> None:
-        async with service() as here:
-            recorder = Recorder()
-            stream, _ = await here.pair(recorder)
-            stream.write(LARGE)
-            with pytest.raises(ConnectionError):
-                stream.detach()
-            stream.abort()
-            await recorder.told("lost")
 
     run(main())
 

@@ -1,11 +1,11 @@
-"""Clear-text TCP connections of a worker, over an epoll set of our own beside the event loop's.
+"""TCP connections of a worker, over an epoll set of our own beside the event loop's.
 
 An event loop gives every connection a transport, contexts and handles, which cost a connection that brings one message
 more than its SMTP. Here a connection is one Stream, and its events reach its Protocol in one C call. The methods have
-the names and the promises of asyncio's transports and protocols, so that a connection does not care whether what it
-holds is a Stream, or asyncio's transport, which takes over for TLS.
+the names and the promises of asyncio's transports and protocols. TLS stands on a Stream and has the same methods:
+tls_stream.py.
 
-No SMTP and no timers. The system calls are gateway/fastpath/sockets.pxi.
+No SMTP, and no timers but that of the end. The system calls are gateway/fastpath/sockets.pxi.
 """
 
 from __future__ import annotations
@@ -364,20 +364,6 @@ class Stream(Source):
                 protocol.connection_lost(self._error)
             except Exception:
                 log.exception("internal error at the end of a connection")
-
-    def detach(self) -> socket.socket:
-        """The socket, for asyncio to take over; the protocol is called no more.
-
-        Raises ConnectionError where the peer has not even read what it was sent.
-        """
-        if self._fd < 0 or self._backlog:
-            raise ConnectionError("the peer does not read")
-        self.pause_reading()
-        sock = socket.socket(fileno=self._fd)
-        sock.setblocking(False)  # it does not, but the object would think so
-        self._fd = -1
-        self._protocol = None
-        return sock
 
 
 class Listener(Source):

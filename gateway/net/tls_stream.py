@@ -53,6 +53,13 @@ def cause_of(error: Exception) -> str:
     return "other"
 
 
+def _told(error: OSError) -> str:
+    """What an operator reads of it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    return getattr(error, "reason", None) or str(error)
+
+
 class TlsStream(Protocol):
     """One connection under TLS: the protocol of the stream below it, and a stream to the protocol above.
 
@@ -99,6 +106,10 @@ class TlsStream(Protocol):
     def cipher(self) -> tuple[str, str, int] | None:
         """Name, protocol version and bits of the cipher in use."""
         return None if self._ssl is None else self._ssl.cipher()
+
+    def version(self) -> str | None:
+        """The protocol's version, as OpenSSL names it."""
+        return None if self._ssl is None else self._ssl.version()
 
     # -- a stream's methods --------------------------------------------------------------------------------------------
 
@@ -198,7 +209,7 @@ class TlsStream(Protocol):
                     return
             except OSError as error:  # ssl.SSLError is one
                 self._flush()  # the alert
-                self._fail(cause_of(error), getattr(error, "reason", None) or str(error))
+                self._fail(cause_of(error), _told(error))
                 return
             else:
                 self._flush()

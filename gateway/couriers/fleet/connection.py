@@ -16,6 +16,7 @@ import uuid
 from gateway.config import EgressPath, Host, UpstreamTls
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.net.streams import Protocol, Stream
+from gateway.net.tls_stream import TlsStream, Transport
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import ClientState, Event, Failure
 from gateway.smtp.exchange import Exchange
@@ -43,7 +44,7 @@ class Owner(typing.Protocol):
 
 
 class MemberConnection(Protocol):
-    """An upstream connection: the protocol of its stream, then of asyncio's transport if it is secured.
+    """An upstream connection: the protocol of its stream, in clear or under TLS.
 
     address: the IP address in use, "" before. source_address: "IP:PORT" of this end. transactions: begun so far.
     """
@@ -64,11 +65,9 @@ class MemberConnection(Protocol):
         self._resolver = wiring.resolver
         self._path = path
         self._owner = owner
-        self._transport: Stream | asyncio.Transport | None = None
+        self._transport: Transport | None = None
         self._task: asyncio.Task[None] | None = None
-        # True while the kernel has certainly not taken the end of the content yet. Exact in clear; TLS has its own
-        # buffers, and False there may be wrong: then an outcome counts as unknown that could have been told.
-        self._unsent = False
+        self._unsent = False  # True while the kernel has certainly not taken the end of the content yet
         self._in_outbox = False
         self._waits = False  # with the next piece of a content, for its turn
         self._ended = False
@@ -142,31 +141,29 @@ class MemberConnection(Protocol):
         self._since = self._poller.time()
         self._owner.connection_opened(self)
 
-    async def _start_tls(self, stream: Stream) -> None:
-        insecure = self._path.enable_tls in _INSECURE
+    def _start_tls(self, stream: Stream) -> None:
+        secure = TlsStream(self._poller, stream, self, secured=self._secured, failed=self._not_secured)
+        self._transport = secure
         try:
-            await self._poller.loop.create_connection(
-                lambda: typing.cast(asyncio.Protocol, self),  # event loops ask for the methods only
-                sock=stream.detach(),
-                ssl=tls_context(insecure),
-                server_hostname=self.host.address,
-                ssl_handshake_timeout=self._path.starttls_timeout,
-            )
-        except (OSError, ssl.CertificateError) as error:  # ssl.SSLError is an OSError
-            self.abort(Failure.TLS, str(error) or type(error).__name__)
+            context = tls_context(self._path.enable_tls in _INSECURE)
+            secure.begin(context, self._path.starttls_timeout, self.host.address)
+        except (OSError, ValueError) as error:  # a name that no certificate can have
+            self.abort(Failure.TLS, str(error))
 
-    # --- called by the stream and asyncio -----------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """Called by asyncio after the handshake."""
-        self._transport = transport
+    def _secured(self) -> None:
         if self._ended:  # given up meanwhile
-            transport.abort()
             return
-        tls = transport.get_extra_info("ssl_object")
-        self.tls_cipher, self.tls_protocol_version = tls.cipher()[0], tls.version()
+        assert isinstance(self._transport, TlsStream)
+        cipher = self._transport.cipher()
+        assert cipher is not None
+        self.tls_cipher, self.tls_protocol_version = cipher[0], self._transport.version()
         self.session.tls_started()
         self._flush()
+
+    def _not_secured(self, cause: str, text: str) -> None:
+        self.abort(Failure.TLS, text or cause)
+
+    # --- called by the stream -----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -236,7 +233,7 @@ class MemberConnection(Protocol):
             self._owner.connection_ready(self)
         elif event is Event.START_TLS:
             assert isinstance(self._transport, Stream)  # STARTTLS is asked for in clear only
-            self._task = self._poller.loop.create_task(self._start_tls(self._transport))
+            self._start_tls(self._transport)
         else:
             self._end()
 
