@@ -8,12 +8,9 @@ from __future__ import annotations
 from gateway.delivery.message import Message
 from gateway.delivery.recognition import Recognition, count
 from gateway.delivery.routing import Delivery
-from gateway.handover import Status
 from gateway.inbound.services import Services
 from gateway.logs import records
 from gateway.smtp.address import EnvelopeAddress
-
-_PERMANENT = Status.PERMANENT
 
 
 class Accepted:
