@@ -381,6 +381,24 @@ def fleet(moved: Moved) -> None:
     moved.scrape(gateway)
 
 
+NOTIFYING = """
+kumo.on('get_queue_config', function(domain)
+  local what = domain == 'record.example' and 'Record' or 'Dsn'
+  return kumo.make_queue_config { protocol = { smtp = { mx_list = UPSTREAMS } }, on_partial_refusal = what }
+end)
+"""
+
+
+def notifications(moved: Moved) -> None:
+    """Recipients that are refused beside others, and senders who are told, or not."""
+    refused = {f"RCPT <gone@{domain}>": b"550 no\r\n" for domain in ("out.example", "record.example")}
+    gateway = moved.start(OPEN + NOTIFYING, upstreams=[moved.members.add({**refused})])
+    for sender, domain in (("a@b.example", "out"), ("gone@out.example", "out"), ("", "out"), ("a@b.example", "record")):
+        with gateway.smtp() as client:
+            client.sendmail(sender, [f"b@{domain}.example", f"gone@{domain}.example"], "Subject: x\r\n\r\ntext\r\n")
+    moved.scrape(gateway)
+
+
 def waiting(moved: Moved) -> None:
     """Two messages for a member that takes one at a time, and its time."""
     member = moved.members.add({".": Do.STALL})
@@ -460,7 +478,7 @@ def reports(moved: Moved) -> None:
 
 SCENARIOS: list[Callable[[Moved], None]] = [
     dialogues, sessions, decisions, refused_connections, processes, shutting_down, logs, maildirs, fleet, waiting,
-    reports, contents,
+    reports, contents, notifications,
 ]  # fmt: skip
 
 
