@@ -166,17 +166,27 @@ def host_name(value: object) -> str:
     return value
 
 
-def integer(minimum: int = 0, maximum: int = 2**63 - 1) -> Reader:
-    """A whole number; `1e6` counts as one."""
+MOST = 10**15  # what every C type behind an option holds, with room for sums and for a time to be added
+LONGEST = 100 * 365 * 86400.0  # seconds; in nanoseconds, added to a time of day, it still fits
 
-    def read(value: object) -> int:
+
+class integer:
+    """Reads a whole number; `1e6` counts as one. Bounds are inclusive."""
+
+    def __init__(self, minimum: int = 0, maximum: int = MOST) -> None:
+        self.minimum, self.maximum = minimum, maximum
+
+    def __call__(self, value: object) -> int:
         whole = int(value) if isinstance(value, float) and value.is_integer() else value
-        if isinstance(whole, bool) or not isinstance(whole, int) or not minimum <= whole <= maximum:
-            bounds = f"of at least {minimum}" if maximum == 2**63 - 1 else f"from {minimum} to {maximum}"
-            raise mismatch(f"a whole number {bounds}", value)
+        if isinstance(whole, bool) or not isinstance(whole, int) or not self.minimum <= whole <= self.maximum:
+            raise mismatch(self._expected(whole), value)
         return whole
 
-    return read
+    def _expected(self, value: object) -> str:
+        if self.maximum != MOST:
+            return f"a whole number from {self.minimum} to {self.maximum}"
+        too_much = isinstance(value, int) and value > MOST
+        return f"a whole number of at most {MOST}" if too_much else f"a whole number of at least {self.minimum}"
 
 
 _UNITS = {
@@ -191,14 +201,22 @@ _DURATION = re.compile(r"\s*(?:\d+\s*[a-z]+\s*)+", re.ASCII)
 
 def duration(value: object) -> float:
     """Seconds, from a number of seconds or a text such as "5 minutes" or "1h 30m"."""
-    expected = "a number of seconds or a duration such as '5 minutes'"
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
-        return float(value)
+    seconds = _seconds(value)
+    if seconds is None:
+        raise mismatch("a number of seconds or a duration such as '5 minutes'", value)
+    if seconds > LONGEST:
+        raise mismatch(f"at most {humantime(LONGEST)}", value)
+    return seconds
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value) if value <= LONGEST else float("inf")
     if isinstance(value, str) and _DURATION.fullmatch(value):
         parts = re.findall(r"(\d+)\s*([a-z]+)", value)
         if all(unit in _UNITS for _, unit in parts):
-            return sum(int(number) * _UNITS[unit] for number, unit in parts)
-    raise mismatch(expected, value)
+            return sum(min(int(number), MOST) * _UNITS[unit] for number, unit in parts)
+    return None
 
 
 def humantime(seconds: float) -> str:

@@ -223,7 +223,7 @@ def amount(value: object) -> str | int:
     if isinstance(value, str) and re.fullmatch(r"\d{1,3}(\.\d+)?%", value):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
+        return integer()(value)
     raise mismatch("a number or a percentage such as '10%'", value)
 
 

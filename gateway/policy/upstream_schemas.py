@@ -83,8 +83,7 @@ def _plain_path(value: object) -> str:
 
 
 def _mode(value: object) -> int:
-    mode: int = integer(0, 0o7777)(value)
-    return mode
+    return integer(0, 0o7777)(value)
 
 
 _PROTOCOL = Schema(
@@ -158,8 +157,7 @@ def _limit(value: object) -> int:
         digits = value.removeprefix("local:").replace(",", "").replace("_", "")
         if digits.isascii() and digits.isdigit():
             value = int(digits)
-    limit: int = integer(1)(value)
-    return limit
+    return integer(1)(value)
 
 
 _AUTH = "the fleet would be asked to relay without authentication"
