@@ -32,7 +32,10 @@ NUMBERS = [
     for name, option in schema.options.items()
     if (value := most(option)) is not None
 ]
-NEEDED: dict[str, dict[str, Any]] = {"configure_local_logs": {"log_dir": "/l"}, "define_spool": {"name": "n", "path": "/p"}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "configure_local_logs": {"log_dir": "/l"},
+    "define_spool": {"name": "n", "path": "/p"},
+}
 
 
 def supported(function: str) -> Iterator[tuple[str, int | float]]:
