@@ -10,11 +10,11 @@ import pytest
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs
-from gateway.delivery.message import Message
 from gateway.handover import HandOver, RecipientOutcome, Response, Status
 from gateway.logs import records
 from gateway.logs.identity import new_message_id, new_session_id
 from gateway.logs.writer import LogWriter
+from gateway.mail.message import Message
 from gateway.smtp.address import parse_address
 
 NOW = 1_785_847_290_123_456_789

@@ -9,7 +9,7 @@ import pytest
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import Listener
-from gateway.delivery.message import Message
+from gateway.mail.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Known
 from gateway.policy.engine import Policy

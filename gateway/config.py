@@ -14,6 +14,8 @@ from typing import Any
 
 from gateway._fastpath import CidrSet
 
+RECORD_TYPES = ("Reception", "Delivery", "TransientFailure", "Bounce", "Rejection", "OOB", "Feedback")
+
 
 class LineEndings(Enum):
     """`invalid_line_endings`: what happens to a body with a lone CR or LF."""

@@ -19,8 +19,8 @@ import uvloop
 
 from gateway._fastpath import ContentStore
 from gateway.config import LineEndings, ListenerParams
-from gateway.delivery.message import Message
 from gateway.logs.identity import new_message_id
+from gateway.mail.message import Message
 from gateway.smtp import replies
 from gateway.smtp.commands import MailCommand
 from gateway.smtp.events import EhloRequested, MessageReceived, RcptRequested

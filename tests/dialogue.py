@@ -36,10 +36,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import metrics
 from gateway._fastpath import ContentStore, CounterPage
 from gateway.config import Destination
+from gateway.delivery.services import Services
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.inbound.connection import MOST_COMMANDS
 from gateway.inbound.reception import Reception
-from gateway.inbound.services import Services
 from gateway.later import Later, answered
 from gateway.logs.encoding import Record, to_json
 from gateway.net.endpoints import Endpoints

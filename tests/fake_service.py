@@ -22,9 +22,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.metrics.families import State
+from gateway.admin.context import AdminContext
+from gateway.metrics.families import ProcessState
 from gateway.service import child, diagnostics, plan
-from gateway.service.context import AdminContext, WorkerContext
+from gateway.service.context import WorkerContext
 from gateway.service.loading import BadPolicy, LoadedPolicy
 from gateway.service.staff import Settings
 from gateway.service.supervisor import Supervisor
@@ -74,7 +75,7 @@ class Worker:
 
     def run(self) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN if self.behaviour == "stubborn" else self.note_signal)
-        self.context.enter(State.READY)
+        self.context.enter(ProcessState.READY)
         while not self.draining or self.clients:
             if self.behaviour != "stuck":
                 self.context.page.heartbeat = time.monotonic()
@@ -92,7 +93,7 @@ class Worker:
         for _, listener in self.context.listeners:
             self.selector.unregister(listener)
             listener.close()
-        self.context.enter(State.DRAINING)
+        self.context.enter(ProcessState.DRAINING)
 
     def accept(self, listener: socket.socket) -> None:
         try:
@@ -125,7 +126,7 @@ def fds() -> list[int]:
 
 
 def run_admin(context: AdminContext) -> int:
-    context.enter(State.READY)
+    context.enter(ProcessState.READY)
     while True:
         context.page.heartbeat = time.monotonic()
         time.sleep(0.05)

@@ -16,14 +16,14 @@ import uvloop
 
 from gateway import metrics
 from gateway._fastpath import ContentStore
-from gateway.config import Listener as Declared
+from gateway.config import Listener
+from gateway.delivery.services import Services
 from gateway.inbound.arrival import ListenerHost
-from gateway.inbound.services import Services
 from gateway.logs.writer import LogWriter
 from gateway.net import tls
 from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
-from gateway.net.streams import Listener, Poller
+from gateway.net.streams import Acceptor, Poller
 from gateway.net.turns import Room
 from tests.dialogue import EverythingIsDelivered
 from tests.policy_tools import load, new_page
@@ -97,7 +97,7 @@ class Inbound:
             afterwards=self.outbox.afterwards,
             room=Room(ContentStore(tempfile.gettempdir(), 1 << 24, 100), self.loop.call_later),
         )
-        declared = Declared(listen="127.0.0.1:0", overrides={"hostname": "gw.example", **overrides}, peer=peer)
+        declared = Listener(listen="127.0.0.1:0", overrides={"hostname": "gw.example", **overrides}, peer=peer)
         sock = socket.create_server(("127.0.0.1", 0))
         self.address = sock.getsockname()
         self.host = ListenerHost(
@@ -111,7 +111,7 @@ class Inbound:
             self.poller,
         )
         self._clients: list[Client] = []
-        self._listener = Listener(self.poller, sock, self.host.accepted)
+        self._listener = Acceptor(self.poller, sock, self.host.accepted)
 
     def call(self) -> Client:
         """A client that is connected, of which the listener does not know yet."""

@@ -20,11 +20,11 @@ from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
 from gateway.admin import health
 from gateway.admin import server as admin
+from gateway.admin.context import AdminContext
 from gateway.config import HttpListener
 from gateway.metrics import readiness
-from gateway.metrics.families import State
+from gateway.metrics.families import ProcessState
 from gateway.service import child
-from gateway.service.context import AdminContext
 from gateway.smtp.replies import Reason
 
 LISTENERS = ["192.0.2.1:25", "192.0.2.1:587"]
@@ -40,7 +40,7 @@ class AdminProcess:
         self.pages = [CounterPage(memory[size * i : size * (i + 1)]) for i in range(4)]
         for page, worker in zip(self.pages, (-1, -1, 0, 1), strict=True):
             metrics.claim(page, worker=worker, generation=1, now=time.monotonic())
-            page.pid, page.state = os.getpid(), State.READY
+            page.pid, page.state = os.getpid(), ProcessState.READY
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in trusted]
         self.ports = [each.getsockname()[1] for each in sockets]
         is_ready, ready = os.pipe()
@@ -49,7 +49,7 @@ class AdminProcess:
             page=self.pages[1],
             smtp=LISTENERS,
             pages=self.pages,
-            enter=lambda state: os.close(ready) if state is State.READY else None,
+            enter=lambda state: os.close(ready) if state is ProcessState.READY else None,
         )
         self.pid = child.start(lambda: admin.run(context), "admin")
         for each in sockets:
@@ -88,7 +88,7 @@ def all_is_well(request):
     if "process" in request.fixturenames:
         process = request.getfixturevalue("process")
         for page in process.pages:
-            page.heartbeat, page.state, page.pid, page.generation = time.monotonic(), State.READY, os.getpid(), 1
+            page.heartbeat, page.state, page.pid, page.generation = time.monotonic(), ProcessState.READY, os.getpid(), 1
             for listener in range(len(LISTENERS)):
                 readiness.publish(page, listener, readiness.SERVED)
 
@@ -149,7 +149,7 @@ def test_the_index_links_every_endpoint(process):
 
 
 def test_healthy_and_ready_while_a_worker_is(process):
-    process.pages[2].state = State.STARTING
+    process.pages[2].state = ProcessState.STARTING
     assert process.status("/healthz") == (200, "OK")
     assert process.status("/readyz") == process.status("/api/check-liveness/v1") == (200, ALL_OK)
 
@@ -158,16 +158,16 @@ def test_not_ready_while_all_workers_start_or_drain(process):
     def not_ready(why: str) -> tuple[int, str]:
         return 503, "\n".join([why, *(f"{listener}: {why}" for listener in LISTENERS)])
 
-    process.pages[2].state = process.pages[3].state = State.STARTING
+    process.pages[2].state = process.pages[3].state = ProcessState.STARTING
     assert process.status("/readyz") == not_ready("no worker is ready yet")
-    process.pages[2].state = process.pages[3].state = State.DRAINING
+    process.pages[2].state = process.pages[3].state = ProcessState.DRAINING
     assert process.status("/readyz") == not_ready("shutting down")
     assert process.status("/api/check-liveness/v1") == not_ready("shutting down")
     assert process.status("/healthz") == (200, "OK")
 
 
 def test_not_ready_while_the_supervisor_is_about_to_stop(process):
-    process.pages[0].state = State.DRAINING
+    process.pages[0].state = ProcessState.DRAINING
     assert process.status("/readyz")[0] == 503
     assert process.status("/readyz")[1].startswith("shutting down")
 

@@ -9,42 +9,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.delivery.conformance import ENCODING, MAX_LINE, Problem, fixed, problems_in
+from gateway.mail.conformance import ENCODING, MAX_LINE, Nonconformance, fixed, problems_in
 
 COMPLETE = b"From: a@b.example\r\nDate: Thu, 01 Jan 2026 00:00:00 +0000\r\nMessage-ID: <1@b>\r\nMIME-Version: 1.0\r\n"
-MISSING = Problem.MISSING_DATE_HEADER | Problem.MISSING_MESSAGE_ID_HEADER | Problem.MISSING_MIME_VERSION
+MISSING = (
+    Nonconformance.MISSING_DATE_HEADER | Nonconformance.MISSING_MESSAGE_ID_HEADER | Nonconformance.MISSING_MIME_VERSION
+)
 
 
-def mended(content: bytes, wrong: Problem, **options) -> bytes:
+def mended(content: bytes, wrong: Nonconformance, **options) -> bytes:
     return fixed(content, wrong, date=lambda: "Fri, 02 Jan 2026 00:00:00 +0000", message_id=lambda: "<2@b>", **options)
 
 
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
-        (COMPLETE + b"Subject: x\r\n\r\nbody\r\n", Problem(0)),
+        (COMPLETE + b"Subject: x\r\n\r\nbody\r\n", Nonconformance(0)),
         (b"Subject: x\r\n\r\nbody\r\n", MISSING),
-        (COMPLETE + b"Subject\r\n\r\nbody\r\n", Problem.MISSING_COLON_VALUE),
-        (COMPLETE + b"no colon here\r\n\r\nbody\r\n", Problem.MISSING_COLON_VALUE),
-        (COMPLETE + b"Subject : x\r\n\r\nbody\r\n", Problem.NAME_ENDS_WITH_SPACE),
-        (COMPLETE + b"Subject: x\r\n\r\nbody\n", Problem.NON_CANONICAL_LINE_ENDINGS),
-        (COMPLETE + b"Subject: x\r\n\r\nbo\rdy\r\n", Problem.NON_CANONICAL_LINE_ENDINGS),
-        (COMPLETE + b"\r\n" + b"x" * (MAX_LINE + 1) + b"\r\n", Problem.LINE_TOO_LONG),
-        (COMPLETE + b"\r\n" + b"x" * MAX_LINE + b"\r\n", Problem(0)),
-        (COMPLETE + b"Subject:" + b" word" * 20 + b"\r\n\r\n", Problem.LINE_TOO_LONG),
-        (COMPLETE + "\r\nä\r\n".encode(), Problem.NEEDS_TRANSFER_ENCODING),
-        (COMPLETE + "Subject: ä\r\n\r\n".encode(), Problem.NEEDS_TRANSFER_ENCODING),
-        (COMPLETE.replace(b"1.0", b"2.0") + b"\r\n", Problem.MISSING_MIME_VERSION),
-        (COMPLETE.replace(b"1.0", b"1.0 (by hand)") + b"\r\n", Problem(0)),
-        (COMPLETE + b"Content-Type: nonsense\r\n\r\nx\r\n", Problem.INVALID_MIME_HEADERS),
-        (COMPLETE + b"Content-Transfer-Encoding: uue\r\n\r\nx\r\n", Problem.INVALID_MIME_HEADERS),
+        (COMPLETE + b"Subject\r\n\r\nbody\r\n", Nonconformance.MISSING_COLON_VALUE),
+        (COMPLETE + b"no colon here\r\n\r\nbody\r\n", Nonconformance.MISSING_COLON_VALUE),
+        (COMPLETE + b"Subject : x\r\n\r\nbody\r\n", Nonconformance.NAME_ENDS_WITH_SPACE),
+        (COMPLETE + b"Subject: x\r\n\r\nbody\n", Nonconformance.NON_CANONICAL_LINE_ENDINGS),
+        (COMPLETE + b"Subject: x\r\n\r\nbo\rdy\r\n", Nonconformance.NON_CANONICAL_LINE_ENDINGS),
+        (COMPLETE + b"\r\n" + b"x" * (MAX_LINE + 1) + b"\r\n", Nonconformance.LINE_TOO_LONG),
+        (COMPLETE + b"\r\n" + b"x" * MAX_LINE + b"\r\n", Nonconformance(0)),
+        (COMPLETE + b"Subject:" + b" word" * 20 + b"\r\n\r\n", Nonconformance.LINE_TOO_LONG),
+        (COMPLETE + "\r\nä\r\n".encode(), Nonconformance.NEEDS_TRANSFER_ENCODING),
+        (COMPLETE + "Subject: ä\r\n\r\n".encode(), Nonconformance.NEEDS_TRANSFER_ENCODING),
+        (COMPLETE.replace(b"1.0", b"2.0") + b"\r\n", Nonconformance.MISSING_MIME_VERSION),
+        (COMPLETE.replace(b"1.0", b"1.0 (by hand)") + b"\r\n", Nonconformance(0)),
+        (COMPLETE + b"Content-Type: nonsense\r\n\r\nx\r\n", Nonconformance.INVALID_MIME_HEADERS),
+        (COMPLETE + b"Content-Transfer-Encoding: uue\r\n\r\nx\r\n", Nonconformance.INVALID_MIME_HEADERS),
         (b"", MISSING),
     ],
 )
 def test_problems_are_found_and_gone_once_mended(content, wrong):
     assert problems_in(content) == wrong
     if wrong:
-        assert problems_in(mended(content, wrong)) & wrong & ~Problem.INVALID_MIME_HEADERS == Problem(0)
+        assert problems_in(mended(content, wrong)) & wrong & ~Nonconformance.INVALID_MIME_HEADERS == Nonconformance(0)
 
 
 def test_missing_fields_leave_every_other_octet_as_it_is():
@@ -56,13 +58,13 @@ def test_missing_fields_leave_every_other_octet_as_it_is():
 
 
 def test_another_mime_version_is_replaced():
-    assert mended(b"MIME-Version:\r\n 2.0\r\nA: b\r\n\r\nx", Problem.MISSING_MIME_VERSION) == (
+    assert mended(b"MIME-Version:\r\n 2.0\r\nA: b\r\n\r\nx", Nonconformance.MISSING_MIME_VERSION) == (
         b"A: b\r\nMIME-Version: 1.0\r\n\r\nx"
     )
 
 
 def test_blanks_in_front_of_the_colon_go_and_lines_that_are_no_fields():
-    wrong = Problem.NAME_ENDS_WITH_SPACE | Problem.MISSING_COLON_VALUE
+    wrong = Nonconformance.NAME_ENDS_WITH_SPACE | Nonconformance.MISSING_COLON_VALUE
     assert mended(b"Subject \t: x\r\nX-Empty\r\nno field at all\r\n\r\n y : z\r\n", wrong) == (
         b"Subject: x\r\nX-Empty: \r\n\r\n y : z\r\n"
     )
@@ -82,7 +84,7 @@ def test_every_part_of_a_multipart_is_encoded_and_reads_as_before():
         + b"\r\n--b--\r\n"
     )
     result = mended(content, ENCODING)
-    assert problems_in(result) == Problem(0)
+    assert problems_in(result) == Nonconformance(0)
     read = email.message_from_bytes(result, policy=email.policy.default)
     assert read["Subject"] == "größer"
     plain, html, pdf = read.iter_parts()
@@ -93,8 +95,8 @@ def test_every_part_of_a_multipart_is_encoded_and_reads_as_before():
 
 def test_the_character_set_of_text_that_does_not_say_is_guessed_only_where_asked():
     content = COMPLETE + b"\r\n\xe4\r\n"
-    lossy = mended(content, Problem.NEEDS_TRANSFER_ENCODING)
-    guessed = mended(content, Problem.NEEDS_TRANSFER_ENCODING, charsets=["iso-8859-1"])
+    lossy = mended(content, Nonconformance.NEEDS_TRANSFER_ENCODING)
+    guessed = mended(content, Nonconformance.NEEDS_TRANSFER_ENCODING, charsets=["iso-8859-1"])
     assert "\ufffd" in email.message_from_bytes(lossy, policy=email.policy.default).get_content()
     assert email.message_from_bytes(guessed, policy=email.policy.default).get_content() == "ä\r\n"
 
@@ -102,7 +104,7 @@ def test_the_character_set_of_text_that_does_not_say_is_guessed_only_where_asked
 @given(st.binary(max_size=300), st.integers(0, 511))
 def test_no_content_breaks_the_check_or_the_repair(content, bits):
     found = problems_in(content)
-    result = mended(content, found & Problem(bits))
+    result = mended(content, found & Nonconformance(bits))
     if found & ENCODING and bits == 511:
         assert result.isascii()
 

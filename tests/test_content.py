@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway._fastpath import Content, ContentStore, Framer, content_of, stuff, unstuff
-from gateway.delivery.message import Message
+from gateway.mail.message import Message
 from gateway.smtp.address import NULL_SENDER
 from tests.test_framing import CONTENTS, CUTS, MAX_LINE, cuts_of, splits
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.service.listening import AddressError, ListeningSockets, split
+from gateway.service.listening import ListeningSockets, UnusableAddress, split
 
 LOOPBACK = "127.0.0.1:0"
 
@@ -77,14 +77,14 @@ def test_an_address_that_stays_keeps_its_sockets(sockets):
 def test_a_second_service_on_the_same_port_is_refused(sockets):
     sockets.open([LOOPBACK])
     (address,) = sockets.bound([LOOPBACK])
-    with pytest.raises(AddressError, match=f"cannot listen on {address}: Address already in use"):
+    with pytest.raises(UnusableAddress, match=f"cannot listen on {address}: Address already in use"):
         ListeningSockets(2).open([address])
 
 
 def test_when_one_address_fails_none_is_opened(sockets):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         busy = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(AddressError, match=busy):
+        with pytest.raises(UnusableAddress, match=busy):
             sockets.open([LOOPBACK, busy])
     with pytest.raises(KeyError):
         sockets.bound([LOOPBACK])
@@ -93,7 +93,7 @@ def test_when_one_address_fails_none_is_opened(sockets):
 def test_the_same_port_twice_is_refused(sockets):
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(AddressError, match="already in use"):
+    with pytest.raises(UnusableAddress, match="already in use"):
         sockets.open([address, address])
 
 

@@ -20,13 +20,13 @@ import pytest
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs, RecordSettings
-from gateway.delivery.message import Message
 from gateway.later import Later, answered
 from gateway.logs import writer as writer_module
 from gateway.logs.encoding import GAP, Record, laid_out
 from gateway.logs.reader import DirectoryReader
 from gateway.logs.segments import Segment, is_complete, list_segments
 from gateway.logs.writer import LogWriter
+from gateway.mail.message import Message
 from gateway.smtp.address import NULL_SENDER, parse_address
 
 LOST = metrics.LOG_LOST.slot()

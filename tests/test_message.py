@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway._fastpath import Content, Framer, stuff, unstuff
-from gateway.delivery import headers
-from gateway.delivery.message import Message, parse_queue_name
+from gateway.mail import headers
+from gateway.mail.message import Message, parse_queue_name
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, parse_address
 
 ID = "0" * 32

@@ -151,7 +151,7 @@ def test_every_series_is_present_from_the_start():
         len(family.slots) * (len(family.bounds) + 3 if isinstance(family, families.Histogram) else 1)
         for family in metrics.LAYOUT.families
     )
-    assert len(samples) == expected + len(families.State) + 1  # workers by state, build info
+    assert len(samples) == expected + len(families.ProcessState) + 1  # workers by state, build info
 
 
 def test_counters_outlive_the_process_and_gauges_do_not():
@@ -175,7 +175,7 @@ def test_counters_outlive_the_process_and_gauges_do_not():
 
 def test_the_youngest_process_speaks_for_its_worker_slot():
     old, new, supervisor = new_page(generation=1), new_page(generation=2), new_page(worker=-1)
-    old.state, new.state = families.State.DRAINING, families.State.READY
+    old.state, new.state = families.ProcessState.DRAINING, families.ProcessState.READY
     old.set_float(metrics.EVENT_LOOP_LAG.slot(), 9.0)
     new.set_float(metrics.EVENT_LOOP_LAG.slot(), 0.25)
     new.heartbeat = 98.5

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway._fastpath import scan_report
-from gateway.delivery.notification import Refusal, notification, remote_mta
 from gateway.handover import HandOver, RecipientOutcome, Response, Status
+from gateway.mail.notification import Refusal, notification, remote_mta
 from gateway.reports import rfc3464
 from gateway.reports.original import quoted_fields
 from gateway.smtp.address import EnvelopeAddress, parse_address

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.delivery.message import Message
+from gateway.mail.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.message_methods import NOT_SUPPORTED, WITHOUT_EFFECT
 from gateway.policy.problems import PolicyError

@@ -11,7 +11,7 @@ import pytest
 
 from gateway import metrics
 from gateway.config import ListenerDomain
-from gateway.delivery.message import Message
+from gateway.mail.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Identity, Policy
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.config import BatchHandling, Destination, EgressPath, Host, Maildir, PartialRefusal, QueueConfig, SmtpFleet
-from gateway.delivery.message import Message
 from gateway.delivery.routing import deliveries, is_discarded, queue_names, split
+from gateway.mail.message import Message
 from gateway.smtp.address import EnvelopeAddress, parse_address
 
 A1, A2, A3, B1, B2, C1 = (

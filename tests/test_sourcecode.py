@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ IMPORTERS = {
     },
     "aiohttp": {"admin/server.py"},
     "socket": {
-        "admin/server.py", "net/streams.py", "net/resolver.py", "service",
+        "admin", "net/streams.py", "net/resolver.py", "service",
         "policy/listener.py", "policy/kumo/cidr_map.py", "logs/identity.py",  # for gethostname() alone
     },
     "ssl": {"net/tls.py", "net/tls_stream.py", "couriers"},
@@ -60,9 +62,14 @@ CALLERS = {
     "eval": set(),
     "exec": set(),
 }
+# Packages and top modules, each above all that it may import: nothing imports what imports it.
+DOWNWARDS = (
+    "__main__", "cli", "sink", "service", "admin", "inbound", "delivery", "policy", "couriers", "net", "logs",
+    "reports", "metrics", "mail", "handover", "later", "decision", "smtp", "config", "_fastpath", "__init__",
+)  # fmt: skip
 PURE = {
-    "smtp", "reports", "decision.py", "config.py", "delivery/message.py", "delivery/headers.py",
-    "delivery/verdict.py", "delivery/routing.py", "delivery/notification.py", "service/plan.py",
+    "smtp", "reports", "decision.py", "config.py", "mail/message.py", "mail/headers.py",
+    "delivery/verdict.py", "delivery/routing.py", "mail/notification.py", "service/plan.py",
     "logs/records.py",
 }  # fmt: skip
 IMPURE = {"asyncio", "uvloop", "socket", "ssl", "time", "threading", "subprocess", "lupa", "select"}
@@ -117,6 +124,24 @@ def imported_by(path: Path) -> set[str]:
     return found
 
 
+def rooms() -> dict[str, set[str]]:
+    """Which package or top module of the gateway imports which, or cimports it."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE:
+        modules: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "gateway":
+                modules.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gateway."):
+                modules.add(node.module.split(".")[1])
+        declared = path.with_suffix(".pxd")
+        if declared.exists():
+            modules.update(re.findall(r"^from gateway\.(\w+)[\w.]* cimport", declared.read_text(), re.MULTILINE))
+        room = name_of(path).partition("/")[0].removesuffix(".py")
+        found.setdefault(room, set()).update(modules - {room, "__version__"})
+    return found
+
+
 def used_by(path: Path) -> set[str]:
     """The names, and the attributes of names, that a module mentions."""
     found: set[str] = set()
@@ -143,6 +168,26 @@ def test_a_dangerous_function_is_used_only_where_it_belongs(function):
 @pytest.mark.parametrize("path", [path for path in PACKAGE if within(name_of(path), PURE)], ids=name_of)
 def test_protocol_and_values_do_no_io(path):
     assert imported_by(path) & IMPURE == set()
+
+
+def test_imports_go_downwards_only():
+    wrong = {
+        (room, imported)
+        for room, modules in rooms().items()
+        for imported in modules
+        if DOWNWARDS.index(imported) <= DOWNWARDS.index(room)
+    }
+    assert wrong == set()
+
+
+def test_no_two_classes_have_one_name():
+    names = Counter(
+        name
+        for path in (ROOT / "gateway").rglob("*")
+        if path.suffix in (".py", ".pyx", ".pxi")
+        for name in re.findall(r"^(?:cdef )?class (\w+)", path.read_text(), re.MULTILINE)
+    )
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=name_of)

@@ -17,7 +17,7 @@ import uvloop
 from gateway import _fastpath as fp
 from gateway.net import streams
 from gateway.net.outbox import Outbox
-from gateway.net.streams import Listener, Poller, Protocol, Source, Stream
+from gateway.net.streams import Acceptor, Poller, Protocol, Source, Stream
 
 Main = Coroutine[Any, Any, None]
 PATIENCE = 20.0
@@ -92,7 +92,7 @@ class Service:
         self.loop = asyncio.get_running_loop()
         self.poller = Poller(self.loop)
         self.socket = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self.listener = Listener(self.poller, self.socket, self.accept)
+        self.listener = Acceptor(self.poller, self.socket, self.accept)
         self.address = self.socket.getsockname()
         self.accepted: asyncio.Queue[Stream] = asyncio.Queue()
         self.peers: list[socket.socket] = []

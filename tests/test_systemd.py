@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.service.listening import AddressError, ListeningSockets, PassedSockets
+from gateway.service.listening import ListeningSockets, PassedSockets, UnusableAddress
 from gateway.service.notify import Notifier
 from tests.gateway_process import INIT, PATIENCE, wait_until
 
@@ -114,7 +114,7 @@ def test_a_name_that_was_not_passed_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as one, socket.socket(socket.AF_UNIX) as other:
         sockets = ListeningSockets(1, PassedSockets([("smtp", one), ("unix", other)]))
         for name in ("fd:stmp", "fd:unix"):
-            with pytest.raises(AddressError, match="was passed by systemd; there are: smtp, unix"):
+            with pytest.raises(UnusableAddress, match="was passed by systemd; there are: smtp, unix"):
                 sockets.open([name])
 
 

@@ -12,7 +12,7 @@ from resource import getpagesize
 from typing import Any
 
 from gateway._fastpath import CounterPage
-from gateway.metrics.families import State
+from gateway.metrics.families import ProcessState
 from gateway.metrics.readiness import SERVED, published
 
 STALE = 15.0  # seconds without a heartbeat after which a process counts as stuck
@@ -61,11 +61,11 @@ def readiness(pages: Sequence[CounterPage], generation: int, listeners: Sequence
     """
     problem = liveness_problem(pages, now)
     workers = [page for page in _workers(pages) if _is_fresh(page, now)]
-    ready = [page for page in workers if page.state == State.READY]
-    if problem is None and pages[0].state == State.DRAINING:
+    ready = [page for page in workers if page.state == ProcessState.READY]
+    if problem is None and pages[0].state == ProcessState.DRAINING:
         problem = "shutting down"
     if problem is None and not ready:
-        draining = any(page.state == State.DRAINING for page in workers)
+        draining = any(page.state == ProcessState.DRAINING for page in workers)
         problem = "shutting down" if draining else "no worker is ready yet"
     return Readiness(problem, {address: _answer(ready, generation, n, problem) for n, address in enumerate(listeners)})
 

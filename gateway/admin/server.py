@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
 from gateway.admin import health
+from gateway.admin.context import AdminContext
 from gateway.config import HttpListener
-from gateway.metrics.families import State
-from gateway.service.context import AdminContext
+from gateway.metrics.families import ProcessState
 
 HEARTBEAT = 1.0  # seconds between two of them
 LAST_REQUESTS = 1.0  # seconds that requests under way get at the end
@@ -45,7 +45,7 @@ async def _serve(context: AdminContext) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     runners = [await _start(listener, each, context) for listener, each in context.listeners]
-    context.enter(State.READY)
+    context.enter(ProcessState.READY)
     while not stop.is_set():
         context.page.heartbeat = time.monotonic()
         try:
@@ -55,7 +55,7 @@ async def _serve(context: AdminContext) -> None:
     for runner in runners:
         for site in list(runner.sites):
             await site.stop()
-    context.enter(State.DRAINING)
+    context.enter(ProcessState.DRAINING)
     for runner in runners:
         await runner.cleanup()
 

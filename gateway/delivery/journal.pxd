@@ -3,9 +3,9 @@
 import cython
 
 from gateway.handover cimport HandOver
-from gateway.delivery.message cimport Message
+from gateway.mail.message cimport Message
 from gateway.delivery.routing cimport Delivery
-from gateway.inbound.services cimport Services
+from gateway.delivery.services cimport Services
 from gateway.logs cimport records
 
 cdef class Accepted:

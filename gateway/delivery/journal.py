@@ -5,11 +5,11 @@ The layout of records is gateway/logs', whether the reply waits for them the ver
 
 from __future__ import annotations
 
-from gateway.delivery.message import Message
 from gateway.delivery.recognition import Recognition, count
 from gateway.delivery.routing import Delivery
-from gateway.inbound.services import Services
+from gateway.delivery.services import Services
 from gateway.logs import records
+from gateway.mail.message import Message
 from gateway.smtp.address import EnvelopeAddress
 
 

@@ -11,13 +11,13 @@ import logging
 from gateway import metrics
 from gateway.config import PartialRefusal
 from gateway.delivery.journal import Accepted
-from gateway.delivery.message import Message
-from gateway.delivery.notification import Notice, Refusal, notification
 from gateway.delivery.routing import Delivery
+from gateway.delivery.services import Services
 from gateway.handover import Batch, RecipientOutcome, Status
-from gateway.inbound.services import Services
 from gateway.later import Waits
 from gateway.logs import identity
+from gateway.mail.message import Message
+from gateway.mail.notification import Notice, Refusal, notification
 from gateway.policy.problems import PolicyError, Rejected
 from gateway.smtp.address import NULL_SENDER, EnvelopeAddress
 

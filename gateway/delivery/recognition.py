@@ -12,10 +12,10 @@ from typing import Any
 from gateway import metrics
 from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, Content, CounterPage, Report, content_of
 from gateway.decision import ReportKind
-from gateway.delivery.message import Message
 from gateway.logs import records
 from gateway.logs.encoding import Record
 from gateway.logs.records import Origin
+from gateway.mail.message import Message
 from gateway.reports import rfc3464, rfc5965
 from gateway.reports.formats import find_report, is_listed
 from gateway.reports.original import quoted_fields

@@ -3,7 +3,7 @@
 import cython
 
 from gateway.handover cimport HandOver
-from gateway.delivery.message cimport Message
+from gateway.mail.message cimport Message
 from gateway.smtp.address cimport EnvelopeAddress
 
 cdef class Delivery:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.config import BatchHandling, Destination
-from gateway.delivery.message import Message
-from gateway.delivery.notification import Notice
 from gateway.handover import HandOver
+from gateway.mail.message import Message
+from gateway.mail.notification import Notice
 from gateway.smtp.address import EnvelopeAddress
 
 NULL_QUEUE = "null"  # KumoMTA's name for "discard on purpose"

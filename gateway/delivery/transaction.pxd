@@ -5,10 +5,10 @@ import cython
 from gateway._fastpath cimport Content, CounterPage
 from gateway.handover cimport Batch, HandOver, RecipientOutcome
 from gateway.delivery.journal cimport Accepted, log_hand_overs, log_messages
-from gateway.delivery.message cimport Message
+from gateway.mail.message cimport Message
 from gateway.delivery.routing cimport Delivery, deliveries, is_discarded, queue_names, split
 from gateway.delivery.verdict cimport Evidence, Verdict, verdict
-from gateway.inbound.services cimport Services
+from gateway.delivery.services cimport Services
 from gateway.later cimport Later
 from gateway.logs cimport identity, records
 from gateway.policy.conn_meta cimport ConnMeta

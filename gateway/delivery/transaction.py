@@ -13,17 +13,17 @@ import logging
 from gateway import metrics
 from gateway.config import Destination, LineEndings, ListenerParams
 from gateway.decision import RELAY, Decision, fate
-from gateway.delivery.headers import HeaderField
 from gateway.delivery.journal import Accepted, log_hand_overs, log_messages
-from gateway.delivery.message import Message
 from gateway.delivery.notifying import tell_senders
 from gateway.delivery.recognition import NOTHING, Recognition, count, recognise
 from gateway.delivery.routing import Delivery, deliveries, is_discarded, queue_names, split
+from gateway.delivery.services import Services
 from gateway.delivery.verdict import UNACCOUNTED, UNRECORDED, Evidence, Next, Verdict, verdict
 from gateway.handover import Batch, HandOver, RecipientOutcome, Status
-from gateway.inbound.services import Services
 from gateway.later import Later, Waits
 from gateway.logs import identity, records
+from gateway.mail.headers import HeaderField
+from gateway.mail.message import Message
 from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
 from gateway.smtp import replies, trace

@@ -2,7 +2,7 @@
 
 cimport cython
 
-from gateway.inbound.connection cimport Connection, Host
+from gateway.inbound.connection cimport Connection, ConnectionHost
 from gateway.inbound.reception cimport Reception
 from gateway.net.endpoints cimport Endpoints
 from gateway.net.streams cimport Protocol, Stream
@@ -10,7 +10,7 @@ from gateway.policy.listener cimport TermsTable
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
 
-cdef class ListenerHost(Host):
+cdef class ListenerHost(ConnectionHost):
     cdef tuple _bound_to
     cdef TermsTable _terms_table
     cdef str _hostname

@@ -16,10 +16,10 @@ from typing import Any
 
 from gateway import metrics
 from gateway.config import Listener, ListenerParams
+from gateway.delivery.services import Services
 from gateway.inbound import refusals
-from gateway.inbound.connection import LINGER, MAX_UNSENT, Connection, Host
+from gateway.inbound.connection import LINGER, MAX_UNSENT, Connection, ConnectionHost
 from gateway.inbound.reception import Reception
-from gateway.inbound.services import Services
 from gateway.net import tls
 from gateway.net.endpoints import Endpoints
 from gateway.net.outbox import Outbox
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _OPENED = metrics.CONNECTIONS_OPENED.slot()
 
 
-class ListenerHost(Host):
+class ListenerHost(ConnectionHost):
     """One listener in its worker: takes its connections on, or turns them away.
 
     bound_to: the socket address it listens on. max_connections: how many may be open at a time.

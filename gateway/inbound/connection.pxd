@@ -2,13 +2,13 @@
 
 from gateway._fastpath cimport ContentStore, CounterPage
 from gateway.inbound.reception cimport Reception
-from gateway.inbound.services cimport Services
+from gateway.delivery.services cimport Services
 from gateway.logs.writer cimport LogWriter
 from gateway.net.outbox cimport Outbox
 from gateway.net.roster cimport Roster
 from gateway.net.streams cimport Poller, Protocol, Stream
 
-cdef class Host:
+cdef class ConnectionHost:
     cdef readonly Services services
     cdef readonly object contexts, complaints
     cdef readonly Poller poller
@@ -20,7 +20,7 @@ cdef class Host:
     cpdef lost(self, Connection connection)
 
 cdef class Connection(Protocol):
-    cdef Host _host
+    cdef ConnectionHost _host
     cdef Poller _poller
     cdef object _transport, _params
     cdef CounterPage _page

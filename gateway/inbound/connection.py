@@ -10,9 +10,9 @@ import logging
 from gateway import metrics
 from gateway._fastpath import ContentStore, CounterPage
 from gateway.config import ListenerParams
+from gateway.delivery.services import Services
 from gateway.inbound.complaints import Complaints
 from gateway.inbound.reception import Reception
-from gateway.inbound.services import Services
 from gateway.net import tls
 from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
@@ -33,7 +33,7 @@ _TLS_FAILED = metrics.TLS_HANDSHAKES.slot("failed")
 _TLS_CAUSES = {cause: metrics.TLS_FAILURES.slot(cause) for cause in metrics.TLS_CAUSES}
 
 
-class Host:
+class ConnectionHost:
     """What connections have from the listener they came to; the base of arrival's listeners."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Host:
 class Connection(Protocol):
     """One connection: the protocol of its stream, in clear or under TLS."""
 
-    def __init__(self, host: Host, stream: Stream, params: ListenerParams) -> None:
+    def __init__(self, host: ConnectionHost, stream: Stream, params: ListenerParams) -> None:
         """Counts nothing and tells nobody: that is begin()'s."""
         self._host = host
         self._poller = host.poller

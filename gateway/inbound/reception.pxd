@@ -11,7 +11,7 @@ from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decision_cache cimport Known
 from gateway.policy.engine cimport Policy
 from gateway.inbound.refusals cimport Refusals
-from gateway.inbound.services cimport Services
+from gateway.delivery.services cimport Services
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
 from gateway.smtp.events cimport AuthRequested, EhloRequested, MessageReceived, RcptRequested

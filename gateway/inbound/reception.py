@@ -14,9 +14,9 @@ from gateway import _fastpath as fp
 from gateway import metrics
 from gateway.config import ListenerDomain
 from gateway.decision import Decision, decide, grants_anybody, sender_matters
+from gateway.delivery.services import Services
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
 from gateway.inbound.refusals import Refusals, connection_refused
-from gateway.inbound.services import Services
 from gateway.later import Later, Steps, Waits
 from gateway.logs import records
 from gateway.logs.identity import new_session_id

@@ -1,6 +1,6 @@
 # The C types of refusals.py, which is compiled with them.
 
-from gateway.inbound.services cimport Services
+from gateway.delivery.services cimport Services
 from gateway.logs.records cimport Origin
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.replies cimport Reply

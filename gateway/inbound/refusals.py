@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway import _fastpath as fp
 from gateway import metrics
-from gateway.inbound.services import Services
+from gateway.delivery.services import Services
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.smtp.address import EnvelopeAddress

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import orjson
 
+from gateway.config import RECORD_TYPES
 from gateway.logs.reader import DirectoryReader
-from gateway.logs.records import RECORD_TYPES
 
 POLL_SECONDS = 0.2
 _INTERRUPTED = 130  # what shells report for SIGINT

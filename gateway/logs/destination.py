@@ -19,7 +19,7 @@ MOST_RECORDS = 4096  # that are compressed in one go
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Destination:
+class RecordDestination:
     """Records of one logger that share a directory, a suffix and a form."""
 
     def __init__(self, config: LocalLogs, settings: RecordSettings) -> None:

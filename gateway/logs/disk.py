@@ -8,8 +8,7 @@ import errno
 import os
 import tempfile
 
-from gateway.config import LocalLogs, RecordSettings
-from gateway.logs.records import RECORD_TYPES
+from gateway.config import RECORD_TYPES, LocalLogs, RecordSettings
 
 
 def settings_of(logger: LocalLogs) -> dict[str, RecordSettings]:

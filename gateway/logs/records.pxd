@@ -3,7 +3,7 @@
 cimport cython
 
 from gateway.logs.encoding cimport Draft, Form, Record
-from gateway.delivery.message cimport Message
+from gateway.mail.message cimport Message
 from gateway.handover cimport HandOver, RecipientOutcome
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.response cimport Response

@@ -18,13 +18,11 @@ from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reply
 
 if TYPE_CHECKING:
-    from gateway.delivery.message import Message
-    from gateway.delivery.notification import Notice
+    from gateway.mail.message import Message
+    from gateway.mail.notification import Notice
     from gateway.reports.rfc3464 import OutOfBand
 
 Keys = dict[str, Any]
-
-RECORD_TYPES = ("Reception", "Delivery", "TransientFailure", "Bounce", "Rejection", "OOB", "Feedback")
 
 # Every key in its place; a record of any type is this with its own values put in, and optional keys behind.
 _LAYOUT: Keys = {

@@ -18,18 +18,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway._fastpath import CounterPage
-from gateway.config import LocalLogs
+from gateway.config import RECORD_TYPES, LocalLogs
 from gateway.later import Later
-from gateway.logs.destination import Destination
+from gateway.logs.destination import RecordDestination
 from gateway.logs.disk import directories, settings_of, shortage
 from gateway.logs.encoding import EMPTY, Record, Selection, to_json
-from gateway.logs.records import RECORD_TYPES
 from gateway.logs.segments import seal_abandoned
 from gateway.metrics import LOG_BACKLOG, LOG_FAILURES, LOG_LOST, LOG_RECORDS
 
 if TYPE_CHECKING:
-    from gateway.delivery.message import Message
     from gateway.later import Later
+    from gateway.mail.message import Message
 
 log = logging.getLogger("gateway.logs")
 
@@ -52,12 +51,12 @@ class _Logger:
         self.back_pressure = config.back_pressure
         self.submitted = 0  # counted by the event loop
         self.written = 0  # counted by the thread
-        self.routes: dict[str, Destination] = {}
-        unique: dict[tuple[str, str, str | None, str], Destination] = {}
+        self.routes: dict[str, RecordDestination] = {}
+        unique: dict[tuple[str, str, str | None, str], RecordDestination] = {}
         for kind, settings in settings_of(config).items():
             directory = settings.log_dir or config.log_dir
             form = (directory, settings.suffix, settings.template, settings.segment_header)
-            self.routes[kind] = unique.setdefault(form, Destination(config, settings))
+            self.routes[kind] = unique.setdefault(form, RecordDestination(config, settings))
         self.destinations = list(unique.values())
 
     @property
@@ -69,7 +68,7 @@ class _Logger:
 class _Route:
     """The way of a type's records through one logger."""
 
-    def __init__(self, logger: _Logger, destination: Destination) -> None:
+    def __init__(self, logger: _Logger, destination: RecordDestination) -> None:
         self.logger = logger
         self.lines = destination.lines
 
@@ -251,7 +250,7 @@ class LogWriter:
             self._check_disks()
             self._next_check = time.monotonic() + DISK_CHECK_SECONDS
 
-    def _write(self, logger: _Logger, destination: Destination, sync: bool) -> None:
+    def _write(self, logger: _Logger, destination: RecordDestination, sync: bool) -> None:
         try:
             destination.write(time.monotonic(), time.time_ns())
         finally:
@@ -259,7 +258,7 @@ class LogWriter:
         if sync:
             destination.sync()
 
-    def _attempt(self, destination: Destination, action: Callable[[], None]) -> bool:
+    def _attempt(self, destination: RecordDestination, action: Callable[[], None]) -> bool:
         """Runs the action, unless the destination failed a moment ago; False where it did not succeed."""
         now = time.monotonic()
         if destination.retry_at is not None and now < destination.retry_at:

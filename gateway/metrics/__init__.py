@@ -15,8 +15,8 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from gateway import __version__
 from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, CounterPage
-from gateway.logs.records import RECORD_TYPES
-from gateway.metrics.families import Counter, Gauge, Histogram, Layout, State, WorkerGauge, newest_workers
+from gateway.config import RECORD_TYPES
+from gateway.metrics.families import Counter, Gauge, Histogram, Layout, ProcessState, WorkerGauge, newest_workers
 from gateway.smtp.replies import Reason
 
 LAYOUT = Layout(prefix="relay_gateway_")
@@ -317,13 +317,13 @@ def claim(page: CounterPage, *, worker: int, generation: int, now: float) -> Non
 
     worker: the slot number, -1 for a process that is no worker. now: CLOCK_MONOTONIC seconds.
     """
-    page.worker, page.generation, page.state, page.heartbeat = worker, generation, State.STARTING, now
+    page.worker, page.generation, page.state, page.heartbeat = worker, generation, ProcessState.STARTING, now
 
 
 def release(page: CounterPage) -> None:
     """Take the page of a process that ended back: its counters stay, its gauges count no more."""
     page.pid = 0
-    page.state = State.STARTING
+    page.state = ProcessState.STARTING
     LAYOUT.clear_reserved(page)
     for family in LAYOUT.families:
         family.forget(page)
@@ -361,7 +361,7 @@ def collect(pages: Sequence[CounterPage], *, now: float, memory: Callable[[int],
             yield family.collect(pages)
     name, help_text, labels = WORKERS
     states = GaugeMetricFamily(name, help_text, labels=labels)
-    for state in State:
+    for state in ProcessState:
         alive = [page for page in pages if page.pid and page.worker >= 0 and page.state == state]
         states.add_metric((state.name.lower(),), len(alive))
     yield states

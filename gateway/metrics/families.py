@@ -17,7 +17,7 @@ from gateway._fastpath import PAGE_HEADER_WORDS, CounterPage, HistogramSlot
 _WORD_SIZE = 8
 
 
-class State(IntEnum):
+class ProcessState(IntEnum):
     """What the process that owns a page is doing (CounterPage.state)."""
 
     STARTING = 0

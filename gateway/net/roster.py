@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 
-class Member(Protocol):
+class OpenConnection(Protocol):
     """A connection on the roster."""
 
     def drain(self) -> None:
@@ -30,17 +30,17 @@ class Roster:
 
     def __init__(self, drained: Callable[[], None]) -> None:
         self._drained = drained
-        self._open: set[Member] = set()
+        self._open: set[OpenConnection] = set()
         self.draining = False
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, connection: Member) -> None:
+    def add(self, connection: OpenConnection) -> None:
         """It is open."""
         self._open.add(connection)
 
-    def remove(self, connection: Member) -> None:
+    def remove(self, connection: OpenConnection) -> None:
         """It is no more."""
         self._open.discard(connection)
         if self.draining and not self._open:

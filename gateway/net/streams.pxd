@@ -56,7 +56,7 @@ cdef class Stream(Source):
     cdef _watch(self)
     cdef _drop(self, error)
 
-cdef class Listener(Source):
+cdef class Acceptor(Source):
     cdef Poller _poller
     cdef object _sock, _accepted, _exhausted, _rest
     cdef readonly bint resting

@@ -366,7 +366,7 @@ class Stream(Source):
                 log.exception("internal error at the end of a connection")
 
 
-class Listener(Source):
+class Acceptor(Source):
     """Accepts the connections of one listening socket.
 
     accepted: called with each new Stream, which it gives a protocol. exhausted: called each time that the process has

@@ -95,7 +95,7 @@ class Api:
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
 
     def functions(self) -> dict[str, Callable[..., Any] | Waiting]:
-        """For Host.functions: every function of the module by name."""
+        """For LuaHost.functions: every function of the module by name."""
         functions: dict[str, Callable[..., Any] | Waiting] = {
             "sleep": Waiting(self.sleep),
             "spawn_task": self._spawn_task,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gateway.config import Destination, EgressPath, QueueConfig, SmtpFleet, site_name
-from gateway.delivery.message import parse_queue_name
 from gateway.later import Later, Steps, Waits, answered
+from gateway.mail.message import parse_queue_name
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
 
 CAPACITY = 8_192  # of queues, and again of egress paths and of destinations

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from gateway._fastpath import CounterPage
 from gateway.config import EgressPath, ListenerDomain, QueueConfig
-from gateway.delivery.message import Message
 from gateway.later import Later, answered
+from gateway.mail.message import Message
 from gateway.policy import events
 from gateway.policy.background import Background
 from gateway.policy.configurations import Configurations, Names

@@ -18,7 +18,7 @@ from gateway.policy.modules import Modules
 from gateway.policy.objects import Objects
 from gateway.policy.problems import PolicyProblems, Problem
 from gateway.policy.runs import Run, Runs
-from gateway.policy.runtime import Fault, Host, LuaFailure, LuaState
+from gateway.policy.runtime import Fault, LuaFailure, LuaHost, LuaState
 from gateway.policy.source import PolicySource
 
 KUMOMTA_PATHS = ("/opt/kumomta/share", "/opt/kumomta/etc/policy")
@@ -42,14 +42,14 @@ class Handlers:
         self.api = Api(self.runs)
         self.lua = self.api.lua = LuaState(self._host())
 
-    def _host(self) -> Host:
+    def _host(self) -> LuaHost:
         directory = str(PurePath(self._source.path).parent)
         templates = [f"{path}/{file}" for path in (directory, *KUMOMTA_PATHS) for file in ("?.lua", "?/init.lua")]
         messages = MessageMethods(lambda: self.lua, self.runs.unstable)
         modules = Modules(
             lambda: self.lua, self._source.load, lambda: self.runs.loading, self.runs.unstable, self.api.sleep
         )
-        return Host(
+        return LuaHost(
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
             functions={**self.api.functions(), **modules.aliases()},

@@ -1,4 +1,4 @@
-"""The methods of messages in Lua (`msg:get_meta(…)` and so on), each a thin layer over gateway/delivery/message.py."""
+"""The methods of messages in Lua (`msg:get_meta(…)` and so on), each a thin layer over gateway/mail/message.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
-from gateway.delivery import conformance, headers
-from gateway.delivery.conformance import Problem
-from gateway.delivery.headers import AddressHeader, HeaderField, Mailbox
-from gateway.delivery.message import Message
+from gateway.mail import conformance, headers
+from gateway.mail.conformance import Nonconformance
+from gateway.mail.headers import AddressHeader, HeaderField, Mailbox
+from gateway.mail.message import Message
 from gateway.policy.objects import address_of, name_of, plain_json
 from gateway.policy.options import BadOptions, Option, Schema, boolean, list_of, mismatch, string
 from gateway.policy.runtime import Exposed, Fault, LuaState, inward, kind_of, outward
@@ -95,7 +95,7 @@ class MessageMethods:
         self._touched = touched
 
     def exposed(self) -> dict[type, Exposed]:
-        """For Host.exposed."""
+        """For LuaHost.exposed."""
         return {
             MessageHandle: Exposed(self.methods()),
             AddressHeader: Exposed({}, self._address_header_fields),
@@ -299,14 +299,14 @@ def _covers(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
-def _problems(names: object) -> Problem:
+def _problems(names: object) -> Nonconformance:
     """Those named in a text such as "LINE_TOO_LONG|MISSING_DATE_HEADER". Raises Fault."""
-    found = Problem(0)
+    found = Nonconformance(0)
     for name in filter(None, _text(names).split("|")):
-        if name not in Problem.__members__:
-            known = ", ".join(f"'{one}'" for one in sorted(Problem.__members__))
+        if name not in Nonconformance.__members__:
+            known = ", ".join(f"'{one}'" for one in sorted(Nonconformance.__members__))
             raise Fault(f"invalid flag '{name}', possible values are {known}")
-        found |= Problem[name]
+        found |= Nonconformance[name]
     return found
 
 

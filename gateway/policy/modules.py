@@ -88,7 +88,7 @@ class Modules:
         self._sleep = sleep
 
     def functions(self) -> dict[str, dict[str, Callable[..., Any] | Waiting]]:
-        """For Host.modules."""
+        """For LuaHost.modules."""
         found: dict[str, dict[str, Callable[..., Any] | Waiting]] = {
             module: {name: self._function(module, name, function) for name, function in functions.items()}
             for module, functions in MODULES.items()
@@ -97,11 +97,11 @@ class Modules:
         return found
 
     def aliases(self) -> dict[str, Callable[..., Any]]:
-        """The older names, for Host.functions."""
+        """The older names, for LuaHost.functions."""
         return {alias: self._function(module, name, MODULES[module][name]) for alias, (module, name) in ALIASES.items()}
 
     def exposed(self) -> dict[type, Exposed]:
-        """For Host.exposed."""
+        """For LuaHost.exposed."""
         found = {}
         for kind, (methods, fields) in _OBJECTS.items():
             bound = {name: self._checked(f"{kind.__name__}:{name}", method) for name, method in methods.items()}

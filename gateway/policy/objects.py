@@ -81,7 +81,7 @@ class Objects:
         self._runs = runs
 
     def exposed(self) -> dict[type, Exposed]:
-        """For Host.exposed."""
+        """For LuaHost.exposed."""
         return {
             ConnMeta: Exposed({"get_meta": self._get_meta, "set_meta": self._set_meta, "auth_info": self._auth_info}),
             EnvelopeAddress: Exposed({}, _address_fields),

@@ -86,7 +86,7 @@ class Runs:
             run.evaluation.stable = False
 
     def wait(self, later: Later) -> bool:
-        """For Host.wait."""
+        """For LuaHost.wait."""
         if self.loading:
             try:
                 self.background.finish(later)
@@ -101,14 +101,14 @@ class Runs:
         return True
 
     def forget(self) -> None:
-        """For Host.forget."""
+        """For LuaHost.forget."""
         run = self.running
         if run is not None and run.waits_for is not None:
             run.waits_for.cancel()
             run.waits_for = None
 
     def condemned(self) -> bool:
-        """For Host.condemned."""
+        """For LuaHost.condemned."""
         return self.running is not None and self.running.condemned
 
     def spawn(self, event: str, arguments: object) -> None:

@@ -70,7 +70,7 @@ class Exposed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class LuaHost:
     """What a LuaState offers to the policy.
 
     functions: of the kumo module; a Waiting may have to wait. modules: likewise, of the modules in it. extras: the text
@@ -108,7 +108,7 @@ def inward(text: str) -> str:
 class LuaState:
     """One Lua state with the prelude loaded."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: LuaHost) -> None:
         self._exposed = host.exposed
         self._wait = host.wait
         self._lua = LuaRuntime(

@@ -20,7 +20,7 @@ from gateway.policy.schemas import key_source
 from gateway.policy.source import PolicySource
 
 
-class Trouble(NamedTuple):
+class Defect(NamedTuple):
     """may_pass: whether it may be over at the next start without an edit, such as a directory on a disk that is not
     there yet.
     """
@@ -29,19 +29,19 @@ class Trouble(NamedTuple):
     may_pass: bool
 
 
-def unusable_keys(source: PolicySource, listeners: Iterable[Listener], files: tls.KeyFiles) -> list[Trouble]:
+def unusable_keys(source: PolicySource, listeners: Iterable[Listener], files: tls.KeyFiles) -> list[Defect]:
     """Certificates and keys that no connection could use. files: reads them, and keeps what was read."""
     written_out = list(_keys_written_out(source, files))
     located = tuple(trouble.problem.message.partition(": ")[2] for trouble in written_out)
     computed = [
-        Trouble(Problem(source.path, 0, f"listener {listener}: {error}"), error.may_pass)
+        Defect(Problem(source.path, 0, f"listener {listener}: {error}"), error.may_pass)
         for listener, error in tls.problems(listeners, files)
         if not str(error).endswith(located)
     ]
     return written_out + computed
 
 
-def _keys_written_out(source: PolicySource, files: tls.KeyFiles) -> Iterator[Trouble]:
+def _keys_written_out(source: PolicySource, files: tls.KeyFiles) -> Iterator[Defect]:
     """Those that the text of the policy names by itself, so that their line is known."""
     for file, call in lint.calls_in(source):
         if call.function == "start_esmtp_listener" and isinstance(call.argument, dict):
@@ -51,10 +51,10 @@ def _keys_written_out(source: PolicySource, files: tls.KeyFiles) -> Iterator[Tro
                 error = tls.unusable(keys.get("tls_certificate"), keys.get("tls_private_key"), files)
                 if error is not None:
                     problem = Problem(file, call.lines[(names[0],)], f"kumo.{call.function}: {error}")
-                    yield Trouble(problem, error.may_pass)
+                    yield Defect(problem, error.may_pass)
 
 
-def unusable_directories(source: PolicySource, loggers: Sequence[LocalLogs], *, make: bool) -> list[Trouble]:
+def unusable_directories(source: PolicySource, loggers: Sequence[LocalLogs], *, make: bool) -> list[Defect]:
     """Log directories that no record could be written to.
 
     make: create what is missing; otherwise only what can be known without it is said.
@@ -65,7 +65,7 @@ def unusable_directories(source: PolicySource, loggers: Sequence[LocalLogs], *, 
         if error is not None:
             file, line = _where(source, directory)
             message = f"log_dir {directory} cannot be written to: {error.strerror or error}"
-            troubles.append(Trouble(Problem(file, line, message), True))
+            troubles.append(Defect(Problem(file, line, message), True))
     return troubles
 
 

@@ -1,4 +1,4 @@
-"""What the supervisor hands to the processes it starts: plain values and inherited sockets, no behaviour."""
+"""What the supervisor hands to a worker: plain values and inherited sockets, no behaviour."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from gateway._fastpath import CounterPage
 
 if TYPE_CHECKING:
-    from gateway.config import HttpListener, Listener
-    from gateway.metrics.families import State
+    from gateway.config import Listener
+    from gateway.metrics.families import ProcessState
     from gateway.net.tls import KeyFiles
     from gateway.policy.source import PolicySource
 
@@ -36,9 +36,9 @@ DEFAULT_CONTENT_LIMITS = ContentLimits(256 << 20, os.environ.get("TMPDIR") or "/
 class WorkerContext:
     """A worker's share of the service.
 
-    The worker enters State.READY once it accepts connections, and from then on writes its heartbeat into `page` every
-    few seconds at least. On SIGTERM it stops accepting and enters State.DRAINING: no connection may be accepted after
-    that. It drains for at most `drain_timeout` seconds, and exits 0 then.
+    The worker enters ProcessState.READY once it accepts connections, and from then on writes its heartbeat into `page`
+    every few seconds at least. On SIGTERM it stops accepting and enters ProcessState.DRAINING: no connection may be
+    accepted after that. It drains for at most `drain_timeout` seconds, and exits 0 then.
     """
 
     slot: int  # 0 to the number of workers − 1
@@ -48,18 +48,7 @@ class WorkerContext:
     keys: KeyFiles  # certificates and keys as they were found good
     epoch: int  # the policy's number
     page: CounterPage
-    enter: Callable[[State], None]  # tells the supervisor
+    enter: Callable[[ProcessState], None]  # tells the supervisor
     drain_timeout: float
     content: ContentLimits
     content_files: int  # how many contents may have one
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdminContext:
-    """What the admin process serves and looks at. States and SIGTERM as for a worker."""
-
-    listeners: Sequence[tuple[HttpListener, socket]]
-    smtp: Sequence[str]  # the addresses of the policy's SMTP listeners, as bound
-    page: CounterPage  # its own, for the heartbeat
-    pages: Sequence[CounterPage]  # every process's; the first one is the supervisor's
-    enter: Callable[[State], None]

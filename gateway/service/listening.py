@@ -15,7 +15,7 @@ BY_NAME = "fd:"  # how an address of the policy asks for a passed socket by its 
 Key = tuple[str, int]  # "IP:PORT" as declared, and which of the declarations with this text
 
 
-class AddressError(Exception):
+class UnusableAddress(Exception):
     """An address that cannot be listened on; the text is for the operator."""
 
 
@@ -29,7 +29,7 @@ class ListeningSockets:
         self._sockets: dict[Key, list[socket.socket]] = {}
 
     def open(self, addresses: Iterable[str]) -> None:
-        """Listen on the addresses that are new. On AddressError everything is as before."""
+        """Listen on the addresses that are new. On UnusableAddress everything is as before."""
         opened: dict[Key, list[socket.socket]] = {}
         try:
             for key in keys(addresses):
@@ -40,7 +40,7 @@ class ListeningSockets:
                         self._bind(key[0], opened[key])
         except OSError as error:
             self._close(opened.values())
-            raise AddressError(f"cannot listen on {key[0]}: {error.strerror or error}") from error
+            raise UnusableAddress(f"cannot listen on {key[0]}: {error.strerror or error}") from error
         self._sockets |= opened
 
     def keep_only(self, addresses: Iterable[str]) -> None:

@@ -15,13 +15,14 @@ from setproctitle import setproctitle
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
+from gateway.admin.context import AdminContext
 from gateway.net import tls
 from gateway.policy import surroundings
 from gateway.policy.engine import Policy
 from gateway.policy.problems import PolicyProblems
 from gateway.policy.source import PolicySource
 from gateway.service import control, diagnostics, privileges, trial, upgrade, worker
-from gateway.service.context import DEFAULT_CONTENT_LIMITS, EX_CONFIG, AdminContext, ContentLimits
+from gateway.service.context import DEFAULT_CONTENT_LIMITS, EX_CONFIG, ContentLimits
 from gateway.service.loading import BadPolicy, LoadedPolicy
 from gateway.service.staff import Settings
 from gateway.service.supervisor import Supervisor

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from socket import socket
 
 from gateway._fastpath import CounterPage
-from gateway.metrics.families import State
+from gateway.admin.context import AdminContext
+from gateway.metrics.families import ProcessState
 from gateway.service import child, descriptors, privileges
-from gateway.service.context import DEFAULT_CONTENT_LIMITS, AdminContext, ContentLimits, WorkerContext
+from gateway.service.context import DEFAULT_CONTENT_LIMITS, ContentLimits, WorkerContext
 from gateway.service.estate import Estate
 from gateway.service.loading import LoadedPolicy
 from gateway.service.plan import ADMIN
@@ -121,7 +122,7 @@ class Staff:
         if self._estate.control is not None:
             self._estate.control.close_others()
 
-    def _enter(self, state: State, page: CounterPage) -> None:
+    def _enter(self, state: ProcessState, page: CounterPage) -> None:
         page.state = state
         with suppress(BlockingIOError):  # then it will look anyway
             os.write(self._estate.wake, b"\0")  # no signal has this number

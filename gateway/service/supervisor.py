@@ -20,13 +20,14 @@ from typing import Any
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.metrics.families import State
+from gateway.admin.context import AdminContext
+from gateway.metrics.families import ProcessState
 from gateway.service import descriptors, plan, privileges, upgrade
 from gateway.service.announcement import announce
-from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, AdminContext, WorkerContext
+from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
 from gateway.service.control import Client, Control, ControlError
 from gateway.service.estate import Estate
-from gateway.service.listening import AddressError
+from gateway.service.listening import UnusableAddress
 from gateway.service.loading import BadPolicy, Load, LoadedPolicy, Loading
 from gateway.service.notify import Notifier
 from gateway.service.plan import ADMIN, Process, Service, Slot
@@ -77,7 +78,7 @@ class Supervisor:
         gc.freeze()  # the children share what exists now; a collection of theirs must not touch, and so copy, it
         now = time.monotonic()
         metrics.claim(self._own_page, worker=-1, generation=0, now=now)
-        self._own_page.pid, self._own_page.state = os.getpid(), State.READY
+        self._own_page.pid, self._own_page.state = os.getpid(), ProcessState.READY
         self._service.awake_since = now
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)  # what matters is the byte that set_wakeup_fd gets
@@ -128,11 +129,11 @@ class Supervisor:
         self._own_page.heartbeat = now
         for process, page in self._page_of.items():
             process.heartbeat = page.heartbeat
-            if not process.ready and page.state != State.STARTING:
+            if not process.ready and page.state != ProcessState.STARTING:
                 process.ready = True
                 self._tell_of_replacement(process, now)
-            process.accepting &= page.state != State.DRAINING
-        self._own_page.state = State.READY if self._service.unready_since is None else State.DRAINING
+            process.accepting &= page.state != ProcessState.DRAINING
+        self._own_page.state = ProcessState.READY if self._service.unready_since is None else ProcessState.DRAINING
 
     def _tell_of_replacement(self, process: Process, now: float) -> None:
         if process.generation == self._service.generation and process.slot in self._died:
@@ -318,8 +319,8 @@ class Supervisor:
             self._http.open(http_addresses(result))
             if self._settings.user:
                 privileges.drop_to(self._settings.user)
-        except (AddressError, privileges.PrivilegeError) as error:
-            self._reload_failed([str(error)], EX_TEMPFAIL if isinstance(error, AddressError) else EX_CONFIG)
+        except (UnusableAddress, privileges.PrivilegeError) as error:
+            self._reload_failed([str(error)], EX_TEMPFAIL if isinstance(error, UnusableAddress) else EX_CONFIG)
             return self._close_unused()
         self._last_generation += 1
         self._policies[self._last_generation] = result

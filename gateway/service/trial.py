@@ -9,7 +9,7 @@ import select
 import signal
 from collections.abc import Callable
 
-from gateway.metrics.families import State
+from gateway.metrics.families import ProcessState
 from gateway.service import child
 from gateway.service.context import EX_SOFTWARE, ContentLimits, WorkerContext
 from gateway.service.loading import BadPolicy, Load, LoadedPolicy
@@ -36,8 +36,8 @@ def _try_worker(policy: LoadedPolicy, run_worker: Callable[[WorkerContext], int]
     page = Pages(1).own
     waiting, ready = os.pipe()
 
-    def enter(state: State) -> None:
-        if state is State.READY:
+    def enter(state: ProcessState) -> None:
+        if state is ProcessState.READY:
             os.write(ready, b"!")
 
     def work() -> int:

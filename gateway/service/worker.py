@@ -19,11 +19,11 @@ from gateway import metrics
 from gateway._fastpath import ContentStore
 from gateway.config import Listener, ListenerParams
 from gateway.couriers.couriers import Couriers, ehlo_domain
+from gateway.delivery.services import Services
 from gateway.inbound.arrival import ListenerHost
-from gateway.inbound.services import Services
 from gateway.logs.writer import LogWriter
 from gateway.metrics import readiness
-from gateway.metrics.families import State
+from gateway.metrics.families import ProcessState
 from gateway.net import streams, tls
 from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
@@ -95,7 +95,7 @@ class Worker:
         )
         self._content_watch = ContentWatch(contents, context.page, context.content.directory)
         self._hosts: list[ListenerHost] = []
-        self._listeners: list[streams.Listener] = []
+        self._listeners: list[streams.Acceptor] = []
         self._contexts = tls.ServerContexts(policy.config.listeners, context.keys)
 
     async def run(self) -> int:
@@ -107,18 +107,18 @@ class Worker:
             for (listener, sock), most in zip(context.listeners, context.max_connections, strict=True)
         ]
         self._listeners = [
-            streams.Listener(self._poller, sock, host.accepted, lambda: context.page.add(_EXHAUSTED))
+            streams.Acceptor(self._poller, sock, host.accepted, lambda: context.page.add(_EXHAUSTED))
             for (_, sock), host in zip(context.listeners, self._hosts, strict=True)
         ]
         self._beat(self._loop.time())
         gc.collect()
         gc.freeze()  # what lives as long as the process is no garbage collector's business
         gc.set_threshold(*GC_THRESHOLDS)
-        context.enter(State.READY)
+        context.enter(ProcessState.READY)
         await self._stop.wait()
         for listener in self._listeners:
             listener.close()  # at once: no connection is accepted from here on
-        context.enter(State.DRAINING)
+        context.enter(ProcessState.DRAINING)
         await self._drain(context.drain_timeout)
         return 0
 

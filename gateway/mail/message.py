@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from gateway._fastpath import Content, content_of, repair_line_endings, stuff, unstuff
-from gateway.delivery import headers
-from gateway.delivery.headers import HeaderField
+from gateway.mail import headers
+from gateway.mail.headers import HeaderField
 from gateway.smtp.address import EnvelopeAddress
 
 _KEPT = 1 << 20  # octets of a whole message that are kept for the next one who asks

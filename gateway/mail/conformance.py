@@ -20,12 +20,12 @@ from email.message import Message as MimeEntity
 from enum import Flag, auto
 from typing import Any
 
-from gateway.delivery import headers
+from gateway.mail import headers
 
 MAX_LINE = 78  # octets without CRLF: RFC 5322 §2.1.1, "SHOULD be no more than"
 
 
-class Problem(Flag):
+class Nonconformance(Flag):
     """Ways in which a content does not conform; KumoMTA's names."""
 
     MISSING_COLON_VALUE = auto()  # a line of the header without a colon
@@ -39,52 +39,52 @@ class Problem(Flag):
     INVALID_MIME_HEADERS = auto()  # a Content-… field that cannot be read
 
 
-ENCODING = Problem.LINE_TOO_LONG | Problem.NEEDS_TRANSFER_ENCODING | Problem.INVALID_MIME_HEADERS
+ENCODING = Nonconformance.LINE_TOO_LONG | Nonconformance.NEEDS_TRANSFER_ENCODING | Nonconformance.INVALID_MIME_HEADERS
 _LONE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _FIELD = re.compile(rb"([!-9;-~]+)([ \t]*):")
 _NAME = re.compile(rb"[!-9;-~]+")
 _ENCODINGS = frozenset({"", "7bit", "8bit", "binary", "quoted-printable", "base64"})
 
 
-def problems_in(content: bytes) -> Problem:
+def problems_in(content: bytes) -> Nonconformance:
     """What is wrong with a message. content: unstuffed."""
-    found = Problem(0)
+    found = Nonconformance(0)
     if _LONE.search(content):
-        found |= Problem.NON_CANONICAL_LINE_ENDINGS
+        found |= Nonconformance.NON_CANONICAL_LINE_ENDINGS
         content = _LONE.sub(b"\r\n", content)
     if not content.isascii():
-        found |= Problem.NEEDS_TRANSFER_ENCODING
+        found |= Nonconformance.NEEDS_TRANSFER_ENCODING
     if max(map(len, content.split(b"\r\n"))) > MAX_LINE:
-        found |= Problem.LINE_TOO_LONG
+        found |= Nonconformance.LINE_TOO_LONG
     names = set()
     for line in _header_lines(content):
         field = _FIELD.match(line)
         if field is None:
-            found |= Problem.MISSING_COLON_VALUE
+            found |= Nonconformance.MISSING_COLON_VALUE
             continue
         names.add(field[1].lower())
         if field[2]:
-            found |= Problem.NAME_ENDS_WITH_SPACE
+            found |= Nonconformance.NAME_ENDS_WITH_SPACE
     if b"date" not in names:
-        found |= Problem.MISSING_DATE_HEADER
+        found |= Nonconformance.MISSING_DATE_HEADER
     if b"message-id" not in names:
-        found |= Problem.MISSING_MESSAGE_ID_HEADER
+        found |= Nonconformance.MISSING_MESSAGE_ID_HEADER
     entity = _parsed(content)
     if str(entity.get("MIME-Version", "")).split("(")[0].strip() != "1.0":
-        found |= Problem.MISSING_MIME_VERSION
+        found |= Nonconformance.MISSING_MIME_VERSION
     if any(_unreadable(part) for part in entity.walk()):
-        found |= Problem.INVALID_MIME_HEADERS
+        found |= Nonconformance.INVALID_MIME_HEADERS
     return found
 
 
-def names_of(problems: Problem) -> str:
+def names_of(problems: Nonconformance) -> str:
     """Their names, as a policy writes them."""
     return "|".join(problem.name for problem in problems if problem.name)
 
 
 def fixed(
     content: bytes,
-    wrong: Problem,
+    wrong: Nonconformance,
     *,
     date: Callable[[], str],
     message_id: Callable[[], str],
@@ -94,18 +94,18 @@ def fixed(
 
     charsets: to be tried for 8-bit text that is not what it says; what none of them reads is lost.
     """
-    if wrong & Problem.NON_CANONICAL_LINE_ENDINGS:
+    if wrong & Nonconformance.NON_CANONICAL_LINE_ENDINGS:
         content = _LONE.sub(b"\r\n", content)
-    if wrong & (Problem.NAME_ENDS_WITH_SPACE | Problem.MISSING_COLON_VALUE):
+    if wrong & (Nonconformance.NAME_ENDS_WITH_SPACE | Nonconformance.MISSING_COLON_VALUE):
         content = _with_lines_mended(content, wrong)
     if wrong & ENCODING:
         content = _encoded(content, charsets)
     missing = []
-    if wrong & Problem.MISSING_DATE_HEADER:
+    if wrong & Nonconformance.MISSING_DATE_HEADER:
         missing.append(f"Date: {date()}\r\n")
-    if wrong & Problem.MISSING_MESSAGE_ID_HEADER:
+    if wrong & Nonconformance.MISSING_MESSAGE_ID_HEADER:
         missing.append(f"Message-ID: {message_id()}\r\n")
-    if wrong & Problem.MISSING_MIME_VERSION:
+    if wrong & Nonconformance.MISSING_MIME_VERSION:
         content = _without_field(content, b"mime-version")
         missing.append("MIME-Version: 1.0\r\n")
     return _with_fields(content, "".join(missing).encode("ascii")) if missing else content
@@ -125,7 +125,7 @@ def _split(content: bytes) -> tuple[list[bytes], bytes]:
     return block.split(b"\r\n"), rest
 
 
-def _with_lines_mended(content: bytes, wrong: Problem) -> bytes:
+def _with_lines_mended(content: bytes, wrong: Nonconformance) -> bytes:
     lines, rest = _split(content)
     kept: list[bytes] = []
     for line in lines:
@@ -133,8 +133,8 @@ def _with_lines_mended(content: bytes, wrong: Problem) -> bytes:
         if not line or line[:1] in b" \t":
             kept.append(line)
         elif field is not None:
-            kept.append(field[1] + line[field.end() - 1 :] if wrong & Problem.NAME_ENDS_WITH_SPACE else line)
-        elif not wrong & Problem.MISSING_COLON_VALUE:
+            kept.append(field[1] + line[field.end() - 1 :] if wrong & Nonconformance.NAME_ENDS_WITH_SPACE else line)
+        elif not wrong & Nonconformance.MISSING_COLON_VALUE:
             kept.append(line)
         elif _NAME.fullmatch(line):
             kept.append(line + b": ")

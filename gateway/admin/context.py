@@ -1,0 +1,25 @@
+"""What the supervisor hands to the admin process: plain values and inherited sockets, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from socket import socket
+from typing import TYPE_CHECKING
+
+from gateway._fastpath import CounterPage
+
+if TYPE_CHECKING:
+    from gateway.config import HttpListener
+    from gateway.metrics.families import ProcessState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminContext:
+    """What the admin process serves and looks at. States and SIGTERM as for a worker."""
+
+    listeners: Sequence[tuple[HttpListener, socket]]
+    smtp: Sequence[str]  # the addresses of the policy's SMTP listeners, as bound
+    page: CounterPage  # its own, for the heartbeat
+    pages: Sequence[CounterPage]  # every process's; the first one is the supervisor's
+    enter: Callable[[ProcessState], None]
