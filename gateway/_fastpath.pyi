@@ -459,6 +459,38 @@ def local_address(fd: int) -> tuple[str, int]:
 def step(generator: Generator[Any, Any, Any], value: object) -> Any:
     """What a generator yields next after being sent `value` (None at first); None when it is over."""
 
+@final
+class LuaLimits:
+    """Watches over one Lua state. All methods belong to the holder of the GIL, which Lua code that runs is not.
+
+    serial: of the code that runs, or ran last. running: some does. used: octets that the state holds. exceeded: what
+    runs was refused memory. overdue: what runs is being ended.
+    """
+
+    serial: int
+    running: bool
+    @property
+    def used(self) -> int: ...
+    @property
+    def exceeded(self) -> bool: ...
+    @property
+    def overdue(self) -> bool: ...
+    @property
+    def place(self) -> bytes:
+        """Where in the policy it was ended: "FILE:LINE: "."""
+    def __init__(self, functions: dict[str, int], state: int, used: int) -> None:
+        """functions: addresses of functions of Lua. state: address of the main coroutine. used: octets so far."""
+    def begin(self, memory: int, state: int) -> None:
+        """Code begins to run, in the coroutine at this address, that may make the Lua state grow by so many octets."""
+    def end(self) -> None:
+        """It is over, or waits."""
+    def enter(self, state: int) -> None:
+        """From now on the coroutine at this address runs, inside of what ran before."""
+    def leave(self) -> None:
+        """It does not any more."""
+    def stop(self) -> None:
+        """Ends the code that runs, from another thread: every so many instructions it gets an error."""
+
 def receive(fd: int) -> bytes | None:
     """What has arrived, at most 256 KiB; b"": the peer has closed its side; None: nothing yet."""
 

@@ -514,7 +514,8 @@ def test_the_state_lives_on_after_an_error() -> None:
 
 
 def test_endless_recursion_is_an_error_like_others() -> None:
-    assert "stack overflow" in error_of("local function f() return 1 + f() end\nf()")
+    found = error_of("local function f() return 1 + f() end\nf()")
+    assert "stack overflow" in found or "memory" in found  # what comes first depends on the size of the frames
 
 
 def test_the_same_message_is_logged_once_a_minute() -> None:

@@ -44,9 +44,10 @@ IMPORTERS = {
         "couriers",
         "policy/engine.py",  # the default of a parameter
         "policy/kumo/times.py", "policy/kumo/uuids.py",  # what policies ask the clock for
+        "policy/limits.py",
         "logs/writer.py", "logs/command.py",
     },
-    "threading": {"logs/writer.py"},
+    "threading": {"policy/limits.py", "logs/writer.py"},
     "subprocess": set(),
     "multiprocessing": set(),
     "zstandard": {"logs"},

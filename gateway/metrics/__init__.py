@@ -215,6 +215,9 @@ POLICY_EVENT_DURATION = Histogram(
 )
 POLICY_ERRORS = Counter(LAYOUT, "policy_errors_total", "Lua errors in event handlers", event=EVENTS)
 POLICY_REJECTS = Counter(LAYOUT, "policy_rejects_total", "kumo.reject and kumo.disconnect raised", event=EVENTS)
+LUA_STATES_REPLACED = Counter(
+    LAYOUT, "lua_states_replaced_total", "Lua states given up because they kept memory beyond a handler's limit"
+)
 DECISION_CACHE_HITS = Counter(LAYOUT, "decision_cache_hits_total", "get_listener_domain answered from the cache")
 DECISION_CACHE_MISSES = Counter(LAYOUT, "decision_cache_misses_total", "get_listener_domain that had to run")
 DECISION_CACHE_EVICTIONS = Counter(LAYOUT, "decision_cache_evictions_total", "Cached decisions dropped for room")

@@ -66,7 +66,7 @@ MISSING_MODULES = (
 FUNCTION_NAMES = (
     *("on", "reject", "disconnect", "available_parallelism", "validation_failed", "sleep", "spawn_task"),
     *(f"log_{word}" for word in LOG_LEVELS),
-    *MAKERS, *DECLARATIONS, *WITHOUT_EFFECT, *WARNED,
+    *MAKERS, *DECLARATIONS, "set_handler_limits", *WITHOUT_EFFECT, *WARNED,
 )  # fmt: skip
 
 _lua_log = logging.getLogger("gateway.policy.lua")
@@ -99,6 +99,7 @@ class Api:
         functions: dict[str, Callable[..., Any] | Waiting] = {
             "sleep": Waiting(self.sleep),
             "spawn_task": self._spawn_task,
+            "set_handler_limits": self._set_handler_limits,
             "on": self._on,
             "reject": self._reject,
             "disconnect": self._disconnect,
@@ -232,6 +233,11 @@ class Api:
             self._fail(f"kumo.sleep: expected a number of seconds, got {self.lua.text(seconds)}")
         self._runs.unstable()
         return self._runs.background.sleep(seconds)
+
+    def _set_handler_limits(self, *arguments: object) -> None:
+        options = self._options("set_handler_limits", self.lua.plain(arguments[0]) if arguments else None)
+        if options is not None:
+            self._runs.limits = SCHEMAS["set_handler_limits"].built(options)
 
     def _spawn_task(self, task: object = None, *_: object) -> None:
         options = self.lua.plain(task)

@@ -22,6 +22,7 @@ from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Evaluation
 from gateway.policy.decisions import Decisions
 from gateway.policy.handlers import Handlers
+from gateway.policy.limits import HandlerLimits
 from gateway.policy.message_methods import MessageHandle
 from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions, list_of, mismatch
@@ -91,6 +92,11 @@ class Policy:
         """An answer, waited for by a process that does nothing else. Raises what the answer is."""
         self._handlers.runs.background.finish(answer)
         return answer.result()
+
+    @property
+    def limits(self) -> HandlerLimits:
+        """What one call of an event's handlers may use."""
+        return self._handlers.runs.limits
 
     def registered_at(self, event: str) -> tuple[str, int]:
         """File and line of the first handler of an event that has one."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePath
 
+from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.policy import events
 from gateway.policy.api import MISSING_MODULES, VERSION, Api, Handler
@@ -17,7 +18,7 @@ from gateway.policy.message_methods import MessageMethods
 from gateway.policy.modules import Modules
 from gateway.policy.objects import Objects
 from gateway.policy.problems import PolicyProblems, Problem
-from gateway.policy.runs import Run, Runs
+from gateway.policy.runs import Run, Runs, log
 from gateway.policy.runtime import Fault, LuaFailure, LuaHost, LuaState
 from gateway.policy.source import PolicySource
 
@@ -27,6 +28,7 @@ LOADING_TIME = 30.0  # seconds that top level and init may take together
 
 _NONE: list[Handler] = []
 _EXTRAS = Path(__file__).with_name("extras")
+_REPLACED = metrics.LUA_STATES_REPLACED.slot()
 
 
 class Handlers:
@@ -37,22 +39,28 @@ class Handlers:
     ) -> None:
         self._source = source
         self._clock = clock
-        self.runs = Runs(lambda: self.lua, self.of, page, clock, background)
-        self._objects = Objects(lambda: self.lua, self.runs)
+        self._page = page
+        self.runs = Runs(self._lua_of_what_runs, self.of, page, clock, background)
+        self._objects = Objects(self._lua_of_what_runs, self.runs)
         self.api = Api(self.runs)
-        self.lua = self.api.lua = LuaState(self._host())
+        self.lua = self.api.lua = LuaState(self._host(self.api))
+        self.runs.replace_lua = self.replace_lua
 
-    def _host(self) -> LuaHost:
+    def _lua_of_what_runs(self) -> LuaState:
+        running = self.runs.running
+        return self.lua if running is None else running.lua
+
+    def _host(self, api: Api) -> LuaHost:
         directory = str(PurePath(self._source.path).parent)
         templates = [f"{path}/{file}" for path in (directory, *KUMOMTA_PATHS) for file in ("?.lua", "?/init.lua")]
-        messages = MessageMethods(lambda: self.lua, self.runs.unstable)
+        messages = MessageMethods(self._lua_of_what_runs, self.runs.unstable)
         modules = Modules(
-            lambda: self.lua, self._source.load, lambda: self.runs.loading, self.runs.unstable, self.api.sleep
+            self._lua_of_what_runs, self._source.load, lambda: self.runs.loading, self.runs.unstable, api.sleep
         )
         return LuaHost(
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
-            functions={**self.api.functions(), **modules.aliases()},
+            functions={**api.functions(), **modules.aliases()},
             modules=modules.functions(),
             extras=_extra,
             missing_modules=MISSING_MODULES,
@@ -89,8 +97,28 @@ class Handlers:
             self._check_filters()
         self.lua.watch(None)
         self.runs.loading = False
+        self.lua.collect()
+        self.lua.base = self.lua.limits.used
         if self.api.problems:
             raise PolicyProblems(self.api.problems)
+
+    def replace_lua(self) -> None:
+        """Loads the policy again, into a new Lua state; what waits in the old one ends there."""
+        api = Api(self.runs)
+        old = self.lua, self.api
+        try:
+            self.api = api
+            self.lua = api.lua = LuaState(self._host(api))
+            self.runs.loading = True
+            self.load(validating=False)
+        except PolicyProblems as problems:
+            self.lua, self.api = old
+            log.error("the Lua state holds memory that a handler took, and cannot be replaced: %s", problems)
+        else:
+            log.warning("the Lua state held memory that a handler took, and was replaced")
+            self._page.add(_REPLACED)
+        finally:
+            self.runs.loading = False
 
     def _keep_to(self, deadline: float) -> None:
         if self._clock() > deadline:

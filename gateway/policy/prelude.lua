@@ -6,6 +6,7 @@
 local host, sample = ...
 local getinfo, getmetatable, sethook, traceback = debug.getinfo, debug.getmetatable, debug.sethook, debug.traceback
 local as_function, error, load, xpcall = python.as_function, error, load, xpcall
+local format = string.format
 
 -- Python objects look like KumoMTA's userdata: fields and methods by name (runtime.py decides which), read-only.
 local objects = getmetatable(sample)
@@ -41,6 +42,7 @@ local DONE, WAIT = {}, {}
 local NOT_HERE = '%s cannot wait here: inside table.sort, a callback of string.gsub, a metamethod __tostring, or require'
 local anchored = {} -- never collected: an object that was handed to the host in a coroutine goes when the host lets go
 local current -- the coroutine that runs, nil for the main one
+local original_pcall = pcall
 local protected = 0 -- how many pcalls deep we are; it matters while a policy loads, when nothing interleaves
 
 -- What ends a handler for good (it takes too long, it needs too much, nobody wants it any more) cannot be caught.
@@ -85,10 +87,24 @@ local function left(outer, ...)
   return ...
 end
 
+-- What ends a handler has to know which coroutine runs.
+local addresses = setmetatable({}, { __mode = 'k' })
+
+local function left_own(outer, ...)
+  host.leave()
+  return left(outer, ...)
+end
+
 local function resumed(thread, ...)
+  local address = addresses[thread]
+  if not address then
+    address = tonumber(format('%p', thread))
+    addresses[thread] = address
+  end
   local outer = current
   current = thread
-  return left(outer, resume(thread, ...))
+  host.enter(address)
+  return left_own(outer, resume(thread, ...))
 end
 
 local function passed_on(thread, ok, ...)
@@ -190,49 +206,42 @@ local trace
 
 local function on_error(problem)
   trace = traceback('', 2)
-  return problem
+  if type(problem) ~= 'table' then return problem end
+  local ok, text = original_pcall(tostring, problem) -- here, where what it does is limited
+  return ok and text or 'an error that has no text'
 end
 
--- The pool. Its coroutines serve one handler after the other, and are never collected.
-local pool, idle = {}, 0
-local suspended, last = {}, 0 -- those that wait, by number
+-- The coroutines that handlers run in, by number; each serves one after the other, and is never collected.
+local threads = {}
 
 local function serve(handler, ...) return serve(yield(DONE, xpcall(handler, on_error, ...))) end
 
-local function outcome(thread, ok, mark, done, ...)
-  if ok and mark == WAIT then
-    last = last + 1
-    suspended[last] = thread
-    return last, true
-  end
+-- A new one. Returns its number and its address.
+function calls.coroutine()
+  local thread = create(serve)
+  anchored[thread] = true
+  threads[#threads + 1] = thread
+  return #threads, tonumber(format('%p', thread))
+end
+
+local function outcome(ok, mark, done, ...)
   if ok and mark == DONE then
-    idle = idle + 1
-    pool[idle] = thread
-    if done then return nil, true, ... end
-    return nil, false, (...), trace
+    if done then return true, false, ... end
+    local where = trace
+    trace = nil
+    return false, false, (...), where
   end
-  return nil, false, mark, nil -- not even the error could be handled: the coroutine is over
+  if ok and mark == WAIT then return nil, false end
+  return false, true, mark, nil -- not even the error could be handled: the coroutine is over
 end
 
--- Runs a handler. Returns nil, true and its results; or nil, false, the error and a traceback; or a number and true:
--- it waits.
-function calls.start(handler, ...)
-  local thread = pool[idle]
-  if thread then
-    pool[idle] = nil
-    idle = idle - 1
-  else
-    thread = create(serve)
-    anchored[thread] = true
-  end
-  return outcome(thread, resumed(thread, handler, ...))
-end
-
--- Goes on with the handler of this number: with true and what it waited for, or false and an error. Returns likewise.
-function calls.go_on(number, ok, value)
-  local thread = suspended[number]
-  suspended[number] = nil
-  return outcome(thread, resumed(thread, ok, value))
+-- Runs a handler in a coroutine that serves none, or goes on with one that waits: with true and what it waited for, or
+-- false and an error. Returns true, false and its results; or false, whether the coroutine is over, the error and a
+-- traceback; or nil and false: it waits.
+function calls.resume(number, ...)
+  local thread = threads[number]
+  current = thread
+  return left(nil, outcome(resume(thread, ...)))
 end
 
 -- Runs what is part of loading, outside of any coroutine. Returns true and the results; or false, the error and a
@@ -244,6 +253,13 @@ function calls.run(f, ...)
   end
   return report(xpcall(f, on_error, ...))
 end
+
+function calls.collect()
+  collectgarbage()
+  collectgarbage()
+end
+
+calls.address = tonumber(format('%p', (running())))
 
 function calls.protected() return protected end
 

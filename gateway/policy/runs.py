@@ -16,20 +16,21 @@ from gateway._fastpath import CounterPage
 from gateway.later import Later
 from gateway.policy.background import Background, CannotWait
 from gateway.policy.decision_cache import Evaluation
+from gateway.policy.limits import DEFAULT_LIMITS
 from gateway.policy.problems import PolicyError, Rejected
-from gateway.policy.runtime import Fault, LuaFailure
+from gateway.policy.runtime import Fault, LuaFailure, inward
 
 if TYPE_CHECKING:
     from gateway.policy.api import Handler
     from gateway.policy.message_methods import MessageHandle
     from gateway.policy.runtime import LuaState
 
-WAIT_LIMIT = 30.0  # seconds that one call may wait, all in all
-
 OTHER_EVENT = "filter_event"  # the metrics' label for events with a name of the policy's own
 DURATION = {event: metrics.POLICY_EVENT_DURATION.slot(event) for event in metrics.EVENTS}
 ERRORS = {event: metrics.POLICY_ERRORS.slot(event) for event in metrics.EVENTS}
 REJECTS = {event: metrics.POLICY_REJECTS.slot(event) for event in metrics.EVENTS}
+
+_NO_COROUTINE = (0, 0)
 
 log = logging.getLogger("gateway.policy")
 
@@ -59,7 +60,8 @@ class Runs:
 
     running: the run whose Lua code is being executed, None while none is. What a policy's code does to the gateway, it
     does in the name of this run; nothing else about a call is known outside of its Run. loading: the policy is being
-    loaded, and waiting holds everything up.
+    loaded, and waiting holds everything up. limits: of every run. replace_lua: called when the Lua state keeps memory
+    that a handler has taken beyond its limit.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class Runs:
         self.background = background
         self.running: Run | None = None
         self.loading = True
+        self.limits = DEFAULT_LIMITS
+        self.replace_lua: Callable[[], None] = lambda: None
         self._ready: list[Callable[[], None]] = []  # what has to wait until the code that runs is over
 
     def unstable(self) -> None:
@@ -109,7 +113,8 @@ class Runs:
 
     def condemned(self) -> bool:
         """For LuaHost.condemned."""
-        return self.running is not None and self.running.condemned
+        run = self.running
+        return run is not None and (run.condemned or run.lua.limits.overdue or run.lua.limits.exceeded)
 
     def spawn(self, event: str, arguments: object) -> None:
         """Runs the handler of an event of the policy's own, when nothing else runs. Its failure is logged."""
@@ -166,13 +171,14 @@ class Run(Later):
         self.evaluation = evaluation
         self.condemned = False
         self.waits_for: Later | None = None
+        self.lua = runs.lua()
         self._runs = runs
         self._finish = finish
         self._handle = handle
         self._handlers: Sequence[Handler] = ()
         self._arguments: tuple[object, ...] = ()
         self._called = 0  # so many of the handlers
-        self._number = 0  # of the coroutine that waits
+        self._coroutine = _NO_COROUTINE
         self._began = 0.0
         self._waited = 0.0
         self._suspended_at = 0.0
@@ -197,24 +203,32 @@ class Run(Later):
             self._end_waiting("nobody waits for its answer any more")
 
     def _call_next(self) -> None:
-        handler = self._handlers[self._called].function
+        handler = self._handlers[self._called]
         self._called += 1
-        self._enter(self._runs.lua().start, (handler, *self._arguments))
+        self._coroutine = self.lua.coroutine()
+        self._enter(handler.function, *self._arguments)
 
-    def _enter(self, call: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+    def _enter(self, *arguments: object) -> None:
         """Lua code runs until its end or until it waits."""
-        runs = self._runs
+        runs, lua = self._runs, self.lua
+        limits = lua.limits
         runs.running = self
+        lua.watched.allowance = runs.limits.processor_time
+        limits.begin(runs.limits.memory, self._coroutine[1])
         try:
-            outcome = call(*arguments)
+            outcome = lua.resume(self._coroutine[0], *arguments)
         finally:
+            overdue = limits.overdue
+            limits.end()
             runs.running = None
-        number, ok = outcome[0], outcome[1]
-        if number is not None:
-            self._number = number
+        if outcome[0] is None:
             self._suspend()
-        elif not ok:
-            self._fail(runs.lua().failure(outcome[2], outcome[3]))
+            runs.go_on()
+            return
+        if outcome[0] or not outcome[1]:
+            lua.idle.append(self._coroutine)
+        if not outcome[0]:
+            self._fail(lua.failure(outcome[2], outcome[3]), overdue)
         elif len(outcome) == 2 and self._called < len(self._handlers):
             self._call_next()
             return
@@ -236,9 +250,15 @@ class Run(Later):
             self._close()
             self.settle(value)
 
-    def _fail(self, failure: LuaFailure) -> None:
+    def _fail(self, failure: LuaFailure, overdue: bool) -> None:
         event = str(self.event)
         runs = self._runs
+        if overdue:
+            place = inward(self.lua.limits.place.decode("latin-1"))
+            failure = LuaFailure(f"{place}it takes too much processor time", failure.traceback)
+        elif self.lua.limits.exceeded:
+            failure = LuaFailure(f"it needs more than {runs.limits.memory >> 20} MiB of memory", failure.traceback)
+            self._recover()
         error: Exception
         if isinstance(failure.cause, Rejected):
             runs.page.add(REJECTS.get(event, REJECTS[OTHER_EVENT]))
@@ -258,6 +278,16 @@ class Run(Later):
         runs = self._runs
         runs.page.observe(DURATION.get(event, DURATION[OTHER_EVENT]), runs.clock() - self._began)
 
+    def _recover(self) -> None:
+        """Gives back what was too much; a state that holds on to it is replaced."""
+        lua = self.lua
+        before = lua.limits.used
+        lua.collect()
+        kept = lua.limits.used
+        log.warning("Lua memory: %d MiB, %d MiB after a collection", before >> 20, kept >> 20)
+        if kept > lua.base + self._runs.limits.memory // 2:
+            self._runs.replace_lua()
+
     # --- waiting ------------------------------------------------------------------------------------------
 
     def _suspend(self) -> None:
@@ -265,7 +295,10 @@ class Run(Later):
         assert later is not None
         runs = self._runs
         self._suspended_at = runs.clock()
-        patience = max(0.0, WAIT_LIMIT - self._waited)
+        if self._suspended_at - self._began - self._waited > runs.limits.processor_time:
+            self._end_waiting("it takes too much processor time")
+            return
+        patience = max(0.0, runs.limits.wait - self._waited)
         self._timer = runs.background.call_later(patience, self._overdue)
         if later.done:
             runs.soon(self._go_on)
@@ -279,22 +312,22 @@ class Run(Later):
         later = self.waits_for
         if later is None:
             return  # it was ended meanwhile
-        lua = self._runs.lua()
         try:
-            ok, value = True, lua.value(later.result())
+            ok, value = True, self.lua.value(later.result())
         except Exception as error:
             ok, value = False, error
         self._resume(ok, value)
 
     def _resume(self, ok: bool, value: object) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self.waits_for = None
         self._waited += self._runs.clock() - self._suspended_at
-        self._enter(self._runs.lua().go_on, (self._number, ok, value))
+        self._enter(ok, value)
 
     def _overdue(self) -> None:
         if self.waits_for is not None:
-            self._end_waiting(f"it waited for more than {WAIT_LIMIT:g} seconds")
+            self._end_waiting(f"it waited for more than {self._runs.limits.wait:g} seconds")
 
     def _end_waiting(self, why: str) -> None:
         assert self.waits_for is not None

@@ -12,6 +12,7 @@ border (`outward`, `inward`).
 
 from __future__ import annotations
 
+import ctypes
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +21,27 @@ from pathlib import Path
 from traceback import clear_frames
 from typing import Any
 
+import lupa.lua54
 from lupa.lua54 import LuaError, LuaRuntime, LuaSyntaxError, lua_type
 
+from gateway._fastpath import LuaLimits
 from gateway.later import Later
+from gateway.policy.limits import WATCHDOG, Watched
 from gateway.policy.options import Opaque
 
 _PRELUDE = Path(__file__).with_name("prelude.lua")
+LUA_FUNCTIONS = (
+    *(
+        "lua_getallocf",
+        "lua_setallocf",
+        "lua_sethook",
+        "luaL_where",
+        "lua_pushstring",
+        "lua_tolstring",
+        "lua_settop",
+        "lua_error",
+    ),
+)
 _MAX_DEPTH = 64  # of nested tables; one that contains itself must not recurse for ever
 
 LuaFunction = Any  # lupa's objects have no types
@@ -109,6 +125,7 @@ class LuaState:
     """One Lua state with the prelude loaded."""
 
     def __init__(self, host: LuaHost) -> None:
+        self.limits: LuaLimits
         self._exposed = host.exposed
         self._wait = host.wait
         self._lua = LuaRuntime(
@@ -133,6 +150,8 @@ class LuaState:
             "read": lambda path: host.read(inward(path)),
             "unstable": host.unstable,
             "forget": host.forget,
+            "enter": lambda address: self.limits.enter(address),  # noqa: PLW0108  # there are none yet
+            "leave": lambda: self.limits.leave(),  # noqa: PLW0108
             "condemned": host.condemned,
             "loading": host.loading,
             "fields": lambda value: self._lua.table_from(self._fields(value)),
@@ -140,8 +159,15 @@ class LuaState:
         }
         calls = self._lua.execute(_PRELUDE.read_bytes(), self._lua.table_from(services), self, name="=prelude")
         self._run = calls.run
-        self.start = calls.start
-        self.go_on = calls.go_on
+        self._resume = calls.resume
+        self._address = calls.address
+        self.base = 0  # octets that it holds after loading
+        self.idle: list[tuple[int, int]] = []  # coroutines that serve no handler, by number and address
+        self._coroutine = calls.coroutine
+        self._collect = calls.collect
+        self.limits = LuaLimits(_addresses(), calls.address, self._memory())
+        self.watched = Watched(self.limits)
+        WATCHDOG.watch(self.watched)
         self.protected: Callable[[], int] = calls.protected  # how many pcalls deep a policy is that is being loaded
         # A function of Lua, so that it may wait; kept here, because it was not met inside a coroutine.
         self._waiting_methods = {
@@ -174,6 +200,24 @@ class LuaState:
         results = self._run(function)
         if results is not True and not results[0]:
             raise self.failure(results[1], results[2])
+
+    def coroutine(self) -> tuple[int, int]:
+        """One for a handler: number and address. Back to `idle` with it when it is served."""
+        return self.idle.pop() if self.idle else self._coroutine()
+
+    def resume(self, number: int, *arguments: object) -> tuple[Any, ...]:
+        """Runs a handler in a coroutine, or goes on with one that waits; prelude.lua says what is returned."""
+        try:
+            return self._resume(number, *arguments)  # type: ignore[no-any-return]
+        except (LuaError, MemoryError) as error:  # not even the coroutine's end could be told
+            return False, True, str(error), None
+
+    def collect(self) -> None:
+        """Gives memory back that nothing uses."""
+        self._collect()
+
+    def _memory(self) -> int:
+        return int(self._lua.eval("collectgarbage('count') * 1024"))
 
     def failure(self, problem: object, trace: str | None) -> LuaFailure:
         """The exception for an error of Lua code. Raises KeyboardInterrupt where that is the error."""
@@ -227,8 +271,14 @@ class LuaState:
         return ("?", 0) if place is None else (inward(place[0]), place[1])
 
     def text(self, value: object) -> str:
-        """What Lua's `tostring` says of a value."""
-        return inward(self._tostring(value))
+        """What Lua's `tostring` says of a value, which may be the policy's code."""
+        self.limits.enter(self._address)
+        try:
+            return inward(self._tostring(value))
+        except (LuaError, MemoryError) as error:
+            return f"({error})"
+        finally:
+            self.limits.leave()
 
     def plain(self, value: object, depth: int = 0) -> Any:
         """A Lua value as plain Python: tables become dicts; what has no counterpart becomes Opaque."""
@@ -281,6 +331,12 @@ class LuaState:
         if exposed is not None and exposed.assign is not None:
             return exposed.assign(value, name, item)
         raise Fault(f"cannot set '{name}': the object is read-only")
+
+
+def _addresses() -> dict[str, int]:
+    """Where the functions of Lua are that LuaLimits calls."""
+    library = ctypes.CDLL(lupa.lua54.__file__)
+    return {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in LUA_FUNCTIONS}
 
 
 def is_function(value: object) -> bool:

@@ -25,6 +25,7 @@ from gateway.config import (
     TraceHeaders,
 )
 from gateway.logs.encoding import Template, TemplateError
+from gateway.policy.limits import DEFAULT_LIMITS, HandlerLimits
 from gateway.policy.options import (
     Option,
     Reader,
@@ -308,6 +309,17 @@ SPOOL = Schema(
     lambda options: Spool(**options),
 )
 
+# --- set_handler_limits -----------------------------------------------------------------------------------
+
+HANDLER_LIMITS = Schema(
+    {
+        "processor_time": Option(duration, default=DEFAULT_LIMITS.processor_time),
+        "wait": Option(duration, default=DEFAULT_LIMITS.wait),
+        "memory": Option(integer(1024 * 1024), default=DEFAULT_LIMITS.memory),
+    },
+    lambda options: HandlerLimits(**options),
+)
+
 SCHEMAS: dict[str, Schema] = {
     "make_listener_domain": LISTENER_DOMAIN,
     "make_queue_config": QUEUE_CONFIG,
@@ -316,4 +328,5 @@ SCHEMAS: dict[str, Schema] = {
     "start_http_listener": HTTP_LISTENER,
     "configure_local_logs": LOCAL_LOGS,
     "define_spool": SPOOL,
+    "set_handler_limits": HANDLER_LIMITS,
 }
