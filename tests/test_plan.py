@@ -490,3 +490,33 @@ def test_when_the_new_program_fails_the_adopted_generation_stays():
     service.service.roll_back(2, admin=False)
     assert service.service.generation == service.service.announced == 7
     assert service.step() == [Send(process, signal.SIGTERM) for process in service.of(8)]
+
+
+# --- what nothing else holds ------------------------------------------------------------------------------------------
+
+
+def test_delays_are_spread_so_that_slots_that_fail_together_do_not_start_together():
+    delays = []
+    for jitter in (0.0, 0.5, 1.0):
+        service = Simulation(workers=1).running()
+        service.service.slots[0].failures = 1
+        service.service.bury(service.of(1)[0], service.now, -9, jitter)
+        delays.append(service.service.slots[0].retry_at - service.now)
+    assert delays == pytest.approx([0.05, 0.075, 0.1])
+
+
+def test_waits_end_when_a_process_has_outlived_its_drain():
+    service = Simulation(workers=1).running()
+    service.service.stop(service.now)
+    service.step()
+    service.step(after=31.75)
+    assert service.trail[-1].seconds == pytest.approx(0.25)
+
+
+def test_a_roll_back_gives_every_slot_a_fresh_start():
+    service = Simulation().running()
+    service.reload()
+    service.step()
+    service.service.slots[0].failures = 9
+    service.service.roll_back(2, admin=True)
+    assert [(slot.number, slot.failures) for slot in service.service.slots.values()] == [(ADMIN, 0), (0, 0), (1, 0)]
