@@ -482,6 +482,7 @@ SCENARIOS: list[Callable[[Moved], None]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.timeout(600)  # it is the work of a hundred tests
 def test_every_series_moves(moved):
     with ThreadPoolExecutor(3) as pool:  # they wait most of the time
         for done in [pool.submit(scenario, moved) for scenario in SCENARIOS]:
