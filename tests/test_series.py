@@ -17,6 +17,7 @@ import smtplib
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,10 +36,11 @@ CORPUS = Path(__file__).parent / "corpus" / "reports"
 OPEN = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
 
 # Faults of our own cannot be ordered from outside. tests/test_arrival.py injects one at the connection,
-# tests/test_reception.py at every stage of a session.
+# tests/test_reception.py at every stage of a session, tests/test_tls_stream.py in a handshake.
 STAGES = ("connect", "command", "auth", "mail", "rcpt", "data")
 COUNTED_ELSEWHERE = [
     ("connections_refused_total", "internal_error"),
+    ("tls_handshake_failures_total", "local"),
     *(("rejections_total", f"{stage}/internal_error") for stage in STAGES),
 ]
 
@@ -177,6 +179,9 @@ def dialogues(moved: Moved) -> None:
 
 SESSIONS = """
 kumo.on('smtp_server_auth_plain', function(authz, authc, password) return password == 'right' end)
+kumo.on('smtp_server_mail_from', function(sender)
+  if sender.user == 'kept' then kept = {} while true do kept[#kept + 1] = {} end end
+end)
 kumo.on('smtp_server_ehlo', function(name) if name == 'later.example' then kumo.reject(451, 'later') end end)
 kumo.on('should_log', function(message)
   if message:recipient().domain == 'filter-reject.example' then kumo.reject(451, 'no') end
@@ -214,6 +219,41 @@ def sessions(moved: Moved) -> None:
     for domain in ("reject", "filter-reject", "filter-error", "path-reject", "path-error"):
         send(gateway, f"b@{domain}.example")
     session(gateway, "EHLO x", *["MAIL FROM:<"] * 120, "QUIT")
+    session(gateway, "EHLO x", "MAIL FROM:<kept@out.example>", "QUIT")
+    moved.scrape(gateway)
+
+
+def handshakes(moved: Moved) -> None:
+    """Handshakes that fail in every way that a client can bring about."""
+    gateway = moved.start(OPEN.replace("relay_hosts", "client_timeout = 1, relay_hosts"))
+    old, weak, trusting = (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) for _ in range(3))
+    for context in (old, weak, trusting):
+        context.check_hostname = False
+    for context in (old, weak):
+        context.verify_mode = ssl.CERT_NONE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    weak.set_ciphers("aNULL:@SECLEVEL=0")
+    hello = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        trusting.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
+    alert = b"\x15\x03\x03\x00\x02\x02\x50"  # RFC 8446 §6: fatal, internal_error
+    for fails in (old, weak, trusting, b"GET / HTTP/1.1\r\n\r\n", hello.read() + alert, b"", None):
+        with gateway.connect() as client:
+            _read_reply(client)
+            for line in (b"EHLO x\r\n", b"STARTTLS\r\n"):
+                client.sendall(line)
+                _read_reply(client)
+            with contextlib.suppress(OSError):
+                if isinstance(fails, ssl.SSLContext):
+                    fails.wrap_socket(client).close()
+                elif fails is not None:
+                    client.sendall(fails)
+                    client.shutdown(socket.SHUT_WR)
+                client.recv(4096)
     moved.scrape(gateway)
 
 
@@ -417,7 +457,7 @@ def contents(moved: Moved) -> None:
     """More large messages than there are files for, and files that cannot be as large as a message."""
     limits = ["prlimit", "--nofile=200:200", "--fsize=200000"]
     gateway = moved.start(OPEN + TO_MAILDIR, "--content-memory", "1M", under=limits)
-    clients = [gateway.connect() for _ in range(30)]
+    clients = [gateway.connect() for _ in range(50)]
     for client in clients:
         client.sendall(b"HELO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<b@out.example>\r\nDATA\r\n")
         client.settimeout(1)  # nobody reads what those who wait send
@@ -477,8 +517,8 @@ def reports(moved: Moved) -> None:
 
 
 SCENARIOS: list[Callable[[Moved], None]] = [
-    dialogues, sessions, decisions, refused_connections, processes, shutting_down, logs, maildirs, fleet, waiting,
-    reports, contents, notifications,
+    dialogues, sessions, handshakes, decisions, refused_connections, processes, shutting_down, logs, maildirs, fleet,
+    waiting, reports, contents, notifications,
 ]  # fmt: skip
 
 
