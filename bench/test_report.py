@@ -89,11 +89,27 @@ def test_no_report(benchmark, size):
     assert benchmark(scan_report, message) is None
 
 
-LETTERS = {
-    "text": HEADER.replace(b"multipart/alternative; boundary=B", b"text/plain") + b"x\r\n" * 3000,
-    "mixed": HEADER.replace(b"alternative", b"mixed") + b"--B\r\n\r\nHello\r\n--B\r\nContent-Type: image/png\r\n\r\n"
-    + b"x\r\n" * 3000,
-}  # fmt: skip
+BOUNDARY = b"----=_Part_4711_0815.1751364000"
+TEXT = b"Content-Type: text/plain; charset=utf-8\r\n\r\n"
+HTML = b"Content-Type: text/html; charset=utf-8\r\n\r\n"
+IMAGE = b"Content-Type: image/png; name=x.png\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+PROSE = b"Hello Bob, thank you for the well-known things, we met - as you know - on Monday and so on\r\n"
+MARKUP = b'<p style="font-size:12px; margin-left: 3em">text and more</p><!-- c --><br>\r\n'
+BASE64 = b"QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ejAxMjM0\r\n"
+
+
+def multipart(kind: bytes, *parts: bytes) -> bytes:
+    header = HEADER.replace(b"alternative; boundary=B", kind + b'; boundary="' + BOUNDARY + b'"')
+    return header + b"".join(b"--%b\r\n%b\r\n" % (BOUNDARY, part) for part in parts) + b"--%b--\r\n" % BOUNDARY
+
+
+LETTERS = {  # of 10 KiB
+    "text": HEADER.replace(b"multipart/alternative; boundary=B", b"text/plain") + PROSE * 110,
+    "mixed": multipart(b"mixed", TEXT + PROSE * 12, IMAGE + BASE64 * 110),
+    "alternative": multipart(b"alternative", TEXT + PROSE * 30, HTML + MARKUP * 90),
+    "related": multipart(b"related", HTML + MARKUP * 40, IMAGE + BASE64 * 80),
+    "short lines": HEADER.replace(b"alternative", b"mixed") + b"--B\r\n\r\nHello\r\n--B\r\n\r\n" + b"x\r\n" * 3000,
+}
 
 
 @pytest.mark.parametrize("null_sender", [False, True], ids=["from anybody", "from nobody"])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway._fastpath import scan_report
 from gateway.reports.formats import find_report
 
 REPORTS = Path(__file__).parent / "corpus" / "reports"
@@ -113,6 +114,44 @@ def is_report(message: bytes, **sender: bool) -> bool:
 def test_letters_with_anything_attached_are_no_reports(message: bytes) -> None:
     assert not is_report(message)
     assert not is_report(message, null_sender=True)
+
+
+# What the first look at a letter searches for: a letter that has it somewhere is read in full.
+SOUGHT = b"x-failed-recipients feedback-report"
+BEGINNINGS = st.sampled_from(
+    [b"", b"Content-Type: message/Feedback-Report\n\nFeedback-Type: abuse\n", b"X-FAILED-Recipients: u@far.example\n",
+     b"\nHi. This is the qmail-send program\n\n<u@far.example>:\nno\n", b"Content-Type: text/plain\n\nx\n"]
+)  # fmt: skip
+
+
+@given(st.sampled_from(["mixed", "related"]), letters(), BEGINNINGS, BEGINNINGS, st.integers(0, 4200), st.booleans())
+def test_the_first_look_at_a_letter_changes_nothing(
+    kind: str, letter: bytes, field: bytes, part: bytes, filling: int, null_sender: bool
+) -> None:
+    found = []
+    for word in (SOUGHT, SOUGHT.replace(b"-", b"_")):
+        header = b"X-Note: %b\n%bContent-Type: multipart/%b; boundary=A\n\n" % (word, field, kind.encode())
+        body = b"%b\n%b\n--A\n%b\n--A\n%b\n--A--\n" % (word, b"x" * filling, part, letter)
+        report = find_report(header + body, null_sender=null_sender)
+        found.append(report and (report.kind, report.reason, report.how, report.per_recipient, report.feedback))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("place", range(4096 - 80, 4096 + 8))
+def test_a_feedback_part_is_found_wherever_its_type_stands(place: int) -> None:
+    head = b"Content-Type: multipart/mixed; boundary=A\n\n"
+    part = b"\n--A\nContent-Type: message/%b\n\nFeedback-Type: abuse\n\n--A--\n"
+    for name in (b"feedback-report", b"FEEDBACK-REPORT"):
+        body = (part % name).replace(b"\n--A", b"x" * (place - (part % name).index(name)) + b"\n--A", 1)
+        assert body.index(name) == place
+        assert (find_report(head + body) is not None) == (place + len(name) <= 4096)
+
+
+@pytest.mark.parametrize("length", range(130))
+def test_failed_recipients_are_found_wherever_they_stand(length: int) -> None:
+    field = b"x" * length + b": y\nX-Failed-Recipients: u@far.example\n" if length else b"X-Failed-Recipients: u@b\n"
+    report = scan_report(field + b"\nno\n", null_sender=True)
+    assert report is not None and report.candidate == "x_failed_recipients"
 
 
 @pytest.mark.parametrize("sender", ["anybody", "nobody"])

@@ -70,6 +70,15 @@ cdef inline bint equals_folded(Span s, Span lower) noexcept nogil:
     return True
 
 
+cdef bint has_folded(Span s, Span lower) noexcept nogil:
+    """Whether `lower`, which has no upper-case letters, stands in s without regard to case."""
+    cdef size_t i
+    for i in range(s.n - lower.n + 1 if s.n >= lower.n else 0):
+        if equals_folded(Span(s.p + i, lower.n), lower):
+            return True
+    return False
+
+
 cdef inline Span literal(const char* text) noexcept nogil:
     return Span(<const uint8_t*>text, strlen(text))
 

@@ -7,7 +7,7 @@
 cdef extern from *:
     """
     #ifdef __SSE2__
-    #include <emmintrin.h>
+    #include <immintrin.h>
     #endif
 
     /* Bit i of the result: the n octets from p + i on are `pattern`. Reads 63 + n octets. */
@@ -29,8 +29,60 @@ cdef extern from *:
     #endif
         return found;
     }
+
+    /* From p on in steps of 64, as long as that is before `stop`: on to where in 64 octets the first of a pair begins:
+       `first` and then `second`, whatever the 0x20 in that one. Reads 65 octets. */
+    static const uint8_t *skip_baseline(const uint8_t *p, const uint8_t *stop, char first, char second)
+    {
+    #ifdef __SSE2__
+        const __m128i a = _mm_set1_epi8(first), b = _mm_set1_epi8(second | 0x20);
+        const __m128i folded = _mm_set1_epi8(0x20);
+        for (; p < stop; p += 64) {
+            __m128i found = _mm_setzero_si128();
+            for (int i = 0; i < 64; i += 16) {
+                __m128i here = _mm_loadu_si128((const __m128i *)(p + i));
+                __m128i next = _mm_or_si128(_mm_loadu_si128((const __m128i *)(p + i + 1)), folded);
+                found = _mm_or_si128(found, _mm_and_si128(_mm_cmpeq_epi8(here, a), _mm_cmpeq_epi8(next, b)));
+            }
+            if (_mm_movemask_epi8(found))
+                break;
+        }
+    #endif
+        return p;
+    }
+
+    #ifdef __SSE2__
+    __attribute__((target("avx2")))
+    static const uint8_t *skip_avx2(const uint8_t *p, const uint8_t *stop, char first, char second)
+    {
+        const __m256i a = _mm256_set1_epi8(first), b = _mm256_set1_epi8(second | 0x20);
+        const __m256i folded = _mm256_set1_epi8(0x20);
+        for (; p < stop; p += 64) {
+            __m256i found = _mm256_setzero_si256();
+            for (int i = 0; i < 64; i += 32) {
+                __m256i here = _mm256_loadu_si256((const __m256i *)(p + i));
+                __m256i next = _mm256_or_si256(_mm256_loadu_si256((const __m256i *)(p + i + 1)), folded);
+                found = _mm256_or_si256(
+                    found, _mm256_and_si256(_mm256_cmpeq_epi8(here, a), _mm256_cmpeq_epi8(next, b)));
+            }
+            if (_mm256_movemask_epi8(found))
+                break;
+        }
+        return p;
+    }
+    #endif
+
+    static inline const uint8_t *skip_to_pair(const uint8_t *p, const uint8_t *stop, char first, char second)
+    {
+    #ifdef __SSE2__
+        if (__builtin_cpu_supports("avx2"))
+            return skip_avx2(p, stop, first, second);
+    #endif
+        return skip_baseline(p, stop, first, second);
+    }
     """
     uint64_t find_in_block(const uint8_t* p, const char* pattern, int n) noexcept nogil
+    const uint8_t* skip_to_pair(const uint8_t* p, const uint8_t* stop, char first, char second) noexcept nogil
     int lowest_bit "__builtin_ctzll"(uint64_t bits) noexcept nogil
 
 cdef enum Delimiter:
@@ -92,6 +144,8 @@ cdef inline const uint8_t* line_end_next(LineEnds* ends, bint dashed) noexcept n
         if ends.end - ends.block <= 64:
             return ends.end
         ends.block += 64
+        if dashed:
+            ends.block = skip_to_pair(ends.block, min(ends.end - 64, ends.limit - LOOKAHEAD + 1), c'\n', c'-')
         ends.found = line_ends_of_block(ends.block, ends.limit, dashed)
     p = ends.block + lowest_bit(ends.found)
     ends.found &= ends.found - 1
@@ -100,6 +154,34 @@ cdef inline const uint8_t* line_end_next(LineEnds* ends, bint dashed) noexcept n
         ends.block = ends.end
         return ends.end
     return p
+
+
+# --- a word, wherever ---
+
+cdef bint may_hold(
+    const uint8_t* p, const uint8_t* end, const uint8_t* limit, Span word, Py_ssize_t dash
+) noexcept nogil:
+    """False if `word`, in lower case, with a dash at index `dash` and a letter behind it, is nowhere between p and
+    `end` in whatever case. A little more may be looked at, up to `limit`, so that True says nothing for certain."""
+    cdef const uint8_t* block = p
+    cdef const uint8_t* found
+    cdef uint64_t dashes
+    while block < end:
+        block = skip_to_pair(block, min(end, limit - LOOKAHEAD + 1), c'-', word.p[dash + 1])
+        if block >= end:
+            return False
+        if limit - block < LOOKAHEAD:
+            found = max(p, block - dash)
+            return has_folded(Span(found, limit - found), word)
+        dashes = find_in_block(block, b"-", 1)
+        while dashes:
+            found = block + lowest_bit(dashes)
+            dashes &= dashes - 1
+            if (found - p >= dash and limit - found >= <Py_ssize_t>word.n - dash
+                    and equals_folded(Span(found - dash, word.n), word)):
+                return True
+        block += 64
+    return False
 
 
 # --- header sections ---

@@ -76,6 +76,9 @@ cdef bint wants_nothing(Multipart* m, Mode* mode) noexcept nogil:
         return True
     beginning.start = m.start
     beginning.end = m.start + min(m.end - m.start, <Py_ssize_t>MAX_UNCLAIMED)
+    # The type is never encoded, and has to stand there in one piece: most letters need not be parsed.
+    if not may_hold(m.start, beginning.end, m.end, literal(b"feedback-report"), 8):
+        return True
     beginning.delimiter = m.delimiter
     memset(&parts, 0, sizeof(Parts))
     children_from(&reader, &beginning)
@@ -83,17 +86,23 @@ cdef bint wants_nothing(Multipart* m, Mode* mode) noexcept nogil:
     return parts.feedback.start == NULL
 
 
-cdef inline bint scan_multipart(Report report, Multipart* m, Mode* mode, Parts* parts) except -1:
+cdef inline void children_read(PartReader* reader, Multipart* m, Mode* mode, Parts* parts) noexcept nogil:
+    memset(parts, 0, sizeof(Parts))
+    if m.delimiter.n:
+        children_from(reader, m)
+        parts_read(reader, m.wanted, mode.stuffed, m.kind == MULTIPART_REPORT and mode.tolerant, False, parts)
+
+
+cdef inline bint judge_multipart(
+    Report report, Multipart* m, PartReader* reader, Parts* parts, Mode* mode
+) except -1:
     """Whether the multipart is a report or claims to be one; which, is then in `report`."""
-    cdef PartReader reader
-    if m.delimiter.n == 0:
-        if m.kind != MULTIPART_REPORT or m.wanted == OTHER_REPORT_TYPE:
-            return False
-        unreadable(report, "no_boundary")
-        return True
-    children_from(&reader, m)
-    parts_read(&reader, m.wanted, mode.stuffed, m.kind == MULTIPART_REPORT and mode.tolerant, False, parts)
-    return judge(report, parts, &reader, m, mode)
+    if m.delimiter.n:
+        return judge(report, parts, reader, m, mode)
+    if m.kind != MULTIPART_REPORT or m.wanted == OTHER_REPORT_TYPE:
+        return False
+    unreadable(report, "no_boundary")
+    return True
 
 
 cdef ReportType wanted_by(MediaType kind, Span parameters, Mode* mode) noexcept nogil:
@@ -106,6 +115,7 @@ cdef Report scan_wrapped(Report outer, Part* part, const uint8_t* limit, Mode* m
     """A report that somebody put into another multipart, with a footer maybe; None if it is none."""
     cdef Report report = new_report(outer.message, mode)
     cdef Multipart inner
+    cdef PartReader reader
     cdef Parts parts
     cdef HeaderReader header
     cdef HeaderEvent event = CONTENT_TRANSFER_ENCODING
@@ -116,8 +126,8 @@ cdef Report scan_wrapped(Report outer, Part* part, const uint8_t* limit, Mode* m
         event = header_next(&header, &parameters)
     inner.wanted = wanted_by(media_type(&parameters), parameters, mode)
     multipart_from(&inner, part.kind, parameters, &header)
-    memset(&parts, 0, sizeof(Parts))
-    if not scan_multipart(report, &inner, mode, &parts):
+    children_read(&reader, &inner, mode, &parts)
+    if not judge_multipart(report, &inner, &reader, &parts, mode):
         return None
     report.how = "wrapped"
     claims[0] = inner.kind == MULTIPART_REPORT and inner.wanted == STATUS_WANTED
@@ -132,6 +142,14 @@ cdef bint has_field(const uint8_t* p, const uint8_t* end, bint stuffed, Span nam
         if equals_folded(field.name, name):
             return True
     return False
+
+
+cdef bint has_failed_recipients(
+    const uint8_t* message, const uint8_t* body, const uint8_t* end, bint stuffed
+) noexcept nogil:
+    """Whether there is an X-Failed-Recipients in the header section of a message whose body is known."""
+    cdef Span name = literal(b"x-failed-recipients")
+    return may_hold(message, body, end, name, 1) and has_field(message, body, stuffed, name)
 
 
 cdef bint is_qsbmf(const uint8_t* p, const uint8_t* end) noexcept nogil:
@@ -158,6 +176,18 @@ cdef bint is_qsbmf_part(Part* part, const uint8_t* limit, bint stuffed) noexcept
     return is_qsbmf(header.line, part.end)
 
 
+cdef bint has_nothing(const uint8_t* message, Multipart* top, Parts* parts, Mode* mode) noexcept nogil:
+    """Whether a multipart that does not claim to be a report has nothing that scan_further() or judge() would look at:
+    ordinary mail, of which no Report is made."""
+    if parts.statuses or parts.feedback.start != NULL or mode.listed and parts.original.start != NULL:
+        return False
+    return not mode.null_sender or (
+        parts.inner.start == NULL
+        and not (parts.any and is_qsbmf_part(&parts.leading, top.end, mode.stuffed))
+        and not has_failed_recipients(message, top.start, top.end, mode.stuffed)
+    )
+
+
 cdef Report candidate(Report report, str name, size_t n):
     report.candidate = name
     if report.leading_end == 0:  # the message is the text
@@ -167,7 +197,7 @@ cdef Report candidate(Report report, str name, size_t n):
 
 cdef Report scan_text(const uint8_t* message, size_t n, const uint8_t* body, Mode* mode):
     """Of a message that is no multipart: a candidate, or None."""
-    if has_field(message, message + n, mode.stuffed, literal(b"x-failed-recipients")):
+    if has_failed_recipients(message, body, message + n, mode.stuffed):
         return candidate(new_report(message, mode), "x_failed_recipients", n)
     if is_qsbmf(body, message + n):
         return candidate(new_report(message, mode), "qsbmf", n)
@@ -191,6 +221,7 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
     cdef Span parameters
     cdef MediaType kind
     cdef Multipart top
+    cdef PartReader reader
     cdef Parts parts
     cdef Report report
     cdef bint found
@@ -211,11 +242,13 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
     multipart_from(&top, kind, parameters, &header)
     if wants_nothing(&top, mode):
         return None
+    children_read(&reader, &top, mode, &parts)
+    if kind != MULTIPART_REPORT and has_nothing(message, &top, &parts, mode):
+        return None
     report = new_report(message, mode)
     report.placed = placed
     report.how = "report" if kind == MULTIPART_REPORT else "mixed" if kind == MULTIPART_MIXED else "multipart"
-    memset(&parts, 0, sizeof(Parts))
-    found = scan_multipart(report, &top, mode, &parts)
+    found = judge_multipart(report, &top, &reader, &parts, mode)
     report.mixed = kind == MULTIPART_MIXED and report.kind == "dsn"
     if found and report.reason is None:
         return report
@@ -231,9 +264,7 @@ cdef Report scan_further(Report found, Report report, size_t n, Multipart* top, 
         wrapped = scan_wrapped(report, &parts.inner, top.end, mode, &wrapped_claims)
         if wrapped is not None and wrapped.reason is None:
             return wrapped
-    if mode.null_sender and has_field(
-        report.message, report.message + n, mode.stuffed, literal(b"x-failed-recipients")
-    ):
+    if mode.null_sender and has_failed_recipients(report.message, top.start, top.end, mode.stuffed):
         return candidate(report, "x_failed_recipients", n)
     if mode.null_sender and claims and report.original is not None:
         return candidate(report, "claimed", n)

@@ -20,15 +20,6 @@ cdef enum ReportType:           # the parameter of multipart/report (RFC 6522 §
     OTHER_REPORT_TYPE
 
 
-cdef bint has_folded(Span s, Span lower) noexcept nogil:
-    """Whether `lower`, which has no upper-case letters, stands in s without regard to case."""
-    cdef size_t i
-    for i in range(s.n - lower.n + 1 if s.n >= lower.n else 0):
-        if equals_folded(Span(s.p + i, lower.n), lower):
-            return True
-    return False
-
-
 cdef MediaType nearly(Span subtype) noexcept nogil:
     # message/x-delivery-status, text/delivery-status, message/delivery_status; message/x-feedback-report
     if subtype.n > 64:
