@@ -12,6 +12,7 @@ from gateway.service.plan import (
     ADMIN,
     BACKOFF_MOST,
     HEARTBEAT_TIMEOUT,
+    MUTE_FROM,
     READY_TIMEOUT,
     TICK,
     YOUNG,
@@ -520,3 +521,41 @@ def test_a_roll_back_gives_every_slot_a_fresh_start():
     service.service.slots[0].failures = 9
     service.service.roll_back(2, admin=True)
     assert [(slot.number, slot.failures) for slot in service.service.slots.values()] == [(ADMIN, 0), (0, 0), (1, 0)]
+
+
+def test_a_slot_goes_on_listening_through_a_delay_that_is_shorter_than_a_client_minds():
+    service = Simulation().running()
+    slot = service.service.slots[0]
+    service.die(service.of(1)[0])
+    slot.retry_at = service.now + MUTE_FROM / 2
+    assert service.step() == []
+    slot.retry_at = service.now + MUTE_FROM
+    assert service.step() == [Mute(slot)]
+
+
+def test_an_admin_process_that_is_ready_does_not_make_a_service_without_workers_hopeful():
+    service = Simulation(workers=1, admin=True)
+    service.step()
+    admin, worker = service.of(1)
+    admin.ready = True
+    service.die(worker)
+    (stop,) = service.step()
+    assert stop.code == EX_SOFTWARE
+
+
+def test_a_worker_that_is_ready_keeps_a_new_service_going_when_the_others_die():
+    service = Simulation(workers=2)
+    service.step()
+    first, second = service.of(1)
+    first.ready = True
+    service.service.slots[0].failures = 1
+    service.die(second)
+    assert not any(isinstance(action, Stop) for action in service.step())
+
+
+def test_the_grace_after_an_abort_ends_on_time():
+    service = Simulation(workers=1).running()
+    (worker,) = service.of(1)
+    service.step(after=HEARTBEAT_TIMEOUT)
+    assert worker.aborted == service.now
+    assert service.step(after=ABORT_GRACE) == [Send(worker, signal.SIGKILL)]
