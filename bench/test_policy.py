@@ -64,7 +64,7 @@ def test_empty_handler(benchmark: Any, policy: Policy) -> None:
 
 def test_message_handler(benchmark: Any, policy: Policy) -> None:
     def receive() -> None:
-        message = Message("0" * 32, parse_address("a@example.com"), [parse_address("b@example.com")], content=CONTENT)
+        message = Message("0" * 32, parse_address("a@example.com"), [parse_address("b@example.com")], data=CONTENT)
         policy.message_received(message, CONN)
 
     benchmark(receive)

@@ -482,8 +482,8 @@ class LuaLimits:
         """functions: addresses of functions of Lua. state: address of the main coroutine. used: octets so far."""
     def begin(self, memory: int, state: int) -> None:
         """Code begins to run, in the coroutine at this address, that may make the Lua state grow by so many octets."""
-    def end(self) -> None:
-        """It is over, or waits."""
+    def end(self) -> bool:
+        """It is over, or waits. Returns `overdue`."""
     def enter(self, state: int) -> None:
         """From now on the coroutine at this address runs, inside of what ran before."""
     def leave(self) -> None:

@@ -139,10 +139,12 @@ cdef class LuaLimits:
         self.watched.depth = 1
 
     def end(self):
+        cdef bint overdue = self.watched.overdue
         self.running = False
         self.watched.limit = <size_t> NO_LIMIT
         self.watched.overdue = False  # whoever has kept the hook loses it when it runs
         self.watched.depth = 0
+        return overdue
 
     def enter(self, uintptr_t state):
         if self.watched.depth < MOST_STATES:

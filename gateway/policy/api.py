@@ -238,6 +238,7 @@ class Api:
         options = self._options("set_handler_limits", self.lua.plain(arguments[0]) if arguments else None)
         if options is not None:
             self._runs.limits = SCHEMAS["set_handler_limits"].built(options)
+            self.lua.watched.allowance = self._runs.limits.processor_time
 
     def _spawn_task(self, task: object = None, *_: object) -> None:
         options = self.lua.plain(task)

@@ -30,7 +30,7 @@ cdef class DecisionCache:
     cdef object _clock
     cdef readonly tuple missed
 
-    @cython.locals(path=tuple)
+    @cython.locals(path=tuple, known=Known, inner=_Read)
     cpdef lookup(self, tuple arguments, dict values)
 
 cdef class Evaluation:

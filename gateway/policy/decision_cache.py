@@ -125,12 +125,14 @@ class DecisionCache:
             if node is MISSING:
                 node = self._nodes.get(path)
             if type(node) is Known:
-                if node.expires != _NEVER and self._clock() >= node.expires:
+                known = node
+                if known.expires != _NEVER and self._clock() >= known.expires:
                     break
-                return node
+                return known
             if type(node) is not _Read:
                 break
-            value = values.get(node.key)
+            inner = node
+            value = values.get(inner.key)
             path = path, value if type(value) is str else frozen(value)
         self.missed = path
         return MISSING

@@ -213,13 +213,11 @@ class Run(Later):
         runs, lua = self._runs, self.lua
         limits = lua.limits
         runs.running = self
-        lua.watched.allowance = runs.limits.processor_time
         limits.begin(runs.limits.memory, self._coroutine[1])
         try:
             outcome = lua.resume(self._coroutine[0], *arguments)
         finally:
-            overdue = limits.overdue
-            limits.end()
+            overdue = limits.end()
             runs.running = None
         if outcome[0] is None:
             self._suspend()
