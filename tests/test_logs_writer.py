@@ -271,6 +271,21 @@ def test_a_filter_suppresses_records_of_messages_in_its_logger_only(harness, tmp
     assert harness.numbers(open_to_all) == [1, 2]
 
 
+def test_a_filter_that_waits_decides_later(harness):
+    answers: list[Later] = []
+
+    def policy(event: str, message: Any) -> Later:
+        answers.append(Later())
+        return answers[-1]
+
+    writer = harness.writer(harness.logger(filter_event="should_log"), filter=policy)
+    assert [writer.submit(record(number), A_MESSAGE) for number in range(3)] == [False] * 3
+    answers[1].settle(True)
+    answers[0].settle(False)
+    writer.close(10)  # nobody is left to decide about the last: a record too many is better than one too few
+    assert harness.numbers() == [1, 2]
+
+
 def test_a_filter_that_fails_suppresses_nothing(harness):
     def policy(event: str, message: Any) -> Later:
         later = Later()

@@ -32,11 +32,13 @@ cdef class LogWriter:
     cdef CounterPage _page
     cdef object _filter, _call_soon, _thread, _work, _hurry
     cdef list _loggers, _destinations, _room_wanted, _durable_wanted
-    cdef dict _plan
+    cdef dict _plan, _undecided
     cdef bint _sure, _awake, _closing
     cdef long long _bytes
     cdef double _next_check, _next_sync
 
     @cython.locals(group=_Group, route=_Route, logger=_Logger, line=bytes, taken=bint)
     cpdef bint submit(self, Record record, message=*) except -1
+    cpdef _put(self, _Route route, bytes line)
+    cpdef _taken(self, str kind)
     cpdef Later durable(self)

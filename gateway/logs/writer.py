@@ -108,6 +108,7 @@ class LogWriter:
         self._loggers = [_Logger(config) for config in loggers]
         self._destinations = [destination for logger in self._loggers for destination in logger.destinations]
         self._plan = {kind: _plan(kind, self._loggers) for kind in RECORD_TYPES}
+        self._undecided: dict[Later, Callable[[], None]] = {}  # what a filter waits for, and what takes the record then
         self._room_wanted: list[Callable[[], None]] = []
         self._durable_wanted: list[Later] = []
         self._sure = True  # no write or sync failed since somebody was told
@@ -122,7 +123,7 @@ class LogWriter:
         self._thread.start()
 
     def submit(self, record: Record, message: Message | None = None) -> bool:
-        """Hands over a record; returns whether any logger takes it.
+        """Hands over a record; returns whether any logger takes it. One whose filter has to wait does not yet.
 
         message: what filters and the `headers` of loggers look at; None where there is none (Rejection).
         """
@@ -132,25 +133,36 @@ class LogWriter:
             line = b""
             for route in group.routes:
                 logger = route.logger
-                if logger.filter_event is not None and message is not None and not self._passes(logger, message):
+                if (
+                    logger.filter_event is not None
+                    and message is not None
+                    and not self._passes(record, group, route, message)
+                ):
                     continue
                 if not line:
                     line = _line(record, group.selection, message)
                     taken = True
-                route.lines.append(line)
-                logger.submitted += 1
-                if logger.submitted - logger.written >= logger.back_pressure:
-                    self.full = True
+                self._put(route, line)
             self._bytes += len(line)
         if taken:
-            self._page.add(_RECORDS[kind])
-            if self._bytes >= BATCH_BYTES:
-                self._bytes = 0
-                self._hurry.set()
-            if not self._awake:
-                self._awake = True
-                self._work.set()
+            self._taken(kind)
         return taken
+
+    def _put(self, route: _Route, line: bytes) -> None:
+        logger = route.logger
+        route.lines.append(line)
+        logger.submitted += 1
+        if logger.submitted - logger.written >= logger.back_pressure:
+            self.full = True
+
+    def _taken(self, kind: str) -> None:
+        self._page.add(_RECORDS[kind])
+        if self._bytes >= BATCH_BYTES:
+            self._bytes = 0
+            self._hurry.set()
+        if not self._awake:
+            self._awake = True
+            self._work.set()
 
     def durable(self) -> Later:
         """Settled with True once everything submitted so far is on disk, whatever happens to the machine; with False
@@ -174,6 +186,10 @@ class LogWriter:
 
         Returns False where records were lost, or the disk took longer than `timeout` seconds.
         """
+        undecided, self._undecided = self._undecided, {}
+        for answer, take in undecided.items():
+            answer.cancel()
+            take()
         self._closing = True
         self._hurry.set()
         self._work.set()
@@ -184,11 +200,27 @@ class LogWriter:
             log.error("%d log records could not be written and are lost", lost)
         return not lost and not self._thread.is_alive()
 
-    def _passes(self, logger: _Logger, message: Message) -> bool:
-        if self._filter is None or logger.filter_event is None:
+    def _passes(self, record: Record, group: _Group, route: _Route, message: Message) -> bool:
+        """Whether a logger's filter lets a record through now; one that has to wait takes it later, if at all."""
+        if self._filter is None or route.logger.filter_event is None:
             return True
-        answer = self._filter(logger.filter_event, message)
-        return answer.failed or bool(answer.result())  # a record too many is better than one too few
+        answer = self._filter(route.logger.filter_event, message)
+        if answer.done:
+            return answer.failed or bool(answer.result())  # a record too many is better than one too few
+        self._undecided[answer] = partial(self._take, record, group, route, message)
+        answer.then(partial(self._decided, answer))
+        return False
+
+    def _decided(self, answer: Later) -> None:
+        take = self._undecided.pop(answer)
+        if answer.failed or answer.result():
+            take()
+
+    def _take(self, record: Record, group: _Group, route: _Route, message: Message) -> None:
+        line = _line(record, group.selection, message)
+        self._put(route, line)
+        self._bytes += len(line)
+        self._taken(record.type)
 
     def _make_room(self) -> None:
         if self.full and not all(logger.has_room for logger in self._loggers):
