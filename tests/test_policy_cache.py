@@ -111,6 +111,39 @@ def test_another_sessions_conn_meta_kept_in_a_global_is_no_argument() -> None:
     assert sources(policy, {}, {}) == ["lua", "lua"]
 
 
+# --- two histories that no cache may repeat ---------------------------------------------------------------
+
+MEMBERS = """
+if conn_meta:get_meta 'authz_id' then return kumo.make_listener_domain { relay_to = true } end
+"""
+BY_AUTH_INFO = """
+for _, identity in ipairs(conn_meta:auth_info().identities) do
+  if identity.context == 'SmtpAuthPlainAuthorization' then return kumo.make_listener_domain { relay_to = true } end
+end
+"""
+
+
+@pytest.mark.parametrize("body", [MEMBERS, BY_AUTH_INFO])
+@pytest.mark.parametrize("other", [{}, {"authz_id": None}, {"authn_id": "scott"}])
+def test_a_login_lets_nobody_else_relay(body: str, other: dict[str, object]) -> None:
+    policy = domain_policy(body)
+    for _ in range(3):
+        assert ask(policy, authz_id="scott", authn_id="scott")
+        assert ask(policy, **other) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("body", [MEMBERS, BY_AUTH_INFO])
+def test_a_refusal_before_auth_is_forgotten_after_it(body: str) -> None:
+    policy = domain_policy(body)
+    conn = ConnMeta({"received_from": "192.0.2.7:40000"})
+    for _ in range(3):
+        assert policy.listener_domain("example.com", LISTENER, conn).result() is None
+    conn.values.update(authn_id="scott", authz_id="scott")
+    assert policy.listener_domain("example.com", LISTENER, conn).result().relay_to
+    conn.values.clear()  # STARTTLS: what was said before counts no more
+    assert policy.listener_domain("example.com", LISTENER, conn).result() is None
+
+
 # --- sampled verification ---------------------------------------------------------------------------------
 
 MOODY = """
@@ -178,7 +211,7 @@ def bodies(draw: st.DrawFn, depth: int = 3) -> str:
     return f"if {test} then {yes} else {no} end"
 
 
-@settings(max_examples=60)
+@settings(max_examples=1000)
 @given(
     body=bodies(),
     calls=st.lists(

@@ -53,7 +53,7 @@ NOT_SUPPORTED = (
     "configure_redis_throttles", "eval_config_monitor_globs", "get_event_registrars", "get_memory_hard_limit",
     "get_memory_low_thresh", "get_memory_soft_limit", "glob", "inject_message", "invoke_get_egress_path_config",
     "make_egress_pool", "make_egress_source",
-    "make_message", "make_throttle", "memoize", "set_memory_hard_limit", "set_memory_low_thresh",
+    "make_message", "make_throttle", "set_memory_hard_limit", "set_memory_low_thresh",
     "set_memory_soft_limit", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy",
     "traceback",
 )  # fmt: skip
@@ -64,7 +64,7 @@ MISSING_MODULES = (
 )  # fmt: skip
 
 FUNCTION_NAMES = (
-    *("on", "reject", "disconnect", "available_parallelism", "validation_failed", "sleep", "spawn_task"),
+    *("on", "reject", "disconnect", "available_parallelism", "validation_failed", "sleep", "spawn_task", "memoize"),
     *(f"log_{word}" for word in LOG_LEVELS),
     *MAKERS, *DECLARATIONS, "set_handler_limits", *WITHOUT_EFFECT, *WARNED,
 )  # fmt: skip

@@ -14,6 +14,7 @@ from gateway._fastpath import CounterPage
 from gateway.policy import events
 from gateway.policy.api import MISSING_MODULES, VERSION, Api, Handler
 from gateway.policy.background import Background
+from gateway.policy.memo import Memo
 from gateway.policy.message_methods import MessageMethods
 from gateway.policy.modules import Modules
 from gateway.policy.objects import Objects
@@ -61,6 +62,7 @@ class Handlers:
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
             functions={**api.functions(), **modules.aliases()},
+            memo=Memo(self._lua_of_what_runs, self.runs, api.problem).functions(),
             modules=modules.functions(),
             extras=_extra,
             missing_modules=MISSING_MODULES,

@@ -265,6 +265,13 @@ function calls.protected() return protected end
 
 calls.waiting = waiting
 
+-- Makes kumo.memoize of its file; returns what finds a value anew.
+function calls.memoize(chunk, functions)
+  local refresh
+  kumo.memoize, refresh = chunk(functions, original_pcall, waiting, host.condemned)
+  return refresh
+end
+
 -- The file and line of the policy's code that called into the host.
 function calls.where()
   for level = current and 0 or 2, 60 do

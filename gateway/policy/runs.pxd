@@ -17,7 +17,7 @@ cdef class Runs:
 
 cdef class Run(Later):
     cdef readonly str event
-    cdef readonly Evaluation evaluation
+    cdef public Evaluation evaluation
     cdef readonly bint condemned
     cdef public Later waits_for
     cdef readonly object lua

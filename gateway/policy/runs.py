@@ -124,6 +124,10 @@ class Runs:
         run = Run(self, event)
         self.soon(lambda: run.begin(handlers, (self.lua().value(arguments),)))
 
+    def call(self, lua: LuaState, number: int) -> None:
+        """Finds a memoized value anew; its failure is what is found."""
+        Run(self, "kumo.memoize").begin([Task(lua.refresh)], (number,))
+
     def soon(self, call: Callable[[], None]) -> None:
         """Calls back at once, or, from inside Lua code, when that is over."""
         if self.running is None:
@@ -144,6 +148,13 @@ class Runs:
         self.page.add(ERRORS.get(event, ERRORS[OTHER_EVENT]))
         log.error("%s: %s%s", event, text, f"\n{traceback}" if traceback else "", exc_info=bug)
         return PolicyError(f"{event}: {text}")
+
+
+class Task:
+    """A function of Lua that is called as a handler is."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
 
 
 class Run(Later):
@@ -175,7 +186,7 @@ class Run(Later):
         self._runs = runs
         self._finish = finish
         self._handle = handle
-        self._handlers: Sequence[Handler] = ()
+        self._handlers: Sequence[Handler | Task] = ()
         self._arguments: tuple[object, ...] = ()
         self._called = 0  # so many of the handlers
         self._coroutine = _NO_COROUTINE
@@ -185,7 +196,7 @@ class Run(Later):
         self._timer: Any = None
         self._is_cancelled = False
 
-    def begin(self, handlers: Sequence[Handler], arguments: tuple[object, ...]) -> None:
+    def begin(self, handlers: Sequence[Handler | Task], arguments: tuple[object, ...]) -> None:
         """Calls the handlers until one returns something, were it an explicit nil."""
         self._handlers = handlers
         self._arguments = arguments
@@ -197,7 +208,7 @@ class Run(Later):
 
     def cancel(self) -> None:
         """Nobody wants the answer any more: the handler ends where it waits."""
-        super().cancel()
+        Later.cancel(self)
         self._is_cancelled = True
         if not self.done and self.waits_for is not None:
             self._end_waiting("nobody waits for its answer any more")

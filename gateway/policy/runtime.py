@@ -30,6 +30,7 @@ from gateway.policy.limits import WATCHDOG, Watched
 from gateway.policy.options import Opaque
 
 _PRELUDE = Path(__file__).with_name("prelude.lua")
+_MEMOIZE = Path(__file__).with_name("memoize.lua")
 LUA_FUNCTIONS = (
     *(
         "lua_getallocf",
@@ -90,15 +91,16 @@ class LuaHost:
     """What a LuaState offers to the policy.
 
     functions: of the kumo module; a Waiting may have to wait. modules: likewise, of the modules in it. extras: the text
-    of a `policy-extras` module by name. read: a Lua file's content, None if there is none.
-    unstable: called when something without a stable answer is used. wait: told of a Later that what runs waits for;
-    returns True if it is going to, False if the answer is there now. forget: it cannot wait, after all. condemned:
+    of a `policy-extras` module by name. read: a Lua file's content, None if there is none. memo: what memoize.lua
+    calls. unstable: called when something without a stable answer is used. wait: told of a Later that what runs waits
+    for; returns True if it is going to, False if the answer is there now. forget: it cannot wait, after all. condemned:
     whether what runs has to end, whatever it is prepared for. loading: whether the policy is still being loaded.
     """
 
     version: str
     package_path: str
     functions: Mapping[str, Callable[..., Any] | Waiting]
+    memo: Mapping[str, Any]
     modules: Mapping[str, Mapping[str, Callable[..., Any] | Waiting]]
     extras: Callable[[str], bytes | None]
     missing_modules: tuple[str, ...]
@@ -168,6 +170,12 @@ class LuaState:
         self.limits = LuaLimits(_addresses(), calls.address, self._memory())
         self.watched = Watched(self.limits)
         WATCHDOG.watch(self.watched)
+        memo = {
+            name: self._waiter(found.function) if isinstance(found, Waiting) else found
+            for name, found in host.memo.items()
+        }
+        memoize = self._lua.compile(_MEMOIZE.read_bytes(), name=b"=memoize", mode="t")
+        self.refresh = calls.memoize(memoize, self._lua.table_from(memo))
         self.protected: Callable[[], int] = calls.protected  # how many pcalls deep a policy is that is being loaded
         # A function of Lua, so that it may wait; kept here, because it was not met inside a coroutine.
         self._waiting_methods = {
