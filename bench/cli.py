@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import instructions
+from . import contents, instructions
 from .fairness import Hogs, measure
 from .load import Plan, Target, TargetError, prepared, show_progress
 from .mix import SENDER, Mix, MixError, load_mix, parse_size, plain_mix
@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     instructions.add_arguments(commands.add_parser("instructions", help=counts, description=instructions.__doc__))
     fairness = "how long a client waits beside others that pipeline for ever"
     _add_fairness(commands.add_parser("fairness", help=fairness, description=_FAIRNESS))
+    memory = "how much memory large messages take, and how long other mail waits meanwhile"
+    _add_contents(commands.add_parser("contents", help=memory, description=contents.__doc__))
     _add_sink(commands.add_parser("sink", help="an SMTP server that takes, checks, and discards", description=_SINK))
 
 
@@ -127,6 +129,25 @@ def _fairness(arguments: argparse.Namespace) -> int:
     target = Target.parse(arguments.target, mine=arguments.target_is_mine)
     hogs = Hogs(arguments.hogs, not arguments.unread, arguments.seconds)
     print(json.dumps(measure(target, hogs, arguments.worker)))
+    return 0
+
+
+def _add_contents(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", metavar="HOST:PORT", help="a loopback address, unless --target-is-mine")
+    add("--target-is-mine", action="store_true", help="the target is not on loopback, and this is authorised")
+    add("--worker", type=int, required=True, metavar="PID", help="the gateway's only worker")
+    add("--recipient", default="b@in.example", metavar="ADDRESS", help="of all messages (%(default)s)")
+    add("--clients", type=int, default=200, metavar="N", help="with a large message each (%(default)s)")
+    add("--octets", type=parse_size, default=20_000_000, metavar="SIZE", help="of a large message (%(default)s)")
+    add("--seconds", type=float, default=300, metavar="S", help="give up then (%(default)s)")
+    parser.set_defaults(bench_run=_contents)
+
+
+def _contents(arguments: argparse.Namespace) -> int:
+    target = Target.parse(arguments.target, mine=arguments.target_is_mine)
+    crowd = contents.Crowd(arguments.clients, arguments.octets, arguments.seconds)
+    print(json.dumps(contents.measure(target, crowd, arguments.recipient, arguments.worker)))
     return 0
 
 

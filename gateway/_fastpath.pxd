@@ -74,6 +74,7 @@ cdef class Content:
     cdef bint dropped           # nothing of it is kept
     cdef readonly Py_ssize_t size, octets
     cdef readonly bint too_big, long_line, bare_cr, bare_lf, has_8bit, has_nul, stuffed, unsafe, lost
+    cdef readonly bint in_memory  # none of it is in a file
 
     cdef void let_go(self) noexcept
     cdef int add(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1
@@ -110,7 +111,8 @@ cdef class Framer:
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE
     cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=*)
     cpdef next_content(self)
-    cpdef bint writing(self) noexcept
+    cpdef bint needs_room(self) noexcept
+    cpdef bint is_bulky(self) noexcept
 
 cpdef tuple accept(int fd)
 cpdef tuple local_address(int fd)

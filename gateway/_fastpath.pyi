@@ -239,8 +239,10 @@ class Framer:
 
         Takes in all that was fed so far. Raises RuntimeError without start_content().
         """
-    def writing(self) -> bool:
-        """The content that is being received goes to a file."""
+    def needs_room(self) -> bool:
+        """The content that is being received cannot grow now without passing the limit of its store."""
+    def is_bulky(self) -> bool:
+        """The content that is being received is a large one so far, or goes to a file."""
     @property
     def buffered(self) -> int:
         """Octets fed and not consumed yet."""

@@ -81,6 +81,17 @@ def test_many_large_messages_at_once_stay_within_the_budget_and_arrive_whole(sta
     wait_until(lambda: settled(gateway), "everything given back")
 
 
+@pytest.mark.parametrize("target", [TO_UPSTREAMS, TO_MAILDIR], ids=["upstream", "maildir"])
+def test_a_content_is_given_back_with_its_reply_though_connections_are_kept(start, sink, target: str) -> None:
+    keep = "kumo.on('get_egress_path_config', function() return kumo.make_egress_path { idle_timeout = '1h' } end)"
+    gateway = start(POLICY + target + keep, "--workers", "1", upstreams=[sink.address])
+    client = gateway.smtp()
+    client.sendmail("a@x.example", ["b@y.example"], large(1, 3_000_000))
+    wait_until(lambda: gateway.metric("content_written_total") == 1, "a file was used")
+    assert settled(gateway)
+    assert gateway.metric("upstream_connections_open") == (target is TO_UPSTREAMS)
+
+
 def test_memory_and_descriptors_of_a_client_that_vanishes_are_given_back(start) -> None:
     gateway = start(POLICY + TO_MAILDIR, "--workers", "1", "--content-memory", f"{LIMIT >> 20}M")
     (worker,) = gateway.workers()

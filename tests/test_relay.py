@@ -675,6 +675,31 @@ def test_a_deadline_in_the_middle_of_the_content_is_transient_because_the_dot_ne
     run(main())
 
 
+@pytest.mark.parametrize(("limit", "under_way"), [(1, 1), (2, 1), (4, 3), (8, 6)])
+def test_large_contents_leave_connections_to_small_ones(run, limit: int, under_way: int) -> None:
+    def is_large(dialogue: Dialogue) -> bool:
+        return any("SIZE=100000" in command for command in dialogue.commands)
+
+    async def main() -> None:
+        store = ContentStore(tempfile.gettempdir(), 1 << 30, 100, 0)
+        async with Upstream() as member, Gateway(member) as gateway:
+            path = EgressPath(connection_limit=limit)
+            member.decide = lambda dialogue, command: Do.STALL if command == "." and is_large(dialogue) else None
+            waiting = [gateway.start(batch(content=LARGE[:100_000], store=store), path) for _ in range(limit + 1)]
+            await member.until(lambda member: member.commands.count("DATA") == under_way)
+            if limit > 1:
+                assert only(await gateway.hand_over(batch(), path)) == DELIVERED
+            assert sum(map(is_large, member.dialogues)) == under_way
+            member.drop_all(Do.RESET)
+            for each in waiting[:under_way]:
+                assert only(await each)[0] is Status.UNKNOWN
+            member.decide = lambda dialogue, command: None
+            for each in waiting[under_way:]:
+                assert only(await each) == DELIVERED
+
+    run(main())
+
+
 def go_ahead_and_pause(member: Upstream, command: str) -> None:
     if command == "DATA":
         asyncio.get_running_loop().call_soon(member.pause)

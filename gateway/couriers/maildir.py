@@ -25,6 +25,7 @@ from gateway.later import Later
 from gateway.smtp import replies
 
 THREADS = 4  # fsyncs under way at a time
+LARGE_THREADS = 2  # and of large contents besides, for which nobody else waits
 FILE_MODE = 0o600
 
 logger = logging.getLogger(__name__)
@@ -40,18 +41,20 @@ class MaildirCourier(Courier):
         self._page = page
         self._hostname = hostname.replace("/", "\\057").replace(":", "\\072")
         self._numbers = itertools.count(1)
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: dict[bool, ThreadPoolExecutor] = {}  # for the large contents, and for the others
 
     def submit(self, batch: Batch, destination: Destination, deadline: float) -> Later:
         """Store the batch's message once, for all its recipients. A disk knows no deadline."""
         maildir = destination.queue.protocol
         assert isinstance(maildir, Maildir)
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="maildir")
+        large = not batch.content.in_memory
+        if large not in self._threads:
+            most = LARGE_THREADS if large else THREADS
+            self._threads[large] = ThreadPoolExecutor(most, thread_name_prefix="maildir")
         self._jobs += 1
         later = Later()
         started = time.monotonic()
-        stored = self._loop.run_in_executor(self._threads, store, maildir, self._file_name(), batch)
+        stored = self._loop.run_in_executor(self._threads[large], store, maildir, self._file_name(), batch)
 
         def report(stored: asyncio.Future[str]) -> None:
             self._jobs -= 1
@@ -69,8 +72,8 @@ class MaildirCourier(Courier):
     def close(self, deadline: float) -> None:
         """Let the threads end; what they are writing will be written, whoever waits for it."""
         self._ends = deadline
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
+        for threads in self._threads.values():
+            threads.shutdown(wait=False)
 
     def _file_name(self) -> str:
         """Unique among all processes of all hosts that share the Maildir."""

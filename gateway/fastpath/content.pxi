@@ -91,6 +91,7 @@ cdef class Content:
     def __cinit__(self):
         self.chunks = []
         self.fd = -1
+        self.in_memory = True
 
     def __dealloc__(self):
         self.let_go()
@@ -105,6 +106,7 @@ cdef class Content:
         if self.fd >= 0:
             c_close(self.fd)
             self.fd = -1
+            self.in_memory = True
             store.files -= 1
             store.file_octets -= self.in_file
             self.in_file = 0
@@ -141,6 +143,7 @@ cdef class Content:
             self.fd = store.open()
             if self.fd < 0:
                 return self.lose(errno)
+            self.in_memory = False
             store.files += 1
             store.written += 1
         for chunk in self.chunks:
@@ -195,10 +198,6 @@ cdef class Content:
             raise OSError(error, os.strerror(error))
         return octets
 
-    @property
-    def in_memory(self):
-        return self.fd < 0 and (self.base is None or self.base.in_memory)
-
     cpdef pieces(self):
         if self.base is not None:
             following = self.base.pieces()
@@ -234,12 +233,15 @@ cdef class Content:
         yield begun
 
     cpdef bytes head(self, Py_ssize_t n):
-        cdef bytes head = b"", piece
+        cdef list pieces = []
+        cdef bytes piece
+        cdef Py_ssize_t length = 0
         for piece in self.pieces():
-            head = head + piece if head else piece
-            if len(head) >= n:
+            pieces.append(piece)
+            length += len(piece)
+            if length >= n:
                 break
-        return head
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     cpdef bytes joined(self):
         pieces = self.pieces()
@@ -255,6 +257,7 @@ cdef class Content:
                 whole.has_8bit = True
         whole.chunks = fields
         whole.base = self
+        whole.in_memory = self.in_memory
         whole.octets = self.octets + added
         whole.size = self.size + added
         whole.stuffed = self.stuffed

@@ -78,6 +78,7 @@ cdef enum Marks:  # what was seen in a content
 
 cdef enum:
     CRLF_DOT = 0x0D0A2E
+    BULK = 128 * 1024      # octets of a content that is a large one
     BLOCK = 4096           # surveyed at a time: large against the cost of a call, small against the L1 cache
 
 cdef uint64_t END_OF_DATA = 0x0D0A2E0D0AULL
@@ -309,8 +310,13 @@ cdef class Framer:
         self.content = None
         return content
 
-    cpdef bint writing(self) noexcept:
-        return self.content is not None and self.content.fd >= 0
+    cpdef bint needs_room(self) noexcept:
+        return (
+            self.content is not None and self.content.fd < 0 and self.store is not None and self.store.is_full()
+        )
+
+    cpdef bint is_bulky(self) noexcept:
+        return self.content is not None and (self.content.fd >= 0 or self.content.octets >= BULK)
 
     @property
     def buffered(self):

@@ -1,6 +1,6 @@
 # The C types of connection.py, which is compiled with them.
 
-from gateway._fastpath cimport ContentStore, CounterPage
+from gateway._fastpath cimport CounterPage
 from gateway.inbound.reception cimport Reception
 from gateway.delivery.services cimport Services
 from gateway.logs.writer cimport LogWriter
@@ -24,7 +24,6 @@ cdef class Connection(Protocol):
     cdef Poller _poller
     cdef object _transport, _params
     cdef CounterPage _page
-    cdef ContentStore _contents
     cdef LogWriter _logs
     cdef Outbox _outbox
     cdef Reception _reception

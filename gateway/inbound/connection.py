@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from gateway import metrics
-from gateway._fastpath import ContentStore, CounterPage
+from gateway._fastpath import CounterPage
 from gateway.config import ListenerParams
 from gateway.delivery.services import Services
 from gateway.inbound.complaints import Complaints
@@ -70,7 +70,6 @@ class Connection(Protocol):
         self._outbox = host.outbox
         self._page: CounterPage = host.services.page
         self._logs = host.services.logs
-        self._contents: ContentStore = host.services.contents
         self._transport: Transport = stream
         self._params = params
         self._reception: Reception | None = None  # while the connection counts
@@ -198,12 +197,12 @@ class Connection(Protocol):
 
     def _wait_with_content(self, reception: Reception) -> None:
         """After each portion of a large content, and before the first one while there is no room."""
-        if reception.is_writing():
-            self._waits = True
-            self._poller.turns.wait(self._take_turn)
-        elif self._contents.is_full():
+        if reception.needs_room():
             self._waits = True
             self._host.services.room.wait(self._take_turn)
+        elif reception.is_bulky():
+            self._waits = True
+            self._poller.turns.wait(self._take_turn)
 
     def _take_turn(self) -> None:
         self._waits = False

@@ -165,9 +165,13 @@ class Reception(Observer):
         """The client is in the middle of a message content."""
         return self.session.is_receiving()
 
-    def is_writing(self) -> bool:
-        """The client is in the middle of a message content that goes to a file."""
-        return self.session.is_writing()
+    def needs_room(self) -> bool:
+        """The client is in the middle of a message content that has no room to grow in."""
+        return self.session.needs_room()
+
+    def is_bulky(self) -> bool:
+        """The client is in the middle of a message content that is large so far, or goes to a file."""
+        return self.session.is_bulky()
 
     def buffered(self) -> int:
         """Octets that were received and wait."""

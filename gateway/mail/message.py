@@ -142,11 +142,9 @@ class Message:
     def header_block(self) -> bytes:
         """The header fields as they stand, unstuffed, without the blank line. The content is not joined for it."""
         whole = self.wire()
-        wanted = _HEAD
-        block = whole.head(wanted)
+        block = whole.head(_HEAD)
         while (end := headers.block_end(block)) is None and len(block) < whole.octets:
-            wanted *= 2
-            block = whole.head(wanted)
+            block = whole.head(2 * len(block))
         block = block if end is None else block[:end]
         return unstuff(block) if whole.stuffed else block
 

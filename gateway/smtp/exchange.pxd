@@ -23,5 +23,6 @@ cdef class Exchange:
     cpdef bint taken(self)
 
     @cython.locals(code=int)
+    cpdef let_go(self)
     cpdef bint content_may_follow(self)
     cpdef bint fits_one_chunk(self)

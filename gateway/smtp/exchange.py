@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway._fastpath import Content
+from gateway._fastpath import Content, content_of
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.client_values import Stage
 from gateway.smtp.response import Answer
@@ -17,6 +17,7 @@ from gateway.smtp.response import Answer
 # takes the network about as long as the round trip that it saves otherwise: 64 KiB are half a millisecond at 1 Gbit/s.
 MOST_UNASKED = 65_536
 
+_NOTHING = content_of(b"")
 _MAIL, _RCPT, _DATA, _END_OF_DATA = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.END_OF_DATA
 
 
@@ -63,6 +64,10 @@ class Exchange:
             return False
         code = self.verdict[0]
         return code // 100 == 2
+
+    def let_go(self) -> None:
+        """It is over and judged: the content is not kept for a connection that waits for the next one."""
+        self.content = _NOTHING
 
     def content_may_follow(self) -> bool:
         """True when the answers to MAIL and RCPT do not speak against sending the content."""

@@ -167,9 +167,13 @@ class ServerSession:
         """True within a message content."""
         return self.state == _CONTENT
 
-    def is_writing(self) -> bool:
-        """True within a message content that goes to a file."""
-        return self._framer.writing()
+    def needs_room(self) -> bool:
+        """True within a message content that has no room to grow in."""
+        return self._framer.needs_room()
+
+    def is_bulky(self) -> bool:
+        """True within a message content that is large so far, or goes to a file."""
+        return self._framer.is_bulky()
 
     def buffered(self) -> int:
         """Octets received and not yet worked on."""

@@ -10,7 +10,7 @@ cpdef bytes received(str start, str message_id, str recipient, long long unix_ti
 cpdef bytes supplemental(str name, str recipient, dict meta, tuple carried)
 
 
-@cython.locals(head=bytes, wanted=Py_ssize_t)
+@cython.locals(head=bytes)
 cpdef Py_ssize_t hops(Content content)
 
 cdef class _Date:

@@ -16,6 +16,7 @@ from gateway._fastpath import Content, count_fields
 MAX_HOPS = 100  # RFC 5321 §6.3: a large threshold, at least 100 Received headers
 PRODUCT = "relay-gateway"
 _HEAD = 16_384  # octets in which most header sections have their end
+_MOST_HEAD = 1 << 20  # octets: a header section that is longer would hold up everybody else
 _FOLD = 75  # octets of base64 on a line
 _MARKER, _MARK = "_@_", "\\_/"  # tells a supplemental header from anybody else's X- header
 
@@ -70,12 +71,10 @@ def supplemental(name: str, recipient: str | None, meta: dict[str, Any], carried
 
 
 def hops(content: Content) -> int:
-    """How many Received headers a message has."""
-    wanted = _HEAD
-    head = content.head(wanted)
-    while len(head) < content.octets and b"\r\n\r\n" not in head:
-        wanted *= 2
-        head = content.head(wanted)
+    """How many Received headers a message has, in the first megabyte of its header section."""
+    head = content.head(_HEAD)
+    while len(head) < min(content.octets, _MOST_HEAD) and b"\r\n\r\n" not in head:
+        head = content.head(2 * len(head))
     return count_fields(head, b"received")
 
 

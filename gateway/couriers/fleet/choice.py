@@ -15,6 +15,6 @@ def choose(lanes: list[Lane], job: Job, first: int) -> Lane | None:
     best: Lane | None = None
     for index in range(first, first + len(lanes)):
         lane = lanes[index % len(lanes)]
-        if lane not in job.tried and (best is None or lane.load() < best.load()):
+        if lane not in job.tried and (best is None or lane.load(job) < best.load(job)):
             best = lane
-    return best if best is not None and best.has_room() else None
+    return best if best is not None and best.has_room(job) else None

@@ -248,6 +248,7 @@ class MemberConnection(Protocol):
             self.session.fail(Failure.PROTOCOL, "refused before all of the content was sent")
         self.exchange = None
         self._owner.exchange_concluded(self, exchange)
+        exchange.let_go()
         return self._end() if self.session.state is _CLOSED else None
 
     def _end(self) -> None:

@@ -1,9 +1,9 @@
 """A fleet: the members of one `mx_list` as one worker reaches them with one egress path, and the jobs for them.
 
-A job goes to the lane that choice.py names; where none has room it waits, first in, first out. A member that fails a
-job before the content was sent is replaced by another one, and so is one that cannot take the message; a kept
-connection that turns out dead gets one more try on a new connection to the same member, and so does a member that
-offers CHUNKING but does not know BDAT. What answers mean is outcome.py.
+A job goes to the lane that choice.py names; where none has room it waits, first in, first out, except that small ones
+pass large ones. A member that fails a job before the content was sent is replaced by another one, and so is one that
+cannot take the message; a kept connection that turns out dead gets one more try on a new connection to the same member,
+and so does a member that offers CHUNKING but does not know BDAT. What answers mean is outcome.py.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Fleet(Dispatcher):
 
     def oldest_waiting(self, lane: Lane) -> Job | None:
         for job in self._waiting:
-            if lane not in job.tried:
+            if lane not in job.tried and lane.admits(job):
                 return job
         return None
 
@@ -123,11 +123,19 @@ class Fleet(Dispatcher):
         self._wiring.page.add(counting.WAITING, -1)
 
     def serve_waiting(self) -> None:
-        """There may be room again: place those that wait, in their order."""
-        while self._waiting and (lane := self._choose(self._waiting[0])) is not None:
-            job = self._waiting[0]
-            self.carried(job)
-            lane.carry(job)
+        """There may be room again: place those that wait, in their order; small ones may pass large ones."""
+        blocked = False  # for large ones
+        for job in list(self._waiting):
+            if blocked and job.large:
+                continue
+            lane = self._choose(job)
+            if lane is not None:
+                self.carried(job)
+                lane.carry(job)
+            elif not job.large:
+                break
+            else:
+                blocked = True
 
     # --- choosing -----------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ cdef class Job:
     cdef readonly double started
     cdef readonly frozenset tried
     cdef public Py_ssize_t declined
-    cdef readonly bint smtputf8
+    cdef readonly bint smtputf8, large
     cdef public MemberConnection connection
     cdef list _outcomes, _asked
     cdef HandOver _hand_over

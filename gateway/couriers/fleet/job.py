@@ -60,7 +60,7 @@ class Job:
     """One batch that was submitted.
 
     deadline: on the loop's clock. later: settled exactly once. tried: lanes that failed or declined it. declined: how
-    many of them cannot take the message at all. smtputf8: it really needs SMTPUTF8.
+    many of them cannot take the message at all. smtputf8: it really needs SMTPUTF8. large: its content is in a file.
 
     A batch goes out in several transactions, one after the other, where it has more recipients than
     `max_recipients_per_batch` or than the member takes at a time. A recipient deferred in a later one cannot call the
@@ -77,6 +77,7 @@ class Job:
         self.declined = 0
         self.connection: MemberConnection | None = None  # the last one that was to carry it
         self.smtputf8 = _needs_smtputf8(batch)
+        self.large = not batch.content.in_memory
         self.started = monotonic()  # finer than the loop's clock
         self._outcomes: list[RecipientOutcome | None] | None = None  # then one for each recipient, or None
         self._asked: list[int] | None = None  # whom the last exchange was for, by their places; None: everyone

@@ -15,11 +15,12 @@ cdef class Lane:
     cdef readonly list dispatchers
     cdef Wiring _wiring
     cdef object _host, _path
-    cdef Py_ssize_t _limit, _most_deliveries, _most_recipients
+    cdef Py_ssize_t _limit, _most_deliveries, _most_recipients, _large, _most_large
     cdef list _idle
 
-    cpdef bint has_room(self)
-    cpdef Py_ssize_t load(self)
+    cpdef bint admits(self, Job job)
+    cpdef bint has_room(self, Job job)
+    cpdef Py_ssize_t load(self, Job job)
 
     @cython.locals(connection=MemberConnection)
     cpdef carry(self, Job job, bint afresh=*)
@@ -27,6 +28,9 @@ cdef class Lane:
     @cython.locals(job=Job)
     cpdef exchange_concluded(self, MemberConnection connection, Exchange exchange)
     cpdef bint _begin(self, MemberConnection connection, Job job)
+    cdef _take_on(self, Job job)
+
+    @cython.locals(job=Job)
     cpdef _release(self, MemberConnection connection)
 
     @cython.locals(job=Job)

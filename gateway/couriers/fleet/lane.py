@@ -16,6 +16,8 @@ from gateway.couriers.fleet.member import Member
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.smtp.exchange import Exchange
 
+# One in so many of a lane's connections carries no large job, so that the others need not wait until those are sent.
+KEPT_FOR_SMALL = 4
 _MOST_BUSY = 1 << 30  # more than a member ever has in flight
 
 
@@ -33,21 +35,27 @@ class Lane:
         self._host = host
         self._path = path
         self._limit = path.connection_limit
+        self._large = 0  # jobs under way
+        self._most_large = max(1, self._limit - max(1, self._limit // KEPT_FOR_SMALL))
         self._most_deliveries = path.max_deliveries_per_connection
         self._most_recipients = path.max_recipients_per_batch
         self._idle: list[MemberConnection] = []  # last used last, so that a surplus grows old and is closed
 
-    def has_room(self) -> bool:
-        """True when a job could be carried at once."""
-        return bool(self._idle) or len(self.connections) < self._limit
+    def admits(self, job: Job) -> bool:
+        """False for a large job where there are as many as there may be: the other connections are for small ones."""
+        return not job.large or self._large < self._most_large
 
-    def load(self) -> int:
+    def has_room(self, job: Job) -> bool:
+        """True when this job could be carried at once."""
+        return (bool(self._idle) or len(self.connections) < self._limit) and self.admits(job)
+
+    def load(self, job: Job) -> int:
         """What makes a lane a worse choice than another: its member rests, else it has no room, else it is busier."""
-        return (2 * self.member.resting + (not self.has_room())) * _MOST_BUSY + self.member.busy
+        return (2 * self.member.resting + (not self.has_room(job))) * _MOST_BUSY + self.member.busy
 
     def carry(self, job: Job, afresh: bool = False) -> None:
         """Put the job on an idle connection, or on a new one: always with `afresh`."""
-        self.member.busy += 1
+        self._take_on(job)
         if self._idle and not afresh:
             connection = self._idle.pop()
             if not self._begin(connection, job):
@@ -145,16 +153,24 @@ class Lane:
         job.dispatcher.declined(self, job, lacking)
         return False
 
+    def _take_on(self, job: Job) -> None:
+        self.member.busy += 1
+        if job.large:
+            self._large += 1
+
     def _release(self, connection: MemberConnection) -> None:
+        job = self.connections[connection]
         self.connections[connection] = None
         self.member.busy -= 1
+        if job is not None and job.large:
+            self._large -= 1
 
     def _spare(self, connection: MemberConnection) -> None:
         """A connection has nothing to do: give it the job that waits longest, keep it, or close it."""
         if connection.transactions < self._most_deliveries:
             while self._wiring.waiting and (job := self._oldest_waiting()) is not None:
                 job.dispatcher.carried(job)
-                self.member.busy += 1
+                self._take_on(job)
                 if self._begin(connection, job):
                     return
             if not self._wiring.closing:
