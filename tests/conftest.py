@@ -1,5 +1,9 @@
-"""What holds for all tests: they never run against compiled modules that are older than their sources."""
+"""What holds for all tests: they never run against compiled modules that are older than their sources.
 
+UNCOMPILED=1 says that nothing but the kernels is compiled, and meant to be so (tests/uncompiled.py).
+"""
+
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,9 @@ def _stale() -> list[str]:
 
 
 def pytest_sessionstart() -> None:
+    if os.environ.get("UNCOMPILED"):
+        assert not [path for path in GATEWAY.rglob("*.so") if path.parent != GATEWAY]
+        return
     if stale := _stale():
         command = "python setup.py build_ext --inplace"
         pytest.exit(f"compiled modules are older than their sources: {', '.join(stale)}; run `{command}`", 3)
