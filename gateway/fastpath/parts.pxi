@@ -97,6 +97,7 @@ cdef enum HeaderEvent:
 
 cdef enum:
     LOOKAHEAD = 64 + 2
+    MAX_GUESSES = 256           # dashes that are looked at one by one, before reading everything is cheaper
 
 cdef struct LineEnds:       # a place in a message, and line ends from there on
     const uint8_t* block    # 64 octets that are being looked at
@@ -162,7 +163,9 @@ cdef bint may_hold(
     const uint8_t* p, const uint8_t* end, const uint8_t* limit, Span word, Py_ssize_t dash
 ) noexcept nogil:
     """False if `word`, in lower case, with a dash at index `dash` and a letter behind it, is nowhere between p and
-    `end` in whatever case. A little more may be looked at, up to `limit`, so that True says nothing for certain."""
+    `end` in whatever case. A little more may be looked at, up to `limit`, and after MAX_GUESSES in vain it is over, so
+    that True says nothing for certain."""
+    cdef int left = MAX_GUESSES
     cdef const uint8_t* block = p
     cdef const uint8_t* found
     cdef uint64_t dashes
@@ -180,6 +183,9 @@ cdef bint may_hold(
             if (found - p >= dash and limit - found >= <Py_ssize_t>word.n - dash
                     and equals_folded(Span(found - dash, word.n), word)):
                 return True
+            left -= 1
+        if left <= 0:
+            return True
         block += 64
     return False
 
