@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint fuzz lock clean
+.PHONY: help run test bench lint mutants fuzz lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ bench: $(READY_TO_TEST)  ## measure the gateway beside what is installed here (a
 
 lint: $(READY_TO_TEST)  ## only the linters and type checks
 	$(BIN)/python -m pytest tests/test_sourcecode.py
+
+mutants: $(READY_TO_TEST)  ## change the contract's code in every way, and see that a test notices
+	$(BIN)/python -m tests.mutants
 
 fuzz: $(READY_TO_TEST)  ## fuzz the report scanner for FUZZ_SECONDS (default 600); needs clang
 	tests/fuzz/run.sh fuzz_report $(or $(FUZZ_SECONDS),600)

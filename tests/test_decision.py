@@ -8,7 +8,7 @@ import pytest
 
 from gateway._fastpath import CidrSet
 from gateway.config import Disposition, ListenerDomain
-from gateway.decision import RELAY, Decision, Fate, ReportKind, decide, fate, sender_matters
+from gateway.decision import RELAY, Decision, Fate, ReportKind, decide, fate, grants_anybody, sender_matters
 
 PEER = bytes([10, 0, 0, 7])
 RELAY_TO = ListenerDomain(relay_to=True)
@@ -60,6 +60,16 @@ def test_the_senders_domain_need_not_be_asked_for_where_it_makes_no_difference(r
     assert sender_matters(relay_host, recipient) is (len(relayed) > 1)
 
 
+@pytest.mark.parametrize(
+    ("domain", "anybody"),
+    [(None, False), (GRANTS_NOTHING, False), (RELAY_FROM, False), (RELAY_TO, True), (LOGS, True),
+     (ListenerDomain(log_arf=Disposition.LOG_THEN_DROP), True), (ListenerDomain(relay_to=True, log_oob=LOGS.log_oob), True)],
+)  # fmt: skip
+def test_mail_is_taken_from_anybody_where_the_recipients_domain_grants_it(domain, anybody):
+    assert grants_anybody(domain) is anybody
+    assert (decided(False, None, domain) is not None) is anybody
+
+
 OOB, ARF = ReportKind.OOB, ReportKind.ARF
 
 
@@ -103,3 +113,26 @@ def test_recipients_of_one_class_are_never_accepted_and_then_partly_refused(kind
     for one, other in itertools.product(ALL, ALL):
         if one.recipient_class == other.recipient_class and (one.relay or one.takes_reports):
             assert (fate(one, kind) is None) == (fate(other, kind) is None), (one, other)
+
+
+LOG, IGNORE = Disposition.LOG, Disposition.IGNORE
+
+
+@pytest.mark.parametrize("some", [LOG, Disposition.LOG_THEN_RELAY, Disposition.LOG_THEN_DROP])
+def test_recipients_agree_in_whether_they_are_relayed_and_else_in_the_kinds_they_log(some):
+    def classes(relay):
+        kinds = ((IGNORE, IGNORE), (some, IGNORE), (IGNORE, some), (some, some))
+        return [Decision(relay, oob, arf).recipient_class for oob, arf in kinds]
+
+    assert len(set(classes(True))) == 1
+    assert len({*classes(False), *classes(True)}) == 5
+    assert RELAY.recipient_class in classes(True)
+
+
+def test_the_content_is_looked_at_for_a_report_where_either_kind_is_logged():
+    for relay, oob, arf in itertools.product((False, True), Disposition, Disposition):
+        assert Decision(relay, oob, arf).takes_reports is (oob is not IGNORE or arf is not IGNORE)
+
+
+def test_who_is_relayed_without_a_word_on_reports_has_them_ignored():
+    assert (RELAY.relay, RELAY.takes_reports, RELAY.log_oob, RELAY.log_arf) == (True, False, IGNORE, IGNORE)
