@@ -21,8 +21,9 @@ from gateway.smtp.response import Response
 
 SENDER = parse_address("a@x.example")
 CONTENT = content_of(b"Subject: x\r\n\r\nhello\r\n")
-OK, GO, YES = (250, b"250 2.1.0 ok\r\n"), (354, b"354 go\r\n"), (250, b"250 2.0.0 queued\r\n")
-NO, LATER, FULL = (550, b"550 5.1.1 no\r\n"), (450, b"450 4.2.1 later\r\n"), (452, b"452 4.5.3 too many\r\n")
+# at the lower edges of their classes
+OK, GO, YES = (200, b"200 2.1.0 ok\r\n"), (354, b"354 go\r\n"), (200, b"200 2.0.0 queued\r\n")
+NO, LATER, FULL = (500, b"500 5.1.1 no\r\n"), (400, b"400 4.2.1 later\r\n"), (452, b"452 4.5.3 too many\r\n")
 NOT_SENT = Response.from_reply(replies.UPSTREAM_NOT_SENT)
 
 
@@ -35,7 +36,7 @@ def exchange(*rcpts: Any, mail: Any = OK, data: Any = None, verdict: Any = None,
     made = Exchange(SENDER, addresses(of or len(rcpts)), CONTENT)
     made.mail, made.data, made.verdict = mail, data, verdict
     made.rcpts.extend(rcpts)
-    made.accepted = sum(code == 250 for code, _ in rcpts)
+    made.accepted = sum(code == 200 for code, _ in rcpts)
     for name, value in flags.items():
         setattr(made, name, value)
     return made
@@ -47,7 +48,7 @@ def told(settled: RecipientOutcome | None) -> Any:
     return settled.status.name, settled.response.code, settled.response.command, settled.reason
 
 
-DELIVERED = ("DELIVERED", 250, ".\r\n", None)
+DELIVERED = ("DELIVERED", 200, ".\r\n", None)
 REFUSED, DEFERRED = Reason.UPSTREAM_REFUSED, Reason.UPSTREAM_DEFERRED
 
 
@@ -63,27 +64,27 @@ MAIL = "MAIL FROM:<a@x.example>\r\n"
     [
         (exchange(OK, data=GO, verdict=YES), [DELIVERED]),
         (exchange(OK, OK, data=GO, verdict=YES), [DELIVERED, DELIVERED]),
-        (exchange(NO, OK, data=GO, verdict=YES), [("PERMANENT", 550, rcpt(0), REFUSED), DELIVERED]),
-        (exchange(OK, NO, data=GO, verdict=YES), [DELIVERED, ("PERMANENT", 550, rcpt(1), REFUSED)]),
-        (exchange(OK, data=GO, verdict=NO), [("PERMANENT", 550, ".\r\n", REFUSED)]),
-        (exchange(OK, data=GO, verdict=LATER), [("TRANSIENT", 450, ".\r\n", DEFERRED)]),
-        (exchange(OK, data=NO), [("PERMANENT", 550, "DATA\r\n", REFUSED)]),
-        (exchange(OK, data=LATER), [("TRANSIENT", 450, "DATA\r\n", DEFERRED)]),
+        (exchange(NO, OK, data=GO, verdict=YES), [("PERMANENT", 500, rcpt(0), REFUSED), DELIVERED]),
+        (exchange(OK, NO, data=GO, verdict=YES), [DELIVERED, ("PERMANENT", 500, rcpt(1), REFUSED)]),
+        (exchange(OK, data=GO, verdict=NO), [("PERMANENT", 500, ".\r\n", REFUSED)]),
+        (exchange(OK, data=GO, verdict=LATER), [("TRANSIENT", 400, ".\r\n", DEFERRED)]),
+        (exchange(OK, data=NO), [("PERMANENT", 500, "DATA\r\n", REFUSED)]),
+        (exchange(OK, data=LATER), [("TRANSIENT", 400, "DATA\r\n", DEFERRED)]),
         (
             exchange(NO, OK, data=LATER),
-            [("PERMANENT", 550, rcpt(0), REFUSED), ("TRANSIENT", 450, "DATA\r\n", DEFERRED)],
+            [("PERMANENT", 500, rcpt(0), REFUSED), ("TRANSIENT", 400, "DATA\r\n", DEFERRED)],
         ),
-        (exchange(NO, NO), [("PERMANENT", 550, rcpt(0), REFUSED), ("PERMANENT", 550, rcpt(1), REFUSED)]),
-        (exchange(OK, OK, mail=NO), [("PERMANENT", 550, MAIL, REFUSED)] * 2),
-        (exchange(of=2, mail=LATER), [("TRANSIENT", 450, MAIL, DEFERRED)] * 2),
-        (exchange(OK, verdict=YES, chunked=True), [("DELIVERED", 250, "BDAT 21 LAST\r\n", None)]),
-        (exchange(OK, verdict=NO, chunked=True), [("PERMANENT", 550, "BDAT 21 LAST\r\n", REFUSED)]),
-        (exchange(NO, verdict=YES, chunked=True), [("PERMANENT", 550, rcpt(0), REFUSED)]),
+        (exchange(NO, NO), [("PERMANENT", 500, rcpt(0), REFUSED), ("PERMANENT", 500, rcpt(1), REFUSED)]),
+        (exchange(OK, OK, mail=NO), [("PERMANENT", 500, MAIL, REFUSED)] * 2),
+        (exchange(of=2, mail=LATER), [("TRANSIENT", 400, MAIL, DEFERRED)] * 2),
+        (exchange(OK, verdict=YES, chunked=True), [("DELIVERED", 200, "BDAT 21 LAST\r\n", None)]),
+        (exchange(OK, verdict=NO, chunked=True), [("PERMANENT", 500, "BDAT 21 LAST\r\n", REFUSED)]),
+        (exchange(NO, verdict=YES, chunked=True), [("PERMANENT", 500, rcpt(0), REFUSED)]),
         (exchange(OK, FULL, data=GO, verdict=YES, postponed=(1,)), [DELIVERED, None]),
-        (exchange(OK, FULL, data=GO, verdict=NO, postponed=(1,)), [("PERMANENT", 550, ".\r\n", REFUSED), None]),
+        (exchange(OK, FULL, data=GO, verdict=NO, postponed=(1,)), [("PERMANENT", 500, ".\r\n", REFUSED), None]),
         (
             exchange(OK, FULL, NO, data=GO, verdict=YES, postponed=(1,)),
-            [DELIVERED, None, ("PERMANENT", 550, rcpt(2), REFUSED)],
+            [DELIVERED, None, ("PERMANENT", 500, rcpt(2), REFUSED)],
         ),
     ],
 )
@@ -100,9 +101,9 @@ def test_one_deferred_recipient_defers_everyone_in_their_own_words():
     settled = [one for one in outcome.concluded(ended) if one]
     assert [(one.status, one.reason) for one in settled] == [(Status.TRANSIENT, DEFERRED)] * 4
     assert settled[0].response == NOT_SENT
-    assert settled[1].response == Response(450, "4.2.1", "later", rcpt(1))
+    assert settled[1].response == Response(400, "4.2.1", "later", rcpt(1))
     words = NOT_SENT.content
-    assert settled[2].response == Response(451, "4.4.0", f"{words} (this one was: 550 5.1.1 no)")
+    assert settled[2].response == Response(451, "4.4.0", f"{words} (this one was: 500 5.1.1 no)")
     assert settled[3].response == Response(451, "4.4.0", f"{words} (this one was: 550 gone)")
 
 
@@ -115,9 +116,9 @@ def test_one_deferred_recipient_defers_everyone_in_their_own_words():
         (exchange(NO, OK), None),
         (exchange(NO, LATER), None),
         (exchange(OK), None),
-        (exchange(of=2, mail=NO), [("PERMANENT", 550, MAIL, REFUSED)] * 2),
-        (exchange(of=1, mail=LATER), [("TRANSIENT", 450, MAIL, DEFERRED)]),
-        (exchange(NO, NO), [("PERMANENT", 550, rcpt(0), REFUSED), ("PERMANENT", 550, rcpt(1), REFUSED)]),
+        (exchange(of=2, mail=NO), [("PERMANENT", 500, MAIL, REFUSED)] * 2),
+        (exchange(of=1, mail=LATER), [("TRANSIENT", 400, MAIL, DEFERRED)]),
+        (exchange(NO, NO), [("PERMANENT", 500, rcpt(0), REFUSED), ("PERMANENT", 500, rcpt(1), REFUSED)]),
     ],
 )
 def test_an_exchange_that_was_cut_short_is_judged_where_every_answer_was_a_refusal(cut, expected):
@@ -129,11 +130,12 @@ def test_an_exchange_that_was_cut_short_is_judged_where_every_answer_was_a_refus
 def test_an_unknown_outcome_is_that_of_all_who_were_not_refused(chunked: bool, command: str):
     settled = outcome.unknown(exchange(OK, NO, of=3, chunked=chunked))
     unknown = ("UNKNOWN", 451, command, Reason.OUTCOME_UNKNOWN)
-    assert [told(one) for one in settled] == [unknown, ("PERMANENT", 550, rcpt(1), REFUSED), unknown]
+    assert [told(one) for one in settled] == [unknown, ("PERMANENT", 500, rcpt(1), REFUSED), unknown]
 
 
 def test_the_gateways_own_words_are_for_now_or_for_good_by_their_code():
-    for reply, status in ((replies.UPSTREAM_BUSY, Status.TRANSIENT), (replies.UPSTREAM_TOO_BIG, Status.PERMANENT)):
+    for_good = replies.Reply(500, "5.5.1", "no", REFUSED)
+    for reply, status in ((replies.UPSTREAM_BUSY, Status.TRANSIENT), (for_good, Status.PERMANENT)):
         (one, two) = outcome.same_for_all(addresses(2), reply)
         assert (one.status, one.reason, one.response) == (status, reply.reason, Response.from_reply(reply))
         assert (one.recipient, two.recipient) == tuple(addresses(2))
@@ -188,9 +190,10 @@ def outcomes(*statuses: Status | None) -> list[RecipientOutcome | None]:
 
 
 def result(settled: Job) -> list[Any]:
-    settled.conclude("site")
+    seconds = settled.conclude("site")
     settled.tell()
     hand_over: HandOver = settled.later.result()
+    assert 0 <= hand_over.seconds == seconds < 60
     assert (hand_over.site, hand_over.protocol, hand_over.peer_name) == ("site", "ESMTP", "")
     return [one.status for one in hand_over.outcomes]
 
@@ -206,6 +209,7 @@ DONE, BAD, WAIT, LOST = Status.DELIVERED, Status.PERMANENT, Status.TRANSIENT, St
 def test_one_exchange_is_all_where_it_has_room_for_everyone(status):
     handed = job(2)
     assert not handed.finished()
+    assert (handed.deadline, handed.declined, type(handed.dispatcher)) == (10.0, 0, Nobody)
     sent = handed.next_exchange(2)
     assert sent.recipients is handed.batch.recipients
     assert (sent.sender, sent.content) == (handed.batch.sender, handed.batch.content)
@@ -315,6 +319,12 @@ BODY = "Subject: x\r\n\r\nü\r\n".encode()
 def test_smtputf8_is_needed_by_a_local_part_or_a_header_alone(handed: Job, needed: bool):
     assert handed.smtputf8 == needed
     assert handed.next_exchange(1).smtputf8 == needed
+
+
+@pytest.mark.parametrize(("last", "needed"), [(UTF8, True), (BODY, False)])
+def test_a_header_in_many_pieces_is_read_to_its_end_and_no_further(last: bytes, needed: bool):
+    content = content_of(last).behind([b"X: y\r\n"] * 5000)
+    assert Job(Batch("id1", SENDER, addresses(1), content, True), 1.0, Nobody()).smtputf8 == needed
 
 
 def test_smtputf8_is_needed_by_any_recipient():
