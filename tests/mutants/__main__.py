@@ -24,7 +24,7 @@ CONTRACT = {
     "gateway/decision": ("test_decision",),
 }
 MODULES = CONTRACT | {
-    "gateway/couriers/fleet/outcome": ("test_outcome",),
+    "gateway/couriers/fleet/outcome": ("test_fleet_outcome",),
     "gateway/couriers/fleet/job": ("test_fleet_outcome", "test_relay_facts"),
     "gateway/service/plan": ("test_plan",),
     "gateway/smtp/states": ("test_session",),
