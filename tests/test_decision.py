@@ -63,7 +63,8 @@ def test_the_senders_domain_need_not_be_asked_for_where_it_makes_no_difference(r
 @pytest.mark.parametrize(
     ("domain", "anybody"),
     [(None, False), (GRANTS_NOTHING, False), (RELAY_FROM, False), (RELAY_TO, True), (LOGS, True),
-     (ListenerDomain(log_arf=Disposition.LOG_THEN_DROP), True), (ListenerDomain(relay_to=True, log_oob=LOGS.log_oob), True)],
+     (ListenerDomain(log_arf=Disposition.LOG_THEN_DROP), True),
+     (ListenerDomain(relay_to=True, log_oob=LOGS.log_oob), True)],
 )  # fmt: skip
 def test_mail_is_taken_from_anybody_where_the_recipients_domain_grants_it(domain, anybody):
     assert grants_anybody(domain) is anybody

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from gateway.policy.api import Handler
 from gateway.policy.engine import Policy
-from gateway.policy.runs import Run
+from gateway.policy.handlers import Handlers
 from tests.dialogue import MemoryClient, metrics_of, new_page, source_of
 
 POLICY = (
@@ -55,14 +54,14 @@ SECURED = [
     ],
 )
 def test_a_fault_of_ours_is_counted_at_the_stage_where_it_struck(stage, event, monkeypatch, caplog):
-    begin = Run.begin
+    handlers_of = Handlers.of
 
-    def fail(run: Run, *arguments: Any) -> None:
-        if run.event == event:
+    def fail(handlers: Handlers, asked: str) -> list[Handler]:
+        if asked == event:
             raise LookupError("secret detail")
-        begin(run, *arguments)
+        return handlers_of(handlers, asked)
 
-    monkeypatch.setattr(Run, "begin", fail)
+    monkeypatch.setattr(Handlers, "of", fail)
     page = new_page()
     client = MemoryClient(Policy.load(source_of(EVERYTHING), page=page), "127.0.0.1", lambda data: [data], page)
     for line in BEFORE:

@@ -1,4 +1,4 @@
-"""The modules beside a .pxd behave the same uncompiled: their tests pass in a copy where only the kernels are compiled."""
+"""The modules beside a .pxd behave the same uncompiled: their tests pass where only the kernels are compiled."""
 
 from __future__ import annotations
 

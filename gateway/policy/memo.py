@@ -28,7 +28,7 @@ MEMOIZE = Schema(
 )
 
 
-class _Flight:
+class _Population:
     """A value that is being found, and those who wait for that."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Flight:
 class _Waiter(Later):
     """Settled with True when the value is there, with False when the time is up."""
 
-    def __init__(self, flight: _Flight) -> None:
+    def __init__(self, flight: _Population) -> None:
         super().__init__()
         self._flight = flight
         self.timer: Any = None
@@ -77,7 +77,7 @@ class Memo:
             "now": self._runs.clock,
             "keep_errors": KEEP_ERRORS,
             "failure": self._failure,
-            "flight": _Flight,
+            "flight": _Population,
             "land": self._land,
             "join": Waiting(self._join),
             "apart": self._apart,
@@ -108,13 +108,13 @@ class Memo:
             return False, problem
         return True, problem if isinstance(problem, str) else str(problem)
 
-    def _land(self, flight: _Flight) -> None:
+    def _land(self, flight: _Population) -> None:
         waiting, flight.waiting = flight.waiting, []
         for waiter in waiting:
             waiter.leave()
             waiter.settle(True)
 
-    def _join(self, flight: _Flight, timeout: float) -> Later:
+    def _join(self, flight: _Population, timeout: float) -> Later:
         waiter = _Waiter(flight)
         waiter.timer = self._runs.background.call_later(timeout, waiter.give_up)
         return waiter

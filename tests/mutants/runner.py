@@ -1,7 +1,7 @@
 """python -m tests.mutants.runner MODULE SHARE RESULT TEST …: one process of __main__'s, in the copy of the tree.
 
-MODULE: its path without .py. SHARE: "0/2" tries every other mutant. RESULT: a file that gets a line per mutant: its name
-where it survived. It is a plugin of the pytest that it runs: the loop over the tests becomes a loop over the mutants.
+MODULE: its path without .py. SHARE: "0/2" tries every other mutant. RESULT: a file that gets a line per mutant: its
+name where it survived. It is a plugin of the pytest that it runs: the loop over the tests becomes one over the mutants.
 """
 
 from __future__ import annotations
