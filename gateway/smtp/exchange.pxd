@@ -22,7 +22,8 @@ cdef class Exchange:
     @cython.locals(code=int)
     cpdef bint taken(self)
 
-    @cython.locals(code=int)
     cpdef let_go(self)
+
+    @cython.locals(code=int)
     cpdef bint content_may_follow(self)
     cpdef bint fits_one_chunk(self)
