@@ -32,7 +32,7 @@ IMPORTERS = {
     "aiohttp": {"admin/server.py"},
     "socket": {
         "admin", "net/streams.py", "net/resolver.py", "service",
-        "policy/listener.py", "policy/kumo/cidr_map.py", "logs/identity.py",  # for gethostname() alone
+        "policy/listener.py", "policy/prefixes.py", "logs/identity.py",  # for gethostname() alone
     },
     "ssl": {"net/tls.py", "net/tls_stream.py", "couriers"},
     "signal": {

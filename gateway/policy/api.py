@@ -51,7 +51,7 @@ WARNED = {
 NOT_SUPPORTED = (
     "apply_supplemental_trace_header", "bump_config_epoch", "configure_log_disposition_hook", "configure_log_hook",
     "configure_redis_throttles", "eval_config_monitor_globs", "get_event_registrars", "get_memory_hard_limit",
-    "get_memory_low_thresh", "get_memory_soft_limit", "glob", "inject_message", "invoke_get_egress_path_config",
+    "get_memory_low_thresh", "get_memory_soft_limit", "inject_message", "invoke_get_egress_path_config",
     "make_egress_pool", "make_egress_source",
     "make_message", "make_throttle", "set_memory_hard_limit", "set_memory_low_thresh",
     "set_memory_soft_limit", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy",

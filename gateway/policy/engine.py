@@ -36,6 +36,9 @@ __all__ = ["Identity", "Policy", "PolicyError", "PolicyProblems", "Rejected"]
 
 T = TypeVar("T")
 
+# Cached decisions until one is made again: a prime, so that no rhythm of questions always meets the same one.
+VERIFY_EVERY = 1021
+
 
 class Identity(NamedTuple):
     """Whom an AUTH exchange established."""
@@ -73,7 +76,7 @@ class Policy:
         *,
         epoch: int = 1,
         page: CounterPage,
-        verify_every: int = 1024,
+        verify_every: int = VERIFY_EVERY,
         clock: Callable[[], float] = time.monotonic,
         validating: bool = False,
         background: Background | None = None,

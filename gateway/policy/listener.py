@@ -13,10 +13,8 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
-from pytricia import PyTricia
-
-from gateway._fastpath import CidrSet
 from gateway.config import Listener, ListenerParams
+from gateway.policy.prefixes import PrefixMap
 from gateway.smtp.terms import Terms
 
 _MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2: ::ffff:0:0/96
@@ -29,34 +27,26 @@ class _Block:
 
     plain: Mapping[str, Any]
     meta: Mapping[str, Any]
-    peer: _CidrMap | None
-    via: _CidrMap | None
-
-
-class _CidrMap:
-    """Blocks by CIDR; `find` gives that of the longest prefix that covers an address."""
-
-    def __init__(self, blocks: Mapping[str, Mapping[str, Any]]) -> None:
-        self._by_size = {4: PyTricia(32, socket.AF_INET), 16: PyTricia(128, socket.AF_INET6)}
-        for cidr, parameters in blocks.items():
-            block = _compiled(parameters)
-            for prefix in CidrSet((cidr,)):
-                for one in ("0.0.0.0/0", "::/0") if prefix == "any" else (prefix,):
-                    self._by_size[16 if ":" in one else 4][one] = block
-
-    def find(self, packed: bytes) -> _Block | None:
-        """packed: 4 or 16 octets in network order."""
-        found: _Block | None = self._by_size[len(packed)].get(packed)
-        return found
+    peer: PrefixMap | None
+    via: PrefixMap | None
 
 
 def _compiled(parameters: Mapping[str, Any]) -> _Block:
     return _Block(
         plain={name: value for name, value in parameters.items() if name in _PARAMETERS and name != "meta"},
         meta=parameters.get("meta", {}),
-        peer=_CidrMap(parameters["peer"]) if parameters.get("peer") else None,
-        via=_CidrMap(parameters["via"]) if parameters.get("via") else None,
+        peer=_blocks(parameters.get("peer")),
+        via=_blocks(parameters.get("via")),
     )
+
+
+def _blocks(by_cidr: Mapping[str, Mapping[str, Any]] | None) -> PrefixMap | None:
+    if not by_cidr:
+        return None
+    blocks = PrefixMap()
+    for cidr, parameters in by_cidr.items():
+        blocks.put(cidr, _compiled(parameters))
+    return blocks
 
 
 @lru_cache(maxsize=4096)

@@ -48,6 +48,7 @@ MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
 ALIASES = {
     **{name: ("serde", name) for name in serde.LEGACY},
     "read_dir": ("fs", "read_dir"),
+    "glob": ("fs", "glob"),
     "uncached_glob": ("fs", "uncached_glob"),
 }
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS}

@@ -6,48 +6,36 @@ An address may stand in brackets and have a port, as in `conn_meta:get_meta 'rec
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pytricia import PyTricia
-
-from gateway._fastpath import CidrError, CidrSet
+from gateway._fastpath import CidrError
 from gateway.policy.kumo.values import described, string
+from gateway.policy.prefixes import PrefixMap
 
 
 class CidrMap:
     """Values by CIDR."""
 
     def __init__(self, entries: Iterable[tuple[str, Any]] = ()) -> None:
-        self._by_version = {4: PyTricia(32, socket.AF_INET), 6: PyTricia(128, socket.AF_INET6)}
+        self._values = PrefixMap()
         for cidr, value in entries:
             self[cidr] = value
-
-    def __len__(self) -> int:
-        return sum(map(len, self._by_version.values()))
 
     def __setitem__(self, key: str, value: Any) -> None:
         """key: a CIDR, an address, or "any". None takes an entry away. Raises ValueError."""
         address = _address(key)
         try:
-            prefixes = [str(address)] if address is not None else list(CidrSet((key,)))
+            self._values.put(key if address is None else str(address), value)
         except CidrError as error:
             raise ValueError(str(error)) from None
-        for prefix in prefixes:
-            for one in ("0.0.0.0/0", "::/0") if prefix == "any" else (prefix,):
-                tree = self._by_version[6 if ":" in one else 4]
-                if value is not None:
-                    tree[one] = value
-                elif tree.has_key(one):
-                    del tree[one]
 
     def get(self, key: str) -> Any:
         """The value of the longest prefix; None where none covers the address. Raises ValueError for no address."""
         address = _address(key)
         if address is None:
             raise ValueError(f"'{key}' is not an IP address")
-        return self._by_version[address.version].get(str(address))
+        return self._values.find(address.packed)
 
 
 def _address(key: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

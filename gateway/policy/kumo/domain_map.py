@@ -23,9 +23,6 @@ class DomainMap:
         for name, value in entries:
             self[name] = value
 
-    def __len__(self) -> int:
-        return len(self._exact) + len(self._below)
-
     def __setitem__(self, name: str, value: Any) -> None:
         """None takes an entry away."""
         entries, key = self._exact, normalised(name)

@@ -11,8 +11,6 @@ from typing import Any
 from gateway.policy.kumo.times import Time
 from gateway.policy.kumo.values import string
 
-GLOB_TTL = 60.0  # seconds for which the result of `glob` is kept; the caller keeps it
-
 
 def read_dir(path: Any) -> list[str]:
     """The absolute names of what is in a directory."""
@@ -21,6 +19,11 @@ def read_dir(path: Any) -> list[str]:
         return [os.path.abspath(os.path.join(directory, name)) for name in sorted(os.listdir(directory))]
     except OSError as error:
         raise ValueError(f"read_dir: {directory}: {error.strerror}") from None
+
+
+def glob(pattern: Any, relative_to: Any = None, ttl: Any = None) -> list[str]:
+    """As uncached_glob: what is found is looked for each time, so it need not be remembered for `ttl` seconds."""
+    return uncached_glob(pattern, relative_to)
 
 
 def uncached_glob(pattern: Any, relative_to: Any = None) -> list[str]:
@@ -70,6 +73,7 @@ def _metadata(path: str, ask: Callable[[str], os.stat_result]) -> dict[str, Any]
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (read_dir, uncached_glob, metadata_for_path, symlink_metadata_for_path)
+    function.__name__: function
+    for function in (read_dir, glob, uncached_glob, metadata_for_path, symlink_metadata_for_path)
 }
 UNSTABLE = frozenset(FUNCTIONS)
