@@ -40,7 +40,9 @@ IMPORTERS = {
         "service/plan.py", "service/trial.py",
     },
     "time": {
-        "admin/server.py", "sink.py", "service/worker.py", "service/supervisor.py", "service/diagnostics.py",
+        "admin/server.py",
+        "admin/locate.py",  # for a clock to lend to a policy that is read
+        "sink.py", "service/worker.py", "service/supervisor.py", "service/diagnostics.py",
         "couriers",
         "policy/engine.py",  # the default of a parameter
         "policy/kumo/times.py", "policy/kumo/uuids.py",  # what policies ask the clock for
