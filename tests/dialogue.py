@@ -194,9 +194,13 @@ def values_of(families: Iterable[Metric]) -> Values:
 
 
 class EverythingIsDelivered:
-    """In the place of the Couriers."""
+    """In the place of the Couriers. batches: what they were given."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
 
     def submit(self, batch: Batch, destination: Destination, deadline: float) -> Later:
+        self.batches.append(batch)
         response = Response(250, "2.0.0", "taken", None)
         outcomes = [RecipientOutcome(recipient, Status.DELIVERED, response, None) for recipient in batch.recipients]
         return answered(HandOver(outcomes, "memory", "ESMTP", 0.0, "memory", "192.0.2.99"))
@@ -225,10 +229,11 @@ class MemoryClient:
         self, policy: Policy, address: str, split: Callable[[bytes], Iterable[bytes]], page: CounterPage
     ) -> None:
         self._split, self._page, self._logs = split, page, RecordsInMemory()
+        self.couriers = EverythingIsDelivered()
         self._said = b""
         services: Any = Services(
             policy=policy,
-            couriers=EverythingIsDelivered(),
+            couriers=self.couriers,
             logs=self._logs,
             page=page,
             now_ns=lambda: 1_785_847_290_000_000_000,
@@ -253,6 +258,11 @@ class MemoryClient:
         for portion in self._split(data):
             self.reception.receive(portion)
             self._advance()
+
+    def take(self) -> str:
+        """Everything that was said and not read yet."""
+        said, self._said = self._said.decode(), b""
+        return said
 
     def read_line(self) -> str | None:
         line, _, self._said = self._said.partition(b"\r\n")

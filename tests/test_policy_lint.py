@@ -257,6 +257,11 @@ def test_a_handler_that_fails_for_strangers_is_no_reason_to_warn() -> None:
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
+        (
+            "kumo.on('http_server_validate_auth_basic', function() end)",
+            "event 'http_server_validate_auth_basic' is never triggered; there is no HTTP injection",
+        ),
+        ("kumo.on('main', function() end)", "event 'main' is never triggered"),
         ("kumo.on('smtp_server_rcptto', function() end)", "event 'smtp_server_rcptto' is never triggered"),
         ("kumo.set_config_monitor_globs { '/etc/*.lua' }", "kumo.set_config_monitor_globs has no effect"),
         ("kumo.make_queue_config { max_age = '1d' }", "the queue has no protocol"),

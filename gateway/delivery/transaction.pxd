@@ -42,8 +42,12 @@ cdef class Transaction:
     @cython.locals(content=Content)
     cdef _begin(self)
 
-    @cython.locals(event=MessageReceived, facts=SessionFacts, message=Message)
-    cdef Message _make_message(self, list recipients)
+    @cython.locals(event=MessageReceived)
+    cdef Message _make_message(self, list recipients, dict meta)
+
+    @cython.locals(message=Message)
+    cdef Message _message_to(self, list recipients, dict meta, Message whole, Py_ssize_t groups)
+    cdef list _named(self, list recipients, Message whole)
 
     @cython.locals(relayed=list)
     cdef list _settle(self, Message message, list given)

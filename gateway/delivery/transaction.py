@@ -9,6 +9,7 @@ dialogue here.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from gateway import metrics
 from gateway.config import Destination, LineEndings, ListenerParams
@@ -18,6 +19,7 @@ from gateway.delivery.notifying import tell_senders
 from gateway.delivery.recognition import NOTHING, Recognition, count, recognise
 from gateway.delivery.routing import Delivery, deliveries, is_discarded, queue_names, split
 from gateway.delivery.services import Services
+from gateway.delivery.shaping import shaped
 from gateway.delivery.verdict import UNACCOUNTED, UNRECORDED, Evidence, Next, Verdict, verdict
 from gateway.handover import Batch, HandOver, RecipientOutcome, Status
 from gateway.later import Later, Waits
@@ -108,12 +110,21 @@ class Transaction:
         """
         self._begin()
         wanted = events.MESSAGE_RECEIVED in self._policy.handles
-        for recipients in split(self._event.recipients, self._facts.batch_handling):
-            message = self._make_message(recipients)
+        meta = self._facts.conn.values
+        if wanted:
+            meta = meta.copy()  # what a handler does to the connection's reaches no other message of the transaction
+        whole: Message | None = None
+        if self._policy.shapes_transactions:
+            whole = self._make_message(self._event.recipients, meta)
+            groups = yield from shaped(whole, self._policy, self._facts.conn, self._facts.batch_handling)
+        else:
+            groups = split(self._event.recipients, self._facts.batch_handling)
+        for recipients in groups:
+            message = self._message_to(recipients, meta, whole, len(groups))
             if wanted:
                 yield self._policy.message_received(message, self._facts.conn)
                 self._forget_recipient(message, recipients)
-            relayed = self._settle(message, recipients)
+            relayed = self._settle(message, self._named(recipients, whole))
             if relayed is None:
                 continue
             names = queue_names(message, relayed)
@@ -142,21 +153,40 @@ class Transaction:
         if trace.hops(content) >= _MAX_HOPS:
             raise TransactionRefused(replies.MAIL_LOOP)
 
-    def _make_message(self, recipients: list[EnvelopeAddress]) -> Message:
-        event, facts = self._event, self._facts
-        message_id = identity.new_message_id(self._now_ns)
-        message = Message(
-            message_id,
+    def _make_message(self, recipients: list[EnvelopeAddress], meta: dict[str, Any]) -> Message:
+        event = self._event
+        return Message(
+            identity.new_message_id(self._now_ns),
             event.mail.sender,
             recipients.copy(),
             event.content,
-            meta=facts.conn.values.copy(),
+            meta=meta.copy(),
             received_at=self._now_ns / 1e9,
-            fix_line_endings=facts.fix_line_endings,
+            fix_line_endings=self._facts.fix_line_endings,
         )
-        if facts.received_header:
-            message.prepend(self._received(message_id, _only(recipients)))
+
+    def _message_to(
+        self, recipients: list[EnvelopeAddress], meta: dict[str, Any], whole: Message | None, groups: int
+    ) -> Message:
+        """One of the messages that the transaction becomes, with its Received header. whole: the transaction as the
+        policy has left it, None where it was not asked.
+        """
+        if whole is None:
+            message = self._make_message(recipients, meta)
+        elif groups == 1:
+            message = whole
+        else:
+            message = whole.for_others(identity.new_message_id(self._now_ns), recipients)
+        if self._facts.received_header:
+            message.prepend(self._received(message.id, _only(recipients)))
         return message
+
+    def _named(self, recipients: list[EnvelopeAddress], whole: Message | None) -> list[EnvelopeAddress]:
+        """Whom the client named for a message to these recipients; all of them where the policy put others in."""
+        if whole is None:
+            return recipients
+        named = self._event.recipients
+        return [recipient for recipient in recipients if recipient in named] or named
 
     def _received(self, message_id: str, recipient: str | None) -> bytes:
         return trace.received(self._facts.received_start, message_id, recipient, self._now_ns // 1_000_000_000)

@@ -59,6 +59,12 @@ class Message:
         self._data: bytes | None = None
         self._fields: list[HeaderField] | None = None
 
+    def for_others(self, id: str, recipients: list[EnvelopeAddress]) -> Message:
+        """The same as it is now, for other recipients."""
+        return Message(
+            id, self.sender, recipients.copy(), self.wire(), meta=self.meta.copy(), received_at=self.received_at
+        )
+
     def data(self) -> bytes:
         """The whole message, unstuffed, prepended fields included."""
         if self._data is not None:

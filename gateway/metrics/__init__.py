@@ -36,6 +36,8 @@ EVENTS = (
     "smtp_server_ehlo",
     "smtp_server_mail_from",
     "smtp_server_rcpt_to",
+    "smtp_server_data",
+    "smtp_server_split_transaction",
     "smtp_server_message_received",
     "get_queue_config",
     "get_egress_path_config",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from gateway.config import HttpListener, Listener, LocalLogs, PolicyConfig, Spoo
 from gateway.later import Later
 from gateway.policy import events
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
+from gateway.policy.kumo.values import integer, string
 from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions
 from gateway.policy.problems import Problem, Rejected
@@ -218,13 +220,19 @@ class Api:
         self._fail(f"expected one of 'If421', 'FollowWith421' or 'ForceDisconnect', but got {self.lua.text(mode)}")
 
     def _verdict(self, function: str, code: object, text: object) -> tuple[int, str]:
-        number = int(code) if isinstance(code, float) and code.is_integer() else code
-        if isinstance(number, bool) or not isinstance(number, int) or not 400 <= number <= 599:
-            # Nothing else refuses: a 2xx would promise a delivery that nobody undertook.
-            self._fail(f"kumo.{function}: expected a code from 400 to 599, got {self.lua.text(code)}")
-        if not isinstance(text, str):
+        with suppress(ValueError):
+            number = integer(code, function)
+            if 400 <= number <= 599:
+                return number, self._reply_text(function, text)
+        # Nothing else refuses: a 2xx would promise a delivery that nobody undertook.
+        self._fail(f"kumo.{function}: expected a code from 400 to 599, got {self.lua.text(code)}")
+
+    def _reply_text(self, function: str, text: object) -> str:
+        try:
+            # a reply must say something (RFC 5321 §4.2)
+            return inward(string(text, function)).strip() or "refused"
+        except ValueError:
             self._fail(f"kumo.{function}: expected a text, got a {kind_of(text)}")
-        return number, inward(text).strip() or "refused"  # a reply must say something (RFC 5321 §4.2)
 
     # --- waiting ------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from gateway.policy.decisions cimport Decisions
 cdef class Policy:
     cdef readonly object source, epoch, config
     cdef readonly frozenset handles
+    cdef readonly bint shapes_transactions
     cdef object _handlers, _configurations
     cdef Decisions _decisions
 

@@ -24,11 +24,11 @@ from gateway.policy.decisions import Decisions
 from gateway.policy.handlers import Handlers
 from gateway.policy.limits import HandlerLimits
 from gateway.policy.message_methods import MessageHandle
-from gateway.policy.objects import Made
+from gateway.policy.objects import Made, address_of
 from gateway.policy.options import BadOptions, list_of, mismatch
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
 from gateway.policy.runs import Run
-from gateway.policy.runtime import kind_of, outward
+from gateway.policy.runtime import Fault, kind_of, outward
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import EnvelopeAddress
 
@@ -54,7 +54,8 @@ class Policy:
     """A policy in force; made by `load`.
 
     config: what it declares. source: with every Lua file it loaded. handles: the events it has handlers for; the
-    methods that ask for other events need not be called.
+    methods that ask for other events need not be called. shapes_transactions: smtp_server_data or
+    smtp_server_split_transaction is among them.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Policy:
         self.epoch = epoch
         self.config = handlers.api.config()
         self.handles = frozenset(handlers.api.handlers)
+        self.shapes_transactions = not self.handles.isdisjoint({events.DATA, events.SPLIT_TRANSACTION})
         self._handlers = handlers
         self._decisions = Decisions(self._evaluate, page, verify_every, clock)
         self._configurations = Configurations(self._ask_queue, self._ask_path, clock)
@@ -155,6 +157,33 @@ class Policy:
         """A complete message; the handler may change it until the answer is there."""
         handle = MessageHandle(message)
         return self._ask(events.MESSAGE_RECEIVED, (handle, conn), handle=handle)
+
+    def data(self, message: Message, conn: ConnMeta) -> Later:
+        """A whole transaction before it becomes messages; the handler may change it until the answer is there."""
+        handle = MessageHandle(message)
+        return self._ask(events.DATA, (handle, conn), handle=handle)
+
+    def split_transaction(self, message: Message, conn: ConnMeta) -> Later:
+        """The answer: which recipients make one message, no group of them empty; None where that is not said."""
+        handle = MessageHandle(message)
+        recipients = message.recipients.copy()
+        return self._ask(events.SPLIT_TRANSACTION, (handle, conn), partial(self._groups, recipients), handle)
+
+    def _groups(self, recipients: list[EnvelopeAddress], result: object) -> list[list[EnvelopeAddress]] | None:
+        if result is None:
+            return None
+        plain = self._handlers.lua.plain(result)
+        if not isinstance(plain, dict) or not all(isinstance(group, dict) for group in plain.values()):
+            raise self._bad_result(events.SPLIT_TRANSACTION, result, "a list of lists of addresses or nil")
+        try:
+            groups = [[address_of(address) for address in group.values()] for group in plain.values()]
+        except Fault as fault:
+            raise self._handlers.runs.failed(events.SPLIT_TRANSACTION, str(fault)) from None
+        named = {address for group in groups for address in group}
+        lost = [address for address in recipients if address not in named]
+        if lost:  # to drop one is smtp_server_data's; what is only left out would be accepted, and gone
+            raise self._handlers.runs.failed(events.SPLIT_TRANSACTION, f"no group has the recipient {lost[0]}")
+        return [group for group in groups if group]
 
     # --- decisions, configurations, records ---------------------------------------------------------------
 

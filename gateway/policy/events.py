@@ -10,6 +10,8 @@ EHLO = "smtp_server_ehlo"
 AUTH_PLAIN = "smtp_server_auth_plain"
 MAIL_FROM = "smtp_server_mail_from"
 RCPT_TO = "smtp_server_rcpt_to"
+DATA = "smtp_server_data"
+SPLIT_TRANSACTION = "smtp_server_split_transaction"
 MESSAGE_RECEIVED = "smtp_server_message_received"
 QUEUE_CONFIG = "get_queue_config"
 EGRESS_PATH = "get_egress_path_config"
@@ -27,6 +29,8 @@ SUPPORTED = (
     MAIL_FROM,
     LISTENER_DOMAIN,
     RCPT_TO,
+    DATA,
+    SPLIT_TRANSACTION,
     MESSAGE_RECEIVED,
     QUEUE_CONFIG,
     EGRESS_PATH,
@@ -36,14 +40,18 @@ SUPPORTED = (
 MULTIPLE = frozenset({PRE_INIT, VALIDATE_CONFIG, QUEUE_CONFIG})
 
 # Never triggered here, and nothing is lost by that.
-WITHOUT_EFFECT = {"main": "relay-gateway has no script mode"}
+WITHOUT_EFFECT = {
+    "main": "relay-gateway has no script mode",
+    **dict.fromkeys(
+        ("http_server_validate_auth_basic", "http_server_validate_auth_bearer", "http_message_generated"),
+        "there is no HTTP injection and no HTTP login here",
+    ),
+}
 
 # A handler for one of these would change what happens to mail or records, so leaving it out silently would mislead.
 NOT_SUPPORTED = frozenset(
     {
         "smtp_server_get_dynamic_parameters",
-        "smtp_server_data",
-        "smtp_server_split_transaction",
         "smtp_server_message_deferred_inject",
         "smtp_server_rewrite_response",
         "smtp_client_rewrite_delivery_status",
@@ -53,8 +61,6 @@ NOT_SUPPORTED = frozenset(
         "get_egress_pool",
         "get_egress_source",
         "get_acl_definition",
-        "http_server_validate_auth_basic",
-        "http_server_validate_auth_bearer",
         "shutdown_logging",
     }
 )

@@ -73,7 +73,10 @@ def _notes_of(file: str, call: Call) -> Iterator[Problem]:
                 )
     if call.function in WARNED:
         yield Problem(file, call.line, f"kumo.{call.function} has no effect", WARNED[call.function])
-    if call.function == "on" and isinstance(call.argument, str) and call.argument not in events.SUPPORTED:
+    if call.function == "on" and isinstance(call.argument, str) and call.argument in events.WITHOUT_EFFECT:
+        message = f"kumo.on: event '{call.argument}' is never triggered"
+        yield Problem(file, call.line, message, events.WITHOUT_EFFECT[call.argument])
+    elif call.function == "on" and isinstance(call.argument, str) and call.argument not in events.SUPPORTED:
         hint = did_you_mean(call.argument, events.SUPPORTED)
         if hint and events.is_supported(call.argument):
             yield Problem(file, call.line, f"kumo.on: event '{call.argument}' is never triggered", hint)

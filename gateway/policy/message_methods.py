@@ -163,7 +163,7 @@ class MessageMethods:
         return message.sender
 
     def lua_set_sender(self, message: Message, address: object) -> None:
-        message.sender = address_of(address)
+        message.sender = address_of(self._lua().plain(address))
 
     def lua_recipient(self, message: Message) -> Any:
         if len(message.recipients) == 1:
@@ -175,12 +175,12 @@ class MessageMethods:
 
     def lua_set_recipient(self, message: Message, recipient: object) -> None:
         if isinstance(recipient, str | EnvelopeAddress):
-            message.recipients = [address_of(recipient)]
+            message.recipients = [address_of(self._lua().plain(recipient))]
         else:
             items = self._lua().items(recipient)
             if not items:
                 raise Fault("msg:set_recipient: expected at least one address")
-            message.recipients = [address_of(item) for item in items]
+            message.recipients = [address_of(self._lua().plain(item)) for item in items]
 
     def lua_get_meta(self, message: Message, name: object) -> Any:
         return self._lua().value(message.meta.get(name_of(name, "get_meta")))

@@ -54,14 +54,14 @@ def name_of(value: object, function: str) -> str:
 
 
 def address_of(value: object) -> EnvelopeAddress:
-    """An address argument: an address object or a text. Raises Fault."""
-    if isinstance(value, EnvelopeAddress):
-        return value
+    """An address argument, as a plain value: a text, or what an address object becomes. Raises Fault."""
+    if isinstance(value, dict):
+        value = value.get("email")
     if isinstance(value, str):
         try:
-            return parse_address(inward(value))
+            return parse_address(value)
         except AddressError as error:
-            raise Fault(f"'{inward(value)}' is not an address: {error}") from None
+            raise Fault(f"'{value}' is not an address: {error}") from None
     raise Fault(f"expected an address, got a {kind_of(value)}")
 
 

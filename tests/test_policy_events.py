@@ -1,0 +1,188 @@
+"""The events of a transaction before it becomes messages, as clients and couriers meet them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.policy_session import PolicySession
+
+ACCEPTED = "250 2.0.0 OK ids="
+LOCAL_PROBLEM = "451 4.3.0 Local problem; try again later"
+
+
+def data(body: str, options: str = "", more: str = "") -> PolicySession:
+    return PolicySession(f"kumo.on('smtp_server_data', function(msg, conn_meta)\n{body}\nend)\n{more}", options)
+
+
+def splitting(body: str, options: str = "", more: str = "") -> PolicySession:
+    return PolicySession(
+        f"kumo.on('smtp_server_split_transaction', function(msg, conn_meta)\n{body}\nend)\n{more}", options
+    )
+
+
+# --- smtp_server_data -------------------------------------------------------------------------------------
+
+
+def test_data_sees_the_content_as_received_with_all_recipients_once_per_transaction():
+    session = data(
+        "assert(msg:get_data() == 'Subject: s\\r\\n\\r\\nhello\\r\\n', msg:get_data())\n"
+        "assert(#msg:recipient_list() == 2)\n"
+        "conn_meta:set_meta('times', (conn_meta:get_meta 'times' or 0) + 1)",
+        "batch_handling = 'BifurcateAlways'",
+        "kumo.on('smtp_server_message_received', function(msg, conn_meta)\n"
+        "  assert(conn_meta:get_meta 'times' == 1) assert(msg:get_first_named_header_value 'Received') end)",
+    )
+    assert session.transaction("b@y.example", "c@y.example").startswith(ACCEPTED)
+    assert session.delivered() == [("a@x.example", ["b@y.example"]), ("a@x.example", ["c@y.example"])]
+
+
+def test_what_data_changes_reaches_every_message():
+    session = data(
+        "msg:set_sender 'new@x.example'\nmsg:set_recipient { 'one@y.example', 'two@z.example' }\n"
+        "msg:prepend_header('X-Seen', 'yes')\nmsg:set_meta('campaign', 'c1')",
+        "batch_handling = 'BatchByDomain'",
+        "kumo.on('smtp_server_message_received', function(msg) assert(msg:get_meta 'campaign' == 'c1') end)",
+    )
+    assert session.transaction("b@y.example").startswith(ACCEPTED)
+    assert session.delivered() == [("new@x.example", ["one@y.example"]), ("new@x.example", ["two@z.example"])]
+    for number in (0, 1):
+        assert "X-Seen: yes\r\nSubject: s\r\n\r\nhello\r\n" in session.content(number)
+        assert session.content(number).index("Received: ") < session.content(number).index("X-Seen")
+    first, second = session.records("Reception")
+    assert first["id"] != second["id"]
+
+
+def test_a_message_that_stays_whole_keeps_the_id_that_data_saw():
+    session = data("conn_meta:set_meta('id', msg:id())")
+    reply = session.transaction("b@y.example", "c@y.example")
+    assert reply == f"250 2.0.0 OK ids={session.records('Reception')[0]['id']}"
+    assert reply.endswith(str(session.records("Reception")[0]["id"]))
+
+
+@pytest.mark.parametrize(
+    ("body", "reply"),
+    [
+        ("kumo.reject(552, '5.7.1 not this')", "552 5.7.1 not this"),
+        ("error 'a fault'", LOCAL_PROBLEM),
+        ("msg:set_recipient {}", LOCAL_PROBLEM),
+    ],
+)
+def test_what_data_refuses_is_refused_for_everybody(body: str, reply: str):
+    session = data(body, "batch_handling = 'BifurcateAlways'")
+    assert session.transaction("b@y.example", "c@y.example") == reply
+    assert session.batches == [] and session.records("Reception") == []
+    assert session.says("NOOP") == ["250 2.0.0 OK"]
+
+
+def test_data_may_wait():
+    session = data("kumo.sleep(2)\nmsg:set_meta('waited', true)")
+    assert session.transaction("b@y.example").startswith("354")
+    assert session.says("NOOP") == []
+    session.time.pass_time(2)
+    taken, noop = session.said()
+    assert taken.startswith(ACCEPTED) and noop == "250 2.0.0 OK"
+
+
+def test_connection_metadata_set_later_reaches_no_message_of_the_transaction():
+    session = data(
+        "conn_meta:set_meta('early', 1)",
+        "batch_handling = 'BifurcateAlways'",
+        "kumo.on('smtp_server_message_received', function(msg, conn_meta)\n"
+        "assert(msg:get_meta 'early' == nil) assert(msg:get_meta 'late' == nil) conn_meta:set_meta('late', 1) end)",
+    )
+    assert session.transaction("b@y.example", "c@y.example").startswith(ACCEPTED)
+
+
+def test_connection_metadata_set_with_one_message_does_not_reach_the_next_of_its_transaction():
+    session = PolicySession(
+        "kumo.on('smtp_server_message_received', function(msg, conn_meta)\n"
+        "assert(msg:get_meta 'late' == nil) conn_meta:set_meta('late', 1) end)",
+        "batch_handling = 'BifurcateAlways'",
+    )
+    assert session.transaction("b@y.example", "c@y.example").startswith(ACCEPTED)
+    assert session.transaction("b@y.example") == LOCAL_PROBLEM  # the next transaction has it
+
+
+# --- smtp_server_split_transaction ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "groups"),
+    [
+        ("return nil", [["b@y.example", "c@z.example", "d@y.example"]]),
+        ("", [["b@y.example", "c@z.example", "d@y.example"]]),
+        (
+            "return { { 'd@y.example', 'b@y.example' }, { msg:recipient_list()[2] } }",
+            [["d@y.example", "b@y.example"], ["c@z.example"]],
+        ),
+        ("local r = msg:recipient_list() return { r, {} }", [["b@y.example", "c@z.example", "d@y.example"]]),
+        (
+            "local by = {} for _, r in ipairs(msg:recipient_list()) do by[r.domain] = by[r.domain] or {}\n"
+            "table.insert(by[r.domain], r) end return by",
+            [["b@y.example", "d@y.example"], ["c@z.example"]],
+        ),
+        (
+            "return { { 'b@y.example', 'more@y.example' }, { 'c@z.example' }, { 'd@y.example' } }",
+            [["b@y.example", "more@y.example"], ["c@z.example"], ["d@y.example"]],
+        ),
+    ],
+)
+def test_a_transaction_is_split_as_the_policy_says(body: str, groups: list[list[str]]):
+    session = splitting(body)
+    assert session.transaction("b@y.example", "c@z.example", "d@y.example").startswith(ACCEPTED)
+    assert sorted(recipients for _, recipients in session.delivered()) == sorted(groups)
+
+
+def test_splitting_is_asked_for_a_single_recipient_and_after_data():
+    session = splitting(
+        "assert(msg:recipient_list()[1].email == 'alias@y.example') return { { 'alias@y.example' } }",
+        more="kumo.on('smtp_server_data', function(msg) msg:set_recipient 'alias@y.example' end)",
+    )
+    assert session.transaction("b@y.example").startswith(ACCEPTED)
+    assert session.delivered() == [("a@x.example", ["alias@y.example"])]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        "{}",
+        "{ {} }",
+        "{ { 'b@y.example' } }",
+        "'b@y.example'",
+        "{ 'b@y.example', 'c@y.example' }",
+        "{ { 'b@' } }",
+        "true",
+    ],
+)
+def test_no_recipient_is_accepted_and_then_left_out(result: str):
+    session = splitting(f"return {result}")
+    assert session.transaction("b@y.example", "c@y.example") == LOCAL_PROBLEM
+    assert session.batches == []
+
+
+def test_splitting_may_wait_and_reject():
+    session = splitting("kumo.sleep(1) kumo.reject(451, '4.7.1 later')")
+    assert session.transaction("b@y.example").startswith("354")
+    session.time.pass_time(1)
+    assert session.said() == ["451 4.7.1 later"]
+
+
+# --- codes of kumo.reject ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "reply"),
+    [
+        ("kumo.reject('550', '5.7.1 no')", "550 5.7.1 no"),
+        ("kumo.reject(' 451 ', 5)", "451 4.0.0 5"),
+        ("kumo.reject(550.0, 5.5)", "550 5.0.0 5.5"),
+        ("kumo.disconnect('421', '4.7.0 go')", "421 4.7.0 go"),
+        ("kumo.reject('250', 'fine')", LOCAL_PROBLEM),
+        ("kumo.reject('55x', 'no')", LOCAL_PROBLEM),
+        ("kumo.reject(true, 'no')", LOCAL_PROBLEM),
+        ("kumo.reject(550, {})", LOCAL_PROBLEM),
+    ],
+)
+def test_codes_and_texts_are_what_lua_takes_for_numbers_and_strings(call: str, reply: str):
+    session = PolicySession(f"kumo.on('smtp_server_mail_from', function() {call} end)")
+    assert session.says("EHLO c", "MAIL FROM:<a@x.example>")[-1] == reply
