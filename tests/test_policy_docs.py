@@ -11,7 +11,8 @@ from gateway.policy import events, modules
 from gateway.policy.api import FUNCTION_NAMES, MAKERS, WARNED, WITHOUT_EFFECT
 from gateway.policy.message_methods import NOT_SUPPORTED as METHODS_NOT_SUPPORTED
 from gateway.policy.message_methods import TRANSFORMS, MessageMethods
-from gateway.policy.options import Role, did_you_mean
+from gateway.policy.options import Role, Schema, did_you_mean
+from gateway.policy.outside import http
 from gateway.policy.schemas import SCHEMAS
 
 DOCS = (Path(__file__).parent.parent / "docs" / "policy.md").read_text()
@@ -58,6 +59,24 @@ def test_every_function_of_a_module_is_documented() -> None:
     assert {alias for alias in modules.ALIASES if f"`kumo.{alias}`" in text} == set(modules.ALIASES)
     for module, names in modules.UNSTABLE.items():
         assert all(re.search(rf"`kumo\.{module}\.{name}\(.*\*unstable\*", text) for name in names)
+
+
+def test_every_function_and_method_that_asks_others_is_documented() -> None:
+    for kind, (methods, _) in {**http.OBJECTS}.items():
+        for name in methods:
+            row = re.search(rf"^\|.*`\w+:{name}\(.*$", DOCS, re.M)
+            assert row is not None, f"{kind.__name__}:{name}"
+            assert ("*waits*" in row[0]) == (f"{kind.__name__}:{name}" in modules.WAITING), name
+    for name in (f"{module}.{name}" for module, functions in modules.OUTSIDE.items() for name in functions):
+        row = re.search(rf"^\| `kumo\.{name}\(.*$", DOCS, re.M)
+        assert row is not None and ("*waits*" in row[0]) == (name in modules.WAITING), name
+
+
+@pytest.mark.parametrize(("title", "schema"), [("HTTP", http.BUILD_CLIENT)])
+def test_options_of_modules_are_documented(title: str, schema: Schema) -> None:
+    found = rows(section(title))
+    for name, option in schema.options.items():
+        assert ("*accepted*" in found[name]) == (option.role is Role.ACCEPTED), name
 
 
 def test_every_method_is_documented() -> None:

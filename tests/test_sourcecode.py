@@ -27,9 +27,9 @@ IMPORTERS = {
     "uvloop": {"service/worker.py", "sink.py"},
     "asyncio": {
         "net/streams.py", "net/tls_stream.py", "net/resolver.py", "service/worker.py", "sink.py", "admin/server.py",
-        "couriers", "policy/background.py",
+        "couriers", "policy/background.py", "policy/outside",
     },
-    "aiohttp": {"admin/server.py"},
+    "aiohttp": {"admin/server.py", "policy/outside/http.py"},
     "socket": {
         "admin", "net/streams.py", "net/resolver.py", "service",
         "policy/listener.py", "policy/prefixes.py", "logs/identity.py",  # for gethostname() alone

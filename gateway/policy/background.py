@@ -7,11 +7,16 @@ The only module of the policy that knows an event loop. Everything here returns 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.later import Later
+
+T = TypeVar("T")
+
+MOST_THREADS = 16
 
 
 class CannotWait(Exception):
@@ -64,6 +69,8 @@ class Background:
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop
         self._is_own = loop is None
+        self._kept: dict[str, tuple[Any, Callable[[Any], Awaitable[None]]]] = {}
+        self._threads: ThreadPoolExecutor | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -88,7 +95,27 @@ class Background:
 
     def thread(self, function: Callable[[], Any]) -> Later:
         """The result of a function that may block; it is called in a thread, and must touch nothing of the policy."""
-        return _Promised(self.loop.run_in_executor(None, function))
+        return _Promised(self.loop.run_in_executor(self.threads, function))
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """Threads for what may block: not the event loop's, in which names of the fleet are looked up."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(MOST_THREADS, "policy")
+        return self._threads
+
+    def kept(self, name: str, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> T:
+        """What lives as long as the event loop does: made when it is asked for first, and closed at the end."""
+        if name not in self._kept:
+            self._kept[name] = make(), close
+        found: T = self._kept[name][0]
+        return found
+
+    async def close(self) -> None:
+        """Closes what is kept."""
+        kept, self._kept = self._kept, {}
+        for something, close in kept.values():
+            await close(something)
 
     def finish(self, later: Later) -> None:
         """Returns when the answer is there. Raises CannotWait in a process that is busy serving others."""
@@ -103,5 +130,6 @@ class Background:
             self.loop.run_until_complete(arrived)
         finally:
             if self._is_own:
+                self.loop.run_until_complete(self.close())
                 self.loop.close()
                 self._loop = None

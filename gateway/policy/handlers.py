@@ -55,9 +55,7 @@ class Handlers:
         directory = str(PurePath(self._source.path).parent)
         templates = [f"{path}/{file}" for path in (directory, *KUMOMTA_PATHS) for file in ("?.lua", "?/init.lua")]
         messages = MessageMethods(self._lua_of_what_runs, self.runs.unstable)
-        modules = Modules(
-            self._lua_of_what_runs, self._source.load, lambda: self.runs.loading, self.runs.unstable, api.sleep
-        )
+        modules = Modules(self._lua_of_what_runs, self.runs, self._source.load, api.sleep)
         return LuaHost(
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),

@@ -1,17 +1,19 @@
-"""The modules of `kumo` at the border: their functions (gateway/policy/kumo) with Lua's values in and out.
+"""The modules at the border: their functions (gateway/policy/kumo and outside) with Lua's values in and out.
 
 Which modules and functions there are is a table here, which the runtime, `check` and the docs share. A function that
-answers differently at other times makes a decision uncacheable; a file read while the policy loads is part of its
-snapshot.
+answers differently at other times makes a decision uncacheable, or says how long the decision may be kept; a file read
+while the policy loads is part of its snapshot.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, NoReturn
 
 from gateway.later import Later
+from gateway.policy.decision_cache import Evaluation
 from gateway.policy.kumo import (
     cidr_map,
     digest,
@@ -28,9 +30,12 @@ from gateway.policy.kumo import (
 from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
 from gateway.policy.options import sequences
-from gateway.policy.runtime import Exposed, Fault, LuaState, Waiting, inward
+from gateway.policy.outside import http
+from gateway.policy.outside.outside import Lasting, Outside, Unavailable
+from gateway.policy.runs import Runs
+from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Waiting, inward
 
-# by the name of the module in Lua
+# by the name of the module in Lua, behind `kumo.`
 MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "cidr": cidr_map.FUNCTIONS,
     "digest": digest.FUNCTIONS,
@@ -44,6 +49,12 @@ MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "time": times.FUNCTIONS,
     "uuid": uuids.FUNCTIONS,
 }
+# Likewise; their functions are given an Outside first.
+OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "http": http.FUNCTIONS,
+}
+# Functions, and methods by class, that may take their time.
+WAITING = http.WAITING
 # Older names in `kumo` itself: where they are now.
 ALIASES = {
     **{name: ("serde", name) for name in serde.LEGACY},
@@ -51,7 +62,7 @@ ALIASES = {
     "glob": ("fs", "glob"),
     "uncached_glob": ("fs", "uncached_glob"),
 }
-_OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS}
+_OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **http.OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED)
 UNSTABLE = {
     "fs": files.UNSTABLE,
@@ -64,29 +75,32 @@ UNSTABLE = {
 
 def names() -> frozenset[str]:
     """Every function as a policy writes it behind `kumo.`."""
-    return frozenset(f"{module}.{name}" for module, functions in MODULES.items() for name in functions) | {"time.sleep"}
+    modules = (*MODULES.items(), *OUTSIDE.items())
+    return frozenset(f"{module}.{name}" for module, functions in modules for name in functions) | {"time.sleep"}
 
 
 class Modules:
     """The modules of one Lua state.
 
-    read: the content of a file as the policy's snapshot has it, None where there is none. loading: whether the policy
-    is being loaded. unstable: called when something without a stable answer is used. sleep: what `kumo.sleep` does.
+    read: the content of a file as the policy's snapshot has it, None where there is none. sleep: what `kumo.sleep`
+    does.
     """
 
     def __init__(
         self,
         lua: Callable[[], LuaState],
+        runs: Runs,
         read: Callable[[str], bytes | None],
-        loading: Callable[[], bool],
-        unstable: Callable[[], None],
         sleep: Callable[..., Later],
     ) -> None:
         self._lua = lua
+        self._runs = runs
         self._read = read
-        self._loading = loading
-        self._unstable = unstable
         self._sleep = sleep
+        self._outside = Outside(runs.background, runs.clock, self._loading)
+
+    def _loading(self) -> bool:
+        return self._runs.loading
 
     def functions(self) -> dict[str, dict[str, Callable[..., Any] | Waiting]]:
         """For LuaHost.modules."""
@@ -95,6 +109,11 @@ class Modules:
             for module, functions in MODULES.items()
         }
         found["time"]["sleep"] = Waiting(self._sleep)
+        for module, functions in OUTSIDE.items():
+            found[module] = {
+                name: self._border(f"{module}.{name}", f"kumo.{module}.{name}", partial(function, self._outside))
+                for name, function in functions.items()
+            }
         return found
 
     def aliases(self) -> dict[str, Callable[..., Any]]:
@@ -105,10 +124,14 @@ class Modules:
         """For LuaHost.exposed."""
         found = {}
         for kind, (methods, fields) in _OBJECTS.items():
-            bound = {name: self._checked(f"{kind.__name__}:{name}", method) for name, method in methods.items()}
+            names = {name: f"{kind.__name__}:{name}" for name in methods}
+            bound = {name: self._border(names[name], names[name], method) for name, method in methods.items()}
             found[kind] = Exposed(bound, self._fields(fields), operators=True)
         for kind in _MAPS:
             found[kind] = Exposed({}, index=self._entry, assign=self._set_entry)
+        found[http.HttpHeaders] = Exposed(
+            {}, self._fields(lambda headers: headers.values), index=lambda headers, name: headers.find(name)
+        )
         return found
 
     def _fields(self, fields: Callable[[Any], Mapping[str, Any]]) -> Callable[[Any], Mapping[str, Any]]:
@@ -126,30 +149,75 @@ class Modules:
             return call
 
         def unstable(*arguments: object) -> Any:
-            self._unstable()
+            self._runs.unstable()
             return call(*arguments)
 
         return unstable
 
+    def _border(self, key: str, name: str, function: Callable[..., Any]) -> Callable[..., Any] | Waiting:
+        return self._waiting(name, function) if key in WAITING else self._checked(name, function)
+
     def _checked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function with values of Lua: what is left out is nil, what is too much is ignored."""
+        """The function with values of Lua."""
+        prepared = self._preparation(function)
+
+        def call(*arguments: object) -> Any:
+            try:
+                return self._lua().value(function(*prepared(arguments)))
+            except (ValueError, OverflowError) as error:
+                _refuse(name, error)
+
+        return call
+
+    def _preparation(self, function: Callable[..., Any]) -> Callable[[tuple[object, ...]], list[Any]]:
+        """Makes a function's arguments of Lua's: what is left out is nil, what is too much is ignored."""
         parameters = inspect.signature(function).parameters.values()
         takes_all = any(one.kind is one.VAR_POSITIONAL for one in parameters)
         most = len(parameters)
-        own_name = name.replace(":", ".").rpartition(".")[2] + ": "  # functions begin their sentences with it
+
+        def prepared(arguments: tuple[object, ...]) -> list[Any]:
+            given = list(map(self._plain, arguments))
+            return given if takes_all else given[:most] + [None] * (most - len(given))
+
+        return prepared
+
+    # --- what takes its time ------------------------------------------------------------------------------------------
+
+    def _waiting(self, name: str, function: Callable[..., Any]) -> Waiting:
+        prepared = self._preparation(function)
 
         def call(*arguments: object) -> Any:
-            given = list(map(self._plain, arguments))
-            if not takes_all:
-                given = given[:most] + [None] * (most - len(given))
+            run = self._runs.running
+            evaluation = None if run is None else run.evaluation
             try:
-                return self._lua().value(function(*given))
-            except ValueError as error:
-                raise Fault(f"{name}: {str(error).removeprefix(own_name)}") from None
-            except OverflowError:
-                raise Fault(f"{name}: the number is too large") from None
+                answer = function(*prepared(arguments))
+            except (ValueError, OverflowError) as error:
+                self._hold(evaluation, error)
+                _refuse(name, error)
+            if inspect.iscoroutine(answer):
+                return self._runs.background.task(self._answered(name, answer, evaluation))
+            return self._hold(evaluation, answer)
 
-        return call
+        return Waiting(call)
+
+    async def _answered(self, name: str, coming: Coroutine[Any, Any, Any], evaluation: Evaluation | None) -> Any:
+        try:
+            answer = await coming
+        except (ValueError, OverflowError) as error:
+            self._hold(evaluation, error)
+            _refuse(name, error)
+        return self._hold(evaluation, answer)
+
+    def _hold(self, evaluation: Evaluation | None, answer: Any) -> Any:
+        """A decision that stands on an answer holds for no longer than that."""
+        if evaluation is not None:
+            if isinstance(answer, Lasting | Unavailable):
+                evaluation.lasts_until(self._runs.clock() + answer.seconds)
+            else:
+                evaluation.stable = False
+        return Results(answer.results) if isinstance(answer, Lasting) else answer
+
+    # --- arguments ----------------------------------------------------------------------------------------------------
 
     def _plain(self, argument: object) -> Any:
         if type(argument) in _OBJECTS or isinstance(argument, _MAPS):
@@ -177,10 +245,18 @@ class Modules:
 
     def _set_entry(self, entries: DomainMap | CidrMap, key: object, value: object) -> None:
         if not self._loading():
-            self._unstable()  # what a later call finds there is nobody's argument
+            self._runs.unstable()  # what a later call finds there is nobody's argument
         if not isinstance(key, str):
             raise Fault("a key must be a string")
         try:
             entries[inward(key)] = self._plain(value)
         except ValueError as error:
             raise Fault(str(error)) from None
+
+
+def _refuse(name: str, error: Exception) -> NoReturn:
+    """The Lua error for what a function refuses; functions begin their sentences with their own name."""
+    if isinstance(error, OverflowError):
+        raise Fault(f"{name}: the number is too large") from None
+    own_name = name.replace(":", ".").rpartition(".")[2] + ": "
+    raise Fault(f"{name}: {str(error).removeprefix(own_name)}") from None

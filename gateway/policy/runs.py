@@ -322,17 +322,17 @@ class Run(Later):
         if later is None:
             return  # it was ended meanwhile
         try:
-            ok, value = True, self.lua.value(later.result())
+            ok, values = True, self.lua.values(later.result())
         except Exception as error:
-            ok, value = False, error
-        self._resume(ok, value)
+            ok, values = False, (error,)
+        self._resume(ok, *values)
 
-    def _resume(self, ok: bool, value: object) -> None:
+    def _resume(self, ok: bool, *values: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self.waits_for = None
         self._waited += self._runs.clock() - self._suspended_at
-        self._enter(ok, value)
+        self._enter(ok, *values)
 
     def _overdue(self) -> None:
         if self.waits_for is not None:

@@ -63,10 +63,15 @@ class Fault(Exception):
     """A function called from Lua was used wrongly: becomes a Lua error with this text."""
 
 
+class Results(tuple[Any, ...]):
+    """Several results of a Waiting."""
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A host function that may have to wait: it returns a Later, or what it has at once. The answer is a plain value,
-    which `LuaState.value` turns into Lua's; what calls it in Lua stands still meanwhile, and nothing else does."""
+    which `LuaState.value` turns into Lua's, or Results; what calls it in Lua stands still meanwhile, and nothing else
+    does."""
 
     function: Callable[..., Any]
 
@@ -246,7 +251,7 @@ class LuaState:
                 if not answer.done and self._wait(answer):
                     return True
                 answer = answer.result()
-            return False, self.value(answer)
+            return False, *self.values(answer)
 
         return call
 
@@ -317,6 +322,10 @@ class LuaState:
         if isinstance(value, list | tuple):
             return self._lua.table_from([self.value(item) for item in value])
         return value
+
+    def values(self, answer: object) -> tuple[Any, ...]:
+        """What a Waiting answers, as Lua values."""
+        return tuple(map(self.value, answer)) if isinstance(answer, Results) else (self.value(answer),)
 
     def _fields(self, value: object) -> Mapping[str, Any]:
         exposed = self._exposed.get(value.__class__)

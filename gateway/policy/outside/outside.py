@@ -1,0 +1,50 @@
+"""Outside: what the functions of this package are given; Lasting: an answer that holds for a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.policy.background import Background
+from gateway.policy.options import BadOptions, Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """For one Lua state.
+
+    background: where what takes time goes on. clock: the policy's, in seconds. loading: whether the policy is being
+    loaded. settings: what the policy has configured, by module.
+    """
+
+    background: Background
+    clock: Callable[[], float]
+    loading: Callable[[], bool]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """An answer that holds for so many seconds. results: what the function returns, one or several values."""
+
+    results: tuple[Any, ...]
+    seconds: float
+
+
+class Unavailable(ValueError):
+    """A mistake that is an answer, too: it holds for so many seconds."""
+
+    def __init__(self, text: str, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
+
+def read_options(schema: Schema, table: Any, function: str) -> Any:
+    """A function's table of options, checked; nothing is an empty one."""
+    try:
+        return schema({} if table is None or table == [] else table)
+    except BadOptions as bad:
+        trouble = bad.troubles[0]
+        hint = f"; {trouble.hint}" if trouble.hint else ""
+        raise ValueError(f"{function}: {trouble}{hint}") from None
