@@ -42,9 +42,14 @@ def test_every_option_is_documented_with_its_role(function: str) -> None:
 def test_every_event_is_documented() -> None:
     text = section("Events")
     assert set(rows(text)) == set(events.SUPPORTED)
-    named = set(re.findall(r"`([a-z_]+\*?)`", text.partition("`domain` is normalised")[2]))
+    named = set(re.findall(r"`([a-z_0-9]+\*?)`", text.partition("`domain` is normalised")[2]))
     assert {*events.NOT_SUPPORTED, *events.WITHOUT_EFFECT, *events.MULTIPLE} <= named
     assert f"{events.NOT_SUPPORTED_PREFIX}*" in named
+
+
+def test_the_parameters_of_handlers_are_those_of_the_table() -> None:
+    arguments = {name: row.split("|")[2] for name, row in rows(section("Events")).items()}
+    assert {name: tuple(re.findall(r"\w+", cell)) for name, cell in arguments.items()} == events.PARAMETERS
 
 
 def test_every_function_is_documented() -> None:

@@ -259,7 +259,7 @@ def test_a_handler_that_fails_for_strangers_is_no_reason_to_warn() -> None:
     [
         (
             "kumo.on('http_server_validate_auth_basic', function() end)",
-            "event 'http_server_validate_auth_basic' is never triggered; there is no HTTP injection",
+            "event 'http_server_validate_auth_basic' is never triggered; nothing is injected over HTTP",
         ),
         ("kumo.on('main', function() end)", "event 'main' is never triggered"),
         ("kumo.on('smtp_server_rcptto', function() end)", "event 'smtp_server_rcptto' is never triggered"),

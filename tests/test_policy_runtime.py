@@ -74,8 +74,8 @@ def test_registering_inside_a_handler_is_an_error() -> None:
 
 
 def test_events_that_never_run_here_are_refused_at_load() -> None:
-    assert problems_of("kumo.on('smtp_server_data', function() end)") == [
-        "policy.lua:1: kumo.on: event 'smtp_server_data' is not supported yet by relay-gateway"
+    assert problems_of("kumo.on('smtp_server_message_deferred_inject', function() end)") == [
+        "policy.lua:1: kumo.on: event 'smtp_server_message_deferred_inject' is not supported yet by relay-gateway"
     ]
 
 
@@ -247,7 +247,7 @@ def test_kumo_is_a_module_and_a_global_with_a_version() -> None:
 
 
 def test_a_submodule_that_is_missing_says_so() -> None:
-    assert "kumo.dns.lookup_mx is not supported by relay-gateway yet" in problems_of("kumo.dns.lookup_mx('x')")[0]
+    assert "kumo.dns.lookup_mx is not supported yet by relay-gateway" in problems_of("kumo.dns.lookup_mx('x')")[0]
 
 
 def test_text_crosses_the_border_unharmed() -> None:
@@ -466,7 +466,6 @@ def test_a_verdict_is_honoured_in_get_listener_domain_and_not_cached() -> None:
         ("kumo.reject(250, 'x')", "2: kumo.reject: expected a code from 400 to 599, got 250"),
         ("kumo.reject(399, 'x')", "2: kumo.reject: expected a code from 400 to 599, got 399"),
         ("kumo.reject(600, 'x')", "2: kumo.reject: expected a code from 400 to 599, got 600"),
-        ("kumo.reject('550', 'x')", "2: kumo.reject: expected a code from 400 to 599, got 550"),
         ("kumo.reject(550)", "2: kumo.reject: expected a code and a text, got 1 arguments"),
         ("kumo.reject(550, {})", "2: kumo.reject: expected a text, got a table"),
         (

@@ -24,7 +24,17 @@ from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions
 from gateway.policy.problems import Problem, Rejected
 from gateway.policy.runs import Runs
-from gateway.policy.runtime import Fault, LuaFunction, LuaState, Waiting, inward, is_function, kind_of
+from gateway.policy.runtime import (
+    NOT_YET,
+    Fault,
+    LuaFunction,
+    LuaState,
+    Unsupported,
+    Waiting,
+    inward,
+    is_function,
+    kind_of,
+)
 from gateway.policy.schemas import SCHEMAS
 
 VERSION = f"relay-gateway {__version__}"
@@ -51,13 +61,16 @@ WARNED = {
 }
 
 NOT_SUPPORTED = (
-    "apply_supplemental_trace_header", "bump_config_epoch", "configure_log_disposition_hook", "configure_log_hook",
-    "configure_redis_throttles", "eval_config_monitor_globs", "get_event_registrars", "get_memory_hard_limit",
-    "get_memory_low_thresh", "get_memory_soft_limit", "inject_message", "invoke_get_egress_path_config",
-    "make_egress_pool", "make_egress_source",
-    "make_message", "make_throttle", "set_memory_hard_limit", "set_memory_low_thresh",
-    "set_memory_soft_limit", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy",
-    "traceback",
+    "apply_supplemental_trace_header", "bump_config_epoch", "compute_egress_path_config_constraints",
+    "compute_queue_config_constraints", "configure_log_disposition_hook", "configure_log_hook",
+    "configure_redis_throttles", "enable_memory_callstack_tracking", "eval_config_monitor_globs",
+    "format_egress_path_config_constraints", "format_egress_path_config_toml", "format_queue_config_toml",
+    "generate_rfc3464_message", "get_event_registrars", "get_memory_hard_limit", "get_memory_low_thresh",
+    "get_memory_soft_limit", "inject_message", "invoke_get_egress_path_config", "invoke_get_egress_pool",
+    "invoke_get_egress_source", "invoke_get_queue_config", "make_egress_pool", "make_egress_source",
+    "make_message", "make_throttle", "prometheus_metrics", "set_httpinject_recipient_rate_limit",
+    "set_memory_hard_limit", "set_memory_low_thresh", "set_memory_soft_limit", "set_timeq_spawn_reinsertion",
+    "spawn_thread_pool", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy", "traceback",
 )  # fmt: skip
 
 MISSING_MODULES = (
@@ -112,7 +125,7 @@ class Api:
         functions |= {name: partial(self._declare, name) for name in DECLARATIONS}
         functions |= {f"log_{word}": partial(self._log, level) for word, level in LOG_LEVELS.items()}
         functions |= {name: lambda *_: None for name in (*WITHOUT_EFFECT, *WARNED)}
-        functions |= {name: partial(self._not_supported, name) for name in NOT_SUPPORTED}
+        functions |= {name: Unsupported(f"kumo.{name}", self.problem) for name in NOT_SUPPORTED}
         return functions
 
     def config(self) -> PolicyConfig:
@@ -153,7 +166,7 @@ class Api:
                 "the policy is loaded in order for it to consistently trigger and handle events."
             )
         if not events.is_supported(event):
-            self.problem(f"kumo.on: event '{event}' is not supported yet by relay-gateway")
+            self.problem(f"kumo.on: event '{event}' {NOT_YET}")
         registered = self.handlers.setdefault(event, [])
         if registered and event not in events.MULTIPLE:
             first = registered[0]
@@ -262,9 +275,6 @@ class Api:
         if _lua_log.isEnabledFor(level):
             file, line = self.lua.where()
             _lua_log.log(level, "%s:%d: %s", file, line, " ".join(map(self.lua.text, arguments)))
-
-    def _not_supported(self, name: str, *_: object) -> None:
-        self.problem(f"kumo.{name} is not supported yet by relay-gateway")
 
     def _validation_failed(self, *_: object) -> None:
         self.validation_failed = True

@@ -1,5 +1,5 @@
-"""Which events there are: those that run, those of KumoMTA's that do not run here yet, and those that may have several
-handlers."""
+"""Which events there are and what their handlers receive: those that run, those of KumoMTA's that do not run here, and
+those that may have several handlers."""
 
 from __future__ import annotations
 
@@ -19,33 +19,45 @@ PRE_INIT = "pre_init"
 INIT = "init"
 VALIDATE_CONFIG = "validate_config"
 
-SUPPORTED = (
-    PRE_INIT,
-    INIT,
-    VALIDATE_CONFIG,
-    CONNECTION_ACCEPTED,
-    EHLO,
-    AUTH_PLAIN,
-    MAIL_FROM,
-    LISTENER_DOMAIN,
-    RCPT_TO,
-    DATA,
-    SPLIT_TRANSACTION,
-    MESSAGE_RECEIVED,
-    QUEUE_CONFIG,
-    EGRESS_PATH,
-)
+# Their parameters, by the names that docs/policy.md gives them; model.py knows what each name stands for.
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    PRE_INIT: (),
+    INIT: (),
+    VALIDATE_CONFIG: (),
+    CONNECTION_ACCEPTED: ("conn_meta",),
+    EHLO: ("domain", "conn_meta", "extensions"),
+    AUTH_PLAIN: ("authz", "authc", "password", "conn_meta"),
+    MAIL_FROM: ("sender", "conn_meta"),
+    LISTENER_DOMAIN: ("domain", "listener", "conn_meta"),
+    RCPT_TO: ("recipient", "conn_meta"),
+    DATA: ("msg", "conn_meta"),
+    SPLIT_TRANSACTION: ("msg", "conn_meta"),
+    MESSAGE_RECEIVED: ("msg", "conn_meta"),
+    QUEUE_CONFIG: ("domain", "tenant", "campaign", "routing_domain"),
+    EGRESS_PATH: ("routing_domain", "source", "site_name"),
+}
+
+SUPPORTED = tuple(PARAMETERS)
 
 # Events with a chain of handlers; every other one has a single handler.
 MULTIPLE = frozenset({PRE_INIT, VALIDATE_CONFIG, QUEUE_CONFIG})
 
-# Never triggered here, and nothing is lost by that.
+_NO_HTTP = "nothing is injected over HTTP here"
+_NO_SPOOL = "there is no spool here"
+
+# Never triggered here, and nothing is lost by that; `relay-gateway check` says why.
 WITHOUT_EFFECT = {
     "main": "relay-gateway has no script mode",
-    **dict.fromkeys(
-        ("http_server_validate_auth_basic", "http_server_validate_auth_bearer", "http_message_generated"),
-        "there is no HTTP injection and no HTTP login here",
-    ),
+    "http_message_generated": _NO_HTTP,
+    "http_server_validate_auth_basic": _NO_HTTP,
+    "http_server_validate_auth_bearer": _NO_HTTP,
+    "proxy_init": "relay-gateway is no SOCKS proxy",
+    "proxy_server_auth_rfc1929": "relay-gateway is no SOCKS proxy",
+    "rebind_message": _NO_SPOOL,
+    "spool_message_enumerated": _NO_SPOOL,
+    "tsa_init": "it is triggered by the shaping daemon",
+    "tsa_load_shaping_data": "it is triggered by the shaping daemon",
+    "xfer_message_received": "nodes of a fleet exchange queues among themselves",
 }
 
 # A handler for one of these would change what happens to mail or records, so leaving it out silently would mislead.

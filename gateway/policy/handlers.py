@@ -33,7 +33,10 @@ _REPLACED = metrics.LUA_STATES_REPLACED.slot()
 
 
 class Handlers:
-    """One Lua state, the handlers that its policy registered, and what it declared (`api`). runs: calls them."""
+    """One Lua state, the handlers that its policy registered, and what it declared (`api`).
+
+    runs: calls them. host: what the state was given to begin with.
+    """
 
     def __init__(
         self, source: PolicySource, page: CounterPage, clock: Callable[[], float], background: Background
@@ -44,7 +47,8 @@ class Handlers:
         self.runs = Runs(self._lua_of_what_runs, self.of, page, clock, background)
         self._objects = Objects(self._lua_of_what_runs, self.runs)
         self.api = Api(self.runs)
-        self.lua = self.api.lua = LuaState(self._host(self.api))
+        self.host = self._host(self.api)
+        self.lua = self.api.lua = LuaState(self.host)
         self.runs.replace_lua = self.replace_lua
 
     def _lua_of_what_runs(self) -> LuaState:

@@ -12,10 +12,10 @@ from gateway.policy.lua_text import Call, calls
 from gateway.policy.modules import ALIASES, names
 from gateway.policy.options import UNKNOWN, BadOptions, did_you_mean
 from gateway.policy.problems import Problem
+from gateway.policy.runtime import NOT_YET
 from gateway.policy.schemas import SCHEMAS
 from gateway.policy.source import PolicySource
 
-NOT_YET = "is not supported yet by relay-gateway"
 _KNOWN = frozenset({*FUNCTION_NAMES, *ALIASES, *names()})
 
 

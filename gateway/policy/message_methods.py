@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import wraps
 from typing import Any
 
 from gateway.mail import conformance, headers
@@ -13,7 +14,7 @@ from gateway.mail.headers import AddressHeader, HeaderField, Mailbox
 from gateway.mail.message import Message
 from gateway.policy.objects import address_of, name_of, plain_json
 from gateway.policy.options import BadOptions, Option, Schema, boolean, list_of, mismatch, string
-from gateway.policy.runtime import Exposed, Fault, LuaState, inward, kind_of, outward
+from gateway.policy.runtime import Exposed, Fault, LuaState, Unsupported, inward, kind_of, outward
 from gateway.reports import rfc3464, rfc5965
 from gateway.smtp.address import EnvelopeAddress
 
@@ -97,9 +98,9 @@ class MessageMethods:
     def exposed(self) -> dict[type, Exposed]:
         """For LuaHost.exposed."""
         return {
-            MessageHandle: Exposed(self.methods()),
-            AddressHeader: Exposed({}, self._address_header_fields),
-            Mailbox: Exposed({}, _mailbox_fields),
+            MessageHandle: Exposed(self.methods(), name="message"),
+            AddressHeader: Exposed({}, self._address_header_fields, name="address header"),
+            Mailbox: Exposed({}, _MAILBOX_FIELDS, name="mailbox"),
         }
 
     def methods(self) -> dict[str, Callable[..., Any]]:
@@ -110,12 +111,13 @@ class MessageMethods:
             if name.startswith("lua_")
         }
         found |= {name: lambda *_: None for name in WITHOUT_EFFECT}
-        found |= {name: _not_supported(name) for name in NOT_SUPPORTED}
+        found |= {name: Unsupported(f"msg:{name}") for name in NOT_SUPPORTED}
         return found
 
     def _guarded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         count = method.__code__.co_argcount - 2  # without self and message
 
+        @wraps(method)
         def call(handle: object = None, *arguments: object) -> Any:
             if not isinstance(handle, MessageHandle):
                 raise Fault(f"msg:{name}: call it with a colon, on a message")
@@ -270,7 +272,9 @@ class MessageMethods:
 
     def _address_header_fields(self, header: AddressHeader) -> Mapping[str, Any]:
         several = {"list": self._lua().value(header.mailboxes)}
-        return {**_mailbox_fields(header.mailboxes[0]), **several} if len(header.mailboxes) == 1 else _Several(several)
+        if len(header.mailboxes) != 1:
+            return _Several(several)
+        return {**{name: get(header.mailboxes[0]) for name, get in _MAILBOX_FIELDS.items()}, **several}
 
     def _x_headers(self, message: Message, names: object) -> list[str]:
         if names is not None:
@@ -316,20 +320,12 @@ def _text(value: object) -> str:
     return value
 
 
-def _not_supported(name: str) -> Callable[..., Any]:
-    def method(*_: object) -> None:
-        raise Fault(f"msg:{name} is not supported yet by relay-gateway")
-
-    return method
-
-
-def _mailbox_fields(box: Mailbox) -> Mapping[str, Any]:
-    return {
-        "name": box.name and outward(box.name),
-        "user": outward(box.user),
-        "domain": outward(box.domain),
-        "email": outward(box.email),
-    }
+_MAILBOX_FIELDS: dict[str, Callable[[Mailbox], Any]] = {
+    "name": lambda box: box.name and outward(box.name),
+    "user": lambda box: outward(box.user),
+    "domain": lambda box: outward(box.domain),
+    "email": lambda box: outward(box.email),
+}
 
 
 class _Several(dict[str, Any]):

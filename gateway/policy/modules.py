@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NoReturn
 
 from gateway.later import Later
@@ -126,16 +126,21 @@ class Modules:
         for kind, (methods, fields) in _OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}
             bound = {name: self._border(names[name], names[name], method) for name, method in methods.items()}
-            found[kind] = Exposed(bound, self._fields(fields), operators=True)
+            found[kind] = Exposed(bound, self._fields(fields), operators=True, name=kind.__name__)
         for kind in _MAPS:
-            found[kind] = Exposed({}, index=self._entry, assign=self._set_entry)
+            found[kind] = Exposed({}, index=self._entry, assign=self._set_entry, name=kind.__name__)
         found[http.HttpHeaders] = Exposed(
-            {}, self._fields(lambda headers: headers.values), index=lambda headers, name: headers.find(name)
+            {},
+            lambda headers: {name: self._lua().value(value) for name, value in headers.values.items()},
+            index=lambda headers, name: headers.find(name),
         )
         return found
 
-    def _fields(self, fields: Callable[[Any], Mapping[str, Any]]) -> Callable[[Any], Mapping[str, Any]]:
-        return lambda value: {name: self._lua().value(field) for name, field in fields(value).items()}
+    def _fields(self, fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Callable[[Any], Any]]:
+        return {name: self._field(get) for name, get in fields.items()}
+
+    def _field(self, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda value: self._lua().value(get(value))
 
     def _function(self, module: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if module == "serde" and name in serde.READ_FILES:
@@ -148,6 +153,7 @@ class Modules:
         if name not in UNSTABLE.get(module, ()):
             return call
 
+        @wraps(call)
         def unstable(*arguments: object) -> Any:
             self._runs.unstable()
             return call(*arguments)
@@ -161,6 +167,7 @@ class Modules:
         """The function with values of Lua."""
         prepared = self._preparation(function)
 
+        @wraps(function)
         def call(*arguments: object) -> Any:
             try:
                 return self._lua().value(function(*prepared(arguments)))
@@ -186,6 +193,7 @@ class Modules:
     def _waiting(self, name: str, function: Callable[..., Any]) -> Waiting:
         prepared = self._preparation(function)
 
+        @wraps(function)
         def call(*arguments: object) -> Any:
             run = self._runs.running
             evaluation = None if run is None else run.evaluation

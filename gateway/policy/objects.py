@@ -83,8 +83,10 @@ class Objects:
     def exposed(self) -> dict[type, Exposed]:
         """For LuaHost.exposed."""
         return {
-            ConnMeta: Exposed({"get_meta": self._get_meta, "set_meta": self._set_meta, "auth_info": self._auth_info}),
-            EnvelopeAddress: Exposed({}, _address_fields),
+            ConnMeta: Exposed(
+                {"get_meta": self._get_meta, "set_meta": self._set_meta, "auth_info": self._auth_info}, name="conn_meta"
+            ),
+            EnvelopeAddress: Exposed({}, _ADDRESS_FIELDS, name="address"),
             Made: Exposed({}, self._made_fields),
         }
 
@@ -111,9 +113,8 @@ class Objects:
         return {name: self._lua().value(lua_option(value)) for name, value in made.options.items()}
 
 
-def _address_fields(address: EnvelopeAddress) -> Mapping[str, Any]:
-    return {
-        "user": outward(address.user),
-        "domain": outward(address.domain),
-        "email": outward(address.email),
-    }
+_ADDRESS_FIELDS: dict[str, Callable[[EnvelopeAddress], str]] = {
+    "user": lambda address: outward(address.user),
+    "domain": lambda address: outward(address.domain),
+    "email": lambda address: outward(address.email),
+}

@@ -188,7 +188,7 @@ for name, implementation in pairs(host.functions) do kumo[name] = as_function(im
 for name, implementation in pairs(host.waiting) do kumo[name] = waiting('kumo.' .. name, implementation) end
 for name in host.missing_modules:gmatch '%S+' do
   kumo[name] = setmetatable({}, {
-    __index = function(_, key) error(('kumo.%s.%s is not supported by relay-gateway yet'):format(name, key), 2) end,
+    __index = function(_, key) error(('kumo.%s.%s is not supported yet by relay-gateway'):format(name, key), 2) end,
   })
 end
 for name, functions in pairs(host.modules) do

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from traceback import clear_frames
@@ -43,6 +43,7 @@ LUA_FUNCTIONS = (
         "lua_error",
     ),
 )
+NOT_YET = "is not supported yet by relay-gateway"
 _MAX_DEPTH = 64  # of nested tables; one that contains itself must not recurse for ever
 
 LuaFunction = Any  # lupa's objects have no types
@@ -77,18 +78,40 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A function or method that KumoMTA has and the gateway has not. name: as a policy writes it. found: called instead
+    of the error, where a mistake is only taken down.
+    """
+
+    name: str
+    found: Callable[[str], None] | None = None
+
+    def __call__(self, *_: object) -> None:
+        message = f"{self.name} {NOT_YET}"
+        if self.found is None:
+            raise Fault(message)
+        self.found(message)
+
+
+# By name what gives a field's value; or, where objects of one class have different ones, all fields of an object.
+Fields = Mapping[str, Callable[[Any], Any]] | Callable[[Any], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Exposed:
     """What Lua may do with objects of one Python type.
 
-    methods: called with the object first; a Waiting may have to wait. fields: all fields of an object, by name, as Lua
-    values. index, assign: for one that is indexed by any key instead. operators: `==`, `+` and `-` are Python's.
+    methods: called with the object first; a Waiting may have to wait. fields: as Lua values. index, assign: for one
+    that is indexed by any key instead. operators: `==`, `+` and `-` are Python's. name: what policies call such an
+    object.
     """
 
     methods: Mapping[str, Callable[..., Any] | Waiting]
-    fields: Callable[[Any], Mapping[str, Any]] = lambda _: {}
+    fields: Fields = field(default_factory=dict)
     index: Callable[[Any, object], Any] | None = None
     assign: Callable[[Any, object, object], None] | None = None
     operators: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +222,13 @@ class LuaState:
             return self._lua.compile(text, name=f"@{path}".encode(), mode="t")
         except (LuaSyntaxError, LuaError) as error:
             raise LuaFailure(inward(str(error))) from None
+
+    def globals(self) -> dict[str, frozenset[str]]:
+        """What is global, by name, with the names of what is in it."""
+        found: dict[str, frozenset[str]] = {}
+        for name, value in self._lua.globals().items():
+            found[name] = frozenset(value.keys()) if lua_type(value) == "table" else frozenset()
+        return found
 
     def set_global(self, name: str, value: object) -> None:
         """Sets a global variable."""
@@ -329,7 +359,10 @@ class LuaState:
 
     def _fields(self, value: object) -> Mapping[str, Any]:
         exposed = self._exposed.get(value.__class__)
-        return {} if exposed is None else exposed.fields(value)
+        if exposed is None:
+            return {}
+        fields = exposed.fields
+        return fields(value) if callable(fields) else {name: get(value) for name, get in fields.items()}
 
     def _get(self, value: object, name: object) -> Any:
         """Lua indexes a Python object: its methods and fields, nothing else of it."""
@@ -341,7 +374,13 @@ class LuaState:
         method: Any = exposed.methods.get(name)
         if isinstance(method, Waiting):
             return self._waiting_methods[value.__class__, name]
-        return exposed.fields(value).get(name) if method is None else method
+        if method is not None:
+            return method
+        fields = exposed.fields
+        if callable(fields):
+            return fields(value).get(name)
+        getter = fields.get(name)
+        return None if getter is None else getter(value)
 
     def _set(self, value: object, name: object, item: object) -> None:
         exposed = self._exposed.get(value.__class__)

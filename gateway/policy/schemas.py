@@ -177,6 +177,7 @@ _DYNAMIC = {
     "require_proxy_protocol": refused("without it every client would count as the proxy", False),
     "allow_xclient": refused("without it every client would count as the proxy", False),
     "tls_required_client_ca": refused("clients without a certificate would be let in"),
+    "tls_mode": refused("clients that begin with TLS would be answered in clear", "StartTls"),
 }
 
 LISTENER_BLOCK = Schema(_DYNAMIC)

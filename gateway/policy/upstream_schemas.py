@@ -218,6 +218,7 @@ EGRESS_PATH = Schema(
         "ip_lookup_strategy": refused(_CHOICE, "Ipv4AndIpv6"),
         "reconnect_strategy": refused(_CHOICE, "ConnectNextHost"),
         "remember_broken_tls": refused("TLS is tried on every connection"),
+        "tls_mode": refused("TLS begins with STARTTLS", "StartTls"),
         "tls_certificate": refused("no client certificate would be shown"),
         "tls_private_key": refused("no client certificate would be shown"),
         "tls_prefer_openssl": accepted(boolean),

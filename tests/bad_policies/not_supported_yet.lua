@@ -3,7 +3,7 @@ kumo.on('init', function()
   kumo.start_http_listener { use_tls = true }
   kumo.configure_log_hook { name = 'hook' }
 end)
-kumo.on('smtp_server_split_transaction', function() end)
+kumo.on('smtp_server_message_deferred_inject', function() end)
 kumo.on('log_disposition_hook', function() end)
 kumo.on('get_queue_config', function()
   return kumo.make_queue_config {

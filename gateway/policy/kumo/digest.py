@@ -27,10 +27,15 @@ class BinaryResult:
         return self.octets.hex()
 
 
-def result_fields(result: BinaryResult) -> dict[str, str]:
-    """What a policy reads of it."""
-    forms = {form: encoded(form, result.octets) for form in FORMS}
-    return {"bytes": text_of(result.octets), "hex": result.octets.hex(), **forms}
+def _in_form(form: str) -> Callable[[BinaryResult], str]:
+    return lambda result: encoded(form, result.octets)
+
+
+RESULT_FIELDS: dict[str, Callable[[BinaryResult], str]] = {
+    "bytes": lambda result: text_of(result.octets),
+    "hex": str,
+    **{form: _in_form(form) for form in FORMS},
+}
 
 
 def _fed(arguments: tuple[Any, ...]) -> bytes:
@@ -65,4 +70,4 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _digest(name) for name in HASHES},
     **{f"hmac_{name}": _hmac(name) for name in HMACS},
 }
-OBJECTS: Objects = {BinaryResult: ({}, result_fields)}
+OBJECTS: Objects = {BinaryResult: ({}, RESULT_FIELDS)}

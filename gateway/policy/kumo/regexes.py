@@ -127,4 +127,4 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {"compile": compile, "escape": escape
 _METHODS = {
     method.__name__: method for method in (captures, is_match, find, find_all, replace, replace_all, replacen, split)
 }
-OBJECTS: Objects = {Regex: (_METHODS, lambda _: {})}
+OBJECTS: Objects = {Regex: (_METHODS, {})}

@@ -43,16 +43,13 @@ class TimeDelta:
         raise ValueError("only a TimeDelta can be subtracted from a TimeDelta")
 
 
-def delta_fields(delta: TimeDelta) -> dict[str, Any]:
-    """What a policy reads of it."""
-    nanoseconds = delta.nanoseconds
-    return {
-        "seconds": nanoseconds / _SECOND,
-        "nanoseconds": nanoseconds,
-        "milliseconds": int(nanoseconds / 1_000_000),
-        "microseconds": int(nanoseconds / 1_000),
-        "human": str(delta),
-    }
+DELTA_FIELDS: dict[str, Callable[[TimeDelta], Any]] = {
+    "seconds": lambda delta: delta.nanoseconds / _SECOND,
+    "nanoseconds": lambda delta: delta.nanoseconds,
+    "milliseconds": lambda delta: int(delta.nanoseconds / 1_000_000),
+    "microseconds": lambda delta: int(delta.nanoseconds / 1_000),
+    "human": str,
+}
 
 
 class Time:
@@ -100,24 +97,6 @@ def rfc2822(moment: datetime) -> str:
     return f"{day}, {moment.day} {months[moment.month - 1]} {moment:%Y %H:%M:%S} +0000"
 
 
-def time_fields(point: Time) -> dict[str, Any]:
-    """What a policy reads of it."""
-    moment = point.moment
-    return {
-        "year": moment.year,
-        "month": moment.month,
-        "day": moment.day,
-        "hour": moment.hour,
-        "minute": moment.minute,
-        "second": moment.second,
-        "unix_timestamp": point.nanoseconds // _SECOND,
-        "unix_timestamp_millis": point.nanoseconds // 1_000_000,
-        "rfc2822": rfc2822(moment),
-        "rfc3339": _rfc3339(point),
-        "elapsed": TimeDelta(time.time_ns() - point.nanoseconds),
-    }
-
-
 def _rfc3339(point: Time) -> str:
     fraction = point.nanoseconds % _SECOND
     shown = ""
@@ -128,6 +107,20 @@ def _rfc3339(point: Time) -> str:
                 break
     return f"{point.moment:%Y-%m-%dT%H:%M:%S}{shown}+00:00"
 
+
+TIME_FIELDS: dict[str, Callable[[Time], Any]] = {
+    "year": lambda point: point.moment.year,
+    "month": lambda point: point.moment.month,
+    "day": lambda point: point.moment.day,
+    "hour": lambda point: point.moment.hour,
+    "minute": lambda point: point.moment.minute,
+    "second": lambda point: point.moment.second,
+    "unix_timestamp": lambda point: point.nanoseconds // _SECOND,
+    "unix_timestamp_millis": lambda point: point.nanoseconds // 1_000_000,
+    "rfc2822": lambda point: rfc2822(point.moment),
+    "rfc3339": _rfc3339,
+    "elapsed": lambda point: TimeDelta(time.time_ns() - point.nanoseconds),
+}
 
 # what KumoMTA's strftime has and Python's has not, or has otherwise; the rest is Python's
 _SPECIFIER = re.compile(r"%(%|:z|\.[369]?f|[369]?f|[A-Za-z+])")
@@ -244,5 +237,5 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (now, from_unix_timestamp, with_ymd_hms, parse_rfc2822, parse_rfc3339, parse_duration)
 }
-OBJECTS: Objects = {Time: ({"format": format_time}, time_fields), TimeDelta: ({}, delta_fields)}
+OBJECTS: Objects = {Time: ({"format": format_time}, TIME_FIELDS), TimeDelta: ({}, DELTA_FIELDS)}
 UNSTABLE = frozenset({"now"})

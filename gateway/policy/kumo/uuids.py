@@ -29,16 +29,13 @@ class Uuid:
         return hash(self.value)
 
 
-def uuid_fields(one: Uuid) -> dict[str, str]:
-    """What a policy reads of it."""
-    value = one.value
-    return {
-        "bytes": text_of(value.bytes),
-        "hyphenated": str(value),
-        "simple": value.hex,
-        "braced": f"{{{value}}}",
-        "urn": value.urn,
-    }
+UUID_FIELDS: dict[str, Callable[[Uuid], str]] = {
+    "bytes": lambda one: text_of(one.value.bytes),
+    "hyphenated": str,
+    "simple": lambda one: one.value.hex,
+    "braced": lambda one: f"{{{one}}}",
+    "urn": lambda one: one.value.urn,
+}
 
 
 def new_v1() -> Uuid:
@@ -80,5 +77,5 @@ def parse(text: Any) -> Uuid:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function for function in (new_v1, new_v4, new_v6, new_v7, parse)
 }
-OBJECTS: Objects = {Uuid: ({}, uuid_fields)}
+OBJECTS: Objects = {Uuid: ({}, UUID_FIELDS)}
 UNSTABLE = frozenset({"new_v1", "new_v4", "new_v6", "new_v7"})

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-# by class: methods, called with the object first, and what gives an object's fields by name
-Objects: TypeAlias = "dict[type, tuple[Mapping[str, Callable[..., Any]], Callable[[Any], Mapping[str, Any]]]]"
+# by class: methods and fields, each a function by its name that is called with the object first
+Objects: TypeAlias = "dict[type, tuple[Mapping[str, Callable[..., Any]], Mapping[str, Callable[[Any], Any]]]]"
 
 
 def binary(text: str) -> bytes:

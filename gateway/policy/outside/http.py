@@ -298,17 +298,13 @@ def _text(response: HttpResponse) -> str:
         return response.body.decode("utf-8", "replace")
 
 
-def _nothing(_: object) -> Mapping[str, Any]:
-    return {}
-
-
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function for function in (build_client, build_url, connect_websocket)
 }
 OBJECTS: Objects = {
     HttpClient: (
         {**{method.lower(): _request(method) for method in ("GET", "POST", "PUT")}, "close": _close},
-        _nothing,
+        {},
     ),
     HttpRequest: (
         {
@@ -322,7 +318,7 @@ OBJECTS: Objects = {
             "timeout": _timeout,
             "send": send,
         },
-        _nothing,
+        {},
     ),
     HttpResponse: (
         {
@@ -338,7 +334,7 @@ OBJECTS: Objects = {
             "text": _text,
             "bytes": lambda response: text_of(response.body),
         },
-        _nothing,
+        {},
     ),
 }
 WAITING = frozenset({"HttpRequest:send"})
