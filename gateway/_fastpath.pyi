@@ -212,6 +212,8 @@ class Framer:
 
         store: for contents; without it they stay in memory.
         """
+    def lengthen(self, max_command_line: int) -> None:
+        """Another limit, from the next command on."""
     def feed(self, data: bytes) -> None:
         """Appends what was received. Keeps a reference; copies only if something is still waiting."""
     def next_command(self) -> tuple[int, bytes] | None:

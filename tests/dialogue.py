@@ -244,7 +244,7 @@ class MemoryClient:
         endpoints = Endpoints((address, 40_000), ("127.0.0.1", 25))
         table = TermsTable(policy.config.listeners[0], offer_auth=events.AUTH_PLAIN in policy.handles)
         terms = table.terms_for(endpoints.peer_address, endpoints.local_address)
-        self.reception = Reception(services, terms, endpoints, self._advance)
+        self.reception = Reception(services, table, terms, endpoints, self._advance)
         self.reception.start()
         self._advance()
 

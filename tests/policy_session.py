@@ -65,6 +65,10 @@ class PolicySession:
     def records(self, type: str) -> list[dict[str, Any]]:
         return [record for record in self._client.records() if record["type"] == type]
 
+    def start_tls(self) -> None:
+        """The handshake succeeds."""
+        self._client.start_tls()
+
     def closed(self) -> bool:
         return self._client.reception.is_closed()
 

@@ -167,6 +167,89 @@ def test_splitting_may_wait_and_reject():
     assert session.said() == ["451 4.7.1 later"]
 
 
+# --- smtp_server_get_dynamic_parameters -------------------------------------------------------------------
+
+
+def dynamic(body: str, options: str = "", more: str = "") -> PolicySession:
+    return PolicySession(
+        f"kumo.on('smtp_server_get_dynamic_parameters', function(listener, conn_meta)\n{body}\nend)\n{more}", options
+    )
+
+
+def test_parameters_are_asked_for_before_everything_else():
+    session = dynamic(
+        "assert(listener == '127.0.0.1:25' and conn_meta:get_meta 'hostname' == 'gw.example')\n"
+        "return { hostname = 'other.example', banner = 'hi', meta = { x_tenant = 't' } }",
+        more="kumo.on('smtp_server_connection_accepted', function(conn_meta)\n"
+        "assert(conn_meta:get_meta 'hostname' == 'other.example' and conn_meta:get_meta 'x_tenant' == 't') end)",
+    )
+    assert session.said() == ["220 other.example hi"]
+    assert session.says("EHLO c")[0] == "250-other.example Hello c"
+    session.transaction("b@y.example")
+    assert "by other.example (" in session.content()
+
+
+@pytest.mark.parametrize("result", ["nil", "{}", "setmetatable({}, {})"])
+def test_no_parameters_are_no_change(result: str):
+    assert dynamic(f"return {result}").said() == ["220 gw.example relay-gateway"]
+
+
+def test_parameters_go_over_those_of_the_listener_with_blocks_of_their_own():
+    session = dynamic(
+        "return { banner = 'plain', relay_hosts = { '192.0.2.0/24' }, max_recipients_per_message = 7,\n"
+        "via = { ['127.0.0.1'] = { banner = 'via', peer = { ['127/8'] = { max_message_size = 9 } } },\n"
+        "['127.0.0.2'] = { banner = 'elsewhere' } } }",
+        "max_recipients_per_message = 1, line_length_hard_limit = 600",
+    )
+    assert session.said() == ["220 gw.example via"]
+    assert "250-SIZE 9" in session.says("EHLO c.example")
+    assert session.says("MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>")[1].startswith("550 5.7.1 relaying")
+    assert session.says("NOOP " + "x" * 700) == ["500 5.5.2 Line too long"]
+
+
+def test_longer_lines_can_be_allowed():
+    session = dynamic("return { line_length_hard_limit = 20000 }")
+    assert session.said() and session.says("NOOP " + "x" * 19_000) == ["250 2.0.0 OK"]
+
+
+@pytest.mark.parametrize(
+    ("body", "reply"),
+    [
+        ("kumo.reject(554, '5.7.1 not here')", "554 5.7.1 not here"),
+        ("error 'a fault'", "421 4.3.0 gw.example technical difficulties"),
+        ("return 5", "421 4.3.0 gw.example technical difficulties"),
+        ("return { listen = '127.0.0.1:25' }", "421 4.3.0 gw.example technical difficulties"),
+        ("return { banner = {} }", "421 4.3.0 gw.example technical difficulties"),
+        ("return { tls_certificate = 'x.pem' }", "421 4.3.0 gw.example technical difficulties"),
+        ("return { allow_xclient = true }", "421 4.3.0 gw.example technical difficulties"),
+    ],
+)
+def test_a_connection_without_parameters_is_turned_away(body: str, reply: str):
+    session = dynamic(body)
+    assert session.said() == [reply] and session.closed()
+    assert session.records("Rejection")[0]["response"]["command"] is None
+
+
+def test_parameters_may_be_waited_for_and_early_talkers_wait():
+    session = dynamic("kumo.sleep(1) return { banner = 'late' }")
+    assert session.says("EHLO c.example") == []
+    session.time.pass_time(1)
+    assert session.said()[0] == "220 gw.example late"
+
+
+def test_what_a_handshake_leaves_is_what_the_parameters_said():
+    session = dynamic("return { hostname = 'other.example', meta = { x = 'kept' } }", more=AUTH_SEES)
+    session.says("EHLO c", "STARTTLS")
+    session.start_tls()
+    assert session.says("EHLO c", "MAIL FROM:<a@x.example>")[-1].startswith("250")
+
+
+AUTH_SEES = (
+    "kumo.on('smtp_server_mail_from', function(_, conn_meta)\n"
+    "assert(conn_meta:get_meta 'hostname' == 'other.example' and conn_meta:get_meta 'x' == 'kept') end)"
+)
+
+
 # --- codes of kumo.reject ---------------------------------------------------------------------------------
 
 

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Listener
+from gateway.net.endpoints import Endpoints
+from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.listener import TermsTable
+from gateway.smtp.terms import Terms
 from tests.policy_tools import load
 
 V4 = st.builds(lambda n: f"10.{n >> 2 & 3}.{n & 3}.{n >> 4 & 3}", st.integers(0, 63))
@@ -132,3 +135,20 @@ def test_connections_with_the_same_blocks_share_their_parameters() -> None:
 )
 def test_listen_is_normalised(listen: str, bound: str) -> None:
     assert load(f"kumo.start_esmtp_listener {{ listen = '{listen}' }}").config.listeners[0].listen == bound
+
+
+def test_equal_parameters_of_a_handler_are_worked_out_once() -> None:
+    policy = load(
+        "kumo.start_esmtp_listener {}\n"
+        "kumo.on('smtp_server_get_dynamic_parameters', function(_, conn_meta)\n"
+        "return { banner = conn_meta:get_meta 'x', via = { ['127.0.0.1'] = { meta = { y = 1 } } } } end)"
+    )
+    table = TermsTable(policy.config.listeners[0], offer_auth=False)
+    endpoints = Endpoints(("192.0.2.1", 40_000), ("127.0.0.1", 25))
+
+    def terms(banner: str) -> Terms:
+        block = policy.dynamic_parameters("127.0.0.1:25", ConnMeta({"x": banner})).result()
+        return table.terms_with(endpoints, block)
+
+    assert terms("a") is terms("a")
+    assert terms("b").params.banner == "b" and terms("a").params.meta == {"y": 1}

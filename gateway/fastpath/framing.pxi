@@ -210,6 +210,9 @@ cdef class Framer:
         self.store = store
         self.max_command_line = max_command_line
 
+    def lengthen(self, Py_ssize_t max_command_line):
+        self.max_command_line = max_command_line
+
     cpdef feed(self, bytes data):
         if data is None:
             raise TypeError("bytes are needed")

@@ -76,7 +76,7 @@ class ListenerHost(ConnectionHost):
             refusal = self.admission(terms.params)
             if refusal is None:
                 connection = Connection(self, stream, terms.params)
-                reception = Reception(self.services, terms, endpoints, connection.resume)
+                reception = Reception(self.services, self._terms_table, terms, endpoints, connection.resume)
                 stream.set_write_buffer_limits(MAX_UNSENT)
                 stream.set_protocol(connection)  # from here on it hears of the end
         except Exception:

@@ -22,7 +22,7 @@ cdef class ConnectionHost:
 cdef class Connection(Protocol):
     cdef ConnectionHost _host
     cdef Poller _poller
-    cdef object _transport, _params
+    cdef object _transport
     cdef CounterPage _page
     cdef LogWriter _logs
     cdef Outbox _outbox

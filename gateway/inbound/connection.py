@@ -71,7 +71,6 @@ class Connection(Protocol):
         self._page: CounterPage = host.services.page
         self._logs = host.services.logs
         self._transport: Transport = stream
-        self._params = params
         self._reception: Reception | None = None  # while the connection counts
         self._timeout: float = params.client_timeout
         self._last_read = 0.0
@@ -90,6 +89,7 @@ class Connection(Protocol):
         self._reception = reception
         self._last_read = self._poller.time()
         reception.start()
+        self._timeout = reception.params().client_timeout
         self._flush()
 
     # -- called by the stream and the event loop ---------------------------------------------------------------------
@@ -151,6 +151,8 @@ class Connection(Protocol):
 
     def resume(self) -> None:
         """An answer has come that took its time."""
+        if self._reception is not None:
+            self._timeout = self._reception.params().client_timeout
         self._advance()
 
     def _advance(self) -> None:
@@ -245,10 +247,11 @@ class Connection(Protocol):
     def _begin_tls(self) -> None:
         self.write_out()
         self._shaking = True
+        assert self._reception is not None
         assert isinstance(self._transport, Stream)  # the session offers STARTTLS in clear only
         secure = TlsStream(self._poller, self._transport, self, secured=self._secured, failed=self._not_secured)
         try:
-            secure.begin(self._host.contexts.context(self._params), self._timeout)
+            secure.begin(self._host.contexts.context(self._reception.params()), self._timeout)
         except (OSError, ValueError) as error:  # a key that cannot be used
             self._not_secured("local", str(error))
             self._transport.abort()

@@ -10,6 +10,7 @@ from gateway.logs.records cimport Origin
 from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decision_cache cimport Known
 from gateway.policy.engine cimport Policy
+from gateway.policy.listener cimport TermsTable
 from gateway.inbound.refusals cimport Refusals
 from gateway.delivery.services cimport Services
 from gateway.smtp.address cimport EnvelopeAddress
@@ -28,6 +29,7 @@ cdef class Reception(Observer):
     cdef Services _services
     cdef Refusals _refusals
     cdef Terms _terms
+    cdef TermsTable _table
     cdef object _resume
     cdef Policy _policy
     cdef dict _accepted_with

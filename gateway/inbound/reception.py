@@ -12,11 +12,11 @@ from typing import Any
 
 from gateway import _fastpath as fp
 from gateway import metrics
-from gateway.config import ListenerDomain
+from gateway.config import ListenerDomain, ListenerParams
 from gateway.decision import Decision, decide, grants_anybody, sender_matters
 from gateway.delivery.services import Services
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
-from gateway.inbound.refusals import Refusals, connection_refused
+from gateway.inbound.refusals import Refusals, concerned, connection_refused, shown_command
 from gateway.later import Later, Steps, Waits
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
@@ -25,9 +25,10 @@ from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Known
 from gateway.policy.engine import Policy, PolicyError, Rejected
+from gateway.policy.listener import TermsTable
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import MailCommand, address_in
+from gateway.smtp.commands import MailCommand
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
@@ -38,7 +39,6 @@ from gateway.smtp.events import (
 )
 from gateway.smtp.replies import MAIL_OK, RCPT_OK, Reason, Reply
 from gateway.smtp.session import NO_COMMAND, Observer, ServerSession
-from gateway.smtp.states import END_OF_DATA
 from gateway.smtp.terms import Terms
 from gateway.smtp.trace import received_from, with_protocol
 
@@ -64,13 +64,22 @@ _MESSAGE_DURATION = metrics.MESSAGE_DURATION.slot()
 class Reception(Observer):
     """One connection.
 
-    resume: called when an answer that took time has arrived, so that the caller goes on with advance().
+    table: where its terms are from; the policy may have others for it. resume: called when an answer that took time has
+    arrived, so that the caller goes on with advance().
     """
 
-    def __init__(self, services: Services, terms: Terms, endpoints: Endpoints, resume: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        table: TermsTable,
+        terms: Terms,
+        endpoints: Endpoints,
+        resume: Callable[[], None],
+    ) -> None:
         self._services = services
         self._policy: Policy = self._services.policy
         self._page = self._services.page
+        self._table = table
         self._terms = terms
         self._endpoints = endpoints
         self._resume = resume
@@ -92,16 +101,19 @@ class Reception(Observer):
 
     def start(self) -> None:
         """The greeting, if the policy does not object."""
-        if events.CONNECTION_ACCEPTED in self._policy.handles:
+        if self._policy.is_asked_at_first:
             self.session.hold()
             self._walk(self._welcome())
         else:
             self._greet(self._terms.greeting)
 
     def _welcome(self) -> Waits:
-        greeting = self._terms.greeting
         try:
+            computed = yield self._policy.dynamic_parameters(self._endpoints.received_via, self._conn)
+            if computed is not None:
+                self._adopt(self._table.terms_with(self._endpoints, computed))
             yield self._policy.connection_accepted(self._conn)
+            greeting = self._terms.greeting
         except Rejected as reject:
             greeting = replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=True)
         except PolicyError:
@@ -111,6 +123,12 @@ class Reception(Observer):
             greeting = replies.technical_difficulties(self._terms.hostname, Reason.INTERNAL_ERROR)
         self._accepted_with = self._conn.values.copy()
         self._greet(greeting)
+
+    def _adopt(self, terms: Terms) -> None:
+        self._terms = terms
+        self.session.adopt(terms)
+        self._peer_is_relay_host = self._endpoints.peer in terms.relay_hosts
+        self._conn.values.update(hostname=terms.hostname, **terms.params.meta)
 
     def _greet(self, greeting: Reply) -> None:
         if greeting.reason is not None:
@@ -156,6 +174,10 @@ class Reception(Observer):
     def has_quit(self) -> bool:
         """It is over because the client took its leave."""
         return self.session.quit
+
+    def params(self) -> ListenerParams:
+        """The listener's parameters for this connection."""
+        return self._terms.params
 
     def peer_address(self) -> str:
         """The client's IP address."""
@@ -448,33 +470,17 @@ class Reception(Observer):
             self._record_refusal(verb, reply, argument)
 
     def _record_refusal(self, verb: int, reply: Reply, argument: bytes) -> None:
-        command = None
-        if verb == END_OF_DATA:
-            command = "DATA"
-        elif verb != NO_COMMAND:
-            command = f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
-        sender, recipients = self._refused(verb, argument)
+        mail = self._message.mail if self._message is not None else self.session.mail
+        recipients = self._message.recipients if self._message is not None else self.session.recipients
+        sender, recipients = concerned(verb, argument, None if mail is None else mail.sender, recipients)
         unreadable = self._transaction.unreadable if self._transaction is not None else None
         self._refusals.refused(
             verb,
             reply,
             self._known_origin(),
             self._conn.values,
-            command=command,
+            command=shown_command(verb, argument),
             sender=sender,
             recipients=recipients,
             added=_NOTHING if unreadable is None else {"report_unreadable": unreadable},
         )
-
-    def _refused(self, verb: int, argument: bytes) -> tuple[EnvelopeAddress | None, list[EnvelopeAddress]]:
-        """The sender and the recipients that a refusal concerns."""
-        mail = self._message.mail if self._message is not None else self.session.mail
-        sender = mail.sender if mail is not None else None
-        if verb == fp.MAIL:
-            return address_in(argument) or sender, []
-        if verb == fp.RCPT:
-            recipient = address_in(argument)
-            return sender, [] if recipient is None else [recipient]
-        if verb == END_OF_DATA:
-            return sender, self._message.recipients if self._message is not None else self.session.recipients
-        return sender, []

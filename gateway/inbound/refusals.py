@@ -15,6 +15,7 @@ from gateway.delivery.services import Services
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.commands import address_in
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.session import NO_COMMAND
 from gateway.smtp.states import END_OF_DATA
@@ -118,6 +119,27 @@ class Refusals:
         if alike is None:
             alike = self._alike[reason] = _Alike()
         return alike
+
+
+def shown_command(verb: int, argument: bytes) -> str | None:
+    """What a record says was refused; None where no command was."""
+    if verb == NO_COMMAND:
+        return None
+    if verb == END_OF_DATA:
+        return "DATA"
+    return f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
+
+
+def concerned(
+    verb: int, argument: bytes, sender: EnvelopeAddress | None, recipients: list[EnvelopeAddress]
+) -> tuple[EnvelopeAddress | None, list[EnvelopeAddress]]:
+    """The sender and the recipients that a refusal concerns. sender, recipients: of the transaction."""
+    if verb == fp.MAIL:
+        return address_in(argument) or sender, []
+    if verb == fp.RCPT:
+        recipient = address_in(argument)
+        return sender, [] if recipient is None else [recipient]
+    return sender, recipients if verb == END_OF_DATA else []
 
 
 def connection_refused(services: Services, reply: Reply) -> None:

@@ -31,6 +31,7 @@ VERBS = (
 REPLY_CLASSES = ("2xx", "3xx", "4xx", "5xx")
 EVENTS = (
     "get_listener_domain",
+    "smtp_server_get_dynamic_parameters",
     "smtp_server_connection_accepted",
     "smtp_server_auth_plain",
     "smtp_server_ehlo",

@@ -7,8 +7,8 @@ from gateway.policy.decisions cimport Decisions
 cdef class Policy:
     cdef readonly object source, epoch, config
     cdef readonly frozenset handles
-    cdef readonly bint shapes_transactions
-    cdef object _handlers, _configurations
+    cdef readonly bint is_asked_at_first, shapes_transactions
+    cdef object _handlers, _configurations, _blocks
     cdef Decisions _decisions
 
     cpdef Later listener_domain(self, str domain, str listener, ConnMeta conn)

@@ -19,16 +19,18 @@ from gateway.policy import events
 from gateway.policy.background import Background
 from gateway.policy.configurations import Configurations, Names
 from gateway.policy.conn_meta import ConnMeta
-from gateway.policy.decision_cache import Evaluation
+from gateway.policy.decision_cache import MISSING, Evaluation, RecentlyUsed
 from gateway.policy.decisions import Decisions
 from gateway.policy.handlers import Handlers
 from gateway.policy.limits import HandlerLimits
+from gateway.policy.listener import Block, block_of
 from gateway.policy.message_methods import MessageHandle
 from gateway.policy.objects import Made, address_of
 from gateway.policy.options import BadOptions, list_of, mismatch
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
 from gateway.policy.runs import Run
 from gateway.policy.runtime import Fault, kind_of, outward
+from gateway.policy.schemas import dynamic_parameters
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import EnvelopeAddress
 
@@ -38,6 +40,8 @@ T = TypeVar("T")
 
 # Cached decisions until one is made again: a prime, so that no rhythm of questions always meets the same one.
 VERIFY_EVERY = 1021
+
+BLOCKS = 64  # different results of smtp_server_get_dynamic_parameters that are kept
 
 
 class Identity(NamedTuple):
@@ -54,8 +58,8 @@ class Policy:
     """A policy in force; made by `load`.
 
     config: what it declares. source: with every Lua file it loaded. handles: the events it has handlers for; the
-    methods that ask for other events need not be called. shapes_transactions: smtp_server_data or
-    smtp_server_split_transaction is among them.
+    methods that ask for other events need not be called. is_asked_at_first: an event before the banner is among them.
+    shapes_transactions: so is smtp_server_data or smtp_server_split_transaction.
     """
 
     def __init__(
@@ -66,8 +70,10 @@ class Policy:
         self.epoch = epoch
         self.config = handlers.api.config()
         self.handles = frozenset(handlers.api.handlers)
+        self.is_asked_at_first = not self.handles.isdisjoint({events.DYNAMIC_PARAMETERS, events.CONNECTION_ACCEPTED})
         self.shapes_transactions = not self.handles.isdisjoint({events.DATA, events.SPLIT_TRANSACTION})
         self._handlers = handlers
+        self._blocks = RecentlyUsed(BLOCKS)  # by the text of the tables that they were made of
         self._decisions = Decisions(self._evaluate, page, verify_every, clock)
         self._configurations = Configurations(self._ask_queue, self._ask_path, clock)
 
@@ -110,6 +116,27 @@ class Policy:
 
     # --- events of a session ------------------------------------------------------------------------------
     # The answer to each may be Rejected or PolicyError.
+
+    def dynamic_parameters(self, listener: str, conn: ConnMeta) -> Later:
+        """Before everything else. The answer: a Block of parameters for this connection, None for no change.
+
+        listener: the local address, "IP:PORT".
+        """
+        return self._ask(events.DYNAMIC_PARAMETERS, (listener, conn), self._parameters)
+
+    def _parameters(self, result: object) -> Block | None:
+        if result is None:
+            return None
+        table = self._handlers.lua.plain(result)
+        key = repr(table)
+        known = self._blocks.get(key)
+        if known is MISSING:
+            try:
+                known = block_of(dynamic_parameters(table))
+            except BadOptions as bad:
+                raise self._handlers.runs.failed(events.DYNAMIC_PARAMETERS, str(bad)) from None
+            self._blocks.put(key, known)
+        return known  # type: ignore[no-any-return]
 
     def connection_accepted(self, conn: ConnMeta) -> Later:
         """Before the banner."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 # Events that this gateway triggers.
 LISTENER_DOMAIN = "get_listener_domain"
+DYNAMIC_PARAMETERS = "smtp_server_get_dynamic_parameters"
 CONNECTION_ACCEPTED = "smtp_server_connection_accepted"
 EHLO = "smtp_server_ehlo"
 AUTH_PLAIN = "smtp_server_auth_plain"
@@ -24,6 +25,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     PRE_INIT: (),
     INIT: (),
     VALIDATE_CONFIG: (),
+    DYNAMIC_PARAMETERS: ("listener", "conn_meta"),
     CONNECTION_ACCEPTED: ("conn_meta",),
     EHLO: ("domain", "conn_meta", "extensions"),
     AUTH_PLAIN: ("authz", "authc", "password", "conn_meta"),
@@ -63,7 +65,6 @@ WITHOUT_EFFECT = {
 # A handler for one of these would change what happens to mail or records, so leaving it out silently would mislead.
 NOT_SUPPORTED = frozenset(
     {
-        "smtp_server_get_dynamic_parameters",
         "smtp_server_message_deferred_inject",
         "smtp_server_rewrite_response",
         "smtp_client_rewrite_delivery_status",

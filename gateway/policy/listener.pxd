@@ -4,7 +4,7 @@ from gateway.smtp.terms cimport Terms
 
 cdef class TermsTable:
     cdef bint _offer_auth
-    cdef object _root
+    cdef object _root, _computed
     cdef Terms _same_for_all
     cdef dict _known
 

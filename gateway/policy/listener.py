@@ -1,7 +1,8 @@
 """Which terms a connection gets: a listener's own, then its `peer` and `via` blocks, the longest prefix first.
 
 KumoMTA's order: plain parameters, `meta` key by key, then the matching peer block in the same way, then the matching
-via block; what comes later wins. Results are kept per combination of blocks, of which a listener has few.
+via block, then likewise what smtp_server_get_dynamic_parameters returned; what comes later wins. Results are kept per
+combination of blocks, of which a listener has few.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.config import Listener, ListenerParams
+from gateway.net.endpoints import Endpoints
+from gateway.policy.decision_cache import MISSING, RecentlyUsed
 from gateway.policy.prefixes import PrefixMap
 from gateway.smtp.terms import Terms
 
@@ -21,9 +24,12 @@ _MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2: ::ffff:0:0/96
 _PARAMETERS = frozenset(field.name for field in fields(ListenerParams))
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """A table of parameters with the blocks inside it."""
+MOST_COMPUTED = 1024  # different terms of parameters that a handler returned which are kept
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A table of parameters with the blocks inside it. Each is a key of its own."""
 
     plain: Mapping[str, Any]
     meta: Mapping[str, Any]
@@ -31,8 +37,9 @@ class _Block:
     via: PrefixMap | None
 
 
-def _compiled(parameters: Mapping[str, Any]) -> _Block:
-    return _Block(
+def block_of(parameters: Mapping[str, Any]) -> Block:
+    """The block of a checked table of parameters."""
+    return Block(
         plain={name: value for name, value in parameters.items() if name in _PARAMETERS and name != "meta"},
         meta=parameters.get("meta", {}),
         peer=_blocks(parameters.get("peer")),
@@ -45,7 +52,7 @@ def _blocks(by_cidr: Mapping[str, Mapping[str, Any]] | None) -> PrefixMap | None
         return None
     blocks = PrefixMap()
     for cidr, parameters in by_cidr.items():
-        blocks.put(cidr, _compiled(parameters))
+        blocks.put(cidr, block_of(parameters))
     return blocks
 
 
@@ -63,8 +70,9 @@ class TermsTable:
 
     def __init__(self, listener: Listener, offer_auth: bool) -> None:
         self._offer_auth = offer_auth
-        self._root = _compiled({**listener.overrides, "peer": listener.peer, "via": listener.via})
+        self._root = block_of({**listener.overrides, "peer": listener.peer, "via": listener.via})
         self._known: dict[tuple[int, ...], Terms] = {}
+        self._computed = RecentlyUsed(MOST_COMPUTED)
         has_blocks = self._root.peer is not None or self._root.via is not None
         self._same_for_all = None if has_blocks else self._merged([self._root])
 
@@ -79,7 +87,17 @@ class TermsTable:
             terms = self._known[key] = self._merged(chain)
         return terms
 
-    def _merged(self, chain: list[_Block]) -> Terms:
+    def terms_with(self, endpoints: Endpoints, computed: Block) -> Terms:
+        """Likewise, with parameters over all of the listener's that a handler returned for this connection."""
+        peer, local = _packed(endpoints.peer_address), _packed(endpoints.local_address)
+        chain = (*_matching(self._root, peer, local), *_matching(computed, peer, local))
+        terms = self._computed.get(chain)
+        if terms is MISSING:
+            terms = self._merged(list(chain))
+            self._computed.put(chain, terms)
+        return terms  # type: ignore[no-any-return]
+
+    def _merged(self, chain: list[Block]) -> Terms:
         parameters: dict[str, Any] = {"hostname": os.uname().nodename or "localhost"}
         meta: dict[str, Any] = {}
         for block in chain:
@@ -88,7 +106,7 @@ class TermsTable:
         return Terms(ListenerParams(**parameters, meta=meta), offer_auth=self._offer_auth)
 
 
-def _matching(block: _Block, peer: bytes, local: bytes) -> list[_Block]:
+def _matching(block: Block, peer: bytes, local: bytes) -> list[Block]:
     """The blocks that apply, in the order in which they are merged."""
     chain = [block]
     for blocks, address in ((block.peer, peer), (block.via, local)):

@@ -183,6 +183,21 @@ _DYNAMIC = {
 LISTENER_BLOCK = Schema(_DYNAMIC)
 
 
+def dynamic_parameters(value: object) -> dict[str, Any]:
+    """What smtp_server_get_dynamic_parameters returns: a block whose certificates have their keys beside them."""
+    block = _block(value)
+    _check_pairs(block)
+    return block
+
+
+def _check_pairs(block: dict[str, Any]) -> None:
+    if ("tls_certificate" in block) != ("tls_private_key" in block):
+        raise refusal("tls_certificate and tls_private_key belong together")
+    for name in ("peer", "via"):
+        for inner in block.get(name, {}).values():
+            _check_pairs(inner)
+
+
 def _listener(options: dict[str, Any]) -> Listener:
     return Listener(
         listen=options.pop("listen"),

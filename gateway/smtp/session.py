@@ -134,6 +134,11 @@ class ServerSession:
         """Nothing is read until greet() is called."""
         self.awaiting = _GREETING_REQUESTED
 
+    def adopt(self, terms: Terms) -> None:
+        """Other terms, while it is held."""
+        self._terms = terms
+        self._framer.lengthen(max(terms.max_line, MAX_AUTH_LINE) + 2)
+
     def greet(self, reply: Reply) -> None:
         """Says the first reply of the connection: the greeting or a refusal."""
         self.awaiting = None
