@@ -67,13 +67,13 @@ CALLERS = {
 }
 # Packages and top modules, each above all that it may import: nothing imports what imports it.
 DOWNWARDS = (
-    "__main__", "cli", "sink", "service", "admin", "inbound", "delivery", "policy", "couriers", "net", "logs",
-    "reports", "metrics", "mail", "handover", "later", "decision", "smtp", "config", "_fastpath", "__init__",
+    "__main__", "cli", "sink", "service", "admin", "inbound", "delivery", "policy", "tracing", "couriers", "net",
+    "logs", "reports", "metrics", "mail", "handover", "later", "decision", "smtp", "config", "_fastpath", "__init__",
 )  # fmt: skip
 PURE = {
     "smtp", "reports", "decision.py", "config.py", "mail/message.py", "mail/headers.py",
     "delivery/verdict.py", "delivery/routing.py", "mail/notification.py", "service/plan.py",
-    "logs/records.py",
+    "logs/records.py", "tracing",
 }  # fmt: skip
 IMPURE = {"asyncio", "uvloop", "socket", "ssl", "time", "threading", "subprocess", "lupa", "select"}
 

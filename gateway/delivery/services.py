@@ -9,12 +9,13 @@ from gateway.couriers.couriers import Couriers
 from gateway.logs.writer import LogWriter
 from gateway.net.turns import Room
 from gateway.policy.engine import Policy
+from gateway.tracing.tracer import Tracer
 
 
 class Services:
     """now_ns: nanoseconds since 1970. monotonic: seconds on the event loop's clock, for deadlines. afterwards: calls
     something when the replies of this turn of the loop are written. room: of contents, what messages are
-    kept in, and for those who wait for more of it.
+    kept in, and for those who wait for more of it. tracer: knows who looks on; traced: somebody does.
     """
 
     def __init__(
@@ -38,3 +39,5 @@ class Services:
         self.afterwards = afterwards
         self.room = room
         self.contents = room.contents
+        self.tracer = Tracer(0, now_ns, monotonic)
+        self.traced = False

@@ -214,7 +214,12 @@ class Transaction:
         if self._decisions.count(RELAY) != len(self._decisions):
             relayed, report = self._fates(message)
             self._reported += len(message.recipients) - len(relayed)
-        self._accepted.append(Accepted(message, given, message.queue_name(), report, len(relayed)))
+        accepted = Accepted(message, given, message.queue_name(), report, len(relayed))
+        self._accepted.append(accepted)
+        if self._facts.conn.witness is not None:
+            kind = None if report is None or report.kind is None else report.kind.value
+            goes_on = accepted.relayed and not is_discarded(message)
+            self._facts.conn.witness.message(message.id, message.recipients, accepted.queue_name, kind, goes_on)
         if not relayed:
             return None
         if is_discarded(message):
@@ -265,11 +270,16 @@ class Transaction:
             message.wire(),
             self._event.mail.smtputf8,
         )
+        witness = self._facts.conn.witness
+        if witness is not None:
+            witness.handing_over(message.id, delivery.recipients, delivery.queue_name, delivery.destination)
         return self._services.couriers.submit(batch, delivery.destination, self._began + self._facts.timeout)
 
     def _goes_on(self, delivery: Delivery, result: HandOver) -> bool:
         """Takes a result down. After a recipient that failed for now no more is sent."""
         delivery.result = result
+        if self._facts.conn.witness is not None:
+            self._facts.conn.witness.handed_over(delivery.message.id, result)
         self._handed_over += 1
         self._outcomes += result.outcomes
         delivered = 0

@@ -74,6 +74,7 @@ class Connection(Protocol):
         self._reception: Reception | None = None  # while the connection counts
         self._timeout: float = params.client_timeout
         self._last_read = 0.0
+        self._began = 0.0
         self._shaking = False  # hands, for TLS
         self._closing = False
         self._in_outbox = False
@@ -87,7 +88,7 @@ class Connection(Protocol):
         """Takes the place of a connection whose stream tells this one what happens, and starts the session."""
         self._host.opened(self)
         self._reception = reception
-        self._last_read = self._poller.time()
+        self._last_read = self._began = self._poller.time()
         reception.start()
         self._timeout = reception.params().client_timeout
         self._flush()
@@ -140,12 +141,18 @@ class Connection(Protocol):
     def drain(self) -> None:
         """Ends the session with 421 as soon as no transaction is under way."""
         reception = self._reception
-        if reception is not None and not self._closing and reception.is_idle():
+        if reception is not None and not self._closing and reception.session.is_idle():
             self._end("shutting down", Reason.SHUTTING_DOWN)
 
     def abort(self) -> None:
         """Drops the connection."""
         self._transport.abort()
+
+    def watch(self) -> None:
+        """Others look on than before."""
+        reception = self._reception
+        if reception is not None:
+            reception.watch(self._began)
 
     # -- the session's progress ---------------------------------------------------------------------------------------
 
@@ -175,7 +182,7 @@ class Connection(Protocol):
                 self._in_the_next_turn()
             elif self._eof and not reception.is_asked():
                 self._close(True)
-            if reception.is_receiving() and not self._waits:
+            if reception.session.is_receiving() and not self._waits:
                 self._wait_with_content(reception)
             self._pause_or_resume()
 
@@ -199,10 +206,10 @@ class Connection(Protocol):
 
     def _wait_with_content(self, reception: Reception) -> None:
         """After each portion of a large content, and before the first one while there is no room."""
-        if reception.needs_room():
+        if reception.session.needs_room():
             self._waits = True
             self._host.services.room.wait(self._take_turn)
-        elif reception.is_bulky():
+        elif reception.session.is_bulky():
             self._waits = True
             self._poller.turns.wait(self._take_turn)
 
@@ -213,7 +220,7 @@ class Connection(Protocol):
     def _flush(self) -> None:
         assert self._reception is not None
         if self._reception.is_closed():
-            self._close(not self._reception.has_quit())
+            self._close(not self._reception.session.quit)
         elif not self._in_outbox:
             self._in_outbox = True
             self._outbox.add(self)
@@ -231,7 +238,7 @@ class Connection(Protocol):
         if self._closing or reception is None or self._shaking:
             return
         waits = self._turn_due or reception.is_asked()
-        ahead = waits and reception.buffered() > MAX_BUFFERED
+        ahead = waits and reception.session.buffered() > MAX_BUFFERED
         pause = self._waits or ahead or self._writing_paused or self._logs.full
         if pause != self._reading_paused:
             self._reading_paused = pause
@@ -273,7 +280,10 @@ class Connection(Protocol):
         self._closing = True
         self._page.add(_TLS_FAILED)
         self._page.add(_TLS_CAUSES[cause])
-        peer = "" if self._reception is None else self._reception.peer_address()
+        peer = ""
+        if self._reception is not None:
+            peer = self._reception.peer_address()
+            self._reception.tls_failed(cause, text)
         text = f"TLS handshake with {peer} failed ({cause}): {text}"
         self._host.complaints.say(cause, self._poller.time(), text)
 

@@ -44,6 +44,7 @@ cdef class Reception(Observer):
     cdef Steps _steps
     cdef MessageReceived _message
     cdef Transaction _transaction
+    cdef dict _why
 
     cpdef start(self)
     cpdef dict _known_at_first(self)
@@ -51,14 +52,8 @@ cdef class Reception(Observer):
     cpdef bytes data_to_send(self)
     cpdef bint is_asked(self)
     cpdef bint is_behind(self)
-    cpdef bint is_receiving(self)
-    cpdef bint needs_room(self)
-    cpdef bint is_bulky(self)
-    cpdef bint is_idle(self)
     cpdef bint is_closed(self)
-    cpdef bint has_quit(self)
     cpdef str peer_address(self)
-    cpdef Py_ssize_t buffered(self)
     cpdef bint advance(self, Py_ssize_t most) except? False
     cpdef _answer(self, event)
     cpdef _dispatch(self, event)

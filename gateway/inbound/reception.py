@@ -16,7 +16,8 @@ from gateway.config import ListenerDomain, ListenerParams
 from gateway.decision import Decision, decide, grants_anybody, sender_matters
 from gateway.delivery.services import Services
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
-from gateway.inbound.refusals import Refusals, concerned, connection_refused, shown_command
+from gateway.inbound.refusals import Refusals, connection_refused
+from gateway.inbound.watching import SessionWatch, explain
 from gateway.later import Later, Steps, Waits
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
@@ -95,12 +96,15 @@ class Reception(Observer):
         self._tls: tuple[str, str] | None = None  # protocol version and cipher
         self._message: MessageReceived | None = None
         self._transaction: Transaction | None = None
+        self._why: dict[str, str] | None = None  # what is refused now, where that needs words of its own
         self._steps: Steps | None = None  # those that wait for an answer; the session stands still meanwhile
 
     # -- the connection's life ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """The greeting, if the policy does not object."""
+        if self._services.traced:
+            self._watched(self._services.monotonic()).begin()
         if self._policy.is_asked_at_first:
             self.session.hold()
             self._walk(self._welcome())
@@ -115,6 +119,7 @@ class Reception(Observer):
             yield self._policy.connection_accepted(self._conn)
             greeting = self._terms.greeting
         except Rejected as reject:
+            self._why = {"rule": reject.place}
             greeting = replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=True)
         except PolicyError:
             greeting = replies.technical_difficulties(self._terms.hostname, Reason.POLICY_ERROR)
@@ -145,6 +150,14 @@ class Reception(Observer):
             **self._terms.params.meta,
         }
 
+    def watch(self, began: float) -> None:
+        """Others look on than before. began: when the connection was opened."""
+        under_way = self.session if self._message is None else self._message
+        self._watched(began).join(under_way.mail, under_way.recipients)
+
+    def _watched(self, began: float) -> SessionWatch:
+        return SessionWatch(self._services, self._conn, self._session_id, self._endpoints, began)
+
     # -- what the connection moves and asks ---------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
@@ -163,17 +176,9 @@ class Reception(Observer):
         """The client's next commands only wait for another turn."""
         return self.session.is_behind()
 
-    def is_idle(self) -> bool:
-        """No transaction is under way, and nothing that was received waits."""
-        return self.session.is_idle()
-
     def is_closed(self) -> bool:
         """The session is over; its last reply may still have to be sent."""
         return self.session.closed
-
-    def has_quit(self) -> bool:
-        """It is over because the client took its leave."""
-        return self.session.quit
 
     def params(self) -> ListenerParams:
         """The listener's parameters for this connection."""
@@ -182,22 +187,6 @@ class Reception(Observer):
     def peer_address(self) -> str:
         """The client's IP address."""
         return self._endpoints.peer_address
-
-    def is_receiving(self) -> bool:
-        """The client is in the middle of a message content."""
-        return self.session.is_receiving()
-
-    def needs_room(self) -> bool:
-        """The client is in the middle of a message content that has no room to grow in."""
-        return self.session.needs_room()
-
-    def is_bulky(self) -> bool:
-        """The client is in the middle of a message content that is large so far, or goes to a file."""
-        return self.session.is_bulky()
-
-    def buffered(self) -> int:
-        """Octets that were received and wait."""
-        return self.session.buffered()
 
     def advance(self, most: int) -> bool:
         """Works through what was received, at most so many commands of it, and up to what has to be waited for.
@@ -216,6 +205,9 @@ class Reception(Observer):
         return False
 
     def _answer(self, event: Event) -> None:
+        if self._conn.witness is not None:
+            octets = event.content.size if isinstance(event, MessageReceived) else None
+            self._conn.witness.command(*self.session.command(), octets)
         try:
             steps = self._dispatch(event)
         except Exception as error:
@@ -257,6 +249,7 @@ class Reception(Observer):
         if event is None:
             log.error("an error that nobody waits for any more", exc_info=error)
         elif isinstance(error, Rejected):
+            self._why = {"rule": error.place}
             self._reply(replies.make(error.code, error.text, Reason.POLICY_REJECT, closes=error.closes))
             if error.follow_with_421 and error.code != 421:
                 self.end("disconnecting due to previous error", Reason.POLICY_REJECT)
@@ -275,11 +268,20 @@ class Reception(Observer):
         known = self._known_at_first() if self._accepted_with is None else self._accepted_with
         self._conn.values.update(known, tls_cipher=cipher, tls_protocol_version=version)
         self._facts = None
+        if self._conn.witness is not None:
+            self._conn.witness.tls(version, cipher)
         self.session.tls_started()
+
+    def tls_failed(self, cause: str, text: str) -> None:
+        """The handshake did not succeed, and the connection ends."""
+        if self._conn.witness is not None:
+            self._conn.witness.tls_failed(cause, text)
 
     def lost(self) -> None:
         """The client is gone, and nobody waits for the policy any more; but a transaction that is under way goes on."""
         self._refusals.begin_anew(self._known_origin(), self._conn.values)
+        if self._conn.witness is not None:
+            self._conn.witness.closed(self._transaction is not None)
         if self._transaction is None:
             if self._steps is not None:
                 self._steps.cancel()
@@ -312,12 +314,17 @@ class Reception(Observer):
         self._facts = None
 
     def _auth(self, event: AuthRequested) -> Waits:
+        if self._conn.witness is not None:
+            response = event.authorization, event.authentication, event.password
+            self._conn.witness.conceal(event.password, "\0".join(response))
         answer = self._policy.auth_plain(event.authorization, event.authentication, event.password, self._conn)
         try:
             identity = yield answer
         except (Rejected, PolicyError) as error:
             self._page.add(_AUTH["refused" if isinstance(error, Rejected) else "error"])
             raise
+        finally:
+            self._conn.conceal(event.password)
         self._page.add(_AUTH["refused" if identity is None else "accepted"])
         if identity is None:
             self._reply(replies.AUTH_FAILED)
@@ -391,6 +398,11 @@ class Reception(Observer):
     ) -> Decision | None:
         decision = decide(self._peer_is_relay_host, self._endpoints.peer, recipient, sender)
         self._page.add(slots["denied" if decision is None else "relay" if decision.relay else "report_only"])
+        if decision is None or self._conn.witness is not None:
+            event, cached = self.session.awaiting, slots is _DECIDED_FROM_CACHE
+            assert isinstance(event, RcptRequested)
+            grounds = self._peer_is_relay_host, event.recipient, recipient, self.session.mail, sender
+            self._why = explain(self._conn, decision, *grounds, cached)
         return decision
 
     def _refuses(self, decision: Decision | None) -> bool:
@@ -468,19 +480,19 @@ class Reception(Observer):
             self._page.add(_COMMAND_SLOTS[verb][reply.code // 100 - 2])
         if reply.reason is not None:
             self._record_refusal(verb, reply, argument)
+        if self._conn.witness is not None:
+            self._conn.witness.replied(verb, reply, argument)
 
     def _record_refusal(self, verb: int, reply: Reply, argument: bytes) -> None:
-        mail = self._message.mail if self._message is not None else self.session.mail
-        recipients = self._message.recipients if self._message is not None else self.session.recipients
-        sender, recipients = concerned(verb, argument, None if mail is None else mail.sender, recipients)
         unreadable = self._transaction.unreadable if self._transaction is not None else None
         self._refusals.refused(
             verb,
             reply,
+            argument,
             self._known_origin(),
-            self._conn.values,
-            command=shown_command(verb, argument),
-            sender=sender,
-            recipients=recipients,
+            self._conn,
+            self.session if self._message is None else self._message,
             added=_NOTHING if unreadable is None else {"report_unreadable": unreadable},
+            why=self._why,
         )
+        self._why = None

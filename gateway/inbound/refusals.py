@@ -5,6 +5,7 @@ What is refused, and with which reply, is decided elsewhere; the reply is sent e
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,11 +15,15 @@ from gateway import metrics
 from gateway.delivery.services import Services
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
+from gateway.policy.conn_meta import ConnMeta
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import address_in
+from gateway.smtp.events import MessageReceived
 from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.session import NO_COMMAND
+from gateway.smtp.session import NO_COMMAND, ServerSession
 from gateway.smtp.states import END_OF_DATA
+from gateway.tracing.witness import Session
+from gateway.tracing.words import MOST_NAMED
 
 log = logging.getLogger(__name__)
 
@@ -60,15 +65,17 @@ class Refusals:
         self,
         verb: int,
         reply: Reply,
+        argument: bytes,
         origin: records.Origin,
-        meta: Mapping[str, Any],
+        conn: ConnMeta,
+        under_way: ServerSession | MessageReceived,
         *,
-        command: str | None,
-        sender: EnvelopeAddress | None,
-        recipients: Sequence[EnvelopeAddress],
         added: Mapping[str, str | int],
+        why: Mapping[str, str] | None = None,
     ) -> None:
-        """A reply that refuses something. verb: as an Observer gets it. The rest is records.rejection's."""
+        """A reply that refuses something. verb, argument: as an Observer gets them. under_way: knows the transaction.
+        added: to the record. why: what decided.
+        """
         assert reply.reason is not None
         page = self._services.page
         _count(page, _STAGES.get(verb, "command"), reply.reason)
@@ -85,6 +92,20 @@ class Refusals:
                     return
                 added = {**added, "left_out": alike.left_out}
                 alike.left_out = 0
+        command = _command(verb, argument)
+        sender, recipients = _concerned(verb, argument, under_way)
+        self._services.tracer.refused(
+            reply,
+            session_id=origin.session_id,
+            peer_address=origin.peer_address,
+            ehlo=origin.peer_name,
+            meta=conn.values,
+            secret=conn.secret,
+            command=command,
+            sender=None if sender is None else sender.email,
+            recipients=[each.email for each in recipients[:MOST_NAMED]],
+            **(why or {}),
+        )
         self._services.logs.submit(
             records.rejection(
                 reply,
@@ -93,7 +114,7 @@ class Refusals:
                 command=command,
                 sender=sender,
                 recipients=recipients,
-                meta=meta,
+                meta=conn.values,
                 added=added,
             )
         )
@@ -121,25 +142,25 @@ class Refusals:
         return alike
 
 
-def shown_command(verb: int, argument: bytes) -> str | None:
-    """What a record says was refused; None where no command was."""
-    if verb == NO_COMMAND:
-        return None
-    if verb == END_OF_DATA:
-        return "DATA"
+def _command(verb: int, argument: bytes) -> str | None:
+    """The command that was refused."""
+    if verb in (END_OF_DATA, NO_COMMAND):
+        return "DATA" if verb == END_OF_DATA else None
     return f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
 
 
-def concerned(
-    verb: int, argument: bytes, sender: EnvelopeAddress | None, recipients: list[EnvelopeAddress]
-) -> tuple[EnvelopeAddress | None, list[EnvelopeAddress]]:
-    """The sender and the recipients that a refusal concerns. sender, recipients: of the transaction."""
+def _concerned(
+    verb: int, argument: bytes, under_way: ServerSession | MessageReceived
+) -> tuple[EnvelopeAddress | None, Sequence[EnvelopeAddress]]:
+    """The sender and the recipients that a refusal concerns."""
+    mail = under_way.mail
+    sender = mail.sender if mail is not None else None
     if verb == fp.MAIL:
         return address_in(argument) or sender, []
     if verb == fp.RCPT:
         recipient = address_in(argument)
         return sender, [] if recipient is None else [recipient]
-    return sender, recipients if verb == END_OF_DATA else []
+    return sender, under_way.recipients if verb == END_OF_DATA else []
 
 
 def connection_refused(services: Services, reply: Reply) -> None:
@@ -153,8 +174,15 @@ def turned_away(services: Services, reply: Reply, peer_address: str, meta: Mappi
     assert reply.reason is not None
     connection_refused(services, reply)
     _count(services.page, "connect", reply.reason)
+    origin = records.Origin("", peer_address, new_session_id())
+    services.tracer.refused(
+        reply, session_id=origin.session_id, peer_address=peer_address, ehlo="", meta=meta, secret=frozenset()
+    )
+    if services.traced and peer_address:
+        packed = ipaddress.ip_address(peer_address).packed
+        session = Session(origin.session_id, packed, peer_address, "", services.monotonic())
+        services.tracer.turned_away(session, reply)
     if reply.reason is not Reason.STORAGE and not services.logs.full:  # a flood of records must not make that worse
-        origin = records.Origin("", peer_address, new_session_id())
         services.logs.submit(records.rejection(reply, origin, services.now_ns(), command=None, meta=meta))
 
 

@@ -21,6 +21,9 @@ class OpenConnection(Protocol):
     def abort(self) -> None:
         """Drops it."""
 
+    def watch(self) -> None:
+        """Others look on than before."""
+
 
 class Roster:
     """The open connections. drained: called when a worker that drains has no connection any more.
@@ -56,6 +59,11 @@ class Roster:
         """Ends the connections of silent clients. Looking at all of them now and then is cheaper than a timer each."""
         for connection in list(self._open):
             connection.check_idle(now)
+
+    def watch(self) -> None:
+        """Others look on than before."""
+        for connection in list(self._open):
+            connection.watch()
 
     def abort(self) -> None:
         """Drops all connections."""

@@ -149,8 +149,12 @@ class Api:
         self.problems.append(Problem(*self.lua.where(), message, hint))
 
     def _fail(self, message: str) -> NoReturn:
+        raise Fault(f"{self._place()}: {message}")
+
+    def _place(self) -> str:
+        """FILE:LINE of the Lua code that runs."""
         file, line = self.lua.where()
-        raise Fault(f"{file}:{line}: {message}")
+        return f"{file}:{line}"
 
     # --- handlers -----------------------------------------------------------------------------------------
 
@@ -216,7 +220,7 @@ class Api:
         if len(arguments) != 2:
             self._fail(f"kumo.reject: expected a code and a text, got {len(arguments)} arguments")
         code, text = self._verdict("reject", *arguments)
-        raise Rejected(code, text, closes=code == 421)  # RFC 5321 §3.8
+        raise Rejected(code, text, closes=code == 421, place=self._place())  # RFC 5321 §3.8
 
     def _disconnect(self, *arguments: object) -> NoReturn:
         if not 2 <= len(arguments) <= 3:
@@ -225,11 +229,11 @@ class Api:
         mode = arguments[2] if len(arguments) == 3 else "ForceDisconnect"
         match mode:
             case "ForceDisconnect":
-                raise Rejected(code, text, closes=True)
+                raise Rejected(code, text, closes=True, place=self._place())
             case "FollowWith421":
-                raise Rejected(code, text, closes=True, follow_with_421=code != 421)
+                raise Rejected(code, text, closes=True, follow_with_421=code != 421, place=self._place())
             case "If421":
-                raise Rejected(code, text, closes=code == 421)
+                raise Rejected(code, text, closes=code == 421, place=self._place())
         self._fail(f"expected one of 'If421', 'FollowWith421' or 'ForceDisconnect', but got {self.lua.text(mode)}")
 
     def _verdict(self, function: str, code: object, text: object) -> tuple[int, str]:

@@ -2,3 +2,5 @@
 
 cdef class ConnMeta:
     cdef readonly dict values
+    cdef public object witness
+    cdef public frozenset secret

@@ -1,21 +1,42 @@
 """ConnMeta: what is known about one connection, as policies see it (`conn_meta`).
 
 A bag of JSON values that all events of a session share. The gateway's own code uses `values` directly; Lua goes
-through get_meta and set_meta, which objects.py exposes and the decision cache listens to.
+through get_meta and set_meta, which objects.py exposes and the decision cache listens to. Beside it stand, out of
+Lua's reach, who tells of the session and which of the values must not be told.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.tracing.witness import Witness
 
 IDENTITY_KEYS = ("authn_id", "authz_id")
 
+_NONE: frozenset[str] = frozenset()
+
 
 class ConnMeta:
-    """Connection metadata. Keys and meanings are KumoMTA's (docs/policy.md lists them)."""
+    """Connection metadata. Keys and meanings are KumoMTA's (docs/policy.md lists them).
+
+    witness: tells of the session; None while nobody looks on. secret: the names of values that hold what the client
+    proved itself with.
+    """
 
     def __init__(self, values: dict[str, Any] | None = None) -> None:
         self.values: dict[str, Any] = {} if values is None else values
+        self.witness: Witness | None = None
+        self.secret: frozenset[str] = _NONE
+
+    def conceal(self, password: str) -> None:
+        """Remembers which values have a password in them, as it is or in base64."""
+        if password:
+            encoded = b64encode(password.encode("utf-8", "surrogateescape")).decode()
+            self.secret |= {
+                key for key, value in self.values.items() if password in (text := str(value)) or encoded in text
+            }
 
     def auth_info(self) -> dict[str, Any]:
         """Who the peer is, in KumoMTA's shape: its address and its authenticated identities."""

@@ -104,6 +104,10 @@ class Policy:
         self._handlers.runs.background.finish(answer)
         return answer.result()
 
+    def trace(self, active: bool) -> None:
+        """Whether witnesses of sessions are told of what handlers answer."""
+        self._handlers.runs.traced = active
+
     @property
     def limits(self) -> HandlerLimits:
         """What one call of an event's handlers may use."""

@@ -57,12 +57,13 @@ class Rejected(Exception):
     """A handler called kumo.reject or kumo.disconnect.
 
     code: 200–599. text: "\\n" separates lines. closes: the connection ends after the reply. follow_with_421: a 421
-    line of its own comes before the end.
+    line of its own comes before the end. place: FILE:LINE of the call; "" where it is not known.
     """
 
-    def __init__(self, code: int, text: str, closes: bool, follow_with_421: bool = False) -> None:
+    def __init__(self, code: int, text: str, closes: bool, follow_with_421: bool = False, place: str = "") -> None:
         super().__init__(f"{code} {text}")
         self.code = code
         self.text = text
         self.closes = closes
         self.follow_with_421 = follow_with_421
+        self.place = place

@@ -8,7 +8,7 @@ cdef class Runs:
     cdef readonly object lua, handlers_of, clock, background
     cdef readonly CounterPage page
     cdef public Run running
-    cdef public bint loading
+    cdef public bint loading, traced
     cdef public object limits, replace_lua
     cdef list _ready
 

@@ -15,6 +15,7 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.later import Later
 from gateway.policy.background import Background, CannotWait
+from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Evaluation
 from gateway.policy.limits import DEFAULT_LIMITS
 from gateway.policy.problems import PolicyError, Rejected
@@ -60,8 +61,8 @@ class Runs:
 
     running: the run whose Lua code is being executed, None while none is. What a policy's code does to the gateway, it
     does in the name of this run; nothing else about a call is known outside of its Run. loading: the policy is being
-    loaded, and waiting holds everything up. limits: of every run. replace_lua: called when the Lua state keeps memory
-    that a handler has taken beyond its limit.
+    loaded, and waiting holds everything up. traced: sessions have witnesses, who are told of what handlers answer.
+    limits: of every run. replace_lua: called when the Lua state keeps memory that a handler has taken beyond its limit.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Runs:
         self.background = background
         self.running: Run | None = None
         self.loading = True
+        self.traced = False
         self.limits = DEFAULT_LIMITS
         self.replace_lua: Callable[[], None] = lambda: None
         self._ready: list[Callable[[], None]] = []  # what has to wait until the code that runs is over
@@ -253,10 +255,10 @@ class Run(Later):
         try:
             value = self._finish(result)
         except (Rejected, PolicyError) as error:
-            self._close()
+            self._close(None, error)
             self.fail(error)
         else:
-            self._close()
+            self._close(value)
             self.settle(value)
 
     def _fail(self, failure: LuaFailure, overdue: bool) -> None:
@@ -277,15 +279,27 @@ class Run(Later):
         else:
             bug = failure.cause if not isinstance(failure.cause, Fault) else None
             error = runs.failed(event, failure.text, failure.traceback, bug)
-        self._close()
+        self._close(None, error)
         self.fail(error)
 
-    def _close(self) -> None:
+    def _close(self, value: object = None, error: Exception | None = None) -> None:
         if self._handle is not None:
             self._handle.message = None
         event = str(self.event)
         runs = self._runs
-        runs.page.observe(DURATION.get(event, DURATION[OTHER_EVENT]), runs.clock() - self._began)
+        took = runs.clock() - self._began
+        runs.page.observe(DURATION.get(event, DURATION[OTHER_EVENT]), took)
+        if runs.traced:
+            self._tell(event, value, error, took)
+
+    def _tell(self, event: str, value: object, error: Exception | None, took: float) -> None:
+        """Tells the witness of the session it was asked for, if there is one."""
+        handler = self._handlers[self._called - 1] if self._called else None
+        place = "" if handler is None or isinstance(handler, Task) else f"{handler.file}:{handler.line}"
+        read = None if self.evaluation is None else self.evaluation.reads
+        for argument in self._arguments:
+            if isinstance(argument, ConnMeta) and argument.witness is not None:
+                argument.witness.policy(event, place, value, error, took, read, argument.secret)
 
     def _recover(self) -> None:
         """Gives back what was too much; a state that holds on to it is replaced."""

@@ -180,6 +180,10 @@ class ServerSession:
         """True within a message content that is large so far, or goes to a file."""
         return self._framer.is_bulky()
 
+    def command(self) -> tuple[int, bytes]:
+        """The verb and the argument of what is being answered, as an observer gets them."""
+        return self._verb, self._argument
+
     def buffered(self) -> int:
         """Octets received and not yet worked on."""
         return self._framer.buffered

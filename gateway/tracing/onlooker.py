@@ -1,0 +1,136 @@
+"""Somebody who looks on: the lines that wait for them, bounded; and their view of one session, which may have to wait
+until it is known whether they want it. Who reads slowly misses events, and is told how many.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from gateway.tracing.wanted import Wanted
+from gateway.tracing.words import line_of
+
+MOST_PENDING = 256 * 1024  # octets that wait to be sent
+MOST_HELD = 4 << 20  # octets of all sessions of which it is not known yet whether they are wanted
+MOST_OF_SESSION = 32 * 1024  # octets of one of them
+PORTION = 64 * 1024  # octets that are sent at once, at least one line
+
+
+class Onlooker:
+    """ready: called when something waits to be sent, and nothing did."""
+
+    def __init__(self, worker: int, wanted: Wanted, ready: Callable[[], None]) -> None:
+        self.wanted = wanted
+        self.held = 0
+        self._worker = worker
+        self._ready = ready
+        self._pending: deque[bytes] = deque()
+        self._octets = 0
+        self._missed = 0
+
+    def take(self, line: bytes) -> None:
+        """A line to be sent; dropped while too much waits, and until half of that is sent."""
+        most = MOST_PENDING // 2 if self._missed else MOST_PENDING
+        if self._octets + len(line) > most:
+            self._missed += 1
+            return
+        self._tell_what_was_missed()
+        self._put(line)
+
+    def portion(self) -> bytes:
+        """What is to be sent next; b"" for nothing."""
+        lines = []
+        octets = 0
+        while self._pending and (not octets or octets + len(self._pending[0]) <= PORTION):
+            line = self._pending.popleft()
+            octets += len(line)
+            lines.append(line)
+        self._octets -= octets
+        if self._missed and self._octets <= MOST_PENDING // 2:
+            self._tell_what_was_missed()
+        return b"".join(lines)
+
+    def _tell_what_was_missed(self) -> None:
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            self._put(line_of({"event": "dropped", "worker": self._worker, "count": missed}))
+
+    def _put(self, line: bytes) -> None:
+        self._pending.append(line)
+        self._octets += len(line)
+        if len(self._pending) == 1:
+            self._ready()
+
+
+class View:
+    """An onlooker's view of one session: what happens is held back until it is known to be wanted.
+
+    A transaction is wanted as a whole; what came before the first one belongs to every one.
+    """
+
+    def __init__(self, onlooker: Onlooker) -> None:
+        self.onlooker = onlooker
+        self.terse = onlooker.wanted.terse
+        self._domains, self._refused = onlooker.wanted.domains, onlooker.wanted.refused
+        self._lacks_domain, self._lacks_refusal = bool(self._domains), self._refused
+        self._before: list[bytes] = []  # the first transaction
+        self._held: list[bytes] = []
+        self._octets = 0
+        self._left_out = 0
+        self._in_transaction = False
+
+    @property
+    def shown(self) -> bool:
+        """Everything is shown from here on."""
+        return not (self._lacks_domain or self._lacks_refusal)
+
+    def begin(self) -> None:
+        """A transaction begins."""
+        self._in_transaction = True
+        self._lacks_domain, self._lacks_refusal = bool(self._domains), self._refused
+        self._release(self._held)
+
+    def saw_recipient(self, domain: str) -> None:
+        """Somebody at this domain is a recipient, or would be."""
+        if self._lacks_domain and domain in self._domains:
+            self._lacks_domain = False
+            self._show()
+
+    def saw_refusal(self) -> None:
+        """Something was refused."""
+        if self._lacks_refusal:
+            self._lacks_refusal = False
+            self._show()
+
+    def take(self, line: bytes) -> None:
+        """Something that happened."""
+        if self.shown:
+            self.onlooker.take(line)
+        elif self._octets + len(line) > MOST_OF_SESSION or self.onlooker.held + len(line) > MOST_HELD:
+            self._left_out += 1
+        else:
+            (self._held if self._in_transaction else self._before).append(line)
+            self._octets += len(line)
+            self.onlooker.held += len(line)
+
+    def end(self) -> None:
+        """The session is over."""
+        self._release(self._before)
+        self._release(self._held)
+
+    def _show(self) -> None:
+        if not self.shown or self.terse:
+            return
+        for line in (*self._before, *self._held):
+            self.onlooker.take(line)
+        if self._left_out:
+            left_out = {"event": "dropped", "worker": self.onlooker._worker, "count": self._left_out}
+            self.onlooker.take(line_of(left_out))
+            self._left_out = 0
+        self.end()
+
+    def _release(self, lines: list[bytes]) -> None:
+        octets = sum(map(len, lines))
+        self._octets -= octets
+        self.onlooker.held -= octets
+        lines.clear()

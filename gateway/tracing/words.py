@@ -1,0 +1,173 @@
+"""How what is told of a session is put: values as JSON, and why a decision came out as it did. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from gateway._fastpath import CidrSet
+from gateway.config import Destination, ListenerDomain, SmtpFleet
+from gateway.decision import Decision
+from gateway.handover import HandOver, RecipientOutcome
+from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.replies import Reply
+
+MOST_NAMED = 20  # recipients, prefixes or hosts of one event
+LONGEST = 1000  # characters of a text
+
+_NOTHING_GRANTED = ListenerDomain()
+
+
+def line_of(event: Mapping[str, Any]) -> bytes:
+    """An event as its line. What is no JSON is told as text."""
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # lone surrogates, for octets of a policy's that are no UTF-8
+        return orjson.dumps(_sound(event), default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _sound(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_sound(str(key)): _sound(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sound(each) for each in value]
+    return value if value is None or isinstance(value, bool | int | float) else _sound(str(value))
+
+
+def time_of(now_ns: int) -> str:
+    """RFC 3339 with microseconds. now_ns: nanoseconds since 1970."""
+    seconds, rest = divmod(now_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def short(text: str) -> str:
+    """A text that anybody may have made as long as they liked."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+
+
+def some(values: Iterable[str]) -> list[str]:
+    """The first ones, and how many more there are."""
+    listed = list(values)
+    rest = len(listed) - MOST_NAMED
+    return listed if rest <= 0 else [*listed[:MOST_NAMED], f"and {rest} more"]
+
+
+def reply_of(reply: Reply) -> dict[str, Any]:
+    """A reply of the gateway's."""
+    told: dict[str, Any] = {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}
+    if reply.reason is not None:
+        told["reason"] = reply.reason
+    return told
+
+
+def value_of(value: Any) -> Any:
+    """What a handler returned, as it was understood."""
+    if isinstance(value, ListenerDomain):
+        return granted(value)
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    if isinstance(value, tuple | list):
+        return some(short(str(each)) for each in value)
+    return value if value is None or isinstance(value, bool | int | float) else short(str(value))
+
+
+def granted(domain: ListenerDomain | None) -> dict[str, Any] | None:
+    """What is granted for a domain, as far as it is anything; None for nothing."""
+    if domain is None:
+        return None
+    told = {}
+    for each in fields(ListenerDomain):
+        value = getattr(domain, each.name)
+        if each.compare and value != getattr(_NOTHING_GRANTED, each.name):
+            told[each.name] = _plain(value)
+    return told
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, CidrSet):
+        return some(value)
+    return value.value if isinstance(value, Enum) else value
+
+
+def because(
+    decision: Decision | None,
+    relay_host: bool,
+    recipient: EnvelopeAddress,
+    to_recipient: ListenerDomain | None,
+    sender: EnvelopeAddress | None,
+    to_sender: ListenerDomain | None,
+) -> str:
+    """Why a recipient was accepted or not. relay_host: the peer is one. to_recipient, to_sender: what is granted for
+    their domains.
+    """
+    domain = recipient.domain or "<Postmaster>"
+    if decision is not None and decision.relay:
+        if relay_host:
+            return "the peer is in relay_hosts"
+        if to_recipient is not None and to_recipient.relay_to:
+            return f"relay_to is granted for {domain}"
+        return f"relay_from of {_domain_of(sender)} has the peer"
+    why_not = (
+        f"the peer is not in relay_hosts; {_no_relay_to(domain, to_recipient)}; {_no_relay_from(sender, to_sender)}"
+    )
+    return why_not if decision is None else f"reports are logged for {domain}; {why_not}"
+
+
+def _no_relay_to(domain: str, to_recipient: ListenerDomain | None) -> str:
+    return f"nothing is granted for {domain}" if to_recipient is None else f"no relay_to for {domain}"
+
+
+def _no_relay_from(sender: EnvelopeAddress | None, to_sender: ListenerDomain | None) -> str:
+    name = _domain_of(sender)
+    return f"nothing is granted for {name}" if to_sender is None else f"relay_from of {name} has not the peer"
+
+
+def _domain_of(sender: EnvelopeAddress | None) -> str:
+    return f"{sender.domain}, the sender's domain" if sender is not None and sender.domain else "the null sender"
+
+
+def destination_of(destination: Destination) -> dict[str, Any]:
+    """Where a queue leads to."""
+    protocol = destination.queue.protocol
+    if isinstance(protocol, SmtpFleet):
+        return {"fleet": some(host.name for host in protocol.mx_list)}
+    return {"maildir": getattr(protocol, "path", str(protocol))}
+
+
+def hand_over_of(result: HandOver) -> dict[str, Any]:
+    """How a hand-over went."""
+    told: dict[str, Any] = {
+        "protocol": result.protocol,
+        "member": result.peer_name,
+        "address": result.peer_address,
+        "took": round(result.seconds, 6),
+        "upstream_session": result.session_id,
+        "tls": result.tls_protocol_version,
+        "recipients": [_outcome_of(outcome) for outcome in result.outcomes[:MOST_NAMED]],
+    }
+    told = {key: value for key, value in told.items() if value not in (None, "")}
+    if len(result.outcomes) > MOST_NAMED:
+        told["more_recipients"] = len(result.outcomes) - MOST_NAMED
+    return told
+
+
+def _outcome_of(outcome: RecipientOutcome) -> dict[str, Any]:
+    response = outcome.response
+    told: dict[str, Any] = {
+        "recipient": outcome.recipient.email,
+        "status": outcome.status.value,
+        "code": response.code,
+        "enhanced": response.enhanced,
+        "text": short(response.content),
+    }
+    if outcome.reason is not None:
+        told["reason"] = outcome.reason
+    return told
