@@ -1,5 +1,5 @@
 # What the other compiled modules call in _fastpath as C. What these classes are is told where they are implemented:
-# fastpath/counters.pxi, fastpath/json.pxi, fastpath/content.pxi, fastpath/framing.pxi and fastpath/sockets.pxi.
+# fastpath/counters.pxi, fastpath/names.pxi, fastpath/json.pxi, fastpath/content.pxi, fastpath/framing.pxi and fastpath/sockets.pxi.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -23,6 +23,16 @@ cdef class CounterPage:
     cdef int check(self, Py_ssize_t slot) except -1
     cpdef add(self, Py_ssize_t slot, int64_t n=*)
     cpdef observe(self, HistogramSlot histogram, double value)
+
+cdef class PackedNames:
+    cdef bytes slots, records
+    cdef const uint32_t *slot
+    cdef const uint8_t *record
+    cdef uint64_t mask
+    cdef Py_ssize_t count
+
+    cpdef int64_t find(self, str name) except -2
+    cpdef int64_t find_above(self, str name) except -2
 
 cdef class JsonLine:
     cdef tuple pieces

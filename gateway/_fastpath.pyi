@@ -1,6 +1,6 @@
 # The typed, documented face of gateway/_fastpath.pyx. One section per fragment, in the same order.
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from mmap import mmap
 from typing import Any, Final, Literal, Self, final
 
@@ -48,6 +48,23 @@ class CidrSet:
     @property
     def memory_bytes(self) -> int:
         """Octets of memory that the compiled tables take."""
+
+# --- names.pxi --------------------------------------------------------------------------------------------
+
+@final
+class PackedNames:
+    """Numbers by name, made once: some 30 octets for each name, in few blocks, which processes that fork share."""
+
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        """numbers: from 0 to 2**32 - 1. Raises ValueError for a name of more than 65,535 octets, UnicodeEncodeError for
+        one that is no text, OverflowError for another number."""
+    def __len__(self) -> int: ...
+    def __setstate__(self, state: tuple[bytes, bytes, int], /) -> None: ...
+    def __reduce__(self) -> tuple[type[PackedNames], tuple[dict[str, int]], tuple[bytes, bytes, int]]: ...
+    def find(self, name: str) -> int:
+        """The number of a name; -1 where it has none."""
+    def find_above(self, name: str) -> int:
+        """The number of the longest domain that a name is below, "" at last; -1 where none has one."""
 
 # --- dots.pxi ---------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ memory. The documented, typed face of this module is _fastpath.pyi. Protocol dec
 include "fastpath/bytes.pxi"     # Span and the byte-level helpers: the one place for pointer arithmetic
 include "fastpath/cidr.pxi"      # CidrSet: the radix tree behind relay_hosts and relay_from
 include "fastpath/cidr_text.pxi"  # how prefixes are written, and what is wrong with one that is not
+include "fastpath/names.pxi"     # PackedNames: numbers by name, for a million names
 include "fastpath/dots.pxi"      # stuff, unstuff, repair_line_endings: dots and line endings of a content
 include "fastpath/content.pxi"   # Content, ContentStore: the octets of one message, in memory and in files
 include "fastpath/framing.pxi"   # Framer: bytes of a connection -> lines and contents

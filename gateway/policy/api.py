@@ -89,11 +89,12 @@ _lua_log = logging.getLogger("gateway.policy.lua")
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A registered event handler and where it was registered."""
+    """A registered event handler and where it was registered. behind: the object of the host that it asks, no more."""
 
     function: LuaFunction
     file: str
     line: int
+    behind: object = None
 
 
 class Api:
@@ -148,6 +149,12 @@ class Api:
             self._fail(message + (f"; {hint}" if hint else ""))
         self.problems.append(Problem(*self.lua.where(), message, hint))
 
+    def problems_of_files(self, problems: list[Problem]) -> None:
+        """Mistakes elsewhere than at the policy's current line."""
+        if problems and not self._collecting:
+            self._fail(str(problems[0]))
+        self.problems += problems
+
     def _fail(self, message: str) -> NoReturn:
         raise Fault(f"{self._place()}: {message}")
 
@@ -175,7 +182,7 @@ class Api:
         if registered and event not in events.MULTIPLE:
             first = registered[0]
             return self.problem(f"{event} event already has a handler defined at {first.file}:{first.line}")
-        registered.append(Handler(function, *self.lua.where()))
+        registered.append(Handler(function, *self.lua.where(), self.lua.behind(function)))
         return None
 
     # --- options ------------------------------------------------------------------------------------------

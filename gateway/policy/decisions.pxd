@@ -4,9 +4,11 @@ from gateway._fastpath cimport CounterPage
 from gateway.later cimport Later
 from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decision_cache cimport DecisionCache, Known
+from gateway.policy.domain_table cimport DomainTable
 
 cdef class Decisions:
     cdef object _evaluate, _clock
+    cdef DomainTable _table
     cdef dict _flights
     cdef bint _shares
     cdef CounterPage _page

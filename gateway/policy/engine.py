@@ -21,6 +21,7 @@ from gateway.policy.configurations import Configurations, Names
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import MISSING, Evaluation, RecentlyUsed
 from gateway.policy.decisions import Decisions
+from gateway.policy.domain_table import DomainTable
 from gateway.policy.handlers import Handlers
 from gateway.policy.limits import HandlerLimits
 from gateway.policy.listener import Block, block_of
@@ -74,7 +75,9 @@ class Policy:
         self.shapes_transactions = not self.handles.isdisjoint({events.DATA, events.SPLIT_TRANSACTION})
         self._handlers = handlers
         self._blocks = RecentlyUsed(BLOCKS)  # by the text of the tables that they were made of
-        self._decisions = Decisions(self._evaluate, page, verify_every, clock)
+        first = next(iter(handlers.of(events.LISTENER_DOMAIN)), None)
+        table = first.behind if first is not None and isinstance(first.behind, DomainTable) else None
+        self._decisions = Decisions(self._evaluate, page, verify_every, clock, table)
         self._configurations = Configurations(self._ask_queue, self._ask_path, clock)
 
     @classmethod

@@ -14,6 +14,7 @@ from gateway._fastpath import CounterPage
 from gateway.policy import events
 from gateway.policy.api import MISSING_MODULES, VERSION, Api, Handler
 from gateway.policy.background import Background
+from gateway.policy.listener_domains import ListenerDomains
 from gateway.policy.memo import Memo
 from gateway.policy.message_methods import MessageMethods
 from gateway.policy.modules import Modules
@@ -60,6 +61,7 @@ class Handlers:
         templates = [f"{path}/{file}" for path in (directory, *KUMOMTA_PATHS) for file in ("?.lua", "?/init.lua")]
         messages = MessageMethods(self._lua_of_what_runs, self.runs.unstable)
         modules = Modules(self._lua_of_what_runs, self.runs, self._source.load, api.sleep)
+        listener_domains = ListenerDomains(self._lua_of_what_runs, self._source, self.runs, api)
         return LuaHost(
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
@@ -67,6 +69,7 @@ class Handlers:
             memo=Memo(self._lua_of_what_runs, self.runs, api.problem).functions(),
             modules=modules.functions(),
             extras=_extra,
+            extra_functions={"listener_domains": listener_domains.functions()},
             missing_modules=MISSING_MODULES,
             exposed={**self._objects.exposed(), **messages.exposed(), **modules.exposed()},
             read=self._read,

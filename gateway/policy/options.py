@@ -80,6 +80,13 @@ def sequences(value: object) -> object:
     return {str(key): item for key, item in items.items()}
 
 
+def as_table(value: object) -> object:
+    """The opposite: a value with every list as the table of a sequence, as readers take it."""
+    if isinstance(value, list):
+        return {index: as_table(item) for index, item in enumerate(value, 1)}
+    return {key: as_table(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def mismatch(expected: str, found: object) -> BadOptions:
     """A value of the wrong type, or a right one with the wrong content."""
     kind = "value" if isinstance(found, str) and " one of " in expected else "type"

@@ -160,10 +160,21 @@ function loadfile(path, _, ...) return loaded(path, ...) end
 
 function dofile(path) return assert(loaded(path))() end
 
+-- What a function of `policy-extras` asks, where it does nothing else: the host may ask that itself.
+local behind = setmetatable({}, { __mode = 'k' })
+local function stands_before(f, object) behind[f] = object end
+
+-- Functions of the host that a module of `policy-extras` gets with its name.
+local function own_functions(extra)
+  local found = { stands_before = stands_before }
+  for name, implementation in pairs(host.extra_functions[extra] or {}) do found[name] = as_function(implementation) end
+  return found
+end
+
 local function searcher(name)
   local extra = name:match '^policy%-extras%.([%w_]+)$'
   local text = extra and host.extras(extra)
-  if text then return load(text, '=policy-extras/' .. extra .. '.lua', 't'), name end
+  if text then return load(text, '=policy-extras/' .. extra .. '.lua', 't'), own_functions(extra) end
   local tried = {}
   for template in package.path:gmatch '[^;]+' do
     local path = template:gsub('%?', function() return (name:gsub('%.', '/')) end)
@@ -289,5 +300,7 @@ function calls.watch(watcher)
 end
 
 calls.tostring = tostring
+
+function calls.behind(f) return behind[f] end
 
 return calls

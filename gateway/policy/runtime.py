@@ -119,10 +119,11 @@ class LuaHost:
     """What a LuaState offers to the policy.
 
     functions: of the kumo module; a Waiting may have to wait. modules: likewise, of the modules in it. extras: the text
-    of a `policy-extras` module by name. read: a Lua file's content, None if there is none. memo: what memoize.lua
-    calls. unstable: called when something without a stable answer is used. wait: told of a Later that what runs waits
-    for; returns True if it is going to, False if the answer is there now. forget: it cannot wait, after all. condemned:
-    whether what runs has to end, whatever it is prepared for. loading: whether the policy is still being loaded.
+    of a `policy-extras` module by name. extra_functions: those that such a module is given. read: a Lua file's content,
+    None if there is none. memo: what memoize.lua calls. unstable: called when something without a stable answer is
+    used. wait: told of a Later that what runs waits for; returns True if it is going to, False if the answer is there
+    now. forget: it cannot wait, after all. condemned: whether what runs has to end, whatever it is prepared for.
+    loading: whether the policy is still being loaded.
     """
 
     version: str
@@ -131,6 +132,7 @@ class LuaHost:
     memo: Mapping[str, Any]
     modules: Mapping[str, Mapping[str, Callable[..., Any] | Waiting]]
     extras: Callable[[str], bytes | None]
+    extra_functions: Mapping[str, Mapping[str, Callable[..., Any]]]
     missing_modules: tuple[str, ...]
     exposed: Mapping[type, Exposed]
     read: Callable[[str], bytes | None]
@@ -173,6 +175,9 @@ class LuaState:
             "modules": self._lua.table_from({name: self._plain_ones(found) for name, found in host.modules.items()}),
             "waiting_in": self._lua.table_from({name: self._waiting_ones(f) for name, f in host.modules.items()}),
             "extras": lambda name: host.extras(inward(name)),
+            "extra_functions": self._lua.table_from(
+                {name: self._plain_ones(found) for name, found in host.extra_functions.items()}
+            ),
             "equal": self._equal,
             "add": partial(self._combined, operator.add),
             "subtract": partial(self._combined, operator.sub),
@@ -215,6 +220,7 @@ class LuaState:
         self._where = calls.where
         self._watch = calls.watch
         self._tostring = calls.tostring
+        self.behind: Callable[[LuaFunction], object] = calls.behind  # what a function of policy-extras asks, if no more
 
     def load(self, path: str, text: bytes) -> LuaFunction:
         """Compiles a chunk. Raises LuaFailure."""

@@ -7,20 +7,26 @@ first one to read a file keeps its bytes here, and the value is handed to every 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.policy.domain_table import DomainTable
 
 
 class PolicySource:
     """A snapshot of Lua files. Picklable.
 
     path: the main file's path as the operator wrote it. files: path → content, in the order of reading; None where
-    there was no such file, because `require` must go on not finding it.
+    there was no such file, because `require` must go on not finding it. tables: what was made of large files, by what
+    it was made of; the files themselves are not kept then.
     """
 
-    __slots__ = ("files", "path")
+    __slots__ = ("files", "path", "tables")
 
-    def __init__(self, path: str, files: dict[str, bytes | None]) -> None:
+    def __init__(self, path: str, files: dict[str, bytes | None], tables: dict[str, DomainTable] | None = None) -> None:
         self.path = path
         self.files = files
+        self.tables = {} if tables is None else tables
 
     @classmethod
     def read(cls, path: str) -> PolicySource:
@@ -43,5 +49,5 @@ class PolicySource:
                 self.files[path] = None
         return self.files[path]
 
-    def __reduce__(self) -> tuple[type[PolicySource], tuple[str, dict[str, bytes | None]]]:
-        return PolicySource, (self.path, self.files)
+    def __reduce__(self) -> tuple[type[PolicySource], tuple[Any, ...]]:
+        return PolicySource, (self.path, self.files, self.tables)

@@ -20,7 +20,7 @@ _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|/\*.*?\*/|//[^\n]*|#[^\n]*', re.DOT
 
 def json_parse(text: Any) -> Any:
     """JSON; comments count as blanks."""
-    return _parsed("json", _from_json, string(text, "json_parse"), "string")
+    return _parsed("json", from_json, string(text, "json_parse"), "string")
 
 
 def toml_parse(text: Any) -> Any:
@@ -74,7 +74,15 @@ def _parsed(form: str, read: Callable[[str], Any], text: str, name: str) -> Any:
         raise ValueError(f"parsing {name} as {form}: {problem}") from None
 
 
-def _from_json(text: str) -> Any:
+def from_json(text: str) -> Any:
+    """JSON, with comments or without. Raises ValueError."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError:
+        return _from_json_with_comments(text)
+
+
+def _from_json_with_comments(text: str) -> Any:
     def blanked(token: re.Match[str]) -> str:
         found = token.group()
         return found if found.startswith('"') else re.sub(r"[^\n]", " ", found)  # lines keep their numbers
@@ -95,7 +103,7 @@ def _from_yaml(text: str) -> Any:
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_READERS: dict[str, Callable[[str], Any]] = {"json": _from_json, "toml": _from_toml, "yaml": _from_yaml}
+_READERS: dict[str, Callable[[str], Any]] = {"json": from_json, "toml": _from_toml, "yaml": _from_yaml}
 
 
 def _without_dates(value: Any) -> Any:

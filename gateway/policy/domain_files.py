@@ -1,0 +1,160 @@
+"""What `policy-extras.listener_domains` reads: parameters by listener and domain, out of TOML, JSON and inline tables.
+
+Texts in, values and Problems with their lines out. What parameters mean is domain_table.py's business.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+from gateway.policy.kumo import serde
+from gateway.policy.problems import Problem
+
+LISTENERS = "listener"  # the key that is no domain: parameters by listener
+EVERYWHERE = "*"  # the listener of what stands outside of it
+
+# A line that opens a table of TOML; with group 1 where it is one that a file for many domains is made of.
+_HEADER = re.compile(r"""(?m)^[ \t]*\[(?:[ \t]*("[^"\\\n]*"|'[^'\n]*')[ \t]*\][ \t]*(?:\#[^\n]*)?\r?$)?""")
+_BODIES = 4_096  # different ones that are kept
+
+
+class Parameters(NamedTuple):
+    """What a file says of one domain. values: equal ones are often the same object. at: where in the text to look."""
+
+    listener: str
+    domain: str
+    values: object
+    at: int
+
+
+class Text:
+    """The text of a file that parameters came from; it knows the lines of what is wrong with them.
+
+    start: where to look for everything, for an inline table in the middle of a policy.
+    """
+
+    def __init__(self, name: str, text: str, start: int = 0) -> None:
+        self.name = name
+        self.text = text
+        self._start = start
+        self._lines: list[int] | None = None
+
+    def line(self, at: int) -> int:
+        """The line of a place."""
+        if self._lines is None:
+            self._lines = [found.end() for found in re.finditer("\n", self.text)]
+        return bisect_right(self._lines, at) + 1
+
+    def line_of(self, found: Parameters, keys: tuple[object, ...] = ()) -> int:
+        """The line that most likely has a domain's parameters, or one of them."""
+        at = max(found.at, self._start)
+        names = [found.domain, *keys] if found.listener == EVERYWHERE else [found.listener, found.domain, *keys]
+        for name in names:
+            if isinstance(name, str):
+                place = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])").search(self.text, at)
+                if place is None:
+                    break
+                at = place.start()
+        return self.line(at)
+
+    def problem(self, found: Parameters, message: str, keys: tuple[object, ...] = (), hint: str = "") -> Problem:
+        """A mistake in a domain's parameters."""
+        return Problem(self.name, self.line_of(found, keys), f"'{found.domain}': {message}", hint)
+
+
+class Unreadable(Exception):
+    """A file is not what its name says. `problem` has the place."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def read(text: Text) -> Iterator[Parameters]:
+    """What a file says, in its order: TOML where its name ends so, otherwise JSON, which may have comments.
+
+    Raises Unreadable.
+    """
+    return _read_toml(text) if text.name.endswith(".toml") else read_table(parsed(text, serde.from_json), text)
+
+
+def read_table(table: object, text: Text) -> Iterator[Parameters]:
+    """The same of a table: domains, and under `listener` domains by listener. What stands outside comes last."""
+    if not isinstance(table, dict):
+        raise Unreadable(Problem(text.name, 1, "expected a table of domains and their parameters"))
+    listeners = table.get(LISTENERS, {})
+    if not isinstance(listeners, dict) or not all(isinstance(domains, dict) for domains in listeners.values()):
+        at = Parameters(EVERYWHERE, LISTENERS, None, 0)
+        raise Unreadable(text.problem(at, "expected a table of listeners, each with a table of domains"))
+    for listener, domains in [*listeners.items(), (EVERYWHERE, table)]:
+        for domain, values in domains.items():
+            if domain != LISTENERS or domains is not table:
+                yield Parameters(str(listener), str(domain), values, 0)
+
+
+def parsed(text: Text, parse: Callable[[str], Any]) -> Any:
+    """What a parser makes of a text. Raises Unreadable with the line that it names."""
+    try:
+        return parse(text.text)
+    except ValueError as error:
+        message = " ".join(str(error).split())
+        place = re.search(r"\(?(?:at |: )line (\d+),? column \d+(?: \(char \d+\))?\)?", message)
+        line = int(place[1]) if place else 0
+        plain = message.replace(place[0], "").strip() if place else message
+        raise Unreadable(Problem(text.name, line, plain)) from None
+    except RecursionError:
+        raise Unreadable(Problem(text.name, 0, "tables are nested too deeply")) from None
+
+
+# --- TOML -------------------------------------------------------------------------------------------------------------
+
+
+def _read_toml(text: Text) -> Iterator[Parameters]:
+    """A file of a million tables is cut into these, and each different body is parsed once; what does not consist of
+    `["DOMAIN"]` tables is parsed as it stands. Where the pieces are not TOML each, the whole decides: what could be cut
+    in the middle of an array is none, and texts over several lines are not cut.
+    """
+    if '"""' in text.text or "'''" in text.text:
+        return read_table(parsed(text, tomllib.loads), text)
+    try:
+        sections, rest = _cut(text.text)
+        others = tomllib.loads(rest)
+    except (ValueError, RecursionError):
+        return read_table(parsed(text, tomllib.loads), text)
+    names = {section.domain for section in sections}
+    if len(names) != len(sections) or not names.isdisjoint(others):
+        return read_table(parsed(text, tomllib.loads), text)
+    return _joined(sections, read_table(others, text))
+
+
+def _joined(sections: list[Parameters], others: Iterator[Parameters]) -> Iterator[Parameters]:
+    yield from others
+    yield from sections
+
+
+def _cut(text: str) -> tuple[list[Parameters], str]:
+    """The tables of single domains, and the rest of the text. Raises ValueError where a body is no TOML."""
+    sections: list[Parameters] = []
+    rest: list[str] = []
+    bodies: dict[str, dict[str, Any]] = {}
+    first = _HEADER.search(text)
+    rest.append(text if first is None else text[: first.start()])
+    for header, following in pairwise(chain(_HEADER.finditer(text), (None,))):
+        assert header is not None
+        end = len(text) if following is None else following.start()
+        name, body = header[1], text[header.end() : end]
+        if name is None or name[1:-1] == LISTENERS:
+            rest.append(text[header.start() : end])
+            continue
+        values = bodies.get(body)
+        if values is None:
+            if len(bodies) >= _BODIES:
+                bodies.clear()
+            values = bodies[body] = tomllib.loads(body)
+        sections.append(Parameters(EVERYWHERE, name[1:-1], values, header.start()))
+    return sections, "".join(rest)

@@ -1,0 +1,30 @@
+"""Each case of tests/corpus/policies: what `check` says of it, and how a gateway that runs it answers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from gateway_process import Gateway
+
+from tests.policy_cases import PolicyCase, cases_in, checked, decided, differences, free_port
+
+CASES = cases_in(Path(__file__).parent / "corpus" / "policies")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_check_and_service_treat_it_as_expected(case: PolicyCase, tmp_path: Path) -> None:
+    port = free_port()
+    policy = case.put(tmp_path, port)
+    assert not differences(case, *checked(policy))
+    if "replies" not in case.expected:
+        return
+    gateway = Gateway(tmp_path, policy.read_text(), "--workers", "1")
+    try:
+        for one in case.expected["replies"]:
+            data = {"data": one["data"]} if "data" in one else {}
+            answer = decided(gateway, one["from"], one["to"], **data)
+            assert re.fullmatch(one["reply"], answer, re.DOTALL), (one, answer, gateway.diagnostics())
+    finally:
+        gateway.kill()
