@@ -1,5 +1,6 @@
 # What the other compiled modules call in _fastpath as C. What these classes are is told where they are implemented:
-# fastpath/counters.pxi, fastpath/names.pxi, fastpath/json.pxi, fastpath/content.pxi, fastpath/framing.pxi and fastpath/sockets.pxi.
+# fastpath/counters.pxi, fastpath/names.pxi, fastpath/json.pxi, fastpath/content.pxi, fastpath/framing.pxi and
+# fastpath/sockets.pxi.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 

@@ -28,8 +28,10 @@ cdef class DomainTable:
 
     @cython.locals(entry=Entry)
     cpdef Known answer(self, str domain, str listener, ConnMeta conn)
+
     @cython.locals(number=Py_ssize_t, entry=Entry)
     cpdef Entry entry(self, str domain, str listener, ConnMeta conn, Evaluation evaluation)
+
     @cython.locals(number=Py_ssize_t, section=_Section)
     cdef Py_ssize_t _number(self, str domain, str listener)
     cdef Entry _made(self, Py_ssize_t number)
