@@ -1,31 +1,55 @@
-"""What policies ask, for tests: an HTTP server in a thread of its own, on a free port."""
+"""What policies ask, for tests: an HTTP server and a name server, in threads of their own, on free ports."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
 from aiohttp import web
 
+T = TypeVar("T")
 
-class HttpServer:
+
+class InThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine, which runs there."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def stop(self) -> None:
+        """Ends it."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class HttpServer(InThread):
     """Answers GET and POST with what it was asked, as JSON; a few paths do other things.
 
     /held waits for `release`. held, left: requests to it that have come, and whose client has gone.
     """
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        super().__init__()
         self.asked: list[dict[str, Any]] = []
         self.held = threading.Semaphore(0)
         self.left = threading.Semaphore(0)
         self._released = asyncio.Event()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
-        self.port = asyncio.run_coroutine_threadsafe(self._start(), self.loop).result()
+        self.port = self.call(self._start())
 
     @property
     def url(self) -> str:
@@ -75,10 +99,8 @@ class HttpServer:
             await response.write(bytes(1 << 20))
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
+        self.call(self._runner.cleanup())
+        super().stop()
 
 
 async def _latin(_: web.Request) -> web.Response:
@@ -97,5 +119,96 @@ async def _code(request: web.Request) -> web.Response:
 def http_server() -> Iterator[HttpServer]:
     """One that does not outlive the test."""
     server = HttpServer()
+    yield server
+    server.stop()
+
+
+class NameServer(InThread):
+    """Answers over UDP and TCP from `records`: lines of a zone by name and type; else that there is no such name.
+
+    Names with "silent" in them get no answer, "broken" SERVFAIL, "large" only a truncated one over UDP. asked: how
+    often a name and type was asked for, and over what. negative: the TTL of answers that there is nothing.
+    """
+
+    def __init__(self, records: dict[tuple[str, str], list[str]]) -> None:
+        super().__init__()
+        self.records = records
+        self.negative = 30
+        self.asked: Counter[tuple[str, str, str]] = Counter()
+        self.silent = threading.Semaphore(0)
+        self.port = self.call(self._start())
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def _start(self) -> int:
+        self._tcp = await asyncio.start_server(self._over_tcp, "127.0.0.1", 0)
+        port = int(self._tcp.sockets[0].getsockname()[1])
+        self._udp, _ = await self.loop.create_datagram_endpoint(lambda: _Datagrams(self), ("127.0.0.1", port))
+        return port
+
+    async def _over_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        answer = self.answer(query, "tcp")
+        if answer is not None:
+            writer.write(len(answer).to_bytes(2, "big") + answer)
+        writer.close()
+
+    def answer(self, query: bytes, over: str) -> bytes | None:
+        """What is sent back."""
+        message = dns.message.from_wire(query)
+        question = message.question[0]
+        name, kind = question.name.to_text().rstrip(".").lower(), question.rdtype.name
+        self.asked[name, kind, over] += 1
+        response = dns.message.make_response(message)
+        response.flags |= dns.flags.RA
+        if "silent" in name:
+            self.silent.release()
+            return None
+        if "broken" in name:
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response.to_wire()
+        if "large" in name and over == "udp":
+            response.flags |= dns.flags.TC
+            return response.to_wire()
+        found = self.records.get((name, kind), [])
+        for line in found:
+            seconds, _, data = line.partition(" ")
+            response.answer.append(dns.rrset.from_text(question.name, int(seconds), "IN", kind, data))
+        if not found:
+            soa = f"ns.example. root.example. 1 1 1 1 {self.negative}"
+            response.authority.append(dns.rrset.from_text("example.", 3600, "IN", "SOA", soa))
+            if not any(known == name for known, _ in self.records):
+                response.set_rcode(dns.rcode.NXDOMAIN)
+        return response.to_wire()
+
+    def stop(self) -> None:
+        self.call(self._close())
+        super().stop()
+
+    async def _close(self) -> None:
+        self._udp.close()
+        self._tcp.close()
+        await self._tcp.wait_closed()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, server: NameServer) -> None:
+        self._server = server
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        answer = self._server.answer(data, "udp")
+        if answer is not None:
+            self._transport.sendto(answer, addr)
+
+
+@contextmanager
+def name_server(records: dict[tuple[str, str], list[str]]) -> Iterator[NameServer]:
+    """One that does not outlive the test."""
+    server = NameServer(records)
     yield server
     server.stop()

@@ -13,6 +13,7 @@ from gateway.policy.message_methods import NOT_SUPPORTED as METHODS_NOT_SUPPORTE
 from gateway.policy.message_methods import TRANSFORMS, MessageMethods
 from gateway.policy.options import Role, Schema, did_you_mean
 from gateway.policy.outside import http
+from gateway.policy.outside.resolver_options import RESOLVER, RESOLVER_OPTIONS
 from gateway.policy.schemas import SCHEMAS
 
 DOCS = (Path(__file__).parent.parent / "docs" / "policy.md").read_text()
@@ -77,9 +78,12 @@ def test_every_function_and_method_that_asks_others_is_documented() -> None:
         assert row is not None and ("*waits*" in row[0]) == (name in modules.WAITING), name
 
 
-@pytest.mark.parametrize(("title", "schema"), [("HTTP", http.BUILD_CLIENT)])
+@pytest.mark.parametrize(
+    ("title", "schema"), [("HTTP", http.BUILD_CLIENT), ("DNS", RESOLVER), ("DNS", RESOLVER_OPTIONS)]
+)
 def test_options_of_modules_are_documented(title: str, schema: Schema) -> None:
-    found = rows(section(title))
+    found = {name: row for row in rows(section(title)).values() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert set(schema.options) <= set(found)
     for name, option in schema.options.items():
         assert ("*accepted*" in found[name]) == (option.role is Role.ACCEPTED), name
 

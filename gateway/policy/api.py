@@ -74,7 +74,7 @@ NOT_SUPPORTED = (
 )  # fmt: skip
 
 MISSING_MODULES = (
-    "aaa", "amqp", "api", "counter_series", "crypto", "dkim", "dns", "file_type", "jsonl", "kafka", "mimepart",
+    "aaa", "amqp", "api", "counter_series", "crypto", "dkim", "file_type", "jsonl", "kafka", "mimepart",
     "mpsc", "nats", "regex_set_map", "shaping", "spf", "xfer",
 )  # fmt: skip
 

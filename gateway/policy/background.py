@@ -130,6 +130,13 @@ class Background:
             self.loop.run_until_complete(arrived)
         finally:
             if self._is_own:
-                self.loop.run_until_complete(self.close())
+                self.loop.run_until_complete(self._end())
                 self.loop.close()
                 self._loop = None
+
+    async def _end(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self.close()

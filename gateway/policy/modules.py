@@ -29,8 +29,8 @@ from gateway.policy.kumo import (
 )
 from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
-from gateway.policy.options import sequences
-from gateway.policy.outside import http
+from gateway.policy.options import BadOptions, sequences
+from gateway.policy.outside import http, lookups
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Waiting, inward
@@ -51,10 +51,12 @@ MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
 }
 # Likewise; their functions are given an Outside first.
 OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "dns": lookups.FUNCTIONS,
     "http": http.FUNCTIONS,
 }
 # Functions, and methods by class, that may take their time.
-WAITING = http.WAITING
+WAITING = http.WAITING | lookups.WAITING
+MISTAKES = (ValueError, OverflowError, BadOptions)
 # Older names in `kumo` itself: where they are now.
 ALIASES = {
     **{name: ("serde", name) for name in serde.LEGACY},
@@ -171,7 +173,7 @@ class Modules:
         def call(*arguments: object) -> Any:
             try:
                 return self._lua().value(function(*prepared(arguments)))
-            except (ValueError, OverflowError) as error:
+            except MISTAKES as error:
                 _refuse(name, error)
 
         return call
@@ -199,7 +201,7 @@ class Modules:
             evaluation = None if run is None else run.evaluation
             try:
                 answer = function(*prepared(arguments))
-            except (ValueError, OverflowError) as error:
+            except MISTAKES as error:
                 self._hold(evaluation, error)
                 _refuse(name, error)
             if inspect.iscoroutine(answer):
@@ -211,7 +213,7 @@ class Modules:
     async def _answered(self, name: str, coming: Coroutine[Any, Any, Any], evaluation: Evaluation | None) -> Any:
         try:
             answer = await coming
-        except (ValueError, OverflowError) as error:
+        except MISTAKES as error:
             self._hold(evaluation, error)
             _refuse(name, error)
         return self._hold(evaluation, answer)
@@ -266,5 +268,8 @@ def _refuse(name: str, error: Exception) -> NoReturn:
     """The Lua error for what a function refuses; functions begin their sentences with their own name."""
     if isinstance(error, OverflowError):
         raise Fault(f"{name}: the number is too large") from None
+    if isinstance(error, BadOptions):
+        trouble = error.troubles[0]
+        raise Fault(f"{name}: {trouble}" + (f"; {trouble.hint}" if trouble.hint else "")) from None
     own_name = name.replace(":", ".").rpartition(".")[2] + ": "
     raise Fault(f"{name}: {str(error).removeprefix(own_name)}") from None

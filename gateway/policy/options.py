@@ -267,7 +267,9 @@ def collected(parts: Iterable[tuple[object, Reader, object]]) -> list[Any]:
 
 
 def items_of(value: object, expected: str) -> list[object]:
-    """The items of a Lua sequence."""
+    """The items of a Lua sequence, or of a list that was made of one."""
+    if isinstance(value, list):
+        return value
     if not isinstance(value, dict) or sorted(value, key=str) != sorted(range(1, len(value) + 1), key=str):
         raise mismatch(expected, value)
     return [value[index] for index in range(1, len(value) + 1)]

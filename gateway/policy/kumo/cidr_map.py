@@ -24,7 +24,7 @@ class CidrMap:
 
     def __setitem__(self, key: str, value: Any) -> None:
         """key: a CIDR, an address, or "any". None takes an entry away. Raises ValueError."""
-        address = _address(key)
+        address = peer_address(key)
         try:
             self._values.put(key if address is None else str(address), value)
         except CidrError as error:
@@ -32,13 +32,13 @@ class CidrMap:
 
     def get(self, key: str) -> Any:
         """The value of the longest prefix; None where none covers the address. Raises ValueError for no address."""
-        address = _address(key)
+        address = peer_address(key)
         if address is None:
             raise ValueError(f"'{key}' is not an IP address")
         return self._values.find(address.packed)
 
 
-def _address(key: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def peer_address(key: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address in `IP`, `[IP]`, `IP:PORT` or `[IP]:PORT`; an IPv4-mapped one as the IPv4 address that it is."""
     text = key
     if text.startswith("["):

@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from gateway import __version__
 from gateway.policy.kumo.values import Objects, binary, described, string, text_of
-from gateway.policy.options import BadOptions, Option, Schema, accepted, boolean, duration, one_line
+from gateway.policy.options import Option, Schema, accepted, boolean, duration, one_line
 from gateway.policy.outside.outside import Outside, read_options
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class HttpHeaders:
 
 def build_client(outside: Outside, options: Any = None) -> HttpClient:
     """A client; its options are a table"""
-    return HttpClient(outside, read_options(BUILD_CLIENT, options, "build_client"))
+    return HttpClient(outside, read_options(BUILD_CLIENT, options))
 
 
 def build_url(outside: Outside, base: Any, parameters: Any) -> str:
@@ -157,10 +157,7 @@ def _form_multipart_data(request: HttpRequest, parameters: Any) -> HttpRequest:
 
 
 def _timeout(request: HttpRequest, timeout: Any) -> HttpRequest:
-    try:
-        request.timeout = duration(timeout)
-    except BadOptions as bad:
-        raise ValueError(f"timeout: {bad}") from None
+    request.timeout = duration(timeout)
     return request
 
 

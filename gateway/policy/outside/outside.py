@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.policy.background import Background
-from gateway.policy.options import BadOptions, Schema
+from gateway.policy.options import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,6 @@ class Unavailable(ValueError):
         self.seconds = seconds
 
 
-def read_options(schema: Schema, table: Any, function: str) -> Any:
-    """A function's table of options, checked; nothing is an empty one."""
-    try:
-        return schema({} if table is None or table == [] else table)
-    except BadOptions as bad:
-        trouble = bad.troubles[0]
-        hint = f"; {trouble.hint}" if trouble.hint else ""
-        raise ValueError(f"{function}: {trouble}{hint}") from None
+def read_options(schema: Schema, table: Any) -> Any:
+    """A table of options, checked; nothing is an empty one. Raises BadOptions."""
+    return schema({} if table is None or table == [] else table)
