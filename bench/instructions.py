@@ -73,6 +73,10 @@ KERNELS: dict[str, tuple[str, str]] = {
         "meta = ConnMeta({'received_from': '192.0.2.7:40000'})",
         "decide('in.example', '192.0.2.1:25', meta)",
     ),
+    "reception: a message of 1 KiB, relayed": (
+        "from relay_gateway_bench.in_memory import Client\nmessage = Client().message",
+        "message()",
+    ),
     "counters: bump": (
         "from gateway._fastpath import CounterPage\npage = CounterPage(bytearray(8192))\nadd = page.add",
         "add(40)",
