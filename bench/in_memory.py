@@ -31,6 +31,9 @@ kumo.on('get_queue_config', function()
   return kumo.make_queue_config { protocol = { smtp = { mx_list = { '127.0.0.1' } } } }
 end)
 """
+DISCARDING = b"""
+kumo.on('smtp_server_message_received', function(msg) msg:set_meta('queue', 'null') end)
+"""
 ENVELOPE = b"MAIL FROM:<somebody@out.example> SIZE=1100\r\nRCPT TO:<somebody.else@in.example>\r\nDATA\r\n"
 CONTENT = b"Subject: a letter\r\nFrom: somebody@out.example\r\n\r\n" + (b"x" * 62 + b"\r\n") * 15 + b".\r\n"
 COMMANDS = 100  # more than any portion here has
@@ -68,16 +71,16 @@ class NoLogs:
 
 
 class Client:
-    """A client that sends the same message over and over."""
+    """A client that sends the same message over and over. policy: to follow, besides what every bench needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: bytes = b"") -> None:
         page = CounterPage(bytearray(metrics.page_size()))
         self._couriers = AnswersLater()
-        policy = Policy.load(PolicySource("bench.lua", {"bench.lua": POLICY}), page=page)
+        loaded = Policy.load(PolicySource("bench.lua", {"bench.lua": POLICY + policy}), page=page)
         couriers: Any = self._couriers
         logs: Any = NoLogs()
-        services = Services(
-            policy=policy,
+        self._services = Services(
+            policy=loaded,
             couriers=couriers,
             logs=logs,
             page=page,
@@ -86,9 +89,13 @@ class Client:
             afterwards=lambda call: call(),
             room=Room(ContentStore(tempfile.gettempdir(), 1 << 20, 4), lambda _, call: call()),
         )
-        endpoints = Endpoints(("192.0.2.7", 40_000), ("192.0.2.1", 25))
-        terms = TermsTable(policy.config.listeners[0], offer_auth=False).terms_for("192.0.2.7", "192.0.2.1")
-        self._reception = Reception(services, terms, endpoints, self._advance)
+        self._endpoints = Endpoints(("192.0.2.7", 40_000), ("192.0.2.1", 25))
+        self._terms = TermsTable(loaded.config.listeners[0], offer_auth=False).terms_for("192.0.2.7", "192.0.2.1")
+        self.connect()
+
+    def connect(self) -> None:
+        """A new connection, up to EHLO."""
+        self._reception = Reception(self._services, self._terms, self._endpoints, self._advance)
         self._reception.start()
         self._send(b"EHLO out.example\r\n")
 
@@ -99,6 +106,12 @@ class Client:
         self._advance()
         self._couriers.answer()
         return replies + self._reception.data_to_send()
+
+    def leave(self) -> bytes:
+        """The end of the connection; returns the reply."""
+        reply = self._send(b"QUIT\r\n")
+        self._reception.lost()
+        return reply
 
     def _send(self, data: bytes) -> bytes:
         self._reception.receive(data)

@@ -74,8 +74,16 @@ KERNELS: dict[str, tuple[str, str]] = {
         "decide('in.example', '192.0.2.1:25', meta)",
     ),
     "reception: a message of 1 KiB, relayed": (
-        "from relay_gateway_bench.in_memory import Client\nmessage = Client().message",
+        "from in_memory import Client\nmessage = Client().message",
         "message()",
+    ),
+    "reception: a message of 1 KiB, discarded by a handler": (
+        "from in_memory import DISCARDING, Client\nmessage = Client(DISCARDING).message",
+        "message()",
+    ),
+    "reception: a connection with a message, relayed": (
+        "from in_memory import Client\nclient = Client(); client.leave()",
+        "client.connect(); client.message(); client.leave()",
     ),
     "counters: bump": (
         "from gateway._fastpath import CounterPage\npage = CounterPage(bytearray(8192))\nadd = page.add",
@@ -106,8 +114,8 @@ def measured(kernels: Sequence[str]) -> dict[str, int]:
     Raises RuntimeError when valgrind or a kernel fails.
     """
     script = f"KERNELS = {[KERNELS[kernel] for kernel in kernels]!r}\nROUNDS = {ROUNDS!r}\n{_SCRIPT}"
-    # The gateway is importable from beside this package, in a checkout and in an install.
-    path = os.pathsep.join([str(BASELINE.parent.parent), *filter(None, sys.path)])
+    # The gateway is importable from beside this package, in a checkout and in an install; in_memory.py from inside it.
+    path = os.pathsep.join([str(BASELINE.parent.parent), *filter(None, sys.path), str(BASELINE.parent)])
     with tempfile.TemporaryDirectory() as directory:
         program, out = Path(directory, "kernels.py"), Path(directory, "out")
         program.write_text(script)
@@ -153,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
     baseline = stored()
     counts = measured([kernel for kernel in KERNELS if arguments.only in kernel])
     for kernel, count in counts.items():
-        print(f"{kernel:<45} {count:>9,} instructions  {compared(count, baseline.get(kernel))}")
+        print(f"{kernel:<53} {count:>9,} instructions  {compared(count, baseline.get(kernel))}")
     if arguments.update:
         everyone = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
         kept = {kernel: count for kernel, count in baseline.items() if kernel in KERNELS}

@@ -278,6 +278,9 @@ def plain_from(argument: bytes) -> tuple[str, str, bytes] | None:
 def plain_to(argument: bytes) -> tuple[str, str, bytes] | None:
     """The same for `TO:<dot-string@domain> …`."""
 
+def read_parameters(text: bytes) -> list[tuple[str, bytes | None]] | None:
+    """(keyword in upper case, value) of each of the parameters of MAIL or RCPT; None where the syntax is wrong."""
+
 # --- mime.pxi ---------------------------------------------------------------------------------------------
 
 def count_fields(content: bytes, name: bytes) -> int:
@@ -478,7 +481,7 @@ def local_address(fd: int) -> tuple[str, int]:
     """Host and port of this end."""
 
 def step(generator: Generator[Any, Any, Any], value: object) -> Any:
-    """What a generator yields next after being sent `value` (None at first); None when it is over."""
+    """What a generator yields next after being sent `value` (None at first), or what it returns where that ends it."""
 
 @final
 class LuaLimits:

@@ -13,7 +13,7 @@ include "fastpath/names.pxi"     # PackedNames: numbers by name, for a million n
 include "fastpath/dots.pxi"      # stuff, unstuff, repair_line_endings: dots and line endings of a content
 include "fastpath/content.pxi"   # Content, ContentStore: the octets of one message, in memory and in files
 include "fastpath/framing.pxi"   # Framer: bytes of a connection -> lines and contents
-include "fastpath/path.pxi"      # plain_from, plain_to: the usual arguments of MAIL and RCPT
+include "fastpath/path.pxi"      # plain_from, plain_to, read_parameters: the usual arguments of MAIL and RCPT
 include "fastpath/mime.pxi"      # count_fields; lines, header fields and encodings of a MIME message
 include "fastpath/content_type.pxi"   # Content-Type and its parameters
 include "fastpath/parts.pxi"     # header sections and delimiter lines: where the parts of a multipart are

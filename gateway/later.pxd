@@ -20,13 +20,14 @@ cdef class Later:
 
 cpdef Later answered(value)
 
-cdef class Steps:
-    cdef readonly bint finished
-    cdef readonly Later waits_for
-    cdef object _steps, _failed, _waiter
 
-    cpdef then(self, waiter)
+@cython.freelist(32)
+cdef class Steps(Later):
+    cdef readonly Later waits_for
+    cdef object _steps
+
     cpdef go_on(self)
-    cpdef cancel(self)
-    cdef _end(self)
-    cdef Later _next(self, Later later)
+    cdef _next(self, Later later)
+
+
+cpdef Steps begun(steps)

@@ -1,9 +1,10 @@
 """Later: an answer that may take its time, and the steps that wait for one.
 
 Whoever is asked for something that may take time (a handler of the policy, a courier, the log writer) returns a Later.
-Whoever needs several such answers one after the other writes them down as a generator that yields each Later and gets
-its answer back; Steps drives it. An answer that is there already costs no wait and no recursion, however many follow
-each other. No event loop, no thread and no clock here: everything happens on the thread that settles the answers.
+Whoever needs several such answers one after the other writes them down as a generator that yields each Later, gets its
+answer back, and returns the outcome; Steps drives it, and is a Later itself. An answer that is there already costs no
+wait and no recursion, however many follow each other. No event loop, no thread and no clock here: everything happens on
+the thread that settles the answers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any, TypeAlias
 
 from gateway._fastpath import step
 
-Waits: TypeAlias = "Generator[Later, Any, Any]"  # a generator of steps: yields what it waits for, is sent the answer
+# A generator of steps: yields what it waits for, is sent the answer, and returns the outcome, which is no Later.
+Waits: TypeAlias = "Generator[Later, Any, Any]"
 
 
 class Later:
@@ -74,65 +76,64 @@ def answered(value: Any) -> Later:
     return later
 
 
-class Steps:
-    """Drives a generator of steps from answer to answer.
+class Steps(Later):
+    """The answer of a generator of steps, which it drives from answer to answer: what the generator returns, or the
+    exception that leaves it.
 
-    failed: told of an exception that leaves the generator, which then is over. finished: it is over. waits_for: what it
-    stands still for, None while it runs and when it is over.
+    waits_for: what it stands still for, None while it runs and when it is over.
     """
 
-    def __init__(self, steps: Waits, failed: Callable[[Exception], None]) -> None:
-        self.finished = False
+    def __init__(self, steps: Waits) -> None:
+        """Nothing happens before go_on()."""
+        self.done = False
+        self.failed = False
+        self._value = None
+        self._error = None
+        self._waiter = None
         self.waits_for: Later | None = None
         self._steps = steps
-        self._failed = failed
-        self._waiter: Callable[[], None] | None = None
-
-    def then(self, waiter: Callable[[], None]) -> None:
-        """Calls `waiter` when the steps are over, which they must not be yet; not where they are cancelled."""
-        assert not self.finished
-        assert self._waiter is None
-        self._waiter = waiter
 
     def go_on(self) -> None:
         """Begins, or goes on with the answer that is there; returns at the next one that is not, or at the end."""
         later = self.waits_for
         self.waits_for = None
         try:
-            later = step(self._steps, None) if later is None else self._next(later)
-            while later is not None and later.done:
-                later = self._next(later)
+            item = step(self._steps, None) if later is None else self._next(later)
+            while isinstance(item, Later) and item.done:
+                item = self._next(item)
         except Exception as error:
-            self._failed(error)
-            later = None
-        if later is None:
-            self._end()
+            self.fail(error)
+            return
+        if isinstance(item, Later):
+            self.waits_for = item
+            item.then(self)
         else:
-            self.waits_for = later
-            later.then(self.go_on)
+            self.settle(item)
+
+    def __call__(self) -> None:
+        """It waits for answers itself."""
+        self.go_on()
 
     def cancel(self) -> None:
         """Ends the steps where they stand: nobody wants the outcome any more."""
+        Later.cancel(self)
         if self.waits_for is not None:
             self.waits_for.cancel()
             self.waits_for = None
-        if not self.finished:
-            self.finished = True
-            self._steps.close()
+        self._steps.close()
 
-    def _end(self) -> None:
-        self.finished = True
-        waiter = self._waiter
-        self._waiter = None
-        if waiter is not None:
-            waiter()
-
-    def _next(self, later: Later) -> Later | None:
-        """Gives the generator its answer; returns what it waits for next, None when it is over."""
+    def _next(self, later: Later) -> Any:
+        """Gives the generator its answer; returns what it waits for next, or its outcome."""
         if later._error is None:
-            following: Later | None = step(self._steps, later._value)
-            return following
+            return step(self._steps, later._value)
         try:
             return self._steps.throw(later._error)
-        except StopIteration:
-            return None
+        except StopIteration as end:
+            return end.value
+
+
+def begun(steps: Waits) -> Steps:
+    """Steps that have been begun."""
+    answer = Steps(steps)
+    answer.go_on()
+    return answer

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway._fastpath import read_parameters
 from gateway.smtp import commands, replies
 from gateway.smtp.commands import Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt
 
@@ -277,3 +279,26 @@ def test_the_short_cut_for_rcpt_never_differs_from_the_general_way(argument, smt
     short = outcome(lambda: parse_rcpt(argument, smtputf8=smtputf8))
     with mock.patch.object(commands, "plain_to", lambda argument: None):
         assert outcome(lambda: parse_rcpt(argument, smtputf8=smtputf8)) == short
+
+
+KEYWORD = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]*\Z")
+VALUE = re.compile(rb"[!-<>-~\x80-\xff]+\Z")
+
+
+def parameters_of(text: bytes) -> list[tuple[str, bytes | None]] | None:
+    """RFC 5321 §4.1.2's grammar, word by word."""
+    found: list[tuple[str, bytes | None]] = []
+    for word in filter(None, text.replace(b"\t", b" ").split(b" ")):
+        keyword, equals, value = word.partition(b"=")
+        if not KEYWORD.match(keyword) or (equals and not VALUE.match(value)):
+            return None
+        found.append((keyword.decode().upper(), value if equals else None))
+    return found
+
+
+PIECES = [b"SIZE", b"bOdy", b"x-1", b"=", b" ", b"\t", b"7", b"-", b"\xc3\xa9", b"\r", b"\0", b"~"]
+
+
+@given(st.lists(st.sampled_from(PIECES)))
+def test_parameters_are_read_by_the_grammar(pieces):
+    assert read_parameters(b"".join(pieces)) == parameters_of(b"".join(pieces))

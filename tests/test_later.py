@@ -4,56 +4,82 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.later import Later, Steps, answered
-
-
-def fails(error: Exception) -> None:
-    raise error
+from gateway.later import Later, Steps, answered, begun
 
 
 def test_an_answer_that_is_there_is_no_wait():
-    seen = []
-
     def steps():
-        seen.append((yield answered(1)))
-        seen.append((yield answered(2)))
+        return [(yield answered(1)), (yield answered(2))]
 
-    run = Steps(steps(), fails)
-    run.go_on()
-    assert (seen, run.finished) == ([1, 2], True)
+    run = begun(steps())
+    assert (run.done, run.result()) == (True, [1, 2])
 
 
 def test_steps_stand_still_until_the_answer_comes():
-    later, seen = Later(), []
+    later = Later()
 
     def steps():
-        seen.append((yield later))
+        return [(yield later)]
 
-    run = Steps(steps(), fails)
-    run.go_on()
-    assert (seen, run.finished, run.waits_for) == ([], False, later)
+    run = begun(steps())
+    assert (run.done, run.waits_for) == (False, later)
     later.settle("now")
-    assert (seen, run.finished, run.waits_for) == (["now"], True, None)
+    assert (run.done, run.result(), run.waits_for) == (True, ["now"], None)
 
 
-def test_an_exception_as_the_answer_is_raised_where_it_is_waited_for():
-    later, seen = Later(), []
+def test_steps_wait_for_the_outcome_of_others():
+    later = Later()
+
+    def inner():
+        return (yield later) + 1
+
+    def outer():
+        return (yield begun(inner())) * 10
+
+    run = begun(outer())
+    later.settle(1)
+    assert run.result() == 20
+
+
+def test_who_waits_for_steps_is_told_once_they_are_over():
+    later, told = Later(), []
+
+    def steps():
+        yield later
+
+    run = Steps(steps())
+    run.then(lambda: told.append(run.done))
+    run.go_on()
+    assert told == []
+    later.settle(None)
+    assert told == [True]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_exception_as_the_answer_is_raised_where_it_is_waited_for(waits):
+    later = Later()
 
     def steps():
         try:
             yield later
         except KeyError as error:
-            seen.append(error.args)
+            if waits:
+                yield second
+            return error.args
+        return None
 
-    run = Steps(steps(), fails)
-    run.go_on()
+    second = Later()
+    run = begun(steps())
     later.fail(KeyError("gone"))
-    assert (seen, run.finished) == ([("gone",)], True)
+    if waits:
+        assert run.waits_for is second
+        second.settle(None)
+    assert run.result() == ("gone",)
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_an_exception_that_leaves_the_steps_is_told(waits):
-    later, told = Later(), []
+def test_an_exception_that_leaves_the_steps_is_the_answer(waits):
+    later = Later()
 
     def steps():
         if waits:
@@ -61,12 +87,12 @@ def test_an_exception_that_leaves_the_steps_is_told(waits):
         raise ValueError("a bug")
         yield
 
-    run = Steps(steps(), told.append)
-    run.go_on()
+    run = begun(steps())
     if waits:
         later.settle(None)
-    assert [type(error) for error in told] == [ValueError]
-    assert run.finished
+    assert (run.done, run.failed) == (True, True)
+    with pytest.raises(ValueError, match="a bug"):
+        run.result()
 
 
 def test_a_hundred_thousand_answers_in_a_row_need_no_deep_stack():
@@ -83,9 +109,8 @@ def test_a_hundred_thousand_answers_in_a_row_need_no_deep_stack():
             count += 1
 
     waiting: list[Later] = []
-    run = Steps(steps(), fails)
-    run.go_on()
-    while not run.finished:
+    run = begun(steps())
+    while not run.done:
         waiting[-1].settle(None)
     assert count == 100_000
 
@@ -100,8 +125,8 @@ def test_cancelled_steps_end_where_they_stand_and_drop_the_answer():
         finally:
             seen.append("cleaned up")
 
-    run = Steps(steps(), fails)
-    run.go_on()
+    run = begun(steps())
+    run.then(lambda: seen.append("told"))
     run.cancel()
     later.settle("too late")
-    assert (seen, run.finished) == (["cleaned up"], True)
+    assert (seen, run.waits_for) == (["cleaned up"], None)

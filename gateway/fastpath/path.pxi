@@ -1,7 +1,8 @@
 # The arguments of MAIL and RCPT in their common form: `FROM:<dot-string@domain> parameters`, all in ASCII.
 #
 # One pass over the octets instead of regular expressions. What is not of that form (quoted strings, literals, source
-# routes, UTF-8, sloppiness, errors) is None here and gateway/smtp/commands.py's business.
+# routes, UTF-8, sloppiness, errors) is None here and gateway/smtp/commands.py's business. Their parameters are read
+# here in every form.
 
 from cpython.unicode cimport PyUnicode_1BYTE_DATA, PyUnicode_DecodeASCII, PyUnicode_New
 
@@ -98,3 +99,49 @@ def plain_from(bytes argument not None):
 
 def plain_to(bytes argument not None):
     return plain_path(argument, literal(b"to:"))
+
+
+# --- parameters ---
+
+cdef inline bint is_value(uint8_t c) noexcept nogil:
+    # RFC 5321 §4.1.2: esmtp-value; RFC 6531 §3.3 adds UTF-8
+    return c > SP and c != c'=' and c != 0x7F
+
+
+cdef str upper_keyword(const uint8_t *p, Py_ssize_t n):
+    cdef str keyword = PyUnicode_New(n, 0x7F)
+    cdef uint8_t *text = <uint8_t *>PyUnicode_1BYTE_DATA(keyword)
+    cdef Py_ssize_t i
+    for i in range(n):
+        text[i] = p[i] - 32 if c'a' <= p[i] <= c'z' else p[i]
+    return keyword
+
+
+def read_parameters(bytes text not None):
+    # RFC 5321 §4.1.2: esmtp-keyword ["=" esmtp-value], separated by SP; HTAB is served, no other octet
+    cdef const uint8_t *p = octets_of(text)
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(text), at = 0, keyword, equals
+    cdef list found = []
+    while True:
+        while at < n and is_blank(p[at]):
+            at += 1
+        if at == n:
+            return found
+        keyword = at
+        while at < n and (is_alphanumeric(p[at]) or (p[at] == c'-' and at > keyword)):
+            at += 1
+        if at == keyword:
+            return None
+        equals = at
+        if at < n and p[at] == c'=':
+            at += 1
+            while at < n and is_value(p[at]):
+                at += 1
+            if at == equals + 1:
+                return None
+        if at < n and not is_blank(p[at]):
+            return None
+        found.append((
+            upper_keyword(p + keyword, equals - keyword),
+            part_of(text, equals + 1, at) if at > equals else None,
+        ))

@@ -1,5 +1,5 @@
-# One step of a generator. In Python the end of a generator is an exception, which costs more than the steps of a
-# message do.
+# One step of a generator: what it yields or returns. In Python the end of a generator is an exception, which costs more
+# than the steps of a message do.
 
 from cpython.ref cimport Py_DECREF, PyObject
 
@@ -13,7 +13,7 @@ cdef extern from "Python.h":
 
 cpdef step(generator, value):
     cdef PyObject *result = NULL
-    cdef PySendResult outcome = PyIter_Send(generator, value, &result)
+    PyIter_Send(generator, value, &result)
     item = <object>result
     Py_DECREF(item)  # the reference that was given to us
-    return item if outcome == PYGEN_NEXT else None
+    return item

@@ -4,7 +4,7 @@ cimport cython
 
 from gateway._fastpath cimport CounterPage
 from gateway.decision cimport Decision, decide, sender_matters
-from gateway.later cimport Later, Steps
+from gateway.later cimport Later, Steps, begun
 from gateway.net.endpoints cimport Endpoints
 from gateway.logs.records cimport Origin
 from gateway.policy.conn_meta cimport ConnMeta
@@ -58,6 +58,10 @@ cdef class Reception(Observer):
     cpdef _answer(self, event)
     cpdef _dispatch(self, event)
     cpdef _walk(self, steps)
+
+    @cython.locals(walk=Steps)
+    cpdef _go_on(self)
+    cpdef _arrive(self, Steps walk)
     cpdef _ehlo(self, EhloRequested event)
     cpdef _begin(self, EhloRequested event, extensions)
     cpdef _mail(self, MailCommand event)

@@ -18,7 +18,7 @@ from gateway.delivery.services import Services
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
 from gateway.inbound.refusals import Refusals, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
-from gateway.later import Later, Steps, Waits
+from gateway.later import Later, Steps, Waits, begun
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.net.endpoints import Endpoints
@@ -231,17 +231,31 @@ class Reception(Observer):
         return self._auth(event)
 
     def _walk(self, steps: Waits) -> None:
-        walk = Steps(steps, self._failed)
-        walk.go_on()
-        if not walk.finished:
+        walk = begun(steps)
+        if walk.done:
+            self._arrive(walk)
+        else:
             self._steps = walk
             walk.then(self._go_on)
 
     def _go_on(self) -> None:
         """The steps that had to wait are over."""
+        walk = self._steps
+        assert walk is not None
         self._steps = None
+        self._arrive(walk)
         if self.session is not None:
             self._resume()
+
+    def _arrive(self, walk: Steps) -> None:
+        """Says the reply to which the steps have led, unless they have said it themselves."""
+        try:
+            reply = walk.result()
+        except Exception as error:
+            self._failed(error)
+            return
+        if reply is not None and self.session.awaiting is self._message:  # else the client was sent away meanwhile
+            self._reply(reply)
 
     def _failed(self, error: Exception) -> None:
         """Answers an event with what went wrong on the way to its answer."""
@@ -423,12 +437,7 @@ class Reception(Observer):
     def _message_received(self, event: MessageReceived) -> Waits:
         self._message = event
         self._transaction = Transaction(self._services, self._session_facts(event), event, self._decisions)
-        return self._deliver(event, self._transaction)
-
-    def _deliver(self, event: MessageReceived, transaction: Transaction) -> Waits:
-        reply = yield from transaction.steps()
-        if self.session.awaiting is event:  # else the client was sent away meanwhile
-            self._reply(reply)
+        return self._transaction.steps()
 
     def _reply(self, reply: Reply) -> None:
         if self._transaction is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gateway.config import Destination, EgressPath, QueueConfig, SmtpFleet, site_name
-from gateway.later import Later, Steps, Waits, answered
+from gateway.later import Later, Waits, answered, begun
 from gateway.mail.message import parse_queue_name
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
 
@@ -47,11 +47,9 @@ class Configurations:
         found = self._destinations.get(queue_name)
         if found is not MISSING and self._clock() < found[0]:
             return found[1]  # type: ignore[no-any-return]
-        answer = Later()
-        Steps(self._find(queue_name, answer), answer.fail).go_on()
-        return answer
+        return begun(self._find(queue_name))
 
-    def _find(self, queue_name: str, answer: Later) -> Waits:
+    def _find(self, queue_name: str) -> Waits:
         campaign, tenant, domain, routing_domain = parse_queue_name(queue_name)
         names = domain, tenant, campaign, routing_domain
         until, queue = yield self._refreshed(self._queues, names, self._ask_queue)
@@ -64,20 +62,18 @@ class Configurations:
                 until = min(until, path_until)
             destination = Destination(queue, path)
         self._destinations.put(queue_name, (until, answered(destination)))
-        answer.settle(destination)
+        return destination
 
     def _refreshed(self, cache: RecentlyUsed, names: Names, ask: Callable[[Names], Later]) -> Later:
         """(when it has to be asked for again, a configuration), cached until then."""
         found = cache.get(names)
         if found is not MISSING and self._clock() < found[0]:
             return answered(found)
-        answer = Later()
-        Steps(self._refresh(cache, names, ask, answer), answer.fail).go_on()
-        return answer
+        return begun(self._refresh(cache, names, ask))
 
-    def _refresh(self, cache: RecentlyUsed, names: Names, ask: Callable[[Names], Later], answer: Later) -> Waits:
+    def _refresh(self, cache: RecentlyUsed, names: Names, ask: Callable[[Names], Later]) -> Waits:
         now = self._clock()
         config = yield ask(names)
         until = now + (_REFRESH if config is None else config.refresh_interval)
         cache.put(names, (until, config))
-        answer.settle((until, config))
+        return until, config

@@ -1,6 +1,7 @@
 # The C types of engine.py, which is compiled with them.
 
 from gateway.later cimport Later
+from gateway.policy.configurations cimport Configurations
 from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decisions cimport Decisions
 
@@ -8,7 +9,8 @@ cdef class Policy:
     cdef readonly object source, epoch, config
     cdef readonly frozenset handles
     cdef readonly bint is_asked_at_first, shapes_transactions
-    cdef object _handlers, _configurations, _blocks
+    cdef object _handlers, _blocks
+    cdef Configurations _configurations
     cdef Decisions _decisions
 
     cpdef Later listener_domain(self, str domain, str listener, ConnMeta conn)

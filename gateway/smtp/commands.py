@@ -11,7 +11,7 @@ import binascii
 import re
 from functools import lru_cache
 
-from gateway._fastpath import plain_from, plain_to
+from gateway._fastpath import plain_from, plain_to, read_parameters
 from gateway.smtp import replies
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, AddressError, EnvelopeAddress, normalise_domain, parse_mailbox
 from gateway.smtp.replies import Reply
@@ -19,8 +19,6 @@ from gateway.smtp.replies import Reply
 # The path and what follows it. Quoted strings may hold ">" and blanks (RFC 5321 §4.1.2, Quoted-string).
 _BRACKETED = re.compile(rb'[ \t]*<((?:[^<>"\x00-\x1f]|"(?:[^"\\\x00-\x1f]|\\.)*")*)>(?:[ \t]+(.*))?\Z')
 _BARE = re.compile(rb'[ \t]*((?:[^<>"\s]|"(?:[^"\\\x00-\x1f]|\\.)*")+)(?:[ \t]+(.*))?\Z')
-# RFC 5321 §4.1.2: esmtp-keyword ["=" esmtp-value]; UTF-8 values are RFC 6531 §3.3's
-_PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\xff]+))?\Z")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _EHLO_NAME = re.compile(r"[A-Za-z0-9\u0080-\U0010ffff._\-]+\Z")
 _EHLO_LITERAL = re.compile(r"\[[A-Za-z0-9.:\-]+\]\Z")
@@ -162,23 +160,17 @@ def _mailbox(path: bytes, smtputf8: bool, syntax: Reply) -> EnvelopeAddress:
 
 
 def _parameters(text: bytes) -> list[tuple[str, bytes | None]]:
-    found = []
-    for word in text.replace(b"\t", b" ").split(b" "):  # RFC 5321 §4.1.2: SP; no other octet of what Python splits at
-        if not word:
-            continue
-        match = _PARAMETER.match(word)
-        if match is None:
-            raise Refused(replies.PARAMETER_SYNTAX)
-        found.append((match[1].decode().upper(), match[2]))
+    found = read_parameters(text)
+    if found is None:
+        raise Refused(replies.PARAMETER_SYNTAX)
     return found
 
 
 def _read_mail_parameters(command: MailCommand, text: bytes, auth_offered: bool) -> None:
-    seen = set()
-    for keyword, value in _parameters(text):
-        if keyword in seen:  # RFC 5321 §4.1.1.11: no keyword twice
-            raise Refused(replies.PARAMETER_SYNTAX)
-        seen.add(keyword)
+    parameters = _parameters(text)
+    if len(parameters) > 1 and len({keyword for keyword, _ in parameters}) < len(parameters):
+        raise Refused(replies.PARAMETER_SYNTAX)  # RFC 5321 §4.1.1.11: no keyword twice
+    for keyword, value in parameters:
         if keyword == "SIZE":
             if value is None or len(value) > 20 or not value.isdigit():  # RFC 1870 §3
                 raise Refused(replies.PARAMETER_SYNTAX)
