@@ -90,12 +90,13 @@ class Client:
             room=Room(ContentStore(tempfile.gettempdir(), 1 << 20, 4), lambda _, call: call()),
         )
         self._endpoints = Endpoints(("192.0.2.7", 40_000), ("192.0.2.1", 25))
-        self._terms = TermsTable(loaded.config.listeners[0], offer_auth=False).terms_for("192.0.2.7", "192.0.2.1")
+        self._table = TermsTable(loaded.config.listeners[0], offer_auth=False)
+        self._terms = self._table.terms_for("192.0.2.7", "192.0.2.1")
         self.connect()
 
     def connect(self) -> None:
         """A new connection, up to EHLO."""
-        self._reception = Reception(self._services, self._terms, self._endpoints, self._advance)
+        self._reception = Reception(self._services, self._table, self._terms, self._endpoints, self._advance)
         self._reception.start()
         self._send(b"EHLO out.example\r\n")
 
