@@ -461,25 +461,15 @@ class Reception(Observer):
 
     def _origin(self) -> records.Origin:
         version, cipher = self._tls or (None, None)
-        return records.Origin(
-            self.session.ehlo_name,
-            self._endpoints.peer_address,
-            self._session_id,
-            tls_cipher=cipher,
-            tls_protocol_version=version,
-        )
+        name, peer = self.session.ehlo_name, self._endpoints.peer_address
+        return records.Origin(name, peer, self._session_id, tls_cipher=cipher, tls_protocol_version=version)
 
     def _received_start(self, smtputf8: bool) -> str:
         session = self.session
+        peer, local = self._endpoints.peer_address, self._endpoints.local_address
         protocol = with_protocol(session.esmtp, session.tls, session.authenticated, smtputf8)
-        return received_from(
-            session.ehlo_name,
-            self._endpoints.peer_address,
-            self._terms.hostname,
-            self._endpoints.local_address,
-            protocol,
-            ":".join(self._tls) if self._tls is not None else "",
-        )
+        tls = ":".join(self._tls) if self._tls is not None else ""
+        return received_from(session.ehlo_name, peer, self._terms.hostname, local, protocol, tls)
 
     # -- every reply comes by here ------------------------------------------------------------------------------------
 
