@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -91,7 +91,8 @@ class Model:
         members: dict[str, Function | Namespace | None] = dict.fromkeys(handlers.lua.globals()["kumo"])
         members |= _functions("kumo.", host.functions)
         for module, functions in host.modules.items():
-            members[module] = Namespace(f"kumo.{module}", _functions(f"kumo.{module}.", functions))
+            if module.startswith("kumo."):
+                members[module.removeprefix("kumo.")] = Namespace(module, _functions(f"{module}.", functions))
         for module in host.missing_modules:
             members[module] = Namespace(f"kumo.{module}", {}, unsupported=True)
         libraries: dict[str, Function | Namespace | None] = {
@@ -139,12 +140,13 @@ def _given(function: Callable[..., Any] | Waiting) -> type | None:
         hint = typing.get_type_hints(function).get("return")
     except NameError:  # a name that is only there for the type checker
         return None
-    choices = _without_nil(typing.get_args(hint)) if isinstance(hint, types.UnionType) else [hint]
+    choices = _at_once(typing.get_args(hint)) if isinstance(hint, types.UnionType) else [hint]
     found = choices[0] if len(choices) == 1 else None
     if found is bytes:
         return str
     return found if isinstance(found, type) and found not in (Any, type(None)) else None
 
 
-def _without_nil(choices: Iterable[object]) -> list[object]:
-    return [choice for choice in choices if choice is not type(None)]
+def _at_once(choices: Iterable[object]) -> list[object]:
+    """Without nil, and without the coroutine that may give the same later."""
+    return [one for one in choices if one is not type(None) and typing.get_origin(one) is not Coroutine]

@@ -30,7 +30,7 @@ from gateway.policy.kumo import (
 from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
 from gateway.policy.options import BadOptions, sequences
-from gateway.policy.outside import http, lookups
+from gateway.policy.outside import http, lookups, sqlite
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Waiting, inward
@@ -54,8 +54,12 @@ OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
     "dns": lookups.FUNCTIONS,
     "http": http.FUNCTIONS,
 }
+# Likewise, of modules of their own: by what `require` gives.
+LIBRARIES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "sqlite": sqlite.FUNCTIONS,
+}
 # Functions, and methods by class, that may take their time.
-WAITING = http.WAITING | lookups.WAITING
+WAITING = http.WAITING | lookups.WAITING | sqlite.WAITING
 MISTAKES = (ValueError, OverflowError, BadOptions)
 # Older names in `kumo` itself: where they are now.
 ALIASES = {
@@ -64,7 +68,8 @@ ALIASES = {
     "glob": ("fs", "glob"),
     "uncached_glob": ("fs", "uncached_glob"),
 }
-_OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **http.OBJECTS}
+OUTSIDE_OBJECTS = {**http.OBJECTS, **sqlite.OBJECTS}
+_OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED)
 UNSTABLE = {
     "fs": files.UNSTABLE,
@@ -105,17 +110,18 @@ class Modules:
         return self._runs.loading
 
     def functions(self) -> dict[str, dict[str, Callable[..., Any] | Waiting]]:
-        """For LuaHost.modules."""
+        """For LuaHost.modules, by what `require` gives."""
         found: dict[str, dict[str, Callable[..., Any] | Waiting]] = {
-            module: {name: self._function(module, name, function) for name, function in functions.items()}
+            f"kumo.{module}": {name: self._function(module, name, function) for name, function in functions.items()}
             for module, functions in MODULES.items()
         }
-        found["time"]["sleep"] = Waiting(self._sleep)
-        for module, functions in OUTSIDE.items():
-            found[module] = {
-                name: self._border(f"{module}.{name}", f"kumo.{module}.{name}", partial(function, self._outside))
-                for name, function in functions.items()
-            }
+        found["kumo.time"]["sleep"] = Waiting(self._sleep)
+        for prefix, modules in (("kumo.", OUTSIDE), ("", LIBRARIES)):
+            for module, functions in modules.items():
+                found[prefix + module] = {
+                    name: self._border(f"{module}.{name}", f"{prefix}{module}.{name}", partial(function, self._outside))
+                    for name, function in functions.items()
+                }
         return found
 
     def aliases(self) -> dict[str, Callable[..., Any]]:

@@ -206,9 +206,11 @@ for name, functions in pairs(host.modules) do
   local module = {}
   for key, implementation in pairs(functions) do module[key] = as_function(implementation) end
   for key, implementation in pairs(host.waiting_in[name]) do
-    module[key] = waiting(('kumo.%s.%s'):format(name, key), implementation)
+    module[key] = waiting(('%s.%s'):format(name, key), implementation)
   end
-  kumo[name], package.loaded['kumo.' .. name] = module, module
+  package.loaded[name] = module
+  local short = name:match '^kumo%.(.+)$'
+  if short then kumo[short] = module end
 end
 package.loaded.kumo = kumo
 

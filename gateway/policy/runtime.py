@@ -118,12 +118,12 @@ class Exposed:
 class LuaHost:
     """What a LuaState offers to the policy.
 
-    functions: of the kumo module; a Waiting may have to wait. modules: likewise, of the modules in it. extras: the text
-    of a `policy-extras` module by name. extra_functions: those that such a module is given. read: a Lua file's content,
-    None if there is none. memo: what memoize.lua calls. unstable: called when something without a stable answer is
-    used. wait: told of a Later that what runs waits for; returns True if it is going to, False if the answer is there
-    now. forget: it cannot wait, after all. condemned: whether what runs has to end, whatever it is prepared for.
-    loading: whether the policy is still being loaded.
+    functions: of the kumo module; a Waiting may have to wait. modules: likewise, of other modules, by what `require`
+    takes. extras: the text of a `policy-extras` module by name. extra_functions: those that such a module is given.
+    read: a Lua file's content, None if there is none. memo: what memoize.lua calls. unstable: called when something
+    without a stable answer is used. wait: told of a Later that what runs waits for; returns True if it is going to,
+    False if the answer is there now. forget: it cannot wait, after all. condemned: whether what runs has to end,
+    whatever it is prepared for. loading: whether the policy is still being loaded.
     """
 
     version: str
