@@ -249,9 +249,9 @@ class MemoryClient:
         self._advance()
 
     def _advance(self) -> None:
-        self.reception.advance(MOST_COMMANDS)
-        while self.reception.is_behind():
-            self.reception.advance(MOST_COMMANDS)
+        self.wants_tls = self.reception.advance(MOST_COMMANDS)
+        while self.reception.session.is_behind():
+            self.wants_tls = self.reception.advance(MOST_COMMANDS)
         self._said += self.reception.data_to_send()
 
     def send(self, data: bytes) -> None:
@@ -266,7 +266,7 @@ class MemoryClient:
 
     def read_line(self) -> str | None:
         line, _, self._said = self._said.partition(b"\r\n")
-        assert line or self.reception.is_closed(), "nothing was said"
+        assert line or self.reception.session.is_over(), "nothing was said"
         return line.decode() or None
 
     def start_tls(self) -> None:

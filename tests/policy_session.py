@@ -69,8 +69,17 @@ class PolicySession:
         """The handshake succeeds."""
         self._client.start_tls()
 
+    @property
+    def wants_tls(self) -> bool:
+        """STARTTLS was answered, and the handshake is next."""
+        return self._client.wants_tls
+
+    def errors(self, event: str) -> float:
+        """How often a handler of the event has failed."""
+        return self._client.metrics()["relay_gateway_policy_errors_total", frozenset({("event", event)})]
+
     def closed(self) -> bool:
-        return self._client.reception.is_closed()
+        return self._client.reception.session.is_over()
 
     def hang_up(self) -> None:
         self._client.reception.lost()

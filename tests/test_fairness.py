@@ -29,7 +29,7 @@ def test_in_one_turn_a_session_executes_so_many_commands_and_says_that_there_are
     replies = []
     for _ in range(3):
         reception.advance(MOST_COMMANDS)
-        replies.append((reception.data_to_send().count(b"\r\n"), reception.is_behind()))
+        replies.append((reception.data_to_send().count(b"\r\n"), reception.session.is_behind()))
     assert replies == [(MOST_COMMANDS, True), (MOST_COMMANDS, False), (0, False)]
 
 

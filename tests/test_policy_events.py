@@ -250,6 +250,170 @@ AUTH_SEES = (
 )
 
 
+# --- smtp_server_rewrite_response -------------------------------------------------------------------------
+
+
+def rewriting(body: str, more: str = "", options: str = "") -> PolicySession:
+    return PolicySession(
+        f"kumo.on('smtp_server_rewrite_response', function(status, response, command, conn_meta)\n{body}\nend)\n{more}",
+        options,
+    )
+
+
+SHOWS_COMMAND = "return nil, response .. ' (' .. tostring(command) .. ' ' .. status .. ')'"
+
+
+def test_every_reply_can_be_worded():
+    session = rewriting(SHOWS_COMMAND)
+    assert session.said() == ["220 gw.example relay-gateway (nil 220)"]
+    assert session.says("HELO c.example") == ["250 gw.example Hello c.example (HELO c.example 250)"]
+    replies = session.says(
+        "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>", "DATA", "", "hello", ".", "FROB x", "QUIT"
+    )
+    assert replies[:3] == [
+        "250 2.1.0 Sender OK (MAIL FROM:<a@x.example> 250)",
+        "250 2.1.5 Recipient OK (RCPT TO:<b@y.example> 250)",
+        "354 Send the message; end with CRLF.CRLF (DATA 354)",
+    ]
+    assert replies[3].startswith(ACCEPTED) and replies[3].endswith(" (DATA 250)")
+    assert replies[4:] == ["500 5.5.1 Command not recognised ([redacted] 500)", "221 2.0.0 Bye (QUIT 221)"]
+    assert session.closed() and len(session.batches) == 1
+
+
+def test_nothing_returned_is_no_change():
+    session = rewriting("")
+    assert session.said() == ["220 gw.example relay-gateway"]
+    assert session.says("EHLO c")[0] == "250-gw.example Hello c"
+
+
+@pytest.mark.parametrize(
+    ("body", "reply"),
+    [
+        ("return 250, 'super fantastic!\\n' .. response", ["250-2.1.0 super fantastic!", "250 2.1.0 Sender OK"]),
+        ("return nil, 'fine'", ["250 2.1.0 fine"]),
+        ("return nil, '2.7.7 fine'", ["250 2.7.7 fine"]),
+        ("return '250', 7", ["250 2.1.0 7"]),
+        ("return nil, ''", ["250 2.1.0 Sender OK"]),
+        ("return nil, '5.1.1 no'", ["250 2.1.0 no"]),
+        ("return nil, 'a\\r\\nb\\tc'", ["250-2.1.0 a", "250 2.1.0 b c"]),
+    ],
+)
+def test_words_are_the_policys_and_the_form_is_ours(body: str, reply: list[str]):
+    session = rewriting(f"if command and command:find '^MAIL' then {body} end")
+    session.says("EHLO c.example")
+    assert session.says("MAIL FROM:<a@x.example>") == reply
+
+
+@pytest.mark.parametrize(
+    "body", ["return 550, 'no'", "return 451", "return 421, 'go'", "return 354", "return 251, 'x'", "return 'x'",
+             "return {}", "return nil, {}", "error 'a fault'", "kumo.reject(550, 'no')", "return 99999"],
+)  # fmt: skip
+def test_what_was_accepted_is_never_refused(body: str):
+    session = rewriting(f"if status == 250 and not response:find 'Hello' then {body} end")
+    assert session.transaction("b@y.example").startswith(ACCEPTED)
+    assert len(session.batches) == 1 and session.records("Rejection") == []
+    assert session.errors("smtp_server_rewrite_response") == 3
+
+
+@pytest.mark.parametrize("code", [250, 354, 200, 399, 600])
+def test_what_was_refused_is_never_accepted(code: int):
+    session = rewriting(f"if status >= 400 then return {code}, 'fine' end", options="max_message_size = 10")
+    assert session.transaction("b@y.example").startswith("552 5.3.4 message too big")
+    assert session.batches == []
+
+
+def test_a_refusal_may_become_another_and_is_recorded_as_it_was_said():
+    session = rewriting("if status == 550 then return 451, '4.7.1 try later\\nplease' end")
+    session.says("EHLO c.example")
+    refused = "if recipient.user == 'no' then kumo.reject(550, '5.1.1 nobody') end"
+    session = rewriting(
+        "if status == 550 then return 451, '4.7.1 try later\\nplease' end",
+        f"kumo.on('smtp_server_rcpt_to', function(recipient) {refused} end)",
+    )
+    replies = session.says("EHLO c.example", "MAIL FROM:<a@x.example>", "RCPT TO:<no@y.example>")
+    assert replies[-2:] == ["451-4.7.1 try later", "451 4.7.1 please"]
+    [record] = session.records("Rejection")
+    assert (record["sender"], record["recipient"], record["reason"]) == ("a@x.example", "no@y.example", "policy_reject")
+    assert record["response"]["code"] == 451 and record["response"]["command"] == "RCPT TO:<no@y.example>"
+    assert session.says("RCPT TO:<b@y.example>") == ["250 2.1.5 Recipient OK"]
+
+
+def test_a_refusal_that_becomes_421_ends_the_session():
+    session = rewriting("if status == 500 then return 421, '4.7.0 enough' end")
+    assert session.says("FROB", "NOOP")[-1] == "421 4.7.0 enough"
+    assert session.closed()
+
+
+def test_a_refusal_of_the_content_is_recorded_with_sender_and_recipients():
+    session = rewriting(
+        "kumo.sleep(1)", "kumo.on('smtp_server_message_received', function() kumo.reject(554, '5.7.1 no') end)"
+    )
+    session.time.pass_time(1)
+    session.says("EHLO c.example", "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>", "DATA", "", ".")
+    session.time.pass_time(5)
+    assert session.said()[-1] == "554 5.7.1 no"
+    [record] = session.records("Rejection")
+    assert (record["sender"], record["recipient"]) == ("a@x.example", "b@y.example")
+
+
+def test_wording_may_wait_and_everything_keeps_its_order():
+    session = rewriting("kumo.sleep(1) return nil, response .. ' late'")
+    assert session.said() == []
+    assert session.says("EHLO c.example", "MAIL FROM:<a@x.example>", "NOOP", "QUIT") == []
+    session.time.pass_time(1)
+    assert session.said() == ["220 gw.example relay-gateway late"]
+    session.time.pass_time(1.5)
+    assert session.said()[0].startswith("250-gw.example Hello")
+    session.time.pass_time(10)
+    assert session.said() == ["250 2.1.0 Sender OK late", "250 2.0.0 OK late", "221 2.0.0 Bye late"]
+    assert session.closed()
+
+
+def test_a_handshake_waits_for_the_words_before_it():
+    session = rewriting("if command == 'STARTTLS' then kumo.sleep(1) return nil, 'go ahead' end")
+    session.says("EHLO c.example")
+    assert session.says("STARTTLS") == [] and not session.wants_tls
+    session.time.pass_time(1)
+    assert session.said() == ["220 2.0.0 go ahead"] and session.wants_tls
+    session.start_tls()
+    assert session.says("EHLO c.example")[0] == "250-gw.example Hello c.example"
+
+
+def test_the_connections_end_is_worded_like_everything_else():
+    session = rewriting("if status >= 400 then kumo.sleep(1) return nil, response .. '!' end", REJECTS_AT_CONNECT)
+    assert session.said() == [] and not session.closed()
+    session.time.pass_time(1)
+    assert session.said() == ["554 5.7.1 no!"] and not session.closed()
+    session.time.pass_time(1)
+    assert session.said() == ["421 4.3.2 gw.example disconnecting due to previous error!"] and session.closed()
+
+
+REJECTS_AT_CONNECT = (
+    "kumo.on('smtp_server_connection_accepted', function() kumo.disconnect(554, '5.7.1 no', 'FollowWith421') end)"
+)
+
+
+def test_who_hangs_up_is_recorded_as_refused_without_more_words():
+    session = rewriting("if status >= 500 then kumo.sleep(1) end")
+    session.says("EHLO c.example")
+    assert session.says("FROB") == []
+    session.hang_up()
+    assert session.time.waiting == 0
+    assert [record["response"]["code"] for record in session.records("Rejection")] == [500]
+
+
+def test_a_login_is_never_shown():
+    session = rewriting(
+        "assert(not (command or ''):find 'AGE') if command == 'AUTH [redacted]' then return nil, 'seen' end",
+        "kumo.on('smtp_server_auth_plain', function() return false end)",
+    )
+    session.says("EHLO c", "STARTTLS")
+    session.start_tls()
+    session.says("EHLO c")
+    assert session.says("AUTH PLAIN AGEAYg==") == ["535 5.7.8 seen"]
+    assert session.says("AUTH PLAIN", "AGEAYg==") == ["334 ", "535 5.7.8 seen"]
+
+
 # --- codes of kumo.reject ---------------------------------------------------------------------------------
 
 

@@ -109,7 +109,7 @@ class Connection(Protocol):
         reception = self._reception
         if reception is None or self._closing:
             return False
-        return reception.is_asked() or reception.is_behind()
+        return reception.is_asked() or reception.session.is_behind()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -178,7 +178,7 @@ class Connection(Protocol):
         elif not self._closing:
             if self._host.roster.draining:
                 self.drain()
-            if reception.is_behind():
+            if reception.session.is_behind():
                 self._in_the_next_turn()
             elif self._eof and not reception.is_asked():
                 self._close(True)
@@ -219,7 +219,7 @@ class Connection(Protocol):
 
     def _flush(self) -> None:
         assert self._reception is not None
-        if self._reception.is_closed():
+        if self._reception.session.is_over():
             self._close(not self._reception.session.quit)
         elif not self._in_outbox:
             self._in_outbox = True

@@ -11,7 +11,7 @@ from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decision_cache cimport Known
 from gateway.policy.engine cimport Policy
 from gateway.policy.listener cimport TermsTable
-from gateway.inbound.refusals cimport Refusals
+from gateway.inbound.refusals cimport Refusals, RefusedCommand
 from gateway.delivery.services cimport Services
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
@@ -47,12 +47,9 @@ cdef class Reception(Observer):
     cdef dict _why
 
     cpdef start(self)
-    cpdef dict _known_at_first(self)
     cpdef receive(self, bytes data)
     cpdef bytes data_to_send(self)
     cpdef bint is_asked(self)
-    cpdef bint is_behind(self)
-    cpdef bint is_closed(self)
     cpdef str peer_address(self)
     cpdef bint advance(self, Py_ssize_t most) except? False
     cpdef _answer(self, event)
@@ -80,4 +77,6 @@ cdef class Reception(Observer):
     cpdef Origin _origin(self)
     cpdef str _received_start(self, bint smtputf8)
     cpdef replied(self, int verb, Reply reply, bytes argument)
-    cpdef _record_refusal(self, int verb, Reply reply, bytes argument)
+    cpdef held(self, int verb, Reply reply, bytes argument)
+    cpdef released(self, int verb, Reply reply, bytes argument, kept)
+    cpdef RefusedCommand _refused(self, int verb, bytes argument)

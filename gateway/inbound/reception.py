@@ -16,8 +16,10 @@ from gateway.config import ListenerDomain, ListenerParams
 from gateway.decision import Decision, decide, grants_anybody, sender_matters
 from gateway.delivery.services import Services
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
-from gateway.inbound.refusals import Refusals, connection_refused
+from gateway.inbound.facts import known_at_first, origin, received_start
+from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
+from gateway.inbound.wording import worded
 from gateway.later import Later, Steps, Waits, begun
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
@@ -36,12 +38,13 @@ from gateway.smtp.events import (
     Event,
     MessageReceived,
     RcptRequested,
+    ReplyMade,
     TlsRequested,
 )
 from gateway.smtp.replies import MAIL_OK, RCPT_OK, Reason, Reply
+from gateway.smtp.rewriting import RewritingSession
 from gateway.smtp.session import NO_COMMAND, Observer, ServerSession
 from gateway.smtp.terms import Terms
-from gateway.smtp.trace import received_from, with_protocol
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,6 @@ _DECIDED_BY_LUA, _DECIDED_FROM_CACHE = (
     for wanted in ("lua", "cache")
 )
 _AUTH = {result: metrics.AUTH.slot(result) for result in ("accepted", "refused", "error")}
-_NOTHING: dict[str, str | int] = {}
 _MESSAGE_DURATION = metrics.MESSAGE_DURATION.slot()
 
 
@@ -84,11 +86,14 @@ class Reception(Observer):
         self._terms = terms
         self._endpoints = endpoints
         self._resume = resume
-        self.session: ServerSession = ServerSession(terms, self, services.contents)
+        if self._policy.rewrites_replies:
+            self.session: ServerSession = RewritingSession(terms, self, services.contents)
+        else:
+            self.session = ServerSession(terms, self, services.contents)
         self._refusals = Refusals(services)
         self._session_id = new_session_id()
         self._peer_is_relay_host = self._endpoints.peer in self._terms.relay_hosts
-        self._conn = ConnMeta(self._known_at_first())
+        self._conn = ConnMeta(known_at_first(endpoints, terms))
         self._accepted_with: dict[str, Any] | None = None  # the metadata after the policy looked at the connection
         self._facts: SessionFacts | None = None
         self._decisions: list[Decision] = []
@@ -110,24 +115,31 @@ class Reception(Observer):
             self._walk(self._welcome())
         else:
             self._greet(self._terms.greeting)
+        if self._policy.rewrites_replies:
+            self.advance(0)
 
     def _welcome(self) -> Waits:
+        follow_with_421 = False
         try:
             computed = yield self._policy.dynamic_parameters(self._endpoints.received_via, self._conn)
             if computed is not None:
                 self._adopt(self._table.terms_with(self._endpoints, computed))
             yield self._policy.connection_accepted(self._conn)
-            greeting = self._terms.greeting
         except Rejected as reject:
             self._why = {"rule": reject.place}
+            follow_with_421 = reject.follow_with_421
             greeting = replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=True)
         except PolicyError:
             greeting = replies.technical_difficulties(self._terms.hostname, Reason.POLICY_ERROR)
         except Exception:
             log.exception("internal error on a new connection")
             greeting = replies.technical_difficulties(self._terms.hostname, Reason.INTERNAL_ERROR)
+        else:
+            greeting = self._terms.greeting
         self._accepted_with = self._conn.values.copy()
         self._greet(greeting)
+        if follow_with_421:
+            self._close("disconnecting due to previous error", Reason.POLICY_REJECT)
 
     def _adopt(self, terms: Terms) -> None:
         self._terms = terms
@@ -139,16 +151,6 @@ class Reception(Observer):
         if greeting.reason is not None:
             connection_refused(self._services, greeting)
         self.session.greet(greeting)
-
-    def _known_at_first(self) -> dict[str, Any]:
-        """The connection's metadata before anything was said."""
-        return {
-            "reception_protocol": "ESMTP",
-            "received_via": self._endpoints.received_via,
-            "received_from": self._endpoints.received_from,
-            "hostname": self._terms.hostname,
-            **self._terms.params.meta,
-        }
 
     def watch(self, began: float) -> None:
         """Others look on than before. began: when the connection was opened."""
@@ -172,14 +174,6 @@ class Reception(Observer):
         """The client waits for an answer that takes time."""
         return self.session.awaiting is not None
 
-    def is_behind(self) -> bool:
-        """The client's next commands only wait for another turn."""
-        return self.session.is_behind()
-
-    def is_closed(self) -> bool:
-        """The session is over; its last reply may still have to be sent."""
-        return self.session.closed
-
     def params(self) -> ListenerParams:
         """The listener's parameters for this connection."""
         return self._terms.params
@@ -201,11 +195,12 @@ class Reception(Observer):
                 self._answer(event)
         except Exception:  # our own fault, and nobody knows where the session stands
             log.exception("internal error")
+            self.session.give_up()
             self.session.close(replies.technical_difficulties(self._terms.hostname, Reason.INTERNAL_ERROR))
         return False
 
     def _answer(self, event: Event) -> None:
-        if self._conn.witness is not None:
+        if self._conn.witness is not None and type(event) is not ReplyMade:
             octets = event.content.size if isinstance(event, MessageReceived) else None
             self._conn.witness.command(*self.session.command(), octets)
         try:
@@ -227,8 +222,15 @@ class Reception(Observer):
             return self._message_received(event)
         if isinstance(event, EhloRequested):
             return self._ehlo(event)
+        if isinstance(event, ReplyMade):
+            return self._word(event)
         assert isinstance(event, AuthRequested)
         return self._auth(event)
+
+    def _word(self, made: ReplyMade) -> Waits:
+        session = self.session
+        assert isinstance(session, RewritingSession)
+        session.release((yield from worded(made, self._policy, self._conn)))
 
     def _walk(self, steps: Waits) -> None:
         walk = begun(steps)
@@ -265,8 +267,8 @@ class Reception(Observer):
         elif isinstance(error, Rejected):
             self._why = {"rule": error.place}
             self._reply(replies.make(error.code, error.text, Reason.POLICY_REJECT, closes=error.closes))
-            if error.follow_with_421 and error.code != 421:
-                self.end("disconnecting due to previous error", Reason.POLICY_REJECT)
+            if error.follow_with_421:
+                self._close("disconnecting due to previous error", Reason.POLICY_REJECT)
         elif isinstance(error, PolicyError):
             self._reply(replies.POLICY_FAILED)
         elif isinstance(error, TransactionRefused):
@@ -279,7 +281,7 @@ class Reception(Observer):
         """The handshake succeeded: all that the client said in clear is forgotten (RFC 3207 §4.2)."""
         self._tls = (version, cipher)
         self._conn.values.clear()
-        known = self._known_at_first() if self._accepted_with is None else self._accepted_with
+        known = known_at_first(self._endpoints, self._terms) if self._accepted_with is None else self._accepted_with
         self._conn.values.update(known, tls_cipher=cipher, tls_protocol_version=version)
         self._facts = None
         if self._conn.witness is not None:
@@ -300,10 +302,16 @@ class Reception(Observer):
             if self._steps is not None:
                 self._steps.cancel()
                 self._steps = None
+            self.session.give_up()
             self.session = None  # type: ignore[assignment]  # it refers back to us, and garbage is better not made than collected
 
     def end(self, what: str, reason: Reason, enhanced: str = "4.3.2") -> None:
         """Ends the session with a 421."""
+        self._close(what, reason, enhanced)
+        if self._policy.rewrites_replies:
+            self.advance(0)
+
+    def _close(self, what: str, reason: Reason, enhanced: str = "4.3.2") -> None:
         self.session.close(replies.closing(self._terms.hostname, what, reason, enhanced))
 
     # -- answers to events --------------------------------------------------------------------------------------------
@@ -460,38 +468,33 @@ class Reception(Observer):
         return self._origin() if self._facts is None else self._facts.origin
 
     def _origin(self) -> records.Origin:
-        version, cipher = self._tls or (None, None)
-        name, peer = self.session.ehlo_name, self._endpoints.peer_address
-        return records.Origin(name, peer, self._session_id, tls_cipher=cipher, tls_protocol_version=version)
+        return origin(self.session, self._endpoints, self._session_id, self._tls)
 
     def _received_start(self, smtputf8: bool) -> str:
-        session = self.session
-        peer, local = self._endpoints.peer_address, self._endpoints.local_address
-        protocol = with_protocol(session.esmtp, session.tls, session.authenticated, smtputf8)
-        tls = ":".join(self._tls) if self._tls is not None else ""
-        return received_from(session.ehlo_name, peer, self._terms.hostname, local, protocol, tls)
+        return received_start(self.session, self._endpoints, self._terms.hostname, self._tls, smtputf8)
 
     # -- every reply comes by here ------------------------------------------------------------------------------------
 
     def replied(self, verb: int, reply: Reply, argument: bytes) -> None:
         """Counts a reply, and records it if it refuses something."""
+        self.released(verb, reply, argument, None if reply.reason is None else self._refused(verb, argument))
+
+    def held(self, verb: int, reply: Reply, argument: bytes) -> RefusedCommand | None:
+        """What the record of a refusal says that is sent later."""
+        return None if reply.reason is None else self._refused(verb, argument)
+
+    def released(self, verb: int, reply: Reply, argument: bytes, kept: RefusedCommand | None) -> None:
+        """Counts and records a reply that was held."""
         if verb != NO_COMMAND:
             self._page.add(_COMMAND_SLOTS[verb][reply.code // 100 - 2])
-        if reply.reason is not None:
-            self._record_refusal(verb, reply, argument)
+        if kept is not None:
+            self._refusals.refused(verb, reply, self._known_origin(), self._conn, kept)
         if self._conn.witness is not None:
             self._conn.witness.replied(verb, reply, argument)
 
-    def _record_refusal(self, verb: int, reply: Reply, argument: bytes) -> None:
+    def _refused(self, verb: int, argument: bytes) -> RefusedCommand:
         unreadable = self._transaction.unreadable if self._transaction is not None else None
-        self._refusals.refused(
-            verb,
-            reply,
-            argument,
-            self._known_origin(),
-            self._conn,
-            self.session if self._message is None else self._message,
-            added=_NOTHING if unreadable is None else {"report_unreadable": unreadable},
-            why=self._why,
-        )
+        under_way = self.session if self._message is None else self._message
+        refused = RefusedCommand(verb, argument, under_way, unreadable, self._why)
         self._why = None
+        return refused

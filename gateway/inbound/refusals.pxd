@@ -9,6 +9,11 @@ cdef class _Alike:
     cdef public Py_ssize_t room, left_out
     cdef public Reply last
 
+cdef class RefusedCommand:
+    cdef readonly object command, sender
+    cdef readonly object recipients, why
+    cdef readonly dict added
+
 cdef class Refusals:
     cdef Services _services
     cdef dict _alike

@@ -39,6 +39,8 @@ _STAGES = {
     fp.STARTTLS: "tls",
     fp.AUTH: "auth",
 }
+_NOTHING: dict[str, str | int] = {}
+_NO_WORDS: dict[str, str] = {}
 _LEFT_OUT = metrics.REJECTIONS_LEFT_OUT.slot()
 _REFUSED = metrics.MESSAGES.slot("refused")
 _UNKNOWN = metrics.MESSAGES.slot("unknown")
@@ -54,6 +56,35 @@ class _Alike:
         self.last: Reply | None = None
 
 
+class RefusedCommand:
+    """What was refused, and why. command: as a record shows it. sender, recipients: whom it concerns. added: to the
+    record.
+    """
+
+    def __init__(
+        self,
+        verb: int,
+        argument: bytes,
+        under_way: ServerSession | MessageReceived,
+        unreadable: str | None,
+        why: Mapping[str, str] | None,
+    ) -> None:
+        """verb, argument: as an Observer gets them. under_way: knows the transaction. unreadable: why what claimed to
+        be a report was taken for none. why: what decided.
+        """
+        mail = under_way.mail
+        self.command = shown_command(verb, argument)
+        self.sender = None if mail is None else mail.sender
+        self.recipients: Sequence[EnvelopeAddress] = under_way.recipients if verb == END_OF_DATA else []
+        self.added = _NOTHING if unreadable is None else {"report_unreadable": unreadable}
+        self.why = _NO_WORDS if why is None else why
+        if verb == fp.MAIL:
+            self.sender = address_in(argument) or self.sender
+        elif verb == fp.RCPT:
+            recipient = address_in(argument)
+            self.recipients = [] if recipient is None else [recipient]
+
+
 class Refusals:
     """What one session's client is refused."""
 
@@ -65,19 +96,14 @@ class Refusals:
         self,
         verb: int,
         reply: Reply,
-        argument: bytes,
         origin: records.Origin,
         conn: ConnMeta,
-        under_way: ServerSession | MessageReceived,
-        *,
-        added: Mapping[str, str | int],
-        why: Mapping[str, str] | None = None,
+        refused: RefusedCommand,
     ) -> None:
-        """A reply that refuses something. verb, argument: as an Observer gets them. under_way: knows the transaction.
-        added: to the record. why: what decided.
-        """
+        """A reply that refuses something. verb: as an Observer gets it."""
         assert reply.reason is not None
         page = self._services.page
+        added = refused.added
         _count(page, _STAGES.get(verb, "command"), reply.reason)
         if verb == END_OF_DATA:  # each message has its record, however many there are
             page.add(_UNKNOWN if reply.reason is Reason.OUTCOME_UNKNOWN else _REFUSED)
@@ -92,8 +118,6 @@ class Refusals:
                     return
                 added = {**added, "left_out": alike.left_out}
                 alike.left_out = 0
-        command = _command(verb, argument)
-        sender, recipients = _concerned(verb, argument, under_way)
         self._services.tracer.refused(
             reply,
             session_id=origin.session_id,
@@ -101,19 +125,19 @@ class Refusals:
             ehlo=origin.peer_name,
             meta=conn.values,
             secret=conn.secret,
-            command=command,
-            sender=None if sender is None else sender.email,
-            recipients=[each.email for each in recipients[:MOST_NAMED]],
-            **(why or {}),
+            command=refused.command,
+            sender=None if refused.sender is None else refused.sender.email,
+            recipients=[each.email for each in refused.recipients[:MOST_NAMED]],
+            **refused.why,
         )
         self._services.logs.submit(
             records.rejection(
                 reply,
                 origin,
                 self._services.now_ns(),
-                command=command,
-                sender=sender,
-                recipients=recipients,
+                command=refused.command,
+                sender=refused.sender,
+                recipients=refused.recipients,
                 meta=conn.values,
                 added=added,
             )
@@ -142,25 +166,11 @@ class Refusals:
         return alike
 
 
-def _command(verb: int, argument: bytes) -> str | None:
-    """The command that was refused."""
+def shown_command(verb: int, argument: bytes) -> str | None:
+    """A command as a record shows it; None where a reply answers none."""
     if verb in (END_OF_DATA, NO_COMMAND):
         return "DATA" if verb == END_OF_DATA else None
     return f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
-
-
-def _concerned(
-    verb: int, argument: bytes, under_way: ServerSession | MessageReceived
-) -> tuple[EnvelopeAddress | None, Sequence[EnvelopeAddress]]:
-    """The sender and the recipients that a refusal concerns."""
-    mail = under_way.mail
-    sender = mail.sender if mail is not None else None
-    if verb == fp.MAIL:
-        return address_in(argument) or sender, []
-    if verb == fp.RCPT:
-        recipient = address_in(argument)
-        return sender, [] if recipient is None else [recipient]
-    return sender, under_way.recipients if verb == END_OF_DATA else []
 
 
 def connection_refused(services: Services, reply: Reply) -> None:

@@ -372,7 +372,7 @@ def rejection(
     draft.text(sender.email if sender is not None else "")
     _put_recipients(draft, recipients)
     _put_response(draft, reply.code, reply.enhanced, reply.text)
-    draft.text(_shown(command))
+    draft.text(redacted(command))
     draft.text(origin.peer_name)
     draft.text(origin.peer_address)
     _put_event_time(draft, now_ns)
@@ -423,7 +423,8 @@ _SHOWN |= {"STARTTLS", "ETRN", "XCLIENT", "XFORWARD"}
 _FIRST_WORD_SHOWN = {"AUTH", "GET", "HEAD", "POST", "PUT", "OPTIONS", "CONNECT", "PROXY", "USER", "PASS", "LOGIN"}
 
 
-def _shown(command: str | None) -> str | None:
+def redacted(command: str | None) -> str | None:
+    """A command without what may be a secret."""
     if command is None:
         return None
     verb = command.lstrip().partition(" ")[0].upper()

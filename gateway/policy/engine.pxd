@@ -8,7 +8,7 @@ from gateway.policy.decisions cimport Decisions
 cdef class Policy:
     cdef readonly object source, epoch, config
     cdef readonly frozenset handles
-    cdef readonly bint is_asked_at_first, shapes_transactions
+    cdef readonly bint is_asked_at_first, rewrites_replies, shapes_transactions
     cdef object _handlers, _blocks
     cdef Configurations _configurations
     cdef Decisions _decisions

@@ -23,6 +23,7 @@ from gateway.policy.decision_cache import MISSING, Evaluation, RecentlyUsed
 from gateway.policy.decisions import Decisions
 from gateway.policy.domain_table import DomainTable
 from gateway.policy.handlers import Handlers
+from gateway.policy.kumo.values import integer, string
 from gateway.policy.limits import HandlerLimits
 from gateway.policy.listener import Block, block_of
 from gateway.policy.message_methods import MessageHandle
@@ -30,7 +31,7 @@ from gateway.policy.objects import Made, address_of
 from gateway.policy.options import BadOptions, list_of, mismatch
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
 from gateway.policy.runs import Run
-from gateway.policy.runtime import Fault, kind_of, outward
+from gateway.policy.runtime import Fault, inward, kind_of, outward
 from gateway.policy.schemas import dynamic_parameters
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import EnvelopeAddress
@@ -60,7 +61,8 @@ class Policy:
 
     config: what it declares. source: with every Lua file it loaded. handles: the events it has handlers for; the
     methods that ask for other events need not be called. is_asked_at_first: an event before the banner is among them.
-    shapes_transactions: so is smtp_server_data or smtp_server_split_transaction.
+    rewrites_replies: so is smtp_server_rewrite_response. shapes_transactions: so is smtp_server_data or
+    smtp_server_split_transaction.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Policy:
         self.config = handlers.api.config()
         self.handles = frozenset(handlers.api.handlers)
         self.is_asked_at_first = not self.handles.isdisjoint({events.DYNAMIC_PARAMETERS, events.CONNECTION_ACCEPTED})
+        self.rewrites_replies = events.REWRITE_RESPONSE in self.handles
         self.shapes_transactions = not self.handles.isdisjoint({events.DATA, events.SPLIT_TRANSACTION})
         self._handlers = handlers
         self._blocks = RecentlyUsed(BLOCKS)  # by the text of the tables that they were made of
@@ -218,6 +221,30 @@ class Policy:
         if lost:  # to drop one is smtp_server_data's; what is only left out would be accepted, and gone
             raise self._handlers.runs.failed(events.SPLIT_TRANSACTION, f"no group has the recipient {lost[0]}")
         return [group for group in groups if group]
+
+    def rewrite_response(self, status: int, response: str, command: str | None, conn: ConnMeta) -> Later:
+        """Before every reply. The answer: its code and its text, each None where it stays; a plain pair that nobody has
+        compared with the reply.
+        """
+        shown = None if command is None else outward(command)
+        run = Run(self._handlers.runs, events.REWRITE_RESPONSE, self._wording)
+        run.takes_all = True
+        run.begin(self._handlers.of(events.REWRITE_RESPONSE), (status, outward(response), shown, conn))
+        return run
+
+    def _wording(self, results: tuple[object, ...]) -> tuple[int | None, str | None]:
+        status, text = (*results, None, None)[:2]
+        try:
+            return (
+                None if status is None else integer(status, "the status"),
+                None if text is None else inward(string(text, "the response")),
+            )
+        except ValueError as error:
+            raise self._handlers.runs.failed(events.REWRITE_RESPONSE, str(error)) from None
+
+    def cannot(self, event: str, text: str) -> None:
+        """A handler wants what cannot be done, and goes without: counted and logged."""
+        self._handlers.runs.failed(event, text)
 
     # --- decisions, configurations, records ---------------------------------------------------------------
 

@@ -14,6 +14,7 @@ RCPT_TO = "smtp_server_rcpt_to"
 DATA = "smtp_server_data"
 SPLIT_TRANSACTION = "smtp_server_split_transaction"
 MESSAGE_RECEIVED = "smtp_server_message_received"
+REWRITE_RESPONSE = "smtp_server_rewrite_response"
 QUEUE_CONFIG = "get_queue_config"
 EGRESS_PATH = "get_egress_path_config"
 PRE_INIT = "pre_init"
@@ -35,6 +36,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     DATA: ("msg", "conn_meta"),
     SPLIT_TRANSACTION: ("msg", "conn_meta"),
     MESSAGE_RECEIVED: ("msg", "conn_meta"),
+    REWRITE_RESPONSE: ("status", "response", "command", "conn_meta"),
     QUEUE_CONFIG: ("domain", "tenant", "campaign", "routing_domain"),
     EGRESS_PATH: ("routing_domain", "source", "site_name"),
 }
@@ -66,7 +68,6 @@ WITHOUT_EFFECT = {
 NOT_SUPPORTED = frozenset(
     {
         "smtp_server_message_deferred_inject",
-        "smtp_server_rewrite_response",
         "smtp_client_rewrite_delivery_status",
         "should_enqueue_log_record",
         "requeue_message",

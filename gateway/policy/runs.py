@@ -177,7 +177,8 @@ class Run(Later):
         handle: MessageHandle | None = None,
     ) -> None:
         """finish: receives the first result, None if there is none, and may raise PolicyError; without it the answer is
-        None. handle: of the message that the handlers hold; taken from them at the end.
+        None. takes_all: set it where finish is to receive all results instead, as a tuple. handle: of the message that
+        the handlers hold; taken from them at the end.
         """
         super().__init__()
         self.event = event
@@ -190,6 +191,7 @@ class Run(Later):
         self._handle = handle
         self._handlers: Sequence[Handler | Task] = ()
         self._arguments: tuple[object, ...] = ()
+        self.takes_all = False
         self._called = 0  # so many of the handlers
         self._coroutine = _NO_COROUTINE
         self._began = 0.0
@@ -243,6 +245,8 @@ class Run(Later):
         elif len(outcome) == 2 and self._called < len(self._handlers):
             self._call_next()
             return
+        elif self.takes_all:
+            self._conclude(outcome[2:])
         else:
             self._conclude(outcome[2] if len(outcome) > 2 else None)
         runs.go_on()

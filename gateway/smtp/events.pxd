@@ -5,6 +5,7 @@ cimport cython
 from gateway._fastpath cimport Content
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
+from gateway.smtp.replies cimport Reply
 
 cdef class GreetingRequested:
     pass
@@ -18,6 +19,12 @@ cdef class AuthRequested:
 
 cdef class TlsRequested:
     pass
+
+cdef class ReplyMade:
+    cdef readonly int verb
+    cdef readonly Reply reply
+    cdef readonly bytes argument
+    cdef readonly object kept
 
 
 @cython.freelist(32)

@@ -5,9 +5,12 @@ Plain values.
 
 from __future__ import annotations
 
+from typing import Any
+
 from gateway import _fastpath as fp
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand
+from gateway.smtp.replies import Reply
 
 
 class GreetingRequested:
@@ -51,5 +54,26 @@ class MessageReceived:
         self.content = content
 
 
+class ReplyMade:
+    """A reply that somebody may word otherwise before it is sent. verb, argument: as an Observer gets them. kept: what
+    the Observer wants to have with it then.
+    """
+
+    def __init__(self, verb: int, reply: Reply, argument: bytes, kept: Any) -> None:
+        self.verb = verb
+        self.reply = reply
+        self.argument = argument
+        self.kept = kept
+
+
 # A MAIL with an acceptable reverse-path and parameters is its own event.
-Event = GreetingRequested | EhloRequested | AuthRequested | TlsRequested | MailCommand | RcptRequested | MessageReceived
+Event = (
+    GreetingRequested
+    | EhloRequested
+    | AuthRequested
+    | TlsRequested
+    | MailCommand
+    | RcptRequested
+    | MessageReceived
+    | ReplyMade
+)

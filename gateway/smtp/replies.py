@@ -108,6 +108,31 @@ def make(code: int, text: str, reason: Reason, *, closes: bool = False) -> Reply
     return Reply(code, enhanced, "\n".join(lines) or "refused", reason, closes=closes)
 
 
+def reworded(reply: Reply, code: int | None, text: str | None) -> Reply:
+    """The reply with another code or text, None for what it has; the code only for another refusal.
+
+    Raises ValueError for a code that would mean something else than the reply: a client acts upon it.
+    """
+    code = reply.code if code is None else code
+    if code != reply.code and (reply.code < 400 or not 400 <= code <= 599):
+        raise ValueError(f"a reply {reply.code} cannot become {code}")
+    lines = [_printable(line) for line in (spoken(reply) if text is None else text).splitlines()]
+    if not any(lines):
+        lines = spoken(reply).split("\n")
+    enhanced = ""
+    if reply.enhanced or code != reply.code:
+        parts = [split_enhanced(code, line) for line in lines]
+        lines = [rest for _, rest in parts]
+        own = reply.enhanced if reply.enhanced[:1] == str(code)[0] else f"{code // 100}.0.0"
+        enhanced = next((found for found, _ in parts if found), own)
+    return Reply(code, enhanced, "\n".join(lines), reply.reason, closes=reply.closes)
+
+
+def spoken(reply: Reply) -> str:
+    """A reply's text with its enhanced code on each line, as it is sent behind the codes."""
+    return "\n".join(f"{reply.enhanced} {line}".strip() for line in reply.text.split("\n"))
+
+
 def _printable(line: str) -> str:
     """At most 480 octets, so that code and enhanced code fit before them (RFC 5321 §4.5.3.1.5)."""
     shown = "".join(c if c >= " " and c != "\x7f" else " " for c in line).strip()

@@ -15,6 +15,8 @@ cdef list _REFUSALS
 
 cdef class Observer:
     cpdef replied(self, int verb, Reply reply, bytes argument)
+    cpdef held(self, int verb, Reply reply, bytes argument)
+    cpdef released(self, int verb, Reply reply, bytes argument, kept)
 
 cdef class ServerSession:
     cdef Terms _terms
@@ -38,6 +40,8 @@ cdef class ServerSession:
     cpdef reply(self, Reply reply)
     cpdef bytes data_to_send(self)
     cpdef hold(self)
+    cpdef bint is_over(self)
+    cpdef give_up(self)
     cpdef bint is_receiving(self)
     cpdef bint needs_room(self)
     cpdef bint is_bulky(self)

@@ -50,6 +50,12 @@ class Observer:
     def replied(self, verb: int, reply: Reply, argument: bytes) -> None:
         """verb: an index into VERB_NAMES, NO_COMMAND or END_OF_DATA. argument: the command's, without any AUTH data."""
 
+    def held(self, verb: int, reply: Reply, argument: bytes) -> Any:
+        """The reply is made, but sent later, and may have other words then. Returns what released() needs to know."""
+
+    def released(self, verb: int, reply: Reply, argument: bytes, kept: Any) -> None:
+        """A reply that was held is sent. kept: what held() returned."""
+
 
 class ServerSession:
     """One session."""
@@ -167,6 +173,13 @@ class ServerSession:
     def is_idle(self) -> bool:
         """True where a shutdown may end the session: no transaction is under way and nothing waits to be read."""
         return self.awaiting is None and self.state in (_READY, _CONNECTED) and not self._framer.buffered
+
+    def is_over(self) -> bool:
+        """Closed, with all replies said."""
+        return self.closed
+
+    def give_up(self) -> None:
+        """The client is gone, or might as well be."""
 
     def is_receiving(self) -> bool:
         """True within a message content."""

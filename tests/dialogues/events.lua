@@ -24,6 +24,8 @@ end)
 kumo.on('smtp_server_connection_accepted', function(conn_meta)
   if conn_meta:get_meta('received_from'):find '^127%.11%.' then
     kumo.reject(554, '5.7.1 not you')
+  elseif conn_meta:get_meta('received_from'):find '^127%.10%.' then
+    kumo.disconnect(554, '5.7.1 enough of you', 'FollowWith421')
   end
 end)
 
