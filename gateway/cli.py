@@ -21,6 +21,7 @@ COMMANDS = {
     "drain": ("gateway.service.ask:drain", "make a running service not ready, while it goes on serving"),
     "upgrade": ("gateway.service.ask:upgrade", "let the installed version take over from the running one"),
     "check": ("gateway.policy.check", "load a policy without opening a socket and list every problem"),
+    "explain": ("gateway.why.command", "say what a client would be answered, by which rule, and what would change it"),
     "logs": ("gateway.logs.command", "print log records, and follow new ones with -f"),
     "report": ("gateway.reports.command", "say what bounces and complaints in files report"),
     "sink": ("gateway.sink", "an SMTP server that keeps or discards what it gets, to try things out"),

@@ -33,6 +33,16 @@ class Decision:
 RELAY = Decision(True, Disposition.IGNORE, Disposition.IGNORE)
 
 
+class Ground(Enum):
+    """What a decision at RCPT rests on: the first of these that holds, in the order in which they are looked at."""
+
+    RELAY_HOSTS = "relay_hosts"  # the peer is one of the listener's
+    RELAY_TO = "relay_to"  # the recipient's domain takes mail from anybody
+    RELAY_FROM = "relay_from"  # the sender's domain names the peer
+    REPORTS = "reports"  # the recipient's domain takes reports; relaying is not granted
+    NOTHING = "nothing"  # it refuses
+
+
 class ReportKind(Enum):
     """What a message's content is, where it is a report."""
 
@@ -69,6 +79,17 @@ def decide(
     if recipient is not None and recipient.takes_reports:
         return Decision(relay, recipient.log_oob, recipient.log_arf)
     return RELAY if relay else None
+
+
+def ground(relay_host: bool, peer: bytes, recipient: ListenerDomain | None, sender: ListenerDomain | None) -> Ground:
+    """What `decide` rests on, for those who ask why. The parameters are the same."""
+    if relay_host:
+        return Ground.RELAY_HOSTS
+    if recipient is not None and recipient.relay_to:
+        return Ground.RELAY_TO
+    if sender is not None and peer in sender.relay_from:
+        return Ground.RELAY_FROM
+    return Ground.REPORTS if recipient is not None and recipient.takes_reports else Ground.NOTHING
 
 
 _RELAYED = Fate(True, None)

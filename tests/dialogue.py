@@ -24,7 +24,6 @@ import json
 import re
 import socket
 import ssl
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,19 +33,15 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics
-from gateway._fastpath import ContentStore, CounterPage
-from gateway.config import Destination
-from gateway.delivery.services import Services
-from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
-from gateway.inbound.connection import MOST_COMMANDS
-from gateway.inbound.reception import Reception
+from gateway._fastpath import CounterPage
 from gateway.later import Later, answered
 from gateway.logs.encoding import Record, to_json
 from gateway.net.endpoints import Endpoints
-from gateway.net.turns import Room
 from gateway.policy import events
 from gateway.policy.engine import Policy
 from gateway.policy.listener import TermsTable
+from gateway.why.client import MemoryClient as InMemory
+from gateway.why.client import MemoryCouriers, services_in_memory
 from tests.gateway_process import PATIENCE, Gateway, wait_until
 from tests.policy_tools import new_page, source_of
 
@@ -193,19 +188,6 @@ def values_of(families: Iterable[Metric]) -> Values:
 # --- in memory --------------------------------------------------------------------------------------------------------
 
 
-class EverythingIsDelivered:
-    """In the place of the Couriers. batches: what they were given."""
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-
-    def submit(self, batch: Batch, destination: Destination, deadline: float) -> Later:
-        self.batches.append(batch)
-        response = Response(250, "2.0.0", "taken", None)
-        outcomes = [RecipientOutcome(recipient, Status.DELIVERED, response, None) for recipient in batch.recipients]
-        return answered(HandOver(outcomes, "memory", "ESMTP", 0.0, "memory", "192.0.2.99"))
-
-
 class RecordsInMemory:
     """In the place of the LogWriter."""
 
@@ -223,54 +205,45 @@ class RecordsInMemory:
 
 
 class MemoryClient:
-    """A client whose portions, cut by `split`, go straight into a Reception, its `reception`."""
+    """A client whose portions, cut by `split`, go straight into a Reception, its `reception`. couriers: its mail's."""
 
     def __init__(
         self, policy: Policy, address: str, split: Callable[[bytes], Iterable[bytes]], page: CounterPage
     ) -> None:
         self._split, self._page, self._logs = split, page, RecordsInMemory()
-        self.couriers = EverythingIsDelivered()
+        self.couriers = MemoryCouriers()
         self._said = b""
-        services: Any = Services(
-            policy=policy,
-            couriers=self.couriers,
-            logs=self._logs,
-            page=page,
-            now_ns=lambda: 1_785_847_290_000_000_000,
-            monotonic=lambda: 0.0,
-            afterwards=lambda call: call(),
-            room=Room(ContentStore(tempfile.gettempdir(), 1 << 20, 4), lambda _, call: call()),
-        )
-        endpoints = Endpoints((address, 40_000), ("127.0.0.1", 25))
+        services = services_in_memory(policy, page, self.couriers, self._logs, now_ns=lambda: 1_785_847_290_000_000_000)
         table = TermsTable(policy.config.listeners[0], offer_auth=events.AUTH_PLAIN in policy.handles)
-        terms = table.terms_for(endpoints.peer_address, endpoints.local_address)
-        self.reception = Reception(services, table, terms, endpoints, self._advance)
-        self.reception.start()
-        self._advance()
-
-    def _advance(self) -> None:
-        self.wants_tls = self.reception.advance(MOST_COMMANDS)
-        while self.reception.session.is_behind():
-            self.wants_tls = self.reception.advance(MOST_COMMANDS)
-        self._said += self.reception.data_to_send()
+        self._client = InMemory(services, table, Endpoints((address, 40_000), ("127.0.0.1", 25)))
+        self.reception = self._client.reception
 
     def send(self, data: bytes) -> None:
         for portion in self._split(data):
-            self.reception.receive(portion)
-            self._advance()
+            self._client.send(portion)
+            self._hear()
+
+    @property
+    def wants_tls(self) -> bool:
+        return self._client.wants_tls
+
+    def _hear(self) -> None:
+        self._said += self._client.received()
 
     def take(self) -> str:
         """Everything that was said and not read yet."""
+        self._hear()
         said, self._said = self._said.decode(), b""
         return said
 
     def read_line(self) -> str | None:
+        self._hear()
         line, _, self._said = self._said.partition(b"\r\n")
         assert line or self.reception.session.is_over(), "nothing was said"
         return line.decode() or None
 
     def start_tls(self) -> None:
-        self.reception.tls_started("TLSv1_3", "TLS13_AES_256_GCM_SHA384")
+        self._client.secure()
 
     def eof(self) -> None:
         pass

@@ -25,7 +25,7 @@ from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Acceptor, Poller
 from gateway.net.turns import Room
-from tests.dialogue import EverythingIsDelivered
+from gateway.why.client import MemoryCouriers
 from tests.policy_tools import load, new_page
 
 PATIENCE = 20.0
@@ -86,7 +86,7 @@ class Inbound:
         self.poller = poller(self.loop)
         self.outbox = Outbox(self.poller.call_soon)
         self.roster = Roster(lambda: None)
-        couriers: Any = EverythingIsDelivered()
+        couriers: Any = MemoryCouriers()
         services = Services(
             policy=load(policy, page=self.page),
             couriers=couriers,

@@ -52,7 +52,7 @@ class PolicySession:
     @property
     def batches(self) -> list[Batch]:
         """What was handed over."""
-        return self._client.couriers.batches
+        return [batch for batch, _ in self._client.couriers.taken]
 
     def delivered(self) -> list[tuple[str, list[str]]]:
         """Sender and recipients of each batch."""

@@ -48,6 +48,7 @@ IMPORTERS = {
         "policy/kumo/times.py", "policy/kumo/uuids.py",  # what policies ask the clock for
         "policy/limits.py",
         "logs/writer.py", "logs/command.py",
+        "why/command.py",
     },
     "threading": {"policy/limits.py", "logs/writer.py"},
     "subprocess": set(),
@@ -67,7 +68,7 @@ CALLERS = {
 }
 # Packages and top modules, each above all that it may import: nothing imports what imports it.
 DOWNWARDS = (
-    "__main__", "cli", "sink", "service", "admin", "inbound", "delivery", "policy", "tracing", "couriers", "net",
+    "__main__", "cli", "sink", "service", "why", "admin", "inbound", "delivery", "policy", "tracing", "couriers", "net",
     "logs", "reports", "metrics", "mail", "handover", "later", "decision", "smtp", "config", "_fastpath", "__init__",
 )  # fmt: skip
 PURE = {

@@ -104,7 +104,7 @@ class Refusals:
         assert reply.reason is not None
         page = self._services.page
         added = refused.added
-        _count(page, _STAGES.get(verb, "command"), reply.reason)
+        _count(page, stage_of(verb), reply.reason)
         if verb == END_OF_DATA:  # each message has its record, however many there are
             page.add(_UNKNOWN if reply.reason is Reason.OUTCOME_UNKNOWN else _REFUSED)
         elif verb != NO_COMMAND:
@@ -171,6 +171,11 @@ def shown_command(verb: int, argument: bytes) -> str | None:
     if verb in (END_OF_DATA, NO_COMMAND):
         return "DATA" if verb == END_OF_DATA else None
     return f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
+
+
+def stage_of(verb: int) -> str:
+    """Where a session stands with a reply: the word of metrics. verb: as an Observer gets it."""
+    return _STAGES.get(verb, "command")
 
 
 def connection_refused(services: Services, reply: Reply) -> None:

@@ -109,6 +109,7 @@ class Api:
         self.filter_events: list[tuple[str, str, int]] = []  # what configure_local_logs names, with file and line
         self._made = RecentlyUsed(MADE)
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
+        self.declared_at: dict[str, list[tuple[str, int]]] = {name: [] for name in DECLARATIONS}  # as in config()
 
     def functions(self) -> dict[str, Callable[..., Any] | Waiting]:
         """For LuaHost.functions: every function of the module by name."""
@@ -218,6 +219,7 @@ class Api:
         if options is None:
             return
         self._declared[name].append(SCHEMAS[name].built(options))
+        self.declared_at[name].append(self.lua.where())
         if "filter_event" in options and name == "configure_local_logs":
             self.filter_events.append((options["filter_event"], *self.lua.where()))
 

@@ -72,6 +72,16 @@ class Background:
         self._kept: dict[str, tuple[Any, Callable[[Any], Awaitable[None]]]] = {}
         self._threads: ThreadPoolExecutor | None = None
 
+    @classmethod
+    def alone(cls) -> Background:
+        """With an event loop that lasts until `end`, and runs while somebody waits in `finish`."""
+        return cls(asyncio.new_event_loop())
+
+    def end(self) -> None:
+        """The end of what `alone` began; what is still waited for never comes."""
+        self.loop.run_until_complete(self.close())
+        self.loop.close()
+
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop."""

@@ -3,7 +3,9 @@
 from gateway.later cimport Later
 from gateway.policy.configurations cimport Configurations
 from gateway.policy.conn_meta cimport ConnMeta
+from gateway.policy.decision_cache cimport Evaluation
 from gateway.policy.decisions cimport Decisions
+from gateway.policy.runs cimport Run
 
 cdef class Policy:
     cdef readonly object source, epoch, config
@@ -16,3 +18,4 @@ cdef class Policy:
     cpdef Later listener_domain(self, str domain, str listener, ConnMeta conn)
     cpdef Later destination(self, str queue_name)
     cpdef _ask(self, str event, tuple arguments, finish=*, handle=*)
+    cpdef Run _called(self, str event, handlers, tuple arguments, finish, Evaluation evaluation, handle=*)

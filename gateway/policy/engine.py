@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from gateway._fastpath import CounterPage
 from gateway.config import EgressPath, ListenerDomain, QueueConfig
 from gateway.later import Later, answered
 from gateway.mail.message import Message
 from gateway.policy import events
+from gateway.policy.api import Api, Handler
 from gateway.policy.background import Background
 from gateway.policy.configurations import Configurations, Names
 from gateway.policy.conn_meta import ConnMeta
@@ -94,14 +95,16 @@ class Policy:
         clock: Callable[[], float] = time.monotonic,
         validating: bool = False,
         background: Background | None = None,
-    ) -> Policy:
+        api: type[Api] = Api,
+    ) -> Self:
         """Runs a policy's top level and init. Raises PolicyProblems with everything that is wrong.
 
         page: receives the counters. verify_every: how many cached decisions go by until one is made again and
         compared. clock: seconds, for durations and refresh intervals. validating: `relay-gateway check` asks.
         background: where what handlers wait for goes on; without one there is an event loop that only `finish` runs.
+        api: the `kumo` module of its Lua states.
         """
-        handlers = Handlers(source, page, clock, background or Background())
+        handlers = Handlers(source, page, clock, background or Background(), api)
         handlers.load(validating=validating)
         return cls(source, handlers, epoch=epoch, page=page, verify_every=verify_every, clock=clock)
 
@@ -123,6 +126,16 @@ class Policy:
         """File and line of the first handler of an event that has one."""
         handler = self._handlers.api.handlers[event][0]
         return handler.file, handler.line
+
+    def handlers_of(self, event: str) -> Sequence[Handler]:
+        """The handlers of an event; empty where it has none."""
+        return self._handlers.of(event)
+
+    def declared_at(self, function: str, number: int) -> tuple[str, int]:
+        """File and line of a declaration, such as start_esmtp_listener. number: which of its calls, from 0 on, as in
+        `config`.
+        """
+        return self._handlers.api.declared_at[function][number]
 
     # --- events of a session ------------------------------------------------------------------------------
     # The answer to each may be Rejected or PolicyError.
@@ -256,9 +269,9 @@ class Policy:
         return self._decisions.listener_domain(domain, listener, conn)
 
     def _evaluate(self, evaluation: Evaluation, domain: str, listener: str, conn: ConnMeta) -> Run:
-        run = Run(self._handlers.runs, events.LISTENER_DOMAIN, self._listener_domain_of, evaluation)
-        run.begin(self._handlers.of(events.LISTENER_DOMAIN), (outward(domain), listener, conn))
-        return run
+        handlers = self._handlers.of(events.LISTENER_DOMAIN)
+        arguments = outward(domain), listener, conn
+        return self._called(events.LISTENER_DOMAIN, handlers, arguments, self._listener_domain_of, evaluation)
 
     def _listener_domain_of(self, result: object) -> ListenerDomain | None:
         if result is None:
@@ -303,7 +316,19 @@ class Policy:
         handlers = self._handlers.of(event)
         if not handlers:
             return _NOTHING if finish is None else answered(finish(None))
-        run = Run(self._handlers.runs, event, finish, None, handle)
+        return self._called(event, handlers, arguments, finish, None, handle)
+
+    def _called(
+        self,
+        event: str,
+        handlers: Sequence[Handler],
+        arguments: tuple[object, ...],
+        finish: Callable[[Any], Any] | None,
+        evaluation: Evaluation | None,
+        handle: MessageHandle | None = None,
+    ) -> Run:
+        """Every call of handlers comes by here. The parameters are Run's."""
+        run = Run(self._handlers.runs, event, finish, evaluation, handle)
         run.begin(handlers, arguments)
         return run
 

@@ -40,14 +40,21 @@ class Handlers:
     """
 
     def __init__(
-        self, source: PolicySource, page: CounterPage, clock: Callable[[], float], background: Background
+        self,
+        source: PolicySource,
+        page: CounterPage,
+        clock: Callable[[], float],
+        background: Background,
+        make_api: type[Api] = Api,
     ) -> None:
+        """make_api: the `kumo` module of each Lua state."""
         self._source = source
         self._clock = clock
         self._page = page
         self.runs = Runs(self._lua_of_what_runs, self.of, page, clock, background)
         self._objects = Objects(self._lua_of_what_runs, self.runs)
-        self.api = Api(self.runs)
+        self._make_api = make_api
+        self.api = make_api(self.runs)
         self.host = self._host(self.api)
         self.lua = self.api.lua = LuaState(self.host)
         self.runs.replace_lua = self.replace_lua
@@ -111,7 +118,7 @@ class Handlers:
 
     def replace_lua(self) -> None:
         """Loads the policy again, into a new Lua state; what waits in the old one ends there."""
-        api = Api(self.runs)
+        api = self._make_api(self.runs)
         old = self.lua, self.api
         try:
             self.api = api

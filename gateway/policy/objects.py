@@ -19,14 +19,17 @@ from gateway.smtp.address import AddressError, EnvelopeAddress, parse_address
 
 
 class Made:
-    """What a kumo.make_* function returned. maker: its name. options: as given, checked. value: the configuration."""
+    """What a kumo.make_* function returned. maker: its name. options: as given, checked. value: the configuration.
+    made_at: file and line, where somebody notes that.
+    """
 
-    __slots__ = ("maker", "options", "value")
+    __slots__ = ("made_at", "maker", "options", "value")
 
     def __init__(self, maker: str, options: dict[str, Any], value: object) -> None:
         self.maker = maker
         self.options = options
         self.value = value
+        self.made_at: tuple[str, int] | None = None
 
 
 def lua_option(value: Any) -> Any:

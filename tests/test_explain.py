@@ -1,0 +1,395 @@
+"""`relay-gateway explain` says what the server says: its dialogues get the same replies from a running gateway."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import cli
+from gateway._fastpath import CidrSet, stuff
+from gateway.config import Disposition, ListenerDomain
+from gateway.decision import Ground, decide, ground
+from gateway.policy.background import Background
+from gateway.why import command
+from gateway.why.conversation import PASSWORD, Account, Desk, Question
+from gateway.why.differ import Proposal, proposals
+from gateway.why.messages import BOUNCE, COMPLAINT, LETTER, MESSAGES
+from gateway.why.rules import Rules
+from tests.dialogue import Lines
+from tests.gateway_process import PATIENCE, Gateway
+
+ROOT = Path(__file__).parent.parent
+POLICY = """
+local kumo = require 'kumo'
+kumo.on('init', function()
+  kumo.start_esmtp_listener {
+    listen = LISTEN, hostname = 'gw.example', max_message_size = 20000,
+    relay_hosts = {
+      '127.9.0.0/16',
+    },
+    peer = { ['127.12.0.0/16'] = { relay_hosts = { '127.12.0.1' }, meta = { class = 'gold' } } },
+  }
+  kumo.start_esmtp_listener { listen = '127.0.0.2:0', hostname = 'second.example', relay_hosts = { '127.8.0.0/16' } }
+  kumo.start_http_listener { listen = HTTP }
+  kumo.configure_local_logs { log_dir = LOGS, min_free_space = 0 }
+end)
+kumo.on('smtp_server_connection_accepted', function(conn)
+  if conn:get_meta('received_from'):find '^127%.11%.' then kumo.reject(554, '5.7.1 go away') end
+end)
+kumo.on('smtp_server_ehlo', function(name)
+  if name == 'bad.example' then kumo.disconnect(550, 'not you', 'FollowWith421') end
+end)
+kumo.on('smtp_server_auth_plain', function(authz, authc, password) return password == 'supposed' end)
+kumo.on('smtp_server_mail_from', function(sender)
+  if sender.user == 'spam' then kumo.reject(550, 'no spam') end
+end)
+kumo.on('get_listener_domain', function(domain, listener, conn)
+  if domain == 'in.example' then return kumo.make_listener_domain { relay_to = true } end
+  if domain == 'bounce.example' then return kumo.make_listener_domain { log_oob = 'LogThenDrop' } end
+  if domain == 'both.example' then return kumo.make_listener_domain { log_oob = true, log_arf = 'LogThenRelay' } end
+  if domain == 'customer.example' then
+    return kumo.make_listener_domain { relay_from = { '127.10.0.0/16' } }
+  end
+  if domain == 'broken.example' then error 'it is broken' end
+  if domain == 'slow.example' then
+    kumo.sleep(0.001)
+    return kumo.make_listener_domain { relay_to = true }
+  end
+  if domain == 'gw.example' then return kumo.make_listener_domain { relay_to = true } end
+  if domain == 'secret.example' and conn:get_meta 'tls_cipher' then
+    return kumo.make_listener_domain { relay_to = true }
+  end
+  if conn:get_meta 'authz_id' == 'ann' then return kumo.make_listener_domain { relay_to = true } end
+end)
+kumo.on('smtp_server_rcpt_to', function(recipient)
+  if recipient.user == 'nobody' then kumo.reject(550, '5.1.1 no such user') end
+end)
+kumo.on('smtp_server_message_received', function(msg)
+  if msg:get_first_named_header_value 'X-Verdict' == 'no' then kumo.reject(554, '5.6.0 not this') end
+  if msg:get_first_named_header_value 'X-Verdict' == 'drop' then msg:set_meta('queue', 'null') end
+end)
+kumo.on('get_queue_config', function(domain)
+  if domain == 'nowhere.example' then return nil end
+  return kumo.make_queue_config { protocol = { maildir_path = MAILDIR } }
+end)
+"""
+STRANGER = "127.8.0.1"
+MINE = {name: content for name, content in MESSAGES.items()} | {
+    "refused": b"X-Verdict: no\r\n\r\n",
+    "dropped": b"X-Verdict: drop\r\n\r\n",
+    "big": b"Subject: x\r\n\r\n" + b"x" * 60 + b"\r\n" * 12_000,
+    "long": b"Subject: x\r\n\r\n" + b"x" * 2000 + b"\r\n",
+    "dots": b"Subject: x\r\n\r\n.\r\n..\r\n",
+    "bare": b"Subject: x\r\n\r\na\nb\r\n",
+}
+
+
+def question(
+    sender: str = "a@out.example", *to: str, peer: str = STRANGER, message: str = LETTER, listener: int = 0, **more: Any
+) -> Question:
+    local = ("127.0.0.1", 25) if listener == 0 else ("127.0.0.2", 25)
+    return Question(
+        sender=sender, recipients=to or ("b@in.example",), peer=(peer, 40_000), listener=listener, local=local,
+        message=MINE[message], message_name=message, **more,
+    )  # fmt: skip
+
+
+# The question, the decisive reply's code and stage, what its rule is, and a word of the rule's line.
+QUESTIONS: dict[str, tuple[Question, int, str, str | None, str]] = {
+    "recipient's domain": (question(), 250, "data", "relay_to", "in.example"),
+    "nobody": (question("a@x.example", "b@y.example"), 550, "rcpt", "nothing", "get_listener_domain"),
+    "relay host": (question("a@x.example", "b@y.example", peer="127.9.1.1"), 250, "data", "relay_hosts", "127.9.0.0"),
+    "peer block": (question("a@x.example", "b@y.example", peer="127.12.0.1"), 250, "data", "relay_hosts", "127.12.0.1"),
+    "other listener": (question("a@x.example", "b@y.example", listener=1), 250, "data", "relay_hosts", "127.0.0.2"),
+    "sender's domain": (
+        question("a@customer.example", "b@y.example", peer="127.10.3.4"), 250, "data", "relay_from", "127.10.0.0/16"
+    ),
+    "sender's domain, other peer": (question("a@customer.example", "b@y.example"), 550, "rcpt", "nothing", "domain"),
+    "authenticated": (question("a@x.example", "b@y.example", auth="ann"), 250, "data", "relay_to", "authz_id"),
+    "authenticated otherwise": (question("a@x.example", "b@y.example", auth="bob"), 550, "rcpt", "nothing", "domain"),
+    "under TLS": (question("a@x.example", "b@secret.example", tls=True), 250, "data", "relay_to", "relay_to"),
+    "not under TLS": (question("a@x.example", "b@secret.example"), 550, "rcpt", "nothing", "get_listener_domain"),
+    "slow": (question("a@x.example", "b@slow.example"), 250, "data", "relay_to", "relay_to"),
+    "bounce": (question("", "b@bounce.example", message=BOUNCE), 250, "data", "log_oob", "bounce.example"),
+    "no bounce": (question("", "b@bounce.example"), 550, "data", "log_oob", "bounce.example"),
+    "complaint": (question("", "b@both.example", message=COMPLAINT), 250, "data", "log_oob and log_arf", "log_arf"),
+    "banned": (question(peer="127.11.0.1"), 554, "connect", "verdict", "go away"),
+    "bad name": (question(ehlo="bad.example"), 550, "command", "verdict", "not you"),
+    "sender refused": (question("spam@x.example"), 550, "mail", "verdict", "no spam"),
+    "recipient refused": (question("a@x.example", "nobody@in.example"), 550, "rcpt", "verdict", "no such user"),
+    "error": (question("a@x.example", "b@broken.example"), 451, "rcpt", "error", "it is broken"),
+    "content refused": (question(message="refused"), 554, "data", "verdict", "not this"),
+    "content discarded": (question(message="dropped"), 250, "data", "relay_to", "in.example"),
+    "too big": (question(message="big"), 552, "mail", "max_message_size", "max_message_size"),
+    "long line": (question(message="long"), 500, "data", "line_length_hard_limit", "start_esmtp_listener"),
+    "bare LF": (question(message="bare"), 552, "data", "invalid_line_endings", "start_esmtp_listener"),
+    "dots": (question(message="dots"), 250, "data", "relay_to", "in.example"),
+    "no destination": (
+        question("a@x.example", "b@nowhere.example", peer="127.9.0.1"), 451, "data", "get_queue_config", "queue"
+    ),
+    "bad sender": (question("a@-"), 501, "mail", None, ""),
+    "bad recipient": (question("a@x.example", "b"), 501, "rcpt", None, ""),
+    "Postmaster": (question("a@x.example", "Postmaster"), 250, "data", "relay_to", "gw.example"),
+    "some refused": (
+        question("a@x.example", "b@in.example", "c@y.example", "nobody@in.example"), 550, "rcpt", "nothing", "domain"
+    ),
+    "mixed": (question("", "b@in.example", "c@bounce.example"), 452, "rcpt", "log_oob", "bounce.example"),
+    "not ASCII": (question("ä@x.example", "ö@in.example"), 250, "data", "relay_to", "in.example"),
+}  # fmt: skip
+ALL = pytest.mark.parametrize("name", QUESTIONS)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    running = Gateway(tmp_path_factory.mktemp("gateway"), POLICY, "--workers", "1")
+    running.announced()
+    yield running
+    running.kill()
+
+
+@pytest.fixture(scope="module")
+def desk(gateway: Gateway) -> Iterator[Desk]:
+    background = Background.alone()
+    yield command.desk_for(str(gateway.policy_file), background)
+    background.end()
+
+
+def ask(desk: Desk, asked: Question) -> Account:
+    session: Account = command.settled(desk, desk.ask(asked))
+    return session
+
+
+def proposed(desk: Desk, asked: Question) -> list[Proposal]:
+    found: list[Proposal] = command.settled(desk, proposals(desk, ask(desk, asked)))
+    return found
+
+
+def comparable(reply: str) -> str:
+    """Without what every session has of its own: ids and ports."""
+    return re.sub(r"ids=\w+( \w+)*", "ids", re.sub(r":\d+$", ":PORT", reply))
+
+
+def at_the_wire(gateway: Gateway, session: Account) -> list[str]:
+    """What a running gateway answers to what was said in a session."""
+    asked = session.question
+    host, _, port = gateway.announced()["smtp"][asked.listener].rpartition(":")
+    lines = Lines(socket.create_connection((host, int(port)), PATIENCE, source_address=(asked.peer[0], 0)))
+    replies = []
+    for step in session.steps:
+        if step.command == "(message)":
+            lines.sock.sendall(stuff(asked.message) + b".\r\n")
+        elif step.command == "AUTH PLAIN ***":
+            plain = base64.b64encode(f"\0{asked.auth}\0{PASSWORD}".encode())
+            lines.sock.sendall(b"AUTH PLAIN " + plain + b"\r\n")
+        elif step.command:
+            lines.sock.sendall(step.command.encode() + b"\r\n")
+        replies.append(comparable(read_reply(lines)))
+        if step.command == "STARTTLS":
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            lines = Lines(context.wrap_socket(lines.sock))
+    lines.sock.close()
+    return replies
+
+
+def read_reply(lines: Lines) -> str:
+    read = []
+    while (line := lines.read()) is not None:
+        read.append(line)
+        if line[3:4] != "-":
+            break
+    return "\n".join(line[:3] + " " + line[4:] for line in read)
+
+
+def as_explained(session: Account) -> list[str]:
+    wires = [step.reply.wire.decode().rstrip("\r\n").split("\r\n") for step in session.steps]
+    return [comparable("\n".join(line[:3] + " " + line[4:] for line in lines)) for lines in wires]
+
+
+@ALL
+def test_explain_says_what_the_server_says(name, gateway, desk):
+    session = ask(desk, QUESTIONS[name][0])
+    assert as_explained(session) == at_the_wire(gateway, session)
+
+
+@ALL
+def test_the_reply_and_the_rule_are_those_that_decide(name, gateway, desk):
+    asked, code, stage, what, word = QUESTIONS[name]
+    session = ask(desk, asked)
+    decisive, rule = session.decisive, Rules(desk.policy).of_session(session)
+    assert (decisive.reply.code, decisive.stage) == (code, stage)
+    assert (None if rule is None else rule["what"]) == what
+    if rule is not None:
+        assert rule["file"] == str(gateway.policy_file)
+        lines = gateway.policy_file.read_text().splitlines()
+        near = "\n".join(lines[max(0, rule["line"] - 2) : rule["line"] + 1])
+        assert word in lines[rule["line"] - 1] or word in near
+
+
+@ALL
+def test_every_proposal_gives_the_opposite_answer_as_the_server_gives_it(name, gateway, desk):
+    asked = QUESTIONS[name][0]
+    accepted = ask(desk, asked).accepted
+    for change, reply in proposed(desk, asked):
+        session = ask(desk, change.question)
+        assert session.accepted is not accepted, change
+        assert session.decisive.reply.code == reply.code
+        if change.question.peer[0].startswith("127."):
+            assert as_explained(session) == at_the_wire(gateway, session), change
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "after"),
+    [
+        ("nobody", "peer", "127.9.0.1"),
+        ("nobody", "peer", "127.12.0.1"),
+        ("nobody", "auth", "ann"),
+        ("nobody", "listener", "127.0.0.2:0"),
+        ("nobody", "recipient", "b@in.example"),
+        ("sender's domain, other peer", "peer", "127.10.0.1"),
+        ("sender's domain", "peer", "192.0.2.1"),
+        ("sender's domain", "sender", "a@gw.example"),
+        ("not under TLS", "tls", True),
+        ("under TLS", "tls", False),
+        ("no bounce", "message", BOUNCE),
+        ("bounce", "message", LETTER),
+        ("authenticated", "auth", None),
+        ("relay host", "peer", "192.0.2.1"),
+        ("mixed", "recipients", ["b@in.example"]),
+        ("too big", "message", LETTER),
+        ("recipient's domain", "peer", "127.11.0.1"),
+    ],
+)
+def test_what_would_have_to_differ_is_found(name, what, after, desk):
+    found = [(change.what, change.after) for change, _ in proposed(desk, QUESTIONS[name][0])]
+    if (name, what) == ("recipient's domain", "peer"):  # only a handler's pattern knows those
+        assert (what, after) not in found
+    else:
+        assert (what, after) in found
+
+
+def test_a_ground_is_named_exactly_where_the_decision_has_one():
+    domains = [None, *(
+        ListenerDomain(relay_to=to, relay_from=CidrSet(peers), log_oob=oob)
+        for to in (False, True) for peers in ((), ("10.0.0.0/8",)) for oob in (Disposition.IGNORE, Disposition.LOG)
+    )]  # fmt: skip
+    for relay_host in (False, True):
+        for recipient in domains:
+            for sender in domains:
+                decision = decide(relay_host, b"\n\0\0\1", recipient, sender)
+                found = ground(relay_host, b"\n\0\0\1", recipient, sender)
+                assert (found is Ground.NOTHING) == (decision is None)
+                if decision is not None:
+                    assert (found is Ground.REPORTS) == (not decision.relay)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+QUICKSTART = ["explain", "--policy", str(ROOT / "deploy/quickstart.lua"), "--from", "a@sender.example"]
+
+
+def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert cli.main([*QUICKSTART, *arguments, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_the_json_names_reply_reason_rule_events_and_differences(capsys):
+    found = explained(capsys, "--to", "x@far.example", "--peer", "[2001:db8::7]:99")
+    assert found["reply"] == {"code": 550, "enhanced": "5.7.1", "text": "relaying not permitted for [2001:db8::7]:99"}
+    assert (found["reason"], found["stage"], found["accepted"], found["outcome"]) == (
+        "relay_denied", "rcpt", False, "refused"
+    )  # fmt: skip
+    event = found["events"][0]
+    assert event["event"] == "get_listener_domain"
+    assert event["file"].endswith("quickstart.lua")
+    assert (event["read"], event["cached"], event["result"]) == ({"authz_id": None}, False, None)
+    assert {"what": "peer", "from": "2001:db8::7", "to": "127.0.0.1"}.items() <= found["differ"][0].items()
+
+
+def test_a_message_may_come_from_a_file_and_is_read_for_reports(capsys, tmp_path):
+    bounce = tmp_path / "bounce.eml"
+    bounce.write_bytes(MESSAGES[BOUNCE].replace(b"\r\n", b"\n"))
+    found = explained(capsys, "--to", "r@bounce.example.com", "--message", str(bounce))
+    assert found["outcome"] == "report_logged"
+    assert [record["type"] for record in found["records"]] == ["Reception", "OOB"]
+    assert found["destinations"] == []
+
+
+def test_nothing_is_written_or_delivered(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = explained(capsys, "--to", "you@example.com")
+    assert found["destinations"] == [{"to": ["you@example.com"], "maildir": "var/maildir"}]
+    assert found["records"][0]["log_dirs"] == ["var/log"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metadata_of_the_question_is_what_the_policy_sees(capsys):
+    found = explained(capsys, "--to", "x@far.example", "--meta", "authz_id=me")
+    assert found["rule"]["what"] == "relay_to"
+    assert {"what": "meta authz_id", "to": None}.items() <= found["differ"][-1].items()
+
+
+def test_for_a_person_the_answer_comes_first(capsys):
+    assert cli.main([*QUICKSTART, "--to", "x@far.example"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "550 5.7.1 relaying not permitted for 192.0.2.1:40000"
+    assert any("quickstart.lua:" in line for line in lines)
+
+
+def test_the_readme_shows_what_it_prints(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(
+        r"^ {4}\.venv/bin/relay-gateway (explain [^\n]*)\n\n```\n(.*?)^```", readme, re.DOTALL | re.MULTILINE
+    )
+    assert shown
+    assert cli.main(shown[1].split()) == 0
+    assert capsys.readouterr().out == shown[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--listener", "127.0.0.1:99"], "no listener 127.0.0.1:99; the policy has: 127.0.0.1:2525"),
+        (["--peer", "nowhere"], "'nowhere' is no IP address"),
+        (["--peer", "192.0.2.1:x"], "expected IP or IP:PORT"),
+        (["--meta", "x"], "expected KEY=VALUE"),
+        (["--message", "/nowhere/at/all"], "No such file"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_told_kindly(arguments, words, capsys):
+    assert cli.main([*QUICKSTART, "--to", "x@far.example", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_bad_policy_is_told_by_line_with_status_78(capsys, tmp_path):
+    policy = tmp_path / "bad.lua"
+    policy.write_text("local kumo = require 'kumo'\nkumo.on('init', function() nothing() end)\n")
+    assert cli.main(["explain", "--policy", str(policy), "--from", "", "--to", "b@c.example"]) == 78
+    assert "bad.lua:2: attempt to call a nil value" in capsys.readouterr().err
+    assert cli.main(["explain", "--policy", str(tmp_path / "none"), "--from", "", "--to", "b@c.example"]) == 78
+
+
+def keys_in(value: Any) -> set[str]:
+    """The keys of objects, but for those that are a policy's or a client's words."""
+    if isinstance(value, list):
+        return {key for item in value for key in keys_in(item)}
+    if not isinstance(value, dict):
+        return set()
+    inner = {key for name, item in value.items() if name not in ("read", "result", "meta") for key in keys_in(item)}
+    return set(value) | inner
+
+
+def test_every_key_of_the_json_is_documented(capsys, desk):
+    explanations = [command.settled(desk, command.explain(desk, each[0])) for each in QUESTIONS.values()]
+    documented = set(re.findall(r"`(\w+)`", (ROOT / "docs/why.md").read_text()))
+    assert keys_in(explanations) - documented == set()
