@@ -1,4 +1,4 @@
-"""What policies ask, for tests: an HTTP server and a name server, in threads of their own, on free ports."""
+"""What policies ask, for tests: servers of HTTP, the DNS and Redis, in threads of their own, on free ports."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 from aiohttp import web
+from lupa.lua54 import LuaRuntime
 
 T = TypeVar("T")
 
@@ -204,6 +205,101 @@ class _Datagrams(asyncio.DatagramProtocol):
         answer = self._server.answer(data, "udp")
         if answer is not None:
             self._transport.sendto(answer, addr)
+
+
+class RedisServer(InThread):
+    """A few commands of Redis (RESP 2), and scripts. now: its clock. asked: the commands, in lower case."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[bytes, bytes] = {}
+        self.now = 1000.0
+        self.asked: list[str] = []
+        self.port = self.call(self._start())
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/"
+
+    async def _start(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            words = []
+            for _ in range(int(line[1:])):
+                length = int((await reader.readline())[1:])
+                words.append((await reader.readexactly(length + 2))[:-2])
+            name = words[0].decode().lower()
+            self.asked.append(name)
+            try:
+                writer.write(_resp(self.command(name, words[1:])))
+            except ValueError as error:
+                writer.write(f"-ERR {error}\r\n".encode())
+        writer.close()
+
+    def command(self, name: str, words: list[bytes]) -> Any:
+        """What it answers."""
+        match name:
+            case "client" | "select" | "ping":
+                return "OK"
+            case "set":
+                self.values[words[0]] = words[1]
+                return "OK"
+            case "get":
+                return self.values.get(words[0])
+            case "incrby":
+                self.values[words[0]] = str(int(self.values.get(words[0], b"0")) + int(words[1])).encode()
+                return int(self.values[words[0]])
+            case "mget":
+                return [self.values.get(word) for word in words]
+            case "time":
+                return [str(int(self.now)).encode(), str(round(self.now % 1 * 1e6)).encode()]
+            case "eval":
+                return self._script(words)
+        raise ValueError(f"unknown command '{name}'")
+
+    def _script(self, words: list[bytes]) -> Any:
+        keys = int(words[1])
+        lua = LuaRuntime(encoding=None)
+
+        def call(name: bytes, *given: Any) -> Any:
+            found = self.command(
+                name.decode().lower(), [str(one).encode() if isinstance(one, int | float) else one for one in given]
+            )
+            return lua.table_from(found) if isinstance(found, list) else found
+
+        script = lua.execute(
+            b"redis, KEYS, ARGV = ... ; return function() " + words[0] + b" end",
+            *(lua.table_from(table) for table in ({b"call": call}, words[2 : 2 + keys], words[2 + keys :])),
+        )
+        return list(script().values())
+
+    def stop(self) -> None:
+        self._server.close()
+        super().stop()
+
+
+def _resp(value: Any) -> bytes:
+    match value:
+        case None:
+            return b"$-1\r\n"
+        case int():
+            return b":%d\r\n" % value
+        case str():
+            return f"+{value}\r\n".encode()
+        case bytes():
+            return b"$%d\r\n%s\r\n" % (len(value), value)
+    return b"*%d\r\n" % len(value) + b"".join(map(_resp, value))
+
+
+@contextmanager
+def redis_server() -> Iterator[RedisServer]:
+    """One that does not outlive the test."""
+    server = RedisServer()
+    yield server
+    server.stop()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +99,20 @@ def load(
     return Policy.load(
         source, page=page or new_page(), verify_every=verify_every, clock=clock or Clock(), background=background
     )
+
+
+def said(code: str) -> Any:
+    """What a policy's top level puts into `result`, as JSON; `kumo` and `result` are local names already."""
+    text = f"""
+        local kumo, result = require 'kumo', nil
+        {code}
+        kumo.on('init', function()
+          local said = kumo.encode.hex_encode(kumo.json_encode {{ result }})
+          kumo.start_esmtp_listener {{ listen = '127.0.0.1:0', banner = said }}
+        end)
+    """
+    found = json.loads(bytes.fromhex(load(text).config.listeners[0].overrides["banner"]))
+    return found[0] if found else None
 
 
 def domain_policy(body: str, **options: object) -> Policy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import smtplib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from gateway.policy.outside.resolvers import NameServers, RememberingResolver, h
 from gateway.policy.problems import PolicyProblems
 from tests.gateway_process import INIT, Gateway
 from tests.outside import NameServer, name_server
-from tests.policy_tools import LISTENER, Clock, load
+from tests.policy_tools import LISTENER, Clock, load, said
 
 RECORDS = {
     ("two.example", "A"): ["300 192.0.2.1"],
@@ -52,22 +51,14 @@ def server() -> Iterator[NameServer]:
         yield running
 
 
-def said(code: str, server: NameServer | None = None) -> Any:
-    """What a policy's top level puts into `result`, as JSON."""
+def answered(code: str, server: NameServer | None = None) -> Any:
+    """What a policy with a zone of its own, and perhaps a name server, puts into `result`."""
     servers = "" if server is None else f"kumo.dns.configure_resolver {{ name_servers = {{ '{server.address}' }} }}"
-    text = f"""
-        local kumo = require 'kumo'
+    return said(f"""
         kumo.dns.define_resolver('zone', {{ Test = {{ zones = {{ {ZONE} }}, servfail = {{ 'broken.rbl.domain' }} }} }})
-        local result
         {servers}
         {code}
-        kumo.on('init', function()
-          local said = kumo.encode.hex_encode(kumo.json_encode {{ result }})
-          kumo.start_esmtp_listener {{ listen = '127.0.0.1:0', banner = said }}
-        end)
-    """
-    found = json.loads(bytes.fromhex(load(text).config.listeners[0].overrides["banner"]))
-    return found[0] if found else None
+    """)
 
 
 @pytest.mark.parametrize(
@@ -98,11 +89,11 @@ def said(code: str, server: NameServer | None = None) -> Any:
     ],
 )
 def test_a_policy_asks_the_dns(server: NameServer, code: str, result: Any) -> None:
-    assert said(f"result = {code}", server) == result
+    assert answered(f"result = {code}", server) == result
 
 
 def test_mail_hosts_are_told_by_preference(server: NameServer) -> None:
-    assert said("result = kumo.dns.lookup_mx 'mail.example'", server) == {
+    assert answered("result = kumo.dns.lookup_mx 'mail.example'", server) == {
         "by_pref": {"10": ["a.mail.example."], "20": ["b.mail.example.", "c.mail.example."]},
         "site_name": "(a|b|c).mail.example",
         "domain_name": "mail.example.",
@@ -111,9 +102,9 @@ def test_mail_hosts_are_told_by_preference(server: NameServer) -> None:
         "is_mx": True,
         "mta_sts": "None",
     }
-    found = said("result = kumo.dns.lookup_mx 'four.example'", server)
+    found = answered("result = kumo.dns.lookup_mx 'four.example'", server)
     assert (found["hosts"], found["is_mx"], found["site_name"]) == (["four.example."], False, "four.example")
-    found = said("result = kumo.dns.lookup_mx '[IPv6:2001:db8::1]'", server)
+    found = answered("result = kumo.dns.lookup_mx '[IPv6:2001:db8::1]'", server)
     assert (found["hosts"], found["is_domain_literal"]) == (["2001:db8::1"], True)
 
 
@@ -153,23 +144,23 @@ def test_a_site_is_named_by_what_its_hosts_have_in_common() -> None:
 )
 def test_what_goes_wrong_is_a_lua_error(server: NameServer, code: str, problem: str) -> None:
     with pytest.raises(PolicyProblems) as raised:
-        said(code, server)
+        answered(code, server)
     assert problem in raised.value.problems[0].message
 
 
 def test_a_silent_server_is_given_up_in_time(server: NameServer) -> None:
     with pytest.raises(PolicyProblems, match=r"silent.example: no name server answers"):
-        said(f"""
+        answered(f"""
             local options = {{ timeout = '20ms', attempts = 1 }}
             kumo.dns.configure_resolver {{ name_servers = {{ '{server.address}' }}, options = options }}
             kumo.dns.lookup_txt 'silent.example'
         """)
     with pytest.raises(PolicyProblems, match=r"silent.example: there was no answer in time"):
-        said("kumo.dns.set_mx_timeout '20ms' kumo.dns.lookup_mx 'silent.example'", server)
+        answered("kumo.dns.set_mx_timeout '20ms' kumo.dns.lookup_mx 'silent.example'", server)
 
 
 def test_a_server_may_be_asked_over_tcp_only_and_from_an_address(server: NameServer) -> None:
-    said(f"""
+    answered(f"""
         kumo.dns.define_resolver('tcp', {{ Hickory = {{ name_servers = {{
           {{ socket_addr = '{server.address}', protocol = 'tcp', bind_addr = '127.0.0.9:0' }} }} }} }})
         kumo.dns.lookup_txt('text.example', 'tcp')
@@ -179,7 +170,7 @@ def test_a_server_may_be_asked_over_tcp_only_and_from_an_address(server: NameSer
 
 def test_resolvers_stand_one_after_the_other(server: NameServer) -> None:
     assert (
-        said(f"""
+        answered(f"""
         kumo.dns.define_resolver('both', {{ Aggregate = {{
           Test = {{ zones = {{ {ZONE} }} }},
           {{ Hickory = {{ name_servers = {{ '{server.address}' }} }} }},
@@ -194,7 +185,7 @@ def test_resolvers_stand_one_after_the_other(server: NameServer) -> None:
 def test_a_resolv_conf_becomes_a_configuration(tmp_path: Path) -> None:
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch a.example\noptions ndots:3 timeout:7\n")
-    assert said(f"""
+    assert answered(f"""
         result = kumo.dns.load_resolv_conf '{conf}'
         kumo.dns.configure_resolver(result)
     """) == {

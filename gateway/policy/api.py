@@ -63,18 +63,18 @@ WARNED = {
 NOT_SUPPORTED = (
     "apply_supplemental_trace_header", "bump_config_epoch", "compute_egress_path_config_constraints",
     "compute_queue_config_constraints", "configure_log_disposition_hook", "configure_log_hook",
-    "configure_redis_throttles", "enable_memory_callstack_tracking", "eval_config_monitor_globs",
+    "enable_memory_callstack_tracking", "eval_config_monitor_globs",
     "format_egress_path_config_constraints", "format_egress_path_config_toml", "format_queue_config_toml",
     "generate_rfc3464_message", "get_event_registrars", "get_memory_hard_limit", "get_memory_low_thresh",
     "get_memory_soft_limit", "inject_message", "invoke_get_egress_path_config", "invoke_get_egress_pool",
     "invoke_get_egress_source", "invoke_get_queue_config", "make_egress_pool", "make_egress_source",
-    "make_message", "make_throttle", "prometheus_metrics", "set_httpinject_recipient_rate_limit",
+    "make_message", "prometheus_metrics", "set_httpinject_recipient_rate_limit",
     "set_memory_hard_limit", "set_memory_low_thresh", "set_memory_soft_limit", "set_timeq_spawn_reinsertion",
     "spawn_thread_pool", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy", "traceback",
 )  # fmt: skip
 
 MISSING_MODULES = (
-    "aaa", "amqp", "api", "counter_series", "crypto", "dkim", "file_type", "jsonl", "kafka", "mimepart",
+    "aaa", "amqp", "api", "counter_series", "dkim", "file_type", "jsonl", "kafka", "mimepart",
     "mpsc", "nats", "regex_set_map", "shaping", "spf", "xfer",
 )  # fmt: skip
 

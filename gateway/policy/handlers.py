@@ -72,7 +72,7 @@ class Handlers:
         return LuaHost(
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
-            functions={**api.functions(), **modules.aliases()},
+            functions={**api.functions(), **modules.top()},
             memo=Memo(self._lua_of_what_runs, self.runs, api.problem).functions(),
             modules=modules.functions(),
             extras=_extra,

@@ -16,6 +16,7 @@ from gateway.later import Later
 from gateway.policy.decision_cache import Evaluation
 from gateway.policy.kumo import (
     cidr_map,
+    crypto,
     digest,
     domain_map,
     encode,
@@ -30,7 +31,7 @@ from gateway.policy.kumo import (
 from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
 from gateway.policy.options import BadOptions, sequences
-from gateway.policy.outside import http, lookups, sqlite
+from gateway.policy.outside import async_files, http, lookups, redis, sqlite, throttles
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Waiting, inward
@@ -38,6 +39,7 @@ from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Waiting, i
 # by the name of the module in Lua, behind `kumo.`
 MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "cidr": cidr_map.FUNCTIONS,
+    "crypto": crypto.FUNCTIONS,
     "digest": digest.FUNCTIONS,
     "domain_map": domain_map.FUNCTIONS,
     "encode": encode.FUNCTIONS,
@@ -52,14 +54,19 @@ MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
 # Likewise; their functions are given an Outside first.
 OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
     "dns": lookups.FUNCTIONS,
+    "fs": async_files.FUNCTIONS,
     "http": http.FUNCTIONS,
 }
 # Likewise, of modules of their own: by what `require` gives.
 LIBRARIES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "redis": redis.FUNCTIONS,
     "sqlite": sqlite.FUNCTIONS,
 }
+# Likewise, of `kumo` itself.
+TOP: Mapping[str, Callable[..., Any]] = throttles.FUNCTIONS
 # Functions, and methods by class, that may take their time.
-WAITING = http.WAITING | lookups.WAITING | sqlite.WAITING
+_ASKING = (async_files, http, redis, sqlite, throttles)
+WAITING = frozenset(lookups.WAITING.union(*(module.WAITING for module in _ASKING)))
 MISTAKES = (ValueError, OverflowError, BadOptions)
 # Older names in `kumo` itself: where they are now.
 ALIASES = {
@@ -68,10 +75,11 @@ ALIASES = {
     "glob": ("fs", "glob"),
     "uncached_glob": ("fs", "uncached_glob"),
 }
-OUTSIDE_OBJECTS = {**http.OBJECTS, **sqlite.OBJECTS}
+OUTSIDE_OBJECTS = {kind: members for module in _ASKING for kind, members in module.OBJECTS.items()}
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED)
 UNSTABLE = {
+    "crypto": crypto.UNSTABLE,
     "fs": files.UNSTABLE,
     "secrets": frozenset(secrets.FUNCTIONS),
     "serde": serde.READ_FILES,
@@ -83,7 +91,7 @@ UNSTABLE = {
 def names() -> frozenset[str]:
     """Every function as a policy writes it behind `kumo.`."""
     modules = (*MODULES.items(), *OUTSIDE.items())
-    return frozenset(f"{module}.{name}" for module, functions in modules for name in functions) | {"time.sleep"}
+    return frozenset({*(f"{module}.{name}" for module, found in modules for name in found), *TOP, "time.sleep"})
 
 
 class Modules:
@@ -118,15 +126,23 @@ class Modules:
         found["kumo.time"]["sleep"] = Waiting(self._sleep)
         for prefix, modules in (("kumo.", OUTSIDE), ("", LIBRARIES)):
             for module, functions in modules.items():
-                found[prefix + module] = {
-                    name: self._border(f"{module}.{name}", f"{prefix}{module}.{name}", partial(function, self._outside))
-                    for name, function in functions.items()
-                }
+                found.setdefault(prefix + module, {}).update(
+                    {
+                        name: self._given(f"{module}.{name}", f"{prefix}{module}.{name}", function)
+                        for name, function in functions.items()
+                    }
+                )
         return found
 
-    def aliases(self) -> dict[str, Callable[..., Any]]:
-        """The older names, for LuaHost.functions."""
-        return {alias: self._function(module, name, MODULES[module][name]) for alias, (module, name) in ALIASES.items()}
+    def _given(self, key: str, name: str, function: Callable[..., Any]) -> Callable[..., Any] | Waiting:
+        return self._border(key, name, partial(function, self._outside))
+
+    def top(self) -> dict[str, Callable[..., Any] | Waiting]:
+        """Functions of `kumo` itself, and the older names of others, for LuaHost.functions."""
+        found = {
+            alias: self._function(module, name, MODULES[module][name]) for alias, (module, name) in ALIASES.items()
+        }
+        return {**found, **{name: self._given(name, f"kumo.{name}", function) for name, function in TOP.items()}}
 
     def exposed(self) -> dict[type, Exposed]:
         """For LuaHost.exposed."""

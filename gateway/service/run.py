@@ -164,8 +164,9 @@ def load(path: str) -> LoadedPolicy | BadPolicy:
 
 def _import_what_comes_later() -> None:
     """What is otherwise imported when it is needed: `--user` may not be able to read where Python is installed."""
-    for name in ("gateway.admin.server", "gateway.policy.outside.resolvers"):
-        importlib.import_module(name)
+    for name in ("gateway.admin.server", "gateway.policy.outside.resolvers", "redis.asyncio"):
+        with contextlib.suppress(ImportError):  # an extra
+            importlib.import_module(name)
     for module in pkgutil.iter_modules(encodings.__path__):
         with contextlib.suppress(ImportError):  # other platforms' have nothing to import here
             importlib.import_module(f"encodings.{module.name}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.policy.background import Background
 from gateway.policy.options import Schema
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,10 @@ class Outside:
     clock: Callable[[], float]
     loading: Callable[[], bool]
     settings: dict[str, Any] = field(default_factory=dict)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """What a function returns that may block, called in a thread."""
+        return await asyncio.wrap_future(self.background.threads.submit(work))
 
 
 @dataclass(frozen=True, slots=True)
