@@ -81,13 +81,20 @@ class ServerContexts:
         return context
 
 
-def problems(listeners: Iterable[Listener], files: KeyFiles) -> list[tuple[str, UnusableKey]]:
-    """What is wrong with the certificates and keys that listeners name: (the listener's address, the error)."""
-    found = [(listen, unusable(certificate, key, files)) for listen, certificate, key in _pairs(listeners)]
+def problems(
+    listeners: Iterable[Listener], files: KeyFiles, at: datetime.datetime | None = None
+) -> list[tuple[str, UnusableKey]]:
+    """What is wrong with the certificates and keys that listeners name: (the listener's address, the error).
+
+    at: certificates have to be valid then; without it, when they are is not looked at.
+    """
+    found = [(listen, unusable(certificate, key, files, at)) for listen, certificate, key in _pairs(listeners)]
     return [(listen, error) for listen, error in found if error is not None]
 
 
-def unusable(certificate: KeySource | None, key: KeySource | None, files: KeyFiles) -> UnusableKey | None:
+def unusable(
+    certificate: KeySource | None, key: KeySource | None, files: KeyFiles, at: datetime.datetime | None = None
+) -> UnusableKey | None:
     """Why these cannot be used together; None if they can, or if neither is given."""
     if certificate is None and key is None:
         return None
@@ -97,7 +104,18 @@ def unusable(certificate: KeySource | None, key: KeySource | None, files: KeyFil
         _load(certificate, key, files)
     except UnusableKey as error:
         return error
-    return None
+    return None if at is None else _out_of_date(certificate, files, at)
+
+
+def _out_of_date(certificate: KeySource, files: KeyFiles, at: datetime.datetime) -> UnusableKey | None:
+    first = x509.load_pem_x509_certificates(files.read(certificate))[0]  # the listener's own; its issuers' follow
+    if at > first.not_valid_after_utc:
+        text = f"{_shown(certificate)}: the certificate has expired at {first.not_valid_after_utc}"
+    elif at < first.not_valid_before_utc:
+        text = f"{_shown(certificate)}: the certificate is not valid before {first.not_valid_before_utc}"
+    else:
+        return None
+    return UnusableKey(text, may_pass=True)
 
 
 def _pairs(listeners: Iterable[Listener]) -> Iterator[tuple[str, KeySource | None, KeySource | None]]:

@@ -7,10 +7,11 @@ The only module of the policy that knows an event loop. Everything here returns 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from gateway.later import Later
 
@@ -73,14 +74,16 @@ class Background:
         self._threads: ThreadPoolExecutor | None = None
 
     @classmethod
-    def alone(cls) -> Background:
+    def alone(cls) -> Self:
         """With an event loop that lasts until `end`, and runs while somebody waits in `finish`."""
         return cls(asyncio.new_event_loop())
 
     def end(self) -> None:
-        """The end of what `alone` began; what is still waited for never comes."""
-        self.loop.run_until_complete(self.close())
-        self.loop.close()
+        """The end of the event loop and of all that goes on in it; what is still waited for never comes."""
+        if self._loop is not None:
+            self._loop.run_until_complete(self._end())
+            self._loop.close()
+            self._loop = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -140,9 +143,7 @@ class Background:
             self.loop.run_until_complete(arrived)
         finally:
             if self._is_own:
-                self.loop.run_until_complete(self._end())
-                self.loop.close()
-                self._loop = None
+                self.end()
 
     async def _end(self) -> None:
         left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -150,3 +151,20 @@ class Background:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self.close()
+
+
+class Idle(Background):
+    """For handlers that are only tried. Once it is `idle`, nothing that they would wait for begins or comes."""
+
+    idle = False
+
+    def task(self, coroutine: Coroutine[Any, Any, Any]) -> Later:
+        if not self.idle:
+            return super().task(coroutine)
+        begun_by_it = [one for one in inspect.getcoroutinelocals(coroutine).values() if inspect.iscoroutine(one)]
+        for one in (coroutine, *begun_by_it):
+            one.close()
+        return Later()
+
+    def thread(self, function: Callable[[], Any]) -> Later:
+        return Later() if self.idle else super().thread(function)

@@ -149,7 +149,7 @@ class Handlers:
         try:
             run()
         except LuaFailure as failure:
-            self.api.problems.append(Problem.from_lua(failure.text, self._source.path))
+            self.api.problems.append(Problem.from_lua(failure.text, self._source.path, self._source.files))
             return False
         finally:
             self.runs.running = None

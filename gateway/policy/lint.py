@@ -1,84 +1,178 @@
-"""What can be seen wrong with a policy's text without running it: options and names in handlers that loading does not
-reach. Uses the same schemas and words as the running functions."""
+"""What can be seen wrong with a policy's text without running it: calls of what there is not, and of what there is with
+what it does not take. Uses the same schemas and words as the running functions; walk.py finds the calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from gateway.policy import events
-from gateway.policy.api import FUNCTION_NAMES, MISSING_MODULES, WARNED
-from gateway.policy.api import NOT_SUPPORTED as FUNCTIONS_NOT_SUPPORTED
-from gateway.policy.lua_text import Call, calls
-from gateway.policy.modules import ALIASES, names
+from gateway.policy.abstract import Path, as_options
+from gateway.policy.api import WARNED
+from gateway.policy.findings import Called, NilUse, Place, Where
+from gateway.policy.model import Model, of_this_gateway
 from gateway.policy.options import UNKNOWN, BadOptions, did_you_mean
-from gateway.policy.problems import Problem
+from gateway.policy.problems import Problem, Severity
 from gateway.policy.runtime import NOT_YET
 from gateway.policy.schemas import SCHEMAS
 from gateway.policy.source import PolicySource
+from gateway.policy.walk import Walk
 
-_KNOWN = frozenset({*FUNCTION_NAMES, *ALIASES, *names()})
-
-
-def problems(source: PolicySource) -> list[Problem]:
-    """Mistakes in the calls of `kumo` functions, in all files of a policy."""
-    return [problem for file, call in calls_in(source) for problem in _of_call(file, call)]
+_EVENTS = (*events.SUPPORTED, *events.NOT_SUPPORTED, *events.WITHOUT_EFFECT)
+_OPTIONS = {f"kumo.{name}": schema for name, schema in SCHEMAS.items()}
 
 
-def notes(source: PolicySource) -> list[Problem]:
-    """What is no mistake, but is often meant otherwise."""
-    return list(dict.fromkeys(note for file, call in calls_in(source) for note in _notes_of(file, call)))
+class Lint:
+    """What the text of a policy shows. Reads the files that handlers require into `source`.
+
+    calls: of what the gateway offers, as far as they can be reached.
+    """
+
+    def __init__(self, source: PolicySource, model: Model | None = None) -> None:
+        walk = Walk(model or of_this_gateway(), source)
+        walk.go()
+        self._nil_uses = walk.nil_uses
+        self._calls = walk.calls
+        self._strings = walk.strings()
+        self._places = walk.lines()
+        self.calls = [call for call in walk.calls if call.where.uncalled is None]
+
+    def tables(self, function: str) -> Iterator[tuple[Called, dict[object, Any], dict[Path, int]]]:
+        """The calls of a function that have their options written in them: with those, and the lines of each."""
+        for call in self.calls:
+            options, lines = options_of(call)
+            if call.function.name == function and isinstance(options, dict):
+                yield call, options, lines
+
+    def problems(self) -> list[Problem]:
+        """Errors and warnings, each once, in no order."""
+        found: dict[Problem, None] = {}
+        uncalled: dict[Place, list[Problem]] = defaultdict(list)
+        for where, problem in self._all():
+            if where.uncalled is None:
+                found[replace(problem, severity=Severity.WARNING) if where.caught else problem] = None
+            elif problem.severity is Severity.ERROR and problem not in uncalled[where.uncalled]:
+                uncalled[where.uncalled].append(problem)
+        return [*found, *(self._in_uncalled(place, problems) for place, problems in uncalled.items() if problems)]
+
+    def _in_uncalled(self, place: Place, problems: list[Problem]) -> Problem:
+        """Nobody calls a helper with mistakes in it: that is worth one warning."""
+        first, more = min(problems, key=lambda one: one.line), len(problems) - 1
+        others = f", and {more} more" if more else ""
+        message = f"nothing calls this function; line {first.line} would be an error: {first.text}{others}"
+        return Problem(place[0], self._places[place], message, "", Severity.WARNING)
+
+    def _all(self) -> Iterator[tuple[Where, Problem]]:
+        for use in self._nil_uses:
+            for problem in self._of_nil(use):
+                yield use.where, problem
+        for call in self._calls:
+            for problem in (*self._of_call(call), *_notes_of(call)):
+                yield call.where, problem
+
+    def _of_nil(self, use: NilUse) -> Iterator[Problem]:
+        absent, where = use.absent, use.where
+        if not use.harmless:
+            yield _error(where, absent.message, absent.hint)
+        elif not any(other.absent == absent and not other.harmless for other in self._nil_uses):
+            yield replace(_error(where, absent.message, absent.hint), severity=Severity.WARNING)
+
+    def _of_call(self, call: Called) -> Iterator[Problem]:
+        name = call.function.name
+        if call.function.unsupported:
+            yield _error(call.where, f"{call.written if ':' in name else name} {NOT_YET}")
+        elif name in _OPTIONS:
+            yield from _of_options(call)
+        elif name == "kumo.on":
+            yield from self._of_event(call)
+
+    def _of_event(self, call: Called) -> Iterator[Problem]:
+        event = call.arguments[0] if call.arguments else UNKNOWN
+        if not isinstance(event, str) or event in events.SUPPORTED:
+            return
+        if not events.is_supported(event):
+            yield _error(call.where, f"kumo.on: event '{event}' {NOT_YET}")
+        elif event in events.WITHOUT_EFFECT:
+            yield _warning(call.where, f"kumo.on: event '{event}' is never triggered", events.WITHOUT_EFFECT[event])
+        elif self._strings[event] == 1 and (hint := did_you_mean(event, _EVENTS)):
+            # One of the policy's own is named a second time, where it is triggered.
+            yield _error(call.where, f"kumo.on: event '{event}' is never triggered", hint)
 
 
-def calls_in(source: PolicySource) -> Iterator[tuple[str, Call]]:
-    """Every call of a `kumo` function, with its file."""
-    for path, content in source.files.items():
-        if content is not None and (path == source.path or path.endswith(".lua")):
-            for call in calls(content.decode("utf-8", "replace")):
-                yield path, call
+def options_of(call: Called) -> tuple[Any, dict[Path, int]]:
+    """The table of options that is written in a call, and the lines of its entries; UNKNOWN where it is computed."""
+    lines: dict[Path, int] = {}
+    return (as_options(call.arguments[0], (), lines) if call.arguments else None), lines
 
 
-def _of_call(file: str, call: Call) -> Iterator[Problem]:
-    name = f"kumo.{call.function}"
-    if call.function in SCHEMAS:
-        yield from _of_options(file, call)
-    elif call.function in FUNCTIONS_NOT_SUPPORTED or call.function.partition(".")[0] in MISSING_MODULES:
-        yield Problem(file, call.line, f"{name} {NOT_YET}")
-    elif call.function not in _KNOWN:
-        yield Problem(file, call.line, f"{name}: no such function", did_you_mean(call.function, _KNOWN))
-    elif call.function == "on" and isinstance(call.argument, str) and not events.is_supported(call.argument):
-        yield Problem(file, call.line, f"kumo.on: event '{call.argument}' {NOT_YET}")
+def _error(where: Where, message: str, hint: str = "", line: int = 0) -> Problem:
+    return Problem(where.file, line or where.line, message, hint, at=where.at)
 
 
-def _of_options(file: str, call: Call) -> Iterator[Problem]:
-    if call.argument is UNKNOWN:
+def _warning(where: Where, message: str, hint: str = "", line: int = 0) -> Problem:
+    return replace(_error(where, message, hint, line), severity=Severity.WARNING)
+
+
+def _of_options(call: Called) -> Iterator[Problem]:
+    options, lines = options_of(call)
+    if options is UNKNOWN:
         return
     try:
-        SCHEMAS[call.function].read(call.argument)
+        _OPTIONS[call.function.name].read(options)
     except BadOptions as bad:
         for trouble in bad.troubles:
-            line = call.lines.get(trouble.keys, call.line)
-            yield Problem(file, line, f"kumo.{call.function}: {trouble}", trouble.hint)
+            if trouble.computed:
+                continue
+            yield _error(call.where, f"{call.function.name}: {trouble}", trouble.hint, lines.get(trouble.keys, 0))
 
 
-def _notes_of(file: str, call: Call) -> Iterator[Problem]:
-    table = call.argument if isinstance(call.argument, dict) else {}
-    if call.function == "make_listener_domain":
+def _notes_of(call: Called) -> Iterator[Problem]:
+    """What is no mistake, but is often meant otherwise."""
+    name = call.function.name.removeprefix("kumo.")
+    if name in WARNED:
+        yield _warning(call.where, f"kumo.{name} has no effect", WARNED[name])
+    options, lines = options_of(call)
+    if not isinstance(options, dict):
+        return
+    if name == "make_listener_domain":
         for option in ("log_oob", "log_arf"):
-            if table.get(option) is True:
-                yield Problem(
-                    file,
-                    call.lines[(option,)],
+            if options.get(option) is True:
+                yield _warning(
+                    call.where,
                     f"{option} = true logs a report and then relays it only where relaying is allowed anyway",
                     "'LogThenDrop' never relays a report, 'LogThenRelay' always does",
+                    lines[(option,)],
                 )
-    if call.function in WARNED:
-        yield Problem(file, call.line, f"kumo.{call.function} has no effect", WARNED[call.function])
-    if call.function == "on" and isinstance(call.argument, str) and call.argument in events.WITHOUT_EFFECT:
-        message = f"kumo.on: event '{call.argument}' is never triggered"
-        yield Problem(file, call.line, message, events.WITHOUT_EFFECT[call.argument])
-    elif call.function == "on" and isinstance(call.argument, str) and call.argument not in events.SUPPORTED:
-        hint = did_you_mean(call.argument, events.SUPPORTED)
-        if hint and events.is_supported(call.argument):
-            yield Problem(file, call.line, f"kumo.on: event '{call.argument}' is never triggered", hint)
-    if call.function == "make_queue_config" and isinstance(call.argument, dict) and "protocol" not in table:
-        yield Problem(file, call.line, "the queue has no protocol: its mail is answered 451 4.3.5", "name an mx_list")
+    if name == "make_queue_config" and "protocol" not in options:
+        yield _warning(call.where, "the queue has no protocol: its mail is answered 451 4.3.5", "name an mx_list")
+
+
+def merged(loading: Iterable[Problem], seen: list[Problem]) -> list[Problem]:
+    """Both views of a policy, each problem once, by file and line.
+
+    loading: what running it said, in its words. seen: what its text shows, at the exact line.
+    """
+    found = dict.fromkeys(seen)
+    for problem in loading:
+        twins = [other for other in found if _is_same(problem, other)]
+        if not twins:
+            found[problem] = None
+        elif not _is_about_nil(problem) and problem.message != twins[0].message:
+            found.pop(twins[0])
+            found[replace(problem, line=twins[0].line)] = None
+    return sorted(found, key=lambda problem: (problem.file, problem.line, problem.severity.value, problem.message))
+
+
+def _is_about_nil(problem: Problem) -> bool:
+    return problem.message.startswith(("attempt to call a nil value", "attempt to index a nil value"))
+
+
+def _is_same(loading: Problem, seen: Problem) -> bool:
+    if seen.file != loading.file or loading.line not in (seen.line, seen.at):
+        return False
+    if _is_about_nil(loading):
+        name = loading.message.partition("'")[2].partition("'")[0]
+        return bool(name) and name in seen.message
+    return loading.message.split(": ")[:2] == seen.message.split(": ")[:2]

@@ -68,9 +68,12 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """libraries: what is global, by name: `kumo`, Lua's libraries and functions. kinds: by class."""
+    """libraries: what is global, by name: `kumo`, Lua's libraries and functions. modules: what `require` gives besides.
+    kinds: by class.
+    """
 
     libraries: Mapping[str, Function | Namespace | None]
+    modules: Mapping[str, Namespace]
     kinds: Mapping[type, Kind]
 
     @property
@@ -90,9 +93,8 @@ class Model:
         host = handlers.host
         members: dict[str, Function | Namespace | None] = dict.fromkeys(handlers.lua.globals()["kumo"])
         members |= _functions("kumo.", host.functions)
-        for module, functions in host.modules.items():
-            if module.startswith("kumo."):
-                members[module.removeprefix("kumo.")] = Namespace(module, _functions(f"{module}.", functions))
+        modules = {name: Namespace(name, _functions(f"{name}.", found)) for name, found in host.modules.items()}
+        members |= {name.removeprefix("kumo."): one for name, one in modules.items() if name.startswith("kumo.")}
         for module in host.missing_modules:
             members[module] = Namespace(f"kumo.{module}", {}, unsupported=True)
         libraries: dict[str, Function | Namespace | None] = {
@@ -103,7 +105,7 @@ class Model:
         kinds = {kind: _kind(kind, exposed) for kind, exposed in host.exposed.items()}
         strings = {key: Function(f"string.{key}", str) for key in handlers.lua.globals()["string"]}
         kinds[str] = Kind("string", strings, frozenset())
-        return cls(libraries, kinds)
+        return cls(libraries, modules, kinds)
 
 
 def of_this_gateway() -> Model:

@@ -34,7 +34,7 @@ from gateway.policy.options import BadOptions, sequences
 from gateway.policy.outside import async_files, http, lookups, redis, sqlite, throttles
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
-from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Waiting, inward
+from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Unsupported, Waiting, inward
 
 # by the name of the module in Lua, behind `kumo.`
 MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -78,6 +78,7 @@ ALIASES = {
 OUTSIDE_OBJECTS = {kind: members for module in _ASKING for kind, members in module.OBJECTS.items()}
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED)
+NOT_SUPPORTED = {"time": ("start_timer",), "dns": ("configure_test_resolver",)}
 UNSTABLE = {
     "crypto": crypto.UNSTABLE,
     "fs": files.UNSTABLE,
@@ -132,6 +133,8 @@ class Modules:
                         for name, function in functions.items()
                     }
                 )
+        for module, missing in NOT_SUPPORTED.items():
+            found[f"kumo.{module}"] |= {name: Unsupported(f"kumo.{module}.{name}") for name in missing}
         return found
 
     def _given(self, key: str, name: str, function: Callable[..., Any]) -> Callable[..., Any] | Waiting:

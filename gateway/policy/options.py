@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -22,16 +22,20 @@ Reader = Callable[[object], Any]
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One mistake. text: for people. serde: KumoMTA's words. keys: where in the table. hint: what to do instead."""
+    """One mistake. text: for people. serde: KumoMTA's words. keys: where in the table. hint: what to do instead.
+
+    computed: nobody knows, because the policy computes the value.
+    """
 
     text: str
     serde: str
     hint: str = ""
     keys: tuple[object, ...] = ()
+    computed: bool = False
 
     def inside(self, key: object) -> Trouble:
         """The same mistake seen from one table further out."""
-        return Trouble(self.text, self.serde, self.hint, (key, *self.keys))
+        return replace(self, keys=(key, *self.keys))
 
     def __str__(self) -> str:
         path = ""
@@ -91,7 +95,7 @@ def mismatch(expected: str, found: object) -> BadOptions:
     """A value of the wrong type, or a right one with the wrong content."""
     kind = "value" if isinstance(found, str) and " one of " in expected else "type"
     serde = f"invalid {kind}: {_serde(found)}, expected {expected}"
-    return BadOptions([Trouble(f"expected {expected}, found {_described(found)}", serde)])
+    return BadOptions([Trouble(f"expected {expected}, found {_described(found)}", serde, computed=found is UNKNOWN)])
 
 
 def refusal(text: str, hint: str = "") -> BadOptions:

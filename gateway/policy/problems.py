@@ -6,35 +6,57 @@ Values and exceptions only; who logs, counts or answers them is decided elsewher
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 
 _LUA_POSITION = re.compile(r"(?P<file>[^\n]+?):(?P<line>\d+): (?P<message>.*)", re.S)
+
+
+class Severity(Enum):
+    """How bad a problem is."""
+
+    ERROR = "error"
+    WARNING = "warning"  # the policy runs; it may be meant otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong with a policy file, where it is, and what would be accepted.
 
-    line: 1-based; 0 where only the file is known. hint: "" or what to write instead.
+    line: 1-based; 0 where only the file is known. hint: "" or what to write instead. at: the line that Lua names when
+    it fails there, 0 for the same.
     """
 
     file: str
     line: int
     message: str
     hint: str = ""
+    severity: Severity = Severity.ERROR
+    at: int = field(default=0, compare=False)
+
+    @property
+    def text(self) -> str:
+        """Message and hint."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+        return f"{place}: {'' if self.severity is Severity.ERROR else 'warning: '}{self.text}"
 
     @classmethod
-    def from_lua(cls, text: str, file: str) -> Problem:
-        """Reads the position out of a Lua error message; `file` stands in where it has none."""
+    def from_lua(cls, text: str, file: str, files: Iterable[str] = ()) -> Problem:
+        """Reads the position out of a Lua error message.
+
+        file: stands in where it has none. files: of the policy; Lua shows only the end of a long name.
+        """
         match = _LUA_POSITION.match(text)
         if match is None:
             return cls(file, 0, text)
-        return cls(match["file"], int(match["line"]), match["message"])
+        name = match["file"]
+        if name.startswith("..."):
+            name = next((known for known in files if known.endswith(name[3:])), name)
+        return cls(name, int(match["line"]), match["message"])
 
 
 class PolicyProblems(Exception):

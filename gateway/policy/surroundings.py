@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.config import Listener, LocalLogs
 from gateway.logs import disk
 from gateway.net import tls
-from gateway.policy import lint
 from gateway.policy.options import BadOptions
 from gateway.policy.problems import Problem
 from gateway.policy.schemas import key_source
 from gateway.policy.source import PolicySource
+
+if TYPE_CHECKING:
+    from gateway.policy.lint import Lint
 
 
 class Defect(NamedTuple):
@@ -29,54 +32,73 @@ class Defect(NamedTuple):
     may_pass: bool
 
 
-def unusable_keys(source: PolicySource, listeners: Iterable[Listener], files: tls.KeyFiles) -> list[Defect]:
-    """Certificates and keys that no connection could use. files: reads them, and keeps what was read."""
-    written_out = list(_keys_written_out(source, files))
+def unusable_keys(
+    source: PolicySource,
+    listeners: Iterable[Listener],
+    files: tls.KeyFiles,
+    text: Lint | None = None,
+    at: datetime | None = None,
+) -> list[Defect]:
+    """Certificates and keys that no connection could use.
+
+    files: reads them, and keeps what was read. text: what the policy's text shows; without it, the text is only looked
+    at when there is something to be located. at: certificates have to be valid then; None for whenever.
+    """
+    computed = tls.problems(listeners, files, at)
+    if text is None and not computed:
+        return []
+    written_out = list(_keys_written_out(text or _text(source), files, at))
     located = tuple(trouble.problem.message.partition(": ")[2] for trouble in written_out)
-    computed = [
+    return written_out + [
         Defect(Problem(source.path, 0, f"listener {listener}: {error}"), error.may_pass)
-        for listener, error in tls.problems(listeners, files)
+        for listener, error in computed
         if not str(error).endswith(located)
     ]
-    return written_out + computed
 
 
-def _keys_written_out(source: PolicySource, files: tls.KeyFiles) -> Iterator[Defect]:
+def _text(source: PolicySource) -> Lint:
+    from gateway.policy.lint import Lint  # with the grammar of Lua, which is not needed where nothing is wrong
+
+    return Lint(source)
+
+
+def _keys_written_out(text: Lint, files: tls.KeyFiles, at: datetime | None) -> Iterator[Defect]:
     """Those that the text of the policy names by itself, so that their line is known."""
-    for file, call in lint.calls_in(source):
-        if call.function == "start_esmtp_listener" and isinstance(call.argument, dict):
-            names = [name for name in ("tls_certificate", "tls_private_key") if name in call.argument]
-            with suppress(BadOptions):  # said already
-                keys = {name: key_source(call.argument[name]) for name in names}
-                error = tls.unusable(keys.get("tls_certificate"), keys.get("tls_private_key"), files)
-                if error is not None:
-                    problem = Problem(file, call.lines[(names[0],)], f"kumo.{call.function}: {error}")
-                    yield Defect(problem, error.may_pass)
+    for call, options, lines in text.tables("kumo.start_esmtp_listener"):
+        names = [name for name in ("tls_certificate", "tls_private_key") if name in options]
+        with suppress(BadOptions):  # said already
+            keys = {name: key_source(options[name]) for name in names}
+            error = tls.unusable(keys.get("tls_certificate"), keys.get("tls_private_key"), files, at)
+            if error is not None:
+                message = f"kumo.start_esmtp_listener: {error}"
+                yield Defect(Problem(call.where.file, lines[(names[0],)], message), error.may_pass)
 
 
-def unusable_directories(source: PolicySource, loggers: Sequence[LocalLogs], *, make: bool) -> list[Defect]:
+def unusable_directories(
+    source: PolicySource, loggers: Sequence[LocalLogs], text: Lint | None = None, *, make: bool
+) -> list[Defect]:
     """Log directories that no record could be written to.
 
-    make: create what is missing; otherwise only what can be known without it is said.
+    text: as for unusable_keys. make: create what is missing; otherwise only what can be known without it is said.
     """
     troubles = []
     for directory in dict.fromkeys(name for logger in loggers for name in disk.directories(logger)):
         error = disk.unusable(directory) if make else disk.unmakeable(directory)
         if error is not None:
-            file, line = _where(source, directory)
+            text = text or _text(source)
+            file, line = _where(text, directory) or (source.path, 0)
             message = f"log_dir {directory} cannot be written to: {error.strerror or error}"
             troubles.append(Defect(Problem(file, line, message), True))
     return troubles
 
 
-def _where(source: PolicySource, directory: str) -> tuple[str, int]:
-    """The line that names a log directory; 0 where the policy computes it."""
-    for file, call in lint.calls_in(source):
-        if call.function == "configure_local_logs":
-            for keys, line in call.lines.items():
-                if keys[-1] == "log_dir" and _entry(call.argument, keys) == directory:
-                    return file, line
-    return source.path, 0
+def _where(text: Lint, directory: str) -> tuple[str, int] | None:
+    """The line that names a log directory; None where the policy computes it."""
+    for call, options, lines in text.tables("kumo.configure_local_logs"):
+        for keys, line in lines.items():
+            if keys[-1] == "log_dir" and _entry(options, keys) == directory:
+                return call.where.file, line
+    return None
 
 
 def _entry(table: object, keys: Iterable[object]) -> object:
