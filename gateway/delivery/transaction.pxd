@@ -62,10 +62,13 @@ cdef class Transaction:
     @cython.locals(outcome=RecipientOutcome)
     cdef bint _goes_on(self, Delivery delivery, HandOver result) except -1
     cpdef _log(self)
+    cdef Verdict _verdict(self, Evidence evidence)
+    cdef Evidence _recorded(self, bint told)
 
     @cython.locals(outcome=RecipientOutcome, refused=Py_ssize_t)
     cdef _taken(self)
-    cdef _refused(self, Verdict decided)
+    cdef _end(self, Verdict decided, Evidence evidence)
+    cdef _log_refused(self, Verdict decided)
 
 
 cdef _only(list recipients)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 # What is looked up for every message: CPython 3.11 takes its time to find a member in its enum, or a module's name.
 _DELIVERED, _PERMANENT = Status.DELIVERED, Status.PERMANENT
-_ACCEPT, _REFUSE, _SYNC = Next.ACCEPT, Next.REFUSE, Next.SYNC
+_ACCEPT, _RECORD, _SYNC = Next.ACCEPT, Next.RECORD, Next.SYNC
 _MAX_HOPS = trace.MAX_HOPS
 _FIX = LineEndings.FIX
 
@@ -136,14 +136,15 @@ class Transaction:
         for delivery in self._deliveries:
             if not self._goes_on(delivery, (yield self._hand_over(delivery))):
                 break
-        decided = verdict(self._promised, self._outcomes, self._discarded, self._reported)
-        if decided.next is _ACCEPT:
-            # The fleet has it all: the client need not wait for the records.
-            self._services.afterwards(self._log)
-            return self._taken()
-        if decided.next is _REFUSE:
-            return self._refused(decided)
-        return (yield from self._recorded())
+        evidence = None
+        decided = self._verdict(evidence)
+        if decided.next is _RECORD:
+            evidence = self._recorded((yield from self._tell()) if self._deliveries else True)
+            decided = self._verdict(evidence)
+            if decided.next is _SYNC:
+                evidence.on_disk = yield self._services.logs.durable()
+                decided = self._verdict(evidence)
+        return self._end(decided, evidence)
 
     # -- the message --------------------------------------------------------------------------------------------------
 
@@ -295,27 +296,44 @@ class Transaction:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
+    def _verdict(self, evidence: Evidence | None) -> Verdict:
+        return verdict(self._promised, self._outcomes, self._discarded, self._reported, evidence)
+
+    def _tell(self) -> Waits:
+        """Tells the sender whom the fleet refused; returns whether that was everybody."""
+        deadline = self._began + self._facts.timeout
+        return tell_senders(self._services, self._facts.hostname, self._accepted, self._deliveries, deadline)
+
+    def _recorded(self, told: bool) -> Evidence:
+        """All records of a message of which some are all there is of a recipient. told: the sender knows of those whom
+        the fleet refused.
+        """
+        services, origin = self._services, self._facts.origin
+        reports = log_messages(services, origin, self._accepted, self.unreadable)
+        bounces = log_hand_overs(services, origin, self._deliveries, True)
+        return Evidence(reports=reports, bounces=bounces, told=told)
+
+    def _end(self, decided: Verdict, evidence: Evidence | None) -> Reply | None:
+        """The reply; and the records, of which there are none as long as there is no evidence."""
+        if evidence is not None:
+            if decided is UNRECORDED and evidence.on_disk is None:
+                log.error("a record that a 250 would rest on is taken by no logger: see configure_local_logs")
+        elif decided.next is _ACCEPT:
+            self._services.afterwards(self._log)  # the fleet has it all: the client need not wait for them
+        else:
+            self._log_refused(decided)
+        return self._taken() if decided.next is _ACCEPT else decided.reply
+
     def _log(self) -> None:
         """The records of a message that was handed over to everybody."""
         services, origin = self._services, self._facts.origin
         log_messages(services, origin, self._accepted, self.unreadable)
         log_hand_overs(services, origin, self._deliveries, True)
 
-    def _recorded(self) -> Waits:
-        """The end where a record is all there is of a recipient."""
-        services, origin = self._services, self._facts.origin
-        deadline = self._began + self._facts.timeout
-        told = yield from tell_senders(services, self._facts.hostname, self._accepted, self._deliveries, deadline)
-        reports = log_messages(services, origin, self._accepted, self.unreadable)
-        bounces = log_hand_overs(services, origin, self._deliveries, True)
-        evidence = Evidence(reports=reports, bounces=bounces, told=told)
-        decided = verdict(self._promised, self._outcomes, self._discarded, self._reported, evidence)
-        if decided.next is _SYNC:
-            evidence.on_disk = yield self._services.logs.durable()
-            decided = verdict(self._promised, self._outcomes, self._discarded, self._reported, evidence)
-        elif decided is UNRECORDED:
-            log.error("a record that a 250 would rest on is taken by no logger: see configure_local_logs")
-        return self._taken() if decided.next is _ACCEPT else decided.reply
+    def _log_refused(self, decided: Verdict) -> None:
+        if decided is UNACCOUNTED:
+            log.error("a recipient of message %s is unaccounted for", self._accepted[0].message.id)
+        log_hand_overs(self._services, self._facts.origin, self._deliveries[: self._handed_over], False)
 
     def _taken(self) -> Reply:
         """The 250, counted."""
@@ -327,12 +345,6 @@ class Transaction:
             if outcome.status is _PERMANENT:
                 refused += 1
         return replies.accepted(ids, refused, len(self._event.recipients))
-
-    def _refused(self, decided: Verdict) -> Reply | None:
-        if decided is UNACCOUNTED:
-            log.error("a recipient of message %s is unaccounted for", self._accepted[0].message.id)
-        log_hand_overs(self._services, self._facts.origin, self._deliveries[: self._handed_over], False)
-        return decided.reply
 
 
 def _existing(destination: Destination | None) -> Destination:

@@ -125,10 +125,10 @@ class MessageMethods:
             if message is None:
                 raise Fault(f"msg:{name}: the event that the message came with is over")
             self._touched()
-            # As Lua has it: arguments that are missing are nil, superfluous ones are dropped.
-            padded = (*arguments, *([None] * count))[:count]
+            if len(arguments) != count:  # as Lua has it: those that are missing are nil, superfluous ones are dropped
+                arguments = (*arguments, *([None] * count))[:count]
             try:
-                return method(message, *padded)
+                return method(message, *arguments)
             except ValueError as error:
                 raise Fault(f"msg:{name}: {error}") from None
 

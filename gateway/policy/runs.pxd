@@ -30,3 +30,7 @@ cdef class Run(Later):
     cdef bint _is_cancelled
 
     cpdef begin(self, handlers, tuple arguments)
+    cpdef _call_next(self)
+    cdef _enter(self, tuple arguments)
+    cdef _conclude(self, result)
+    cdef _close(self, value=*, error=*)

@@ -180,7 +180,7 @@ class Run(Later):
         None. takes_all: set it where finish is to receive all results instead, as a tuple. handle: of the message that
         the handlers hold; taken from them at the end.
         """
-        super().__init__()
+        Later.__init__(self)
         self.event = event
         self.evaluation = evaluation
         self.condemned = False
@@ -221,16 +221,16 @@ class Run(Later):
         handler = self._handlers[self._called]
         self._called += 1
         self._coroutine = self.lua.coroutine()
-        self._enter(handler.function, *self._arguments)
+        self._enter((handler.function, *self._arguments))
 
-    def _enter(self, *arguments: object) -> None:
+    def _enter(self, arguments: tuple[object, ...]) -> None:
         """Lua code runs until its end or until it waits."""
         runs, lua = self._runs, self.lua
         limits = lua.limits
         runs.running = self
         limits.begin(runs.limits.memory, self._coroutine[1])
         try:
-            outcome = lua.resume(self._coroutine[0], *arguments)
+            outcome = lua.resume(self._coroutine[0], arguments)
         finally:
             overdue = limits.end()
             runs.running = None
@@ -350,7 +350,7 @@ class Run(Later):
             self._timer.cancel()
         self.waits_for = None
         self._waited += self._runs.clock() - self._suspended_at
-        self._enter(ok, *values)
+        self._enter((ok, *values))
 
     def _overdue(self) -> None:
         if self.waits_for is not None:

@@ -254,7 +254,7 @@ class LuaState:
         """One for a handler: number and address. Back to `idle` with it when it is served."""
         return self.idle.pop() if self.idle else self._coroutine()
 
-    def resume(self, number: int, *arguments: object) -> tuple[Any, ...]:
+    def resume(self, number: int, arguments: tuple[object, ...]) -> tuple[Any, ...]:
         """Runs a handler in a coroutine, or goes on with one that waits; prelude.lua says what is returned."""
         try:
             return self._resume(number, *arguments)  # type: ignore[no-any-return]
