@@ -260,3 +260,4 @@ class PolicyConfig:
     http_listeners: tuple[HttpListener, ...] = ()
     local_logs: tuple[LocalLogs, ...] = ()
     spools: tuple[Spool, ...] = ()
+    watched: tuple[str, ...] = ()  # globs of files whose changes make the policy be loaded again

@@ -509,7 +509,7 @@ def test_a_handler_that_fails_for_strangers_is_no_reason_to_warn() -> None:
             "event 'http_server_validate_auth_basic' is never triggered; nothing is injected over HTTP",
         ),
         ("kumo.on('main', function() end)", "event 'main' is never triggered"),
-        ("kumo.set_config_monitor_globs { '/etc/*.lua' }", "kumo.set_config_monitor_globs has no effect"),
+        ("kumo.set_diagnostic_log_filter 'kumod=debug'", "kumo.set_diagnostic_log_filter has no effect"),
         ("kumo.make_queue_config { max_age = '1d' }", "the queue has no protocol"),
     ],
 )

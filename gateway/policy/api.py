@@ -19,9 +19,11 @@ from gateway.config import HttpListener, Listener, LocalLogs, PolicyConfig, Spoo
 from gateway.later import Later
 from gateway.policy import events
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
+from gateway.policy.kumo.files import matching
 from gateway.policy.kumo.values import integer, string
 from gateway.policy.objects import Made
-from gateway.policy.options import BadOptions
+from gateway.policy.options import BadOptions, list_of
+from gateway.policy.options import string as text_option
 from gateway.policy.problems import Problem, Rejected
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import (
@@ -55,7 +57,6 @@ WITHOUT_EFFECT = (
 
 # Without effect too, but `relay-gateway check` warns: what the author wanted does not happen.
 WARNED = {
-    "set_config_monitor_globs": "files are not watched; send SIGHUP to reload the policy",
     "set_diagnostic_log_filter": "the diagnostic log has no filter",
     "configure_bounce_classifier": 'records say bounce_classification "Uncategorized"',
 }
@@ -63,7 +64,7 @@ WARNED = {
 NOT_SUPPORTED = (
     "apply_supplemental_trace_header", "bump_config_epoch", "compute_egress_path_config_constraints",
     "compute_queue_config_constraints", "configure_log_disposition_hook", "configure_log_hook",
-    "enable_memory_callstack_tracking", "eval_config_monitor_globs",
+    "enable_memory_callstack_tracking",
     "format_egress_path_config_constraints", "format_egress_path_config_toml", "format_queue_config_toml",
     "generate_rfc3464_message", "get_event_registrars", "get_memory_hard_limit", "get_memory_low_thresh",
     "get_memory_soft_limit", "inject_message", "invoke_get_egress_path_config", "invoke_get_egress_pool",
@@ -81,7 +82,8 @@ MISSING_MODULES = (
 FUNCTION_NAMES = (
     *("on", "reject", "disconnect", "available_parallelism", "validation_failed", "sleep", "spawn_task", "memoize"),
     *(f"log_{word}" for word in LOG_LEVELS),
-    *MAKERS, *DECLARATIONS, "set_handler_limits", *WITHOUT_EFFECT, *WARNED,
+    *MAKERS, *DECLARATIONS, "set_handler_limits", "set_config_monitor_globs", "eval_config_monitor_globs",
+    *WITHOUT_EFFECT, *WARNED,
 )  # fmt: skip
 
 _lua_log = logging.getLogger("gateway.policy.lua")
@@ -108,6 +110,7 @@ class Api:
         self.problems: list[Problem] = []
         self.filter_events: list[tuple[str, str, int]] = []  # what configure_local_logs names, with file and line
         self._made = RecentlyUsed(MADE)
+        self._watched: tuple[str, ...] = ()
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
         self.declared_at: dict[str, list[tuple[str, int]]] = {name: [] for name in DECLARATIONS}  # as in config()
 
@@ -117,6 +120,8 @@ class Api:
             "sleep": Waiting(self.sleep),
             "spawn_task": self._spawn_task,
             "set_handler_limits": self._set_handler_limits,
+            "set_config_monitor_globs": self._set_watched,
+            "eval_config_monitor_globs": lambda *_: self.lua.value(sorted(set().union(*map(matching, self._watched)))),
             "on": self._on,
             "reject": self._reject,
             "disconnect": self._disconnect,
@@ -137,7 +142,11 @@ class Api:
         logs: list[LocalLogs] = self._declared["configure_local_logs"]
         spools: list[Spool] = self._declared["define_spool"]
         return PolicyConfig(
-            listeners=tuple(listeners), http_listeners=tuple(http), local_logs=tuple(logs), spools=tuple(spools)
+            listeners=tuple(listeners),
+            http_listeners=tuple(http),
+            local_logs=tuple(logs),
+            spools=tuple(spools),
+            watched=self._watched,
         )
 
     @property
@@ -222,6 +231,14 @@ class Api:
         self.declared_at[name].append(self.lua.where())
         if "filter_event" in options and name == "configure_local_logs":
             self.filter_events.append((options["filter_event"], *self.lua.where()))
+
+    def _set_watched(self, globs: object = None, *_: object) -> None:
+        if not self._runs.loading:
+            self._fail("kumo.set_config_monitor_globs must be called in the init event")
+        try:
+            self._watched = list_of(text_option, "globs")(self.lua.plain(globs))
+        except BadOptions as bad:
+            self.problem(f"kumo.set_config_monitor_globs: {bad}")
 
     # --- verdicts -----------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.net.tls import KeyFiles
 from gateway.service import child
+from gateway.service.watching import WatchedFiles
 
 if TYPE_CHECKING:
     from gateway.config import PolicyConfig
@@ -28,6 +29,7 @@ class LoadedPolicy:
     config: PolicyConfig
     source: PolicySource  # with every file that was read
     keys: KeyFiles = field(default_factory=KeyFiles)  # with every certificate and key that listeners name
+    watched: WatchedFiles = field(default_factory=WatchedFiles)  # whose changes make it be loaded again
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from gateway.policy import surroundings
 from gateway.policy.engine import Policy
 from gateway.policy.problems import PolicyProblems
 from gateway.policy.source import PolicySource
-from gateway.service import control, diagnostics, privileges, trial, upgrade, worker
+from gateway.service import control, diagnostics, privileges, trial, upgrade, watching, worker
 from gateway.service.context import DEFAULT_CONTENT_LIMITS, EX_CONFIG, ContentLimits
 from gateway.service.loading import BadPolicy, LoadedPolicy
 from gateway.service.staff import Settings
@@ -159,7 +159,8 @@ def load(path: str) -> LoadedPolicy | BadPolicy:
     if troubles:
         texts = tuple(str(trouble.problem) for trouble in troubles)
         return BadPolicy(texts, may_pass=all(trouble.may_pass for trouble in troubles))
-    return LoadedPolicy(policy.config, policy.source, keys)
+    watched = watching.as_loaded(policy.config.watched, policy.source.files)
+    return LoadedPolicy(policy.config, policy.source, keys, watched)
 
 
 def _import_what_comes_later() -> None:

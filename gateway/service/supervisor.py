@@ -33,6 +33,7 @@ from gateway.service.notify import Notifier
 from gateway.service.plan import ADMIN, Process, Service, Slot
 from gateway.service.staff import Settings, Staff, http_addresses, name_of, smtp_addresses
 from gateway.service.upgrade import Inheritance, Trial, UpgradeError
+from gateway.service.watching import Watch, WatchedFiles
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Supervisor:
         self._notifier = Notifier()
         self._loading: Loading | None = None
         self._trial: Trial | None = None
+        self._watch = Watch(WatchedFiles(), time.monotonic)
         self._reload_wanted, self._upgrade_wanted = True, False
         self._asking: dict[str, list[Client]] = {"reload": [], "upgrade": []}  # who waits for the next one …
         self._waiting: list[Client] = []  # … and for what is under way
@@ -278,6 +280,9 @@ class Supervisor:
             self._upgrade_failed(["the new program takes too long to start"])
         if self._loading or self._trial or self._service.draining or self._service.closing_at is not None:
             return  # one thing after the other: at most two generations are alive
+        if changed := self._watch.changed():
+            log.info("reload: %s changed", changed[0] if len(changed) == 1 else f"{len(changed)} files")
+            self._reload_wanted = True
         if self._reload_wanted:
             self._begin_reload(now)
         elif self._upgrade_wanted and self._service.generation == self._service.announced:
@@ -324,6 +329,7 @@ class Supervisor:
             return self._close_unused()
         self._last_generation += 1
         self._policies[self._last_generation] = result
+        self._watch = Watch(result.watched, time.monotonic)
         self._service.begin(self._last_generation, self._settings.workers, admin=bool(result.config.http_listeners))
         if not result.config.listeners:
             log.warning("no mail is accepted: the policy calls no kumo.start_esmtp_listener")
@@ -377,6 +383,7 @@ class Supervisor:
         """Go on where the program before stopped."""
         policy = inheritance.loaded_policy()
         self._policies[inheritance.generation] = policy
+        self._watch = Watch(policy.watched, time.monotonic)
         self._last_generation = inheritance.last_generation
         self._page_of = self._estate.processes(inheritance)
         self._service.processes += self._page_of

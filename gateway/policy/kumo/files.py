@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob as globbing
 import os
+import re
 import stat
 from collections.abc import Callable
 from typing import Any
@@ -28,10 +29,24 @@ def glob(pattern: Any, relative_to: Any = None, ttl: Any = None) -> list[str]:
 
 def uncached_glob(pattern: Any, relative_to: Any = None) -> list[str]:
     """The names that match; relative to a directory where they are below it. What cannot be read is left out."""
-    wanted = string(pattern, "glob")
     base = os.path.abspath("." if relative_to is None else string(relative_to, "glob")) + os.sep
-    found = globbing.glob(os.path.join(base, wanted), recursive=True)
-    return sorted(name.removeprefix(base) for name in map(os.path.abspath, found))
+    return sorted(name.removeprefix(base) for name in matching(string(pattern, "glob"), base))
+
+
+def matching(pattern: str, base: str = "") -> set[str]:
+    """The absolute names that match: `*`, `?`, `[…]`, `**` for any directories, and `{this,that}`."""
+    found: set[str] = set()
+    for one in _alternatives(pattern):
+        found.update(map(os.path.abspath, globbing.iglob(os.path.join(base, one), recursive=True)))
+    return found
+
+
+def _alternatives(pattern: str) -> list[str]:
+    braces = re.search(r"\{([^{}]*)\}", pattern)
+    if braces is None:
+        return [pattern]
+    start, end = pattern[: braces.start()], pattern[braces.end() :]
+    return [one for word in braces[1].split(",") for one in _alternatives(f"{start}{word}{end}")]
 
 
 def metadata_for_path(path: Any) -> dict[str, Any]:
