@@ -291,6 +291,48 @@ def test_a_ground_is_named_exactly_where_the_decision_has_one():
                     assert (found is Ground.REPORTS) == (not decision.relay)
 
 
+DOMAINS = """
+["*.example.com"]
+relay_to = true
+
+["www.example.com"]
+log_oob = "LogThenDrop"
+
+[listener."127.0.0.1:2525"."send.example.com"]
+relay_from_authz = ["ann"]
+"""
+FROM_FILES = """
+local kumo = require 'kumo'
+local domains = require 'policy-extras.listener_domains'
+kumo.on('init', function() kumo.start_esmtp_listener { listen = '127.0.0.1:2525', relay_hosts = {} } end)
+kumo.on('smtp_server_auth_plain', function() return true end)
+kumo.on('get_listener_domain', domains:setup { 'DOMAINS', { ['inline.example'] = { relay_to = true } } })
+kumo.on('get_queue_config', function() return kumo.make_queue_config { protocol = { maildir_path = 'm' } } end)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient", "auth", "entry", "file", "line"),
+    [
+        ("", "b@in.example.com", None, "*.example.com", "domains.toml", 2),
+        ("", "b@www.example.com", None, "www.example.com", "domains.toml", 5),
+        ("a@send.example.com", "b@far.example", "ann", "send.example.com", "domains.toml", 8),
+        ("", "b@inline.example", None, "inline.example", "init.lua", 6),
+    ],
+)
+def test_an_entry_of_a_file_is_a_rule_with_its_line(sender, recipient, auth, entry, file, line, tmp_path, capsys):
+    (tmp_path / "domains.toml").write_text(DOMAINS)
+    policy = tmp_path / "init.lua"
+    policy.write_text(FROM_FILES.replace("DOMAINS", str(tmp_path / "domains.toml")))
+    arguments = ["--from", sender, "--to", recipient, *([] if auth is None else ["--auth", auth])]
+    assert cli.main(["explain", "--policy", str(policy), *arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rule = found["recipients"][0]["rule"]
+    assert (rule["entry"], rule["file"], rule["line"]) == (entry, str(tmp_path / file), line)
+    if auth is not None:
+        assert {"authz_id": "ann"}.items() <= found["events"][-2]["read"].items()
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 QUICKSTART = ["explain", "--policy", str(ROOT / "deploy/quickstart.lua"), "--from", "a@sender.example"]

@@ -67,6 +67,14 @@ class _Section:
         found = self._exact.find(name)
         return found if found >= 0 else self._below.find_above(name)
 
+    def name_of(self, name: str) -> str | None:
+        """How the best entry is called; None for none."""
+        if self._exact.find(name) >= 0:
+            return name
+        labels = name.split(".")
+        above = (".".join(labels[first:]) for first in range(1, len(labels) + 1))
+        return next((f"*.{suffix}" if suffix else "*" for suffix in above if self._below.find(suffix) >= 0), None)
+
 
 class _Texts:
     """Texts by number, in one piece."""
@@ -120,6 +128,16 @@ class DomainTable:
         if entry.users and _seen(conn, "authz_id", evaluation) in entry.users:
             return entry.from_here(_seen(conn, "received_from", evaluation))
         return entry
+
+    def name_of(self, domain: str, listener: str) -> tuple[str, str] | None:
+        """The section of a listener and the name in it that decide about a domain; None where nothing does."""
+        address, _, port = listener.rpartition(":")
+        for section in (listener, f"{_UNSPECIFIED[address[:1] == '[']}:{port}", EVERYWHERE):
+            if section in self._sections:
+                name = self._sections[section].name_of(domain)
+                if name is not None:
+                    return section, name
+        return None
 
     def _number(self, domain: str, listener: str) -> int:
         section = self._sections.get(listener)

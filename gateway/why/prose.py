@@ -35,7 +35,8 @@ def _lines(told: Explanation) -> Iterator[str]:
     for destination in told["destinations"]:
         yield f"  would go to {_where(destination)}: {', '.join(destination['to'])}"
     for record in told["records"]:
-        yield f"  would be logged: {record['type']} in {', '.join(record['log_dirs']) or 'no log'}"
+        where = ', '.join(record['log_dirs'])
+        yield f"  would be logged: {record['type']} in {where}" if where else f"  no log takes: {record['type']}"
     yield from _events(told)
     yield from _differ(told)
 
@@ -67,6 +68,8 @@ def _rule(rule: dict[str, Any]) -> Iterator[str]:
         words += f" = {rule['value']}"
     if "domain" in rule:
         words += f" for the domain '{rule['domain']}'"
+    if "entry" in rule:
+        words += f" ('{rule['entry']}')"
     if "listener" in rule:
         words += f" of the listener {rule['listener']}"
     if "event" in rule and rule["event"] != rule["what"]:

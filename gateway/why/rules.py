@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from gateway._fastpath import CidrSet
 from gateway.config import ListenerDomain
 from gateway.decision import Ground, grants_anybody, ground, sender_matters
 from gateway.policy import events
+from gateway.policy.domain_files import Parameters, Text
+from gateway.policy.domain_table import DomainTable
 from gateway.policy.problems import PolicyError, Rejected
 from gateway.smtp.replies import Reason
 from gateway.why.conversation import Account, Recipient, Step
@@ -145,7 +148,21 @@ class Rules:
 
     def _granted_by(self, what: str, asked: Asked | None, **more: object) -> Rule:
         assert asked is not None
-        return _rule(what, asked.made_at or _handler(asked), domain=asked.arguments[0], event=asked.event, **more)
+        domain, table = str(asked.arguments[0]), asked.handlers[0].behind
+        if isinstance(table, DomainTable) and (named := table.name_of(domain, str(asked.arguments[1]))) is not None:
+            place = self._place_in_files(table, *named) or _handler(asked)
+            return _rule(what, place, domain=domain, event=asked.event, entry=named[1], **more)
+        return _rule(what, asked.made_at or _handler(asked), domain=domain, event=asked.event, **more)
+
+    def _place_in_files(self, table: DomainTable, listener: str, name: str) -> tuple[str, int] | None:
+        """Where an entry of listener domains stands: the last of its files that names it, or the policy's own."""
+        texts = {file: Path(file).read_text() for file in reversed(table.files)}
+        own = ((file, text or b"") for file, text in self._policy.source.files.items())
+        texts |= {file: text.decode("utf-8", "replace") for file, text in own}
+        for file, text in texts.items():
+            if name in text:
+                return file, Text(file, text).line_of(Parameters(listener, name, None, 0))
+        return None
 
     def _nothing(self, session: Account, to: Asked | None, of_sender: Asked | None) -> Rule:
         """Nobody granted anything: where that could have been done."""
