@@ -22,6 +22,7 @@ COMMANDS = {
     "upgrade": ("gateway.service.ask:upgrade", "let the installed version take over from the running one"),
     "check": ("gateway.policy.check", "load a policy without opening a socket and list every problem"),
     "explain": ("gateway.why.command", "say what a client would be answered, by which rule, and what would change it"),
+    "diff": ("gateway.why.diff_command", "say what another policy would change of what the records say was asked"),
     "logs": ("gateway.logs.command", "print log records, and follow new ones with -f"),
     "report": ("gateway.reports.command", "say what bounces and complaints in files report"),
     "sink": ("gateway.sink", "an SMTP server that keeps or discards what it gets, to try things out"),

@@ -8,12 +8,13 @@ from typing import Any
 
 import orjson
 
-from gateway.config import Destination, Maildir
+from gateway.config import Destination
 from gateway.handover import Batch
 from gateway.later import Waits
 from gateway.logs.encoding import Record
 from gateway.policy.problems import PolicyError, Rejected
 from gateway.smtp.replies import Reply
+from gateway.tracing.words import destination_of
 from gateway.why.conversation import Account, Desk, Question, Recipient, Step
 from gateway.why.differ import Proposal, proposals
 from gateway.why.rules import Rules
@@ -33,7 +34,7 @@ def explain(desk: Desk, question: Question) -> Waits:
         "policy": desk.policy.source.path,
         "question": _question(question, listed.listen),
         "accepted": session.accepted,
-        "outcome": _outcome(session),
+        "outcome": outcome_of(session),
         "reply": _reply(decisive.reply),
         "reason": _reason(decisive.reply),
         "stage": decisive.stage,
@@ -68,7 +69,7 @@ def _with_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _outcome(session: Account) -> str:
+def outcome_of(session: Account) -> str:
     """What becomes of the message, or of that part of it that is taken."""
     if session.steps[-1].command != "(message)" or session.steps[-1].reply.code >= 400:
         return "refused"
@@ -124,13 +125,7 @@ def _event(asked: Asked) -> dict[str, Any]:
 
 
 def _destination(batch: Batch, destination: Destination) -> dict[str, Any]:
-    protocol = destination.queue.protocol
-    where: dict[str, Any]
-    if isinstance(protocol, Maildir):
-        where = {"maildir": protocol.path}
-    else:
-        where = {"fleet": [host.name for host in protocol.mx_list] if protocol is not None else []}
-    return {"to": [recipient.email for recipient in batch.recipients], **where}
+    return {"to": [recipient.email for recipient in batch.recipients], **destination_of(destination)}
 
 
 def _record(record: Record, directories: list[str]) -> dict[str, Any]:

@@ -25,17 +25,17 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield _reply(told["reply"])
     yield f"  {_whole(told)}" + ("" if told["reason"] is None else f": {told['reason']}, at {told['stage']}")
     if told["rule"] is not None:
-        yield from (f"  {line}" for line in _rule(told["rule"]))
+        yield from (f"  {line}" for line in rule_in_words(told["rule"]))
     yield f"asked at {question['listener']} by {question['peer']}, {_standing(question)}"
     yield f"  from <{question['from']}>: {question['message']}"
     for recipient in told["recipients"]:
         yield f"  to <{recipient['to']}>: {_reply(recipient['reply'])}"
         if len(told["recipients"]) > 1 and recipient["rule"] is not None:
-            yield from (f"      {line}" for line in _rule(recipient["rule"]))
+            yield from (f"      {line}" for line in rule_in_words(recipient["rule"]))
     for destination in told["destinations"]:
         yield f"  would go to {_where(destination)}: {', '.join(destination['to'])}"
     for record in told["records"]:
-        where = ', '.join(record['log_dirs'])
+        where = ", ".join(record["log_dirs"])
         yield f"  would be logged: {record['type']} in {where}" if where else f"  no log takes: {record['type']}"
     yield from _events(told)
     yield from _differ(told)
@@ -57,7 +57,8 @@ def _standing(question: dict[str, Any]) -> str:
     return tls if question["auth"] is None else f"{tls}, authenticated as '{question['auth']}'"
 
 
-def _rule(rule: dict[str, Any]) -> Iterator[str]:
+def rule_in_words(rule: dict[str, Any]) -> Iterator[str]:
+    """A rule in a line or several."""
     place = f"{rule['file']}:{rule['line']}" if rule["line"] else rule["file"]
     if rule["what"] == "nothing":
         yield f"{place}: nothing grants it"
