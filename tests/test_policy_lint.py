@@ -162,7 +162,7 @@ def test_a_method_that_is_nowhere_is_found_wherever_the_message_goes(body: str) 
         "kumo.reject(550, 'no') msg:no_such()",
         "error 'no' msg:no_such()",
         "while false do msg:no_such() end",
-        "local helper = require 'helper' helper.whatever(msg)",
+        "package.path = '/x/?.lua' local helper = require 'helper' helper.whatever(msg)",
         "msg = wrapped(msg) msg:no_such()",
         "local t = {} t[msg:id()] = 1 t.no_such()",
         "local t = setmetatable({}, { __index = string }) t.no_such()",
@@ -206,7 +206,7 @@ def test_what_there_is_not_is_named_with_what_may_have_been_meant(text: str, sai
         (
             "smtp_server_mail_from",
             "function(from, meta) meta:set('a', 1) end",
-            "meta:set: a conn_meta has no such method",
+            "meta:set: a conn_meta has no such method; did you mean 'set_meta'?",
         ),
         (
             "smtp_server_rcpt_to",
@@ -289,6 +289,19 @@ def test_a_misspelt_event_is_an_error() -> None:
 def test_an_event_of_ones_own_may_resemble_another() -> None:
     text = "kumo.on('smtp_server_rcptto', function() end) kumo.on('init', function() "
     assert seen_in(text + "kumo.spawn_task { event_name = 'smtp_server_rcptto' } end)") == []
+
+
+def test_a_module_that_is_missing_is_one_line() -> None:
+    assert problems_of("local s = require 'policy-extras.shaping'") == [
+        "policy.lua:1: require 'policy-extras.shaping': it is not supported yet by relay-gateway"
+    ]
+    [problem] = problems_of("local s = require 'my.helper'")
+    assert problem.startswith("policy.lua:1: require 'my.helper': there is no my/helper.lua; looked for in ., /opt/")
+    assert seen_in("kumo.on('get_listener_domain', function() return require('policy-extras.queue').x end)") == [
+        "policy.lua:1: require 'policy-extras.queue': it is not supported yet by relay-gateway"
+    ]
+    text = "local t = require 'policy-extras.typing' package.path = 'x/?.lua' local ok, m = pcall(require, 'm')"
+    assert seen_in(text + "kumo.on('get_listener_domain', function() return require 'my.helper' end)") == []
 
 
 # --- one problem once -------------------------------------------------------------------------------------
@@ -451,6 +464,30 @@ def test_a_log_directory_that_cannot_be_made_is_told_with_its_line(tmp_path: Pat
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "collide"),
+    [
+        ("esmtp 127.0.0.1:25", "esmtp 127.0.0.1:25", True),
+        ("esmtp 0:25", "esmtp 0.0.0.0:25", True),
+        ("esmtp 127.0.0.1:25", "http 127.0.0.1:25", True),
+        ("esmtp 0.0.0.0:25", "http 127.0.0.1:25", True),
+        ("http 0.0.0.0:8000", "http 127.0.0.1:8000", True),
+        ("esmtp fd:smtp", "esmtp fd:smtp", True),
+        ("esmtp 127.0.0.1:0", "esmtp 127.0.0.1:0", False),
+        ("esmtp 0.0.0.0:25", "esmtp 127.0.0.1:25", False),
+        ("esmtp [::]:25", "http 127.0.0.1:25", False),
+        ("esmtp fd:a", "http fd:b", False),
+        ("esmtp 127.0.0.1:25", "esmtp 127.0.0.2:25", False),
+    ],
+)
+def test_listeners_with_one_address_are_a_problem(one: str, other: str, collide: bool) -> None:
+    calls = [f"kumo.start_{kind}_listener {{ listen = '{listen}' }}" for kind, listen in map(str.split, (one, other))]
+    problems = problems_of("\n".join(calls))
+    expected = f"policy.lua:2: kumo.start_{other.split(maxsplit=1)[0]}_listener: listen: "
+    assert [problem.startswith(expected) for problem in problems] == [True] * collide
+    assert all(problem.endswith("is taken by the listener of policy.lua:1") for problem in problems)
+
+
 def test_required_files_are_looked_at_too() -> None:
     source = source_of(
         "dofile 'more.lua'", more="kumo.on('get_listener_domain', function()\nkumo.make_egress_path(5) end)"
@@ -474,6 +511,27 @@ def listener_domain(options: str, condition: str = "true") -> str:
 def test_an_open_relay_is_warned_of() -> None:
     [warning] = warnings_of(listener_domain("relay_to = true"))
     assert warning.startswith("policy.lua:1: warning: anybody may relay to any domain")
+
+
+def test_an_open_relay_through_a_proxy_on_this_machine_is_warned_of() -> None:
+    [warning] = warnings_of("kumo.start_esmtp_listener {\nlisten = '0.0.0.0:25' }")
+    assert warning == (
+        "policy.lua:1: warning: relay_hosts is not set, so 127.0.0.1 and ::1 may relay to any domain: behind a proxy "
+        "on this machine, everybody; set relay_hosts to those who may"
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "listen = '127.0.0.1:25'",
+        "listen = '[::1]:25'",
+        "listen = 'fd:smtp'",
+        "listen = '0:25', relay_hosts = { '::1' }",
+    ],
+)
+def test_who_cannot_be_reached_or_says_who_may_relay_is_not_warned(options: str) -> None:
+    assert warnings_of(f"kumo.start_esmtp_listener {{ {options} }}") == []
 
 
 @pytest.mark.parametrize("option", ["log_oob", "log_arf"])

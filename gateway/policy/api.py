@@ -24,10 +24,9 @@ from gateway.policy.kumo.values import integer, string
 from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions, list_of
 from gateway.policy.options import string as text_option
-from gateway.policy.problems import Problem, Rejected
+from gateway.policy.problems import NOT_YET, Problem, Rejected
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import (
-    NOT_YET,
     Fault,
     LuaFunction,
     LuaState,

@@ -16,6 +16,7 @@ from gateway._fastpath import CounterPage
 from gateway.net import tls
 from gateway.policy import events, surroundings
 from gateway.policy.background import Idle
+from gateway.policy.collisions import is_reached_from_elsewhere
 from gateway.policy.engine import Policy
 from gateway.policy.lint import Lint, merged
 from gateway.policy.problems import PolicyProblems, Problem, Severity
@@ -80,7 +81,7 @@ def _report(source: PolicySource, background: Idle) -> tuple[list[Problem], str]
     rehearsal = Rehearsal(policy)
     rehearsal.run()
     failed = [problem for problem in rehearsal.problems if not _is_explained(problem, found)]
-    found = merged([*failed, *_rights_of_strangers(policy, rehearsal)], found)
+    found = merged([*failed, *_rights_of_strangers(policy, rehearsal), *_rights_behind_a_proxy(policy)], found)
     if not _errors(found):
         return found, _summary(policy, rehearsal, len(found))
     met = "them" if len(_errors(found)) > 1 else "it"
@@ -141,6 +142,18 @@ def _rights_of_strangers(policy: Policy, rehearsal: Rehearsal) -> Iterator[Probl
         message = "anybody may have reports logged, whatever domain they are addressed to"
         hint = "set log_oob and log_arf for the domains that reports come back to"
         yield Problem(file, line, message, hint, Severity.WARNING)
+
+
+def _rights_behind_a_proxy(policy: Policy) -> Iterator[Problem]:
+    """Warns where others than this machine may connect, and the machine itself may relay because nothing is said."""
+    if events.DYNAMIC_PARAMETERS in policy.handles:
+        return
+    for number, listener in enumerate(policy.config.listeners):
+        if "relay_hosts" not in listener.overrides and is_reached_from_elsewhere(listener.listen):
+            file, line = policy.declared_at("start_esmtp_listener", number)
+            message = "relay_hosts is not set, so 127.0.0.1 and ::1 may relay to any domain: behind a proxy on this "
+            hint = "set relay_hosts to those who may"
+            yield Problem(file, line, f"{message}machine, everybody", hint, Severity.WARNING)
 
 
 def _summary(policy: Policy, rehearsal: Rehearsal, warnings: int) -> str:

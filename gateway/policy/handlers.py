@@ -14,6 +14,7 @@ from gateway._fastpath import CounterPage
 from gateway.policy import events
 from gateway.policy.api import MISSING_MODULES, VERSION, Api, Handler
 from gateway.policy.background import Background
+from gateway.policy.collisions import Declared, collisions
 from gateway.policy.listener_domains import ListenerDomains
 from gateway.policy.memo import Memo
 from gateway.policy.message_methods import MessageMethods
@@ -109,6 +110,7 @@ class Handlers:
                 if self.api.validation_failed:
                     self.api.problems.append(Problem(self._source.path, 0, "validate_config says that it failed"))
             self._check_filters()
+            self._check_addresses()
         self.lua.watch(None)
         self.runs.loading = False
         self.lua.collect()
@@ -159,6 +161,19 @@ class Handlers:
         for event, file, line in self.api.filter_events:
             if event not in self.api.handlers:
                 self.api.problems.append(Problem(file, line, f"filter_event '{event}' has no handler"))
+
+    def _check_addresses(self) -> None:
+        config, places = self.api.config(), self.api.declared_at
+        addresses = {
+            "start_esmtp_listener": [listener.listen for listener in config.listeners],
+            "start_http_listener": [listener.listen for listener in config.http_listeners],
+        }
+        declared = [
+            Declared(function, listen, *place)
+            for function, found in addresses.items()
+            for listen, place in zip(found, places[function], strict=True)
+        ]
+        self.api.problems += collisions(declared)
 
     # --- running ------------------------------------------------------------------------------------------
 

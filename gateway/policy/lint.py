@@ -14,8 +14,7 @@ from gateway.policy.api import WARNED
 from gateway.policy.findings import Called, NilUse, Place, Where
 from gateway.policy.model import Model, of_this_gateway
 from gateway.policy.options import UNKNOWN, BadOptions, did_you_mean
-from gateway.policy.problems import Problem, Severity
-from gateway.policy.runtime import NOT_YET
+from gateway.policy.problems import NOT_YET, Problem, Severity, missing_module
 from gateway.policy.schemas import SCHEMAS
 from gateway.policy.source import PolicySource
 from gateway.policy.walk import Walk
@@ -37,6 +36,7 @@ class Lint:
         self._calls = walk.calls
         self._strings = walk.strings()
         self._places = walk.lines()
+        self._missing_modules = walk.missing_modules
         self.calls = [call for call in walk.calls if call.where.uncalled is None]
 
     def tables(self, function: str) -> Iterator[tuple[Called, dict[object, Any], dict[Path, int]]]:
@@ -87,6 +87,8 @@ class Lint:
             yield from _of_options(call)
         elif name == "kumo.on":
             yield from self._of_event(call)
+        elif name == "require" and call.arguments and call.arguments[0] in self._missing_modules:
+            yield _error(call.where, *missing_module(str(call.arguments[0])))
 
     def _of_event(self, call: Called) -> Iterator[Problem]:
         event = call.arguments[0] if call.arguments else UNKNOWN
@@ -159,7 +161,7 @@ def merged(loading: Iterable[Problem], seen: list[Problem]) -> list[Problem]:
         twins = [other for other in found if _is_same(problem, other)]
         if not twins:
             found[problem] = None
-        elif not _is_about_nil(problem) and problem.message != twins[0].message:
+        elif not _is_about_nil(problem) and problem.text != twins[0].text:
             found.pop(twins[0])
             found[replace(problem, line=twins[0].line)] = None
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.severity.value, problem.message))

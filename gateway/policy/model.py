@@ -69,12 +69,13 @@ class Namespace:
 @dataclass(frozen=True, slots=True)
 class Model:
     """libraries: what is global, by name: `kumo`, Lua's libraries and functions. modules: what `require` gives besides.
-    kinds: by class.
+    kinds: by class. extras: the text of a module of `policy-extras`, None where there is none of that name.
     """
 
     libraries: Mapping[str, Function | Namespace | None]
     modules: Mapping[str, Namespace]
     kinds: Mapping[type, Kind]
+    extras: Callable[[str], bytes | None]
 
     @property
     def kumo(self) -> Namespace:
@@ -105,7 +106,7 @@ class Model:
         kinds = {kind: _kind(kind, exposed) for kind, exposed in host.exposed.items()}
         strings = {key: Function(f"string.{key}", str) for key in handlers.lua.globals()["string"]}
         kinds[str] = Kind("string", strings, frozenset())
-        return cls(libraries, modules, kinds)
+        return cls(libraries, modules, kinds, host.extras)
 
 
 def of_this_gateway() -> Model:

@@ -135,7 +135,8 @@ def _serde(value: object) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """ "did you mean 'x'?" for the nearest known word, or ""."""
-    near = difflib.get_close_matches(word, known, 1, 0.7)
+    known = list(known)
+    near = difflib.get_close_matches(word, known, 1, 0.7) or [name for name in known if name.startswith(f"{word}_")]
     return f"did you mean '{near[0]}'?" if near else ""
 
 

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+NOT_YET = "is not supported yet by relay-gateway"
+
+_MISSING_MODULE = re.compile(r"module '(?P<name>[^'\n]+)' not found:\n")
 _LUA_POSITION = re.compile(r"(?P<file>[^\n]+?):(?P<line>\d+): (?P<message>.*)", re.S)
 
 
@@ -56,7 +59,18 @@ class Problem:
         name = match["file"]
         if name.startswith("..."):
             name = next((known for known in files if known.endswith(name[3:])), name)
-        return cls(name, int(match["line"]), match["message"])
+        missing = _MISSING_MODULE.match(match["message"])
+        message = (match["message"], "") if missing is None else missing_module(missing["name"], match["message"])
+        return cls(name, int(match["line"]), *message)
+
+
+def missing_module(name: str, tried: str = "") -> tuple[str, str]:
+    """What to say of a module that `require` does not find: message and hint. tried: Lua's list of files."""
+    if name.startswith("policy-extras."):
+        return f"require '{name}': it {NOT_YET}", ""
+    path = name.replace(".", "/")
+    places = dict.fromkeys(re.findall(rf"no file '(.*?)/?{re.escape(path)}(?:/init)?\.lua'", tried))
+    return f"require '{name}': there is no {path}.lua", f"looked for in {', '.join(places)}" if places else ""
 
 
 class PolicyProblems(Exception):

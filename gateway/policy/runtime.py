@@ -28,6 +28,7 @@ from gateway._fastpath import LuaLimits
 from gateway.later import Later
 from gateway.policy.limits import WATCHDOG, Watched
 from gateway.policy.options import Opaque
+from gateway.policy.problems import NOT_YET
 
 _PRELUDE = Path(__file__).with_name("prelude.lua")
 _MEMOIZE = Path(__file__).with_name("memoize.lua")
@@ -43,7 +44,6 @@ LUA_FUNCTIONS = (
         "lua_error",
     ),
 )
-NOT_YET = "is not supported yet by relay-gateway"
 _MAX_DEPTH = 64  # of nested tables; one that contains itself must not recurse for ever
 
 LuaFunction = Any  # lupa's objects have no types

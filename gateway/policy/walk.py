@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import PurePath
 from typing import TypeAlias
 
 from tree_sitter import Node
@@ -18,6 +19,7 @@ from gateway.policy import lua_text
 from gateway.policy.abstract import Closure, Scope, Table, Thing, Value, joined
 from gateway.policy.expressions import UNSET, Expressions
 from gateway.policy.findings import LuaFile, Place, is_local
+from gateway.policy.handlers import KUMOMTA_PATHS
 from gateway.policy.lua_text import field, line_of, parts, written
 from gateway.policy.message_methods import MessageHandle
 from gateway.policy.model import Function, Model, Namespace
@@ -30,10 +32,11 @@ _ENDING = frozenset({"kumo.reject", "kumo.disconnect", "error"})
 
 
 class Walk(Expressions):
-    """One walk; what was found is in `calls` and `nil_uses`."""
+    """One walk; what was found is in `calls` and `nil_uses`. missing_modules: what `require` would not find."""
 
     def __init__(self, model: Model, source: PolicySource) -> None:
         super().__init__(model, source.path)
+        self.missing_modules: set[str] = set()
         self._source = source
         self._chunks: dict[str, Value] = {}
         self._depth = 0
@@ -159,7 +162,19 @@ class Walk(Expressions):
         for path, content in list(self._source.files.items()):
             if content is not None and (path in ends or path.endswith(inside)):
                 return self._chunk(path)
+        directory = str(PurePath(self._source.path).parent)
+        for path in (f"{place}/{end}" for place in (directory, *KUMOMTA_PATHS) for end in ends):
+            if self._source.load(path) is not None:
+                return self._chunk(path)
+        package, _, rest = name.partition(".")
+        is_extra = package == "policy-extras" and self._model.extras(rest) is not None
+        if not is_extra and not self._finds_modules_itself():
+            self.missing_modules.add(name)
         return UNKNOWN
+
+    def _finds_modules_itself(self) -> bool:
+        """Whether the policy says where else its modules are."""
+        return any(b"package." in (content or b"") for content in self._source.files.values())
 
     def _escape(self, value: Value, *, changed: bool = True) -> None:
         if isinstance(value, Closure):
