@@ -23,6 +23,7 @@ COMMANDS = {
     "check": ("gateway.policy.check", "load a policy without opening a socket and list every problem"),
     "explain": ("gateway.why.command", "say what a client would be answered, by which rule, and what would change it"),
     "diff": ("gateway.why.diff_command", "say what another policy would change of what the records say was asked"),
+    "trace": ("gateway.admin.trace", "show a running gateway's sessions as they happen, or what it refused last"),
     "logs": ("gateway.logs.command", "print log records, and follow new ones with -f"),
     "report": ("gateway.reports.command", "say what bounces and complaints in files report"),
     "sink": ("gateway.sink", "an SMTP server that keeps or discards what it gets, to try things out"),

@@ -145,7 +145,8 @@ def test_the_index_links_every_endpoint(process):
     _, body = process.get("/")
     for path in admin.ENDPOINTS:
         assert f'href="{path}"'.encode() in body
-        assert process.get(path)[0].status == 200
+        if path != "/trace":  # which does not end
+            assert process.get(path)[0].status == 200
 
 
 def test_healthy_and_ready_while_a_worker_is(process):

@@ -8,7 +8,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from gateway_process import start  # noqa: F401
 
 from gateway.admin import locate
 from gateway.admin.locate import NoGateway
@@ -55,7 +54,7 @@ def stranger():
     server.server_close()
 
 
-def test_a_running_gateway_is_found_by_its_policy_and_by_its_url(start, tmp_path):  # noqa: F811
+def test_a_running_gateway_is_found_by_its_policy_and_by_its_url(start, tmp_path):
     port = free_port()
     gateway = start(f"kumo.on('init', function() kumo.start_http_listener {{ listen = '0.0.0.0:{port}' }} end)")
     gateway.announced()

@@ -26,10 +26,10 @@ IMPORTERS = {
     "lupa": {"policy/runtime.py"},
     "uvloop": {"service/worker.py", "sink.py"},
     "asyncio": {
-        "net/streams.py", "net/tls_stream.py", "net/resolver.py", "service/worker.py", "sink.py", "admin/server.py",
-        "couriers", "policy/background.py", "policy/outside",
+        "net/streams.py", "net/tls_stream.py", "net/resolver.py", "service/worker.py", "service/window.py", "sink.py",
+        "admin/server.py", "admin/streaming.py", "couriers", "policy/background.py", "policy/outside",
     },
-    "aiohttp": {"admin/server.py", "policy/outside/http.py"},
+    "aiohttp": {"admin/server.py", "admin/streaming.py", "policy/outside/http.py"},
     "socket": {
         "admin", "net/streams.py", "net/resolver.py", "service",
         "policy/listener.py", "policy/prefixes.py", "logs/identity.py",  # for gethostname() alone
@@ -41,6 +41,7 @@ IMPORTERS = {
     },
     "time": {
         "admin/server.py",
+        "admin/trace.py",
         "admin/locate.py",  # for a clock to lend to a policy that is read
         "sink.py", "service/worker.py", "service/supervisor.py", "service/diagnostics.py",
         "couriers",

@@ -1,6 +1,7 @@
 """The admin process: answers HTTP on the policy's `kumo.start_http_listener`s, from what all processes count.
 
-It only reads the counter pages and /proc. Nothing here can change what happens to mail.
+It only reads the counter pages, /proc and what workers tell (streaming.py). Nothing here can change what happens to
+mail.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
 from gateway.admin import health
 from gateway.admin.context import AdminContext
+from gateway.admin.streaming import Streams
 from gateway.config import HttpListener
 from gateway.metrics.families import ProcessState
 
@@ -30,6 +32,8 @@ ENDPOINTS = {
     "/metrics": "counters, for Prometheus; only for trusted_hosts",
     "/healthz": "200 while the processes are alive",
     "/readyz": "200 while every listener takes new connections; ?listener=ADDRESS asks about one",
+    "/trace": "sessions as they happen, a line of JSON for each event; only for trusted_hosts",
+    "/trace/recent": "the last refusals, likewise",
     "/api/check-liveness/v1": "the same, under KumoMTA's name",
 }
 
@@ -44,7 +48,8 @@ async def _serve(context: AdminContext) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    runners = [await _start(listener, each, context) for listener, each in context.listeners]
+    streams = Streams(context.pages)
+    runners = [await _start(listener, each, context, streams) for listener, each in context.listeners]
     context.enter(ProcessState.READY)
     while not stop.is_set():
         context.page.heartbeat = time.monotonic()
@@ -52,6 +57,7 @@ async def _serve(context: AdminContext) -> None:
             await asyncio.wait_for(stop.wait(), HEARTBEAT)
         except TimeoutError:
             continue
+    streams.end()
     for runner in runners:
         for site in list(runner.sites):
             await site.stop()
@@ -60,13 +66,17 @@ async def _serve(context: AdminContext) -> None:
         await runner.cleanup()
 
 
-async def _start(listener: HttpListener, bound: socket.socket, context: AdminContext) -> web.AppRunner:
+async def _start(
+    listener: HttpListener, bound: socket.socket, context: AdminContext, streams: Streams
+) -> web.AppRunner:
     application = web.Application()
     application.on_response_prepare.append(_name_server)
     exposition = Exposition(context.pages)
     readiness = _readiness(context)
     application.router.add_get("/", _index)
     application.router.add_get("/metrics", _only_for(listener.trusted_hosts, exposition.answer))
+    application.router.add_get("/trace", _only_for(listener.trusted_hosts, streams.live), allow_head=False)
+    application.router.add_get("/trace/recent", _only_for(listener.trusted_hosts, streams.recent))
     application.router.add_get("/healthz", _liveness(context.pages))
     application.router.add_get("/readyz", readiness)
     application.router.add_get("/api/check-liveness/v1", readiness)

@@ -13,7 +13,7 @@ from typing import Any
 from gateway import _fastpath as fp
 from gateway import metrics
 from gateway.config import ListenerDomain, ListenerParams
-from gateway.decision import Decision, decide, grants_anybody, sender_matters
+from gateway.decision import Decision, decide, grants_anybody, ground, sender_matters
 from gateway.delivery.services import Services
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
 from gateway.inbound.facts import known_at_first, origin, received_start
@@ -266,6 +266,8 @@ class Reception(Observer):
             log.error("an error that nobody waits for any more", exc_info=error)
         elif isinstance(error, Rejected):
             self._why = {"rule": error.place}
+            if isinstance(event, AuthRequested):
+                self._why["secret"] = event.password
             self._reply(replies.make(error.code, error.text, Reason.POLICY_REJECT, closes=error.closes))
             if error.follow_with_421:
                 self._close("disconnecting due to previous error", Reason.POLICY_REJECT)
@@ -421,10 +423,8 @@ class Reception(Observer):
         decision = decide(self._peer_is_relay_host, self._endpoints.peer, recipient, sender)
         self._page.add(slots["denied" if decision is None else "relay" if decision.relay else "report_only"])
         if decision is None or self._conn.witness is not None:
-            event, cached = self.session.awaiting, slots is _DECIDED_FROM_CACHE
-            assert isinstance(event, RcptRequested)
-            grounds = self._peer_is_relay_host, event.recipient, recipient, self.session.mail, sender
-            self._why = explain(self._conn, decision, *grounds, cached)
+            known = ground(self._peer_is_relay_host, self._endpoints.peer, recipient, sender), recipient, sender
+            self._why = explain(self._policy, self._conn, self.session, decision, *known, slots is _DECIDED_FROM_CACHE)
         return decision
 
     def _refuses(self, decision: Decision | None) -> bool:

@@ -124,7 +124,7 @@ class Refusals:
             peer_address=origin.peer_address,
             ehlo=origin.peer_name,
             meta=conn.values,
-            secret=conn.secret,
+            hidden=conn.secret,
             command=refused.command,
             sender=None if refused.sender is None else refused.sender.email,
             recipients=[each.email for each in refused.recipients[:MOST_NAMED]],
@@ -191,7 +191,7 @@ def turned_away(services: Services, reply: Reply, peer_address: str, meta: Mappi
     _count(services.page, "connect", reply.reason)
     origin = records.Origin("", peer_address, new_session_id())
     services.tracer.refused(
-        reply, session_id=origin.session_id, peer_address=peer_address, ehlo="", meta=meta, secret=frozenset()
+        reply, session_id=origin.session_id, peer_address=peer_address, ehlo="", meta=meta, hidden=frozenset()
     )
     if services.traced and peer_address:
         packed = ipaddress.ip_address(peer_address).packed

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.config import ListenerDomain
-from gateway.decision import Decision
+from gateway.decision import Decision, Ground
 from gateway.delivery.services import Services
 from gateway.net.endpoints import Endpoints
+from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
+from gateway.policy.engine import Policy
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand
+from gateway.smtp.events import RcptRequested
+from gateway.smtp.session import ServerSession
 from gateway.tracing.tracer import known_of
 from gateway.tracing.witness import Session
 from gateway.tracing.words import because
@@ -45,19 +49,21 @@ class SessionWatch:
 
 
 def explain(
+    policy: Policy,
     conn: ConnMeta,
+    session: ServerSession,
     decision: Decision | None,
-    relay_host: bool,
-    recipient: EnvelopeAddress,
+    ground: Ground,
     to_recipient: ListenerDomain | None,
-    mail: MailCommand | None,
     to_sender: ListenerDomain | None,
     cached: bool,
 ) -> dict[str, str] | None:
-    """Tells why a recipient is accepted or not; returns what a refusal says of it, None where it is none."""
-    sender = None if mail is None else mail.sender
+    """Tells why the recipient that is waited for is accepted or not; returns what of that is kept with a refusal."""
+    event, mail = session.awaiting, session.mail
+    assert isinstance(event, RcptRequested)
+    known = ground, event.recipient, to_recipient, None if mail is None else mail.sender, to_sender
     if conn.witness is not None:
-        conn.witness.decided(decision, relay_host, recipient, to_recipient, sender, to_sender, cached)
-    if decision is not None:
-        return None
-    return {"because": because(decision, relay_host, recipient, to_recipient, sender, to_sender)}
+        asked = events.LISTENER_DOMAIN in policy.handles
+        handler = "{}:{}".format(*policy.registered_at(events.LISTENER_DOMAIN)) if asked else None
+        conn.witness.decided(decision, *known, cached, handler)
+    return {"because": because(*known)} if decision is None else None

@@ -308,6 +308,7 @@ WORKER_MEMORY = WorkerGauge(LAYOUT, "worker_memory_bytes", "Resident memory of t
 MOST_LISTENERS = 64  # whose readiness is told apart; further ones are taken to be ready
 NOWHERE = LAYOUT.reserve(1)  # counts what cannot occur, so that the hot path need not ask
 ADMISSION = LAYOUT.reserve(MOST_LISTENERS)  # what a worker would answer to a new connection: metrics/readiness.py
+WINDOW = LAYOUT.reserve(1)  # at which socket one can look on in a worker: service/window.py
 
 # The two families that come from elsewhere than a page's words: (name, help, labels).
 WORKERS = (LAYOUT.prefix + "workers", "Worker processes, by what they are doing", ("state",))
@@ -339,7 +340,7 @@ def release(page: CounterPage) -> None:
 def layout_digest() -> str:
     """What tells whether another program's pages mean the same."""
     families = [(type(each).__name__, each.name, each.slots, getattr(each, "bounds", ())) for each in LAYOUT.families]
-    return sha256(repr((families, ADMISSION, page_size())).encode()).hexdigest()
+    return sha256(repr((families, ADMISSION, WINDOW, page_size())).encode()).hexdigest()
 
 
 def totals(pages: Sequence[CounterPage]) -> dict[str, dict[str, list[float]]]:

@@ -300,10 +300,12 @@ class Run(Later):
         """Tells the witness of the session it was asked for, if there is one."""
         handler = self._handlers[self._called - 1] if self._called else None
         place = "" if handler is None or isinstance(handler, Task) else f"{handler.file}:{handler.line}"
-        read = None if self.evaluation is None else self.evaluation.reads
+        about: dict[str, object] = {"name": event, "handler": place}
+        if self.evaluation is not None:
+            about |= {"domain": inward(str(self._arguments[0])), "read": self.evaluation.reads}
         for argument in self._arguments:
             if isinstance(argument, ConnMeta) and argument.witness is not None:
-                argument.witness.policy(event, place, value, error, took, read, argument.secret)
+                argument.witness.policy(about, value, error, took, argument.secret)
 
     def _recover(self) -> None:
         """Gives back what was too much; a state that holds on to it is replaced."""

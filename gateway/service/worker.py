@@ -33,6 +33,8 @@ from gateway.policy.background import Background
 from gateway.policy.engine import Policy, PolicyProblems
 from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
 from gateway.service.memory import ContentWatch
+from gateway.service.window import Window
+from gateway.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,8 @@ class Worker:
             afterwards=self._outbox.afterwards,
             room=self._room,
         )
+        self._services.tracer = Tracer(context.slot, time.time_ns, time.monotonic, self._watch)
+        self._window = Window(loop, self._services.tracer, context.page)
         self._content_watch = ContentWatch(contents, context.page, context.content.directory)
         self._hosts: list[ListenerHost] = []
         self._listeners: list[streams.Acceptor] = []
@@ -143,6 +147,12 @@ class Worker:
         self._publish_readiness()
         self._content_watch.beat(len(self._poller.turns) + len(self._room))
         self._loop.call_at(now + HEARTBEAT, self._beat, now + HEARTBEAT)
+
+    def _watch(self, active: bool) -> None:
+        """Others look on than before. active: somebody does."""
+        self._services.traced = active
+        self._services.policy.trace(active)
+        self._roster.watch()
 
     def _publish_readiness(self) -> None:
         for number, (host, listener) in enumerate(zip(self._hosts, self._listeners, strict=True)):

@@ -418,10 +418,15 @@ def _loggable(verb: int, argument: bytes) -> bytes:
         return b"***"
     if verb != fp.UNKNOWN:
         return argument
-    # a line that is no command may be a password that a confused client sent
-    word = argument.split(b" ", 1)[0]
-    return word if word.isalpha() and word.isupper() and len(word) <= 12 else b"(%d octets)" % len(argument)
+    # a line that is no command may be a password that a confused client sent, in base64 or not
+    word = argument.split(b" ", 1)[0].upper()
+    return word if word in _ELSEWHERE else b"(%d octets)" % len(argument)
 
+
+# Commands of other servers and protocols that come now and then; whoever reads a log wants to know them.
+_ELSEWHERE = frozenset(
+    b"ATRN BURL CONNECT ETRN GET HEAD LHLO OPTIONS POST PROXY PUT SAML SEND SOML TURN XFORWARD".split()
+)
 
 _GREETING_REQUESTED = GreetingRequested()
 _INCOMPLETE: Any = object()  # more bytes are needed

@@ -22,7 +22,7 @@ class Onlooker:
     def __init__(self, worker: int, wanted: Wanted, ready: Callable[[], None]) -> None:
         self.wanted = wanted
         self.held = 0
-        self._worker = worker
+        self.worker = worker
         self._ready = ready
         self._pending: deque[bytes] = deque()
         self._octets = 0
@@ -36,6 +36,11 @@ class Onlooker:
             return
         self._tell_what_was_missed()
         self._put(line)
+
+    @property
+    def waits(self) -> bool:
+        """Something is to be sent."""
+        return bool(self._pending)
 
     def portion(self) -> bytes:
         """What is to be sent next; b"" for nothing."""
@@ -53,7 +58,7 @@ class Onlooker:
     def _tell_what_was_missed(self) -> None:
         if self._missed:
             missed, self._missed = self._missed, 0
-            self._put(line_of({"event": "dropped", "worker": self._worker, "count": missed}))
+            self._put(line_of({"event": "dropped", "worker": self.worker, "count": missed}))
 
     def _put(self, line: bytes) -> None:
         self._pending.append(line)
@@ -124,7 +129,7 @@ class View:
         for line in (*self._before, *self._held):
             self.onlooker.take(line)
         if self._left_out:
-            left_out = {"event": "dropped", "worker": self.onlooker._worker, "count": self._left_out}
+            left_out = {"event": "dropped", "worker": self.onlooker.worker, "count": self._left_out}
             self.onlooker.take(line_of(left_out))
             self._left_out = 0
         self.end()

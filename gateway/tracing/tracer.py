@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 MOST_ONLOOKERS = 16
 MOST_RECENT = 256 * 1024  # octets of the last refusals
+_KEPT = 300  # characters of each text in them
 # What the gateway itself knows of a connection, of the values in its metadata; all others are the policy's.
 KNOWN = ("hostname", "ehlo_domain", "tls_protocol_version", "tls_cipher", "authn_id", "authz_id")
 
@@ -106,14 +107,15 @@ class Tracer:
         peer_address: str,
         ehlo: str,
         meta: Mapping[str, Any],
-        secret: frozenset[str],
+        hidden: frozenset[str],
+        secret: str = "",
         **told: Any,
     ) -> None:
-        """Something was refused: kept for who asks later. meta: of the connection; secret: the names of what in it a
-        client proved itself with. told: what else is known.
+        """Something was refused: kept for who asks later. meta: of the connection; hidden: the names of what in it a
+        client proved itself with. secret: what the policy may have put into its reply. told: what else is known.
         """
         try:
-            known = {key: value for key, value in told.items() if value is not None}
+            known = {key: _kept(value) for key, value in told.items() if value is not None}
             event = {
                 "event": "refused",
                 "time": words.time_of(self.now_ns()),
@@ -125,18 +127,24 @@ class Tracer:
                 "ehlo": ehlo or None,
                 **words.reply_of(reply),
                 **known,
-                "known": known_of(meta, secret),
+                "known": known_of(meta, hidden),
             }
+            if secret:
+                event["text"] = words.short(reply.text.replace(secret, HIDDEN))
             self.recent.add(words.line_of(event))
         except Exception:
             log.exception("a refusal cannot be kept")
+
+
+def _kept(value: Any) -> Any:
+    return [_kept(each) for each in value] if isinstance(value, list) else words.short(value, _KEPT)
 
 
 def known_of(meta: Mapping[str, Any], secret: frozenset[str]) -> dict[str, Any]:
     """What may be told of a connection's metadata: what the gateway knows, and what the policy put there."""
     without = ("received_from", "received_via", "reception_protocol")
     return {
-        words.short(key): HIDDEN if key in secret else value if key in KNOWN else words.short(str(value))
+        words.short(key, _KEPT): HIDDEN if key in secret else value if key in KNOWN else words.short(str(value), _KEPT)
         for key, value in list(meta.items())[: words.MOST_NAMED]
         if key not in without
     }

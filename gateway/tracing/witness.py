@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec
 
 from gateway import _fastpath as fp
 from gateway.config import Destination, ListenerDomain
-from gateway.decision import Decision
+from gateway.decision import Decision, Ground
 from gateway.handover import HandOver
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import address_in
@@ -187,47 +187,47 @@ class Witness:
 
     @_harmless
     def policy(
-        self,
-        event: str,
-        handler: str,
-        result: object,
-        error: Exception | None,
-        took: float,
-        read: Mapping[str, Any] | None,
-        secret: frozenset[str],
+        self, about: Mapping[str, Any], result: object, error: Exception | None, took: float, secret: frozenset[str]
     ) -> None:
-        """Handlers were asked. handler: the last one's FILE:LINE. took: seconds. read: of conn_meta, where that is
-        known. secret: names of what is not to be told of it.
+        """Handlers were asked. about: the event's name, the last handler's FILE:LINE and, for a decision, the domain
+        and what was read of conn_meta. took: seconds. secret: names of what is not to be told of what was read.
         """
-        told: dict[str, Any] = {"name": event, "handler": handler, "took": round(took, 6)}
-        if error is not None:
-            told["error"] = words.short(str(error))
-        else:
+        told = dict(about)
+        if "read" in told:
+            told["read"] = {
+                key: HIDDEN if key in secret else words.value_of(each) for key, each in told["read"].items()
+            }
+        if error is None:
             told["result"] = words.value_of(result)
-        if read is not None:
-            told["read"] = {str(key): HIDDEN if key in secret else words.value_of(value) for key, value in read.items()}
-        self._tell("policy", **told)
+        else:
+            told["error"] = words.short(str(error))
+            if getattr(error, "place", ""):
+                told["rule"] = error.place  # type: ignore[attr-defined]  # of a refusal of the policy's
+        self._tell("policy", **told, took=round(took, 6))
 
     @_harmless
     def decided(
         self,
         decision: Decision | None,
-        relay_host: bool,
+        ground: Ground,
         recipient: EnvelopeAddress,
         to_recipient: ListenerDomain | None,
         sender: EnvelopeAddress | None,
         to_sender: ListenerDomain | None,
         cached: bool,
+        handler: str | None,
     ) -> None:
-        """The decision at RCPT; see words.because."""
+        """The decision at RCPT; see words.because. handler: FILE:LINE of the one that says what is granted."""
         told: dict[str, Any] = {
             "recipient": recipient.email,
             "decision": "denied" if decision is None else "relay" if decision.relay else "reports only",
-            "because": words.because(decision, relay_host, recipient, to_recipient, sender, to_sender),
+            "because": words.because(ground, recipient, to_recipient, sender, to_sender),
             "to_recipient_domain": words.granted(to_recipient),
         }
         if to_sender is not None:
             told["to_sender_domain"] = words.granted(to_sender)
+        if handler is not None:
+            told["handler"] = handler
         self._tell("decision", **told, cached=cached)
 
     # -- the message --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import orjson
 
 from gateway._fastpath import CidrSet
 from gateway.config import Destination, ListenerDomain, SmtpFleet
-from gateway.decision import Decision
+from gateway.decision import Ground
 from gateway.handover import HandOver, RecipientOutcome
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reply
@@ -48,9 +48,9 @@ def time_of(now_ns: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
-def short(text: str) -> str:
+def short(text: str, longest: int = LONGEST) -> str:
     """A text that anybody may have made as long as they liked."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
 
 
 def some(values: Iterable[str]) -> list[str]:
@@ -62,7 +62,7 @@ def some(values: Iterable[str]) -> list[str]:
 
 def reply_of(reply: Reply) -> dict[str, Any]:
     """A reply of the gateway's."""
-    told: dict[str, Any] = {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}
+    told: dict[str, Any] = {"code": reply.code, "enhanced": reply.enhanced, "text": short(reply.text)}
     if reply.reason is not None:
         told["reason"] = reply.reason
     return told
@@ -98,27 +98,23 @@ def _plain(value: Any) -> Any:
 
 
 def because(
-    decision: Decision | None,
-    relay_host: bool,
+    ground: Ground,
     recipient: EnvelopeAddress,
     to_recipient: ListenerDomain | None,
     sender: EnvelopeAddress | None,
     to_sender: ListenerDomain | None,
 ) -> str:
-    """Why a recipient was accepted or not. relay_host: the peer is one. to_recipient, to_sender: what is granted for
-    their domains.
-    """
+    """Why a recipient was accepted or not. to_recipient, to_sender: what is granted for their domains."""
     domain = recipient.domain or "<Postmaster>"
-    if decision is not None and decision.relay:
-        if relay_host:
-            return "the peer is in relay_hosts"
-        if to_recipient is not None and to_recipient.relay_to:
-            return f"relay_to is granted for {domain}"
+    if ground is Ground.RELAY_HOSTS:
+        return "the peer is in relay_hosts"
+    if ground is Ground.RELAY_TO:
+        return f"relay_to is granted for {domain}"
+    if ground is Ground.RELAY_FROM:
         return f"relay_from of {_domain_of(sender)} has the peer"
-    why_not = (
-        f"the peer is not in relay_hosts; {_no_relay_to(domain, to_recipient)}; {_no_relay_from(sender, to_sender)}"
-    )
-    return why_not if decision is None else f"reports are logged for {domain}; {why_not}"
+    lacking = f"{_no_relay_to(domain, to_recipient)}; {_no_relay_from(sender, to_sender)}"
+    reports = f"reports are logged for {domain}; " if ground is Ground.REPORTS else ""
+    return f"{reports}the peer is not in relay_hosts; {lacking}"
 
 
 def _no_relay_to(domain: str, to_recipient: ListenerDomain | None) -> str:
