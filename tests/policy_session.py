@@ -29,6 +29,10 @@ class PolicySession:
         self.policy = load(
             FRAME.replace("OPTIONS", options) + policy, page=self.page, clock=clock, background=self.time
         )
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """From now on it is about a new connection, with the same policy."""
         self._client = MemoryClient(self.policy, "127.0.0.1", lambda data: [data], self.page)
 
     def said(self) -> list[str]:

@@ -433,3 +433,50 @@ def test_a_login_is_never_shown():
 def test_codes_and_texts_are_what_lua_takes_for_numbers_and_strings(call: str, reply: str):
     session = PolicySession(f"kumo.on('smtp_server_mail_from', function() {call} end)")
     assert session.says("EHLO c", "MAIL FROM:<a@x.example>")[-1] == reply
+
+
+# --- who has logged in ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("result", "shown"),
+    [
+        (
+            "true",
+            "SmtpAuthPlainAuthorization=boss,SmtpAuthPlainAuthentication=scott;;127.0.0.1",
+        ),
+        ("{ identities = { { identity = 'x' } }, groups = { 'g', 'h' } }", "GenericAuth=x;g,h;127.0.0.1"),
+    ],
+)
+def test_auth_info_is_what_auth_established(result: str, shown: str):
+    session = PolicySession(
+        f"kumo.on('smtp_server_auth_plain', function() return {result} end)\n"
+        "kumo.on('smtp_server_mail_from', function(_, conn_meta)\n"
+        "local info, who = conn_meta:auth_info(), {}\n"
+        "for _, one in ipairs(info.identities) do who[#who + 1] = one.context .. '=' .. one.identity end\n"
+        "local groups = table.concat(info.groups, ',')\n"
+        "kumo.reject(550, table.concat(who, ',') .. ';' .. groups .. ';' .. info.peer_address) end)"
+    )
+    session.says("EHLO c", "STARTTLS")
+    session.start_tls()
+    assert session.says("EHLO c", "MAIL FROM:<a@x.example>")[-1] == "550 5.0.0 ;;127.0.0.1"
+    session.says("AUTH PLAIN Ym9zcwBzY290dAB0aWdlcg==")
+    assert session.says("MAIL FROM:<a@x.example>") == [f"550 5.0.0 {shown}"]
+
+
+def test_groups_do_not_leak_through_the_cache_of_decisions():
+    groups = "conn_meta:get_meta 'x_n' == 1 and {} or { 'relayers' }"
+    session = PolicySession(
+        "local n = 0\nkumo.on('smtp_server_auth_plain', function(_, _, _, conn_meta)\n"
+        "n = n + 1 conn_meta:set_meta('x_n', n)\n"
+        f"return {{ identities = {{ {{ identity = 'x' }} }}, groups = {groups} }} end)\n"
+        "kumo.on('get_listener_domain', function(_, _, conn_meta)\n"
+        "return kumo.make_listener_domain { relay_to = #conn_meta:auth_info().groups > 0 } end)",
+        "peer = { ['127.0.0.1'] = { relay_hosts = { '192.0.2.1' } } }",
+    )
+    for expected in ("550", "250"):
+        session.says("EHLO c", "STARTTLS")
+        session.start_tls()
+        session.says("EHLO c", "AUTH PLAIN Ym9zcwBzY290dAB0aWdlcg==", "MAIL FROM:<a@x.example>")
+        assert session.says("RCPT TO:<b@y.example>")[0].startswith(expected)
+        session.reconnect()

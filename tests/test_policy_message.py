@@ -8,7 +8,7 @@ import pytest
 
 from gateway.mail.message import Message
 from gateway.policy.conn_meta import ConnMeta
-from gateway.policy.message_methods import NOT_SUPPORTED, WITHOUT_EFFECT
+from gateway.policy.messages.table import NOT_SUPPORTED, WITHOUT_EFFECT
 from gateway.policy.problems import PolicyError
 from gateway.smtp.address import parse_address
 from tests.policy_tools import load
@@ -157,8 +157,8 @@ def test_headers_are_imported_as_specified(spec: str, meta: dict[str, Any]) -> N
 
 
 def test_the_first_matching_specification_wins_and_may_remove() -> None:
-    message = run("msg:import_headers { { name = 'x-tenant', remove = true }, { name = 'x-*', target = 'rest' } }")
-    assert message.meta == {"x_tenant": "t", "rest": "last"}
+    message = run("msg:import_headers { { name = 'x-tenant', remove = true }, { name = 'x-*' } }")
+    assert message.meta == {"x_tenant": "t", "x_campaign_id": "last"}
     assert message.first_header("x-tenant") is None
     assert message.first_header("x-campaign-id") == "first"
 
@@ -187,7 +187,7 @@ def test_methods_that_are_not_supported_say_so(method: str) -> None:
     assert f"msg:{method} is not supported yet" in error_of(f"msg:{method}()")
 
 
-@pytest.mark.parametrize("call", ["msg.id()", "msg.id(conn_meta)", "msg.id({})", "msg:get_meta()", "msg:set_data(5)"])
+@pytest.mark.parametrize("call", ["msg.id()", "msg.id(conn_meta)", "msg.id({})", "msg:get_meta()", "msg:set_data({})"])
 def test_wrong_calls_are_errors_of_the_policy(call: str) -> None:
     assert any(
         word in error_of(call) for word in ("msg:id: call it with a colon", "expected a name", "expected a string")
@@ -222,3 +222,105 @@ def test_a_problem_that_nobody_knows_is_an_error_with_those_there_are():
     assert "invalid flag 'spoon', possible values are 'INVALID_MIME_HEADERS', " in error_of(
         "msg:check_fix_conformance('LINE_TOO_LONG|spoon', '')"
     )
+
+
+# --- as Lua has it ------------------------------------------------------------------------------------------
+
+
+def test_numbers_and_strings_stand_in_for_each_other() -> None:
+    message = run("""
+        msg:set_meta(5, 'x') msg:prepend_header('X-Score', 5) msg:append_header('X-Rate', 0.5)
+        assert(msg:get_meta '5' == 'x' and msg:get_meta(5) == 'x')
+        conn_meta:set_meta(7, 1) assert(conn_meta:get_meta '7' == 1)
+    """)
+    assert message.first_header("X-Score") == "5"
+    assert message.first_header("X-Rate") == "0.5"
+    assert run("msg:set_data(5)").data() == b"5\r\n"
+
+
+def test_methods_are_functions() -> None:
+    assert result("{ type(msg.get_meta), type(conn_meta.set_meta), type(msg.no_such) }") == [
+        "function",
+        "function",
+        "nil",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ("{ 1, 2, nil, 4 }", [1, 2]),
+        ("{ 'a', x = 'lost' }", ["a"]),
+        ("{ [2] = 'b' }", {"2": "b"}),
+        ("{}", {}),
+        ("{ { 1 }, { x = { 2 } } }", [[1], {"x": [2]}]),
+        ("{ [true] = 1 }", {"True": 1}),
+    ],
+)
+def test_a_table_with_an_array_part_is_stored_as_that(value: str, stored: object) -> None:
+    assert result(value) == stored
+    assert run(f"conn_meta:set_meta('x', {value}) msg:set_meta('y', conn_meta:get_meta 'x')").meta["y"] == stored
+
+
+def test_nil_is_stored_as_null() -> None:
+    assert run("msg:set_meta('gone', nil)").meta == {"gone": None}
+
+
+@pytest.mark.parametrize("read", ["msg:get_first_named_header_value 'X-Folded'", "msg:get_all_headers()[1][2]"])
+def test_runs_of_blanks_in_a_header_are_one(read: str) -> None:
+    folded = b"X-Folded:  a \t b\r\n\t  c   d \r\n\r\n"
+    assert result(read, content=folded) == "a b c d"
+    assert run("msg:import_x_headers()", content=folded).meta == {"x_folded": "a b c d"}
+
+
+def test_an_address_with_a_quoted_local_part() -> None:
+    content = b'From: "A B" <"a b"@x.example>\r\n\r\n'
+    found = "(function() local f = msg:from_header() return { f.name, f.user, f.domain, f.email } end)()"
+    assert result(found, content=content) == ["A B", "a b", "x.example", '"a b"@x.example']
+
+
+@pytest.mark.parametrize("spec", ["{ name = 'X-*', target = 't' }", "{ name = '*' }", "{ name = 'X-*-Id' }"])
+def test_what_a_specification_cannot_mean_is_an_error(spec: str) -> None:
+    assert "msg:import_headers: [1]." in error_of(f"msg:import_headers {{ {spec} }}")
+
+
+# --- scheduling -------------------------------------------------------------------------------------------
+
+WORKING_HOURS = "{ dow = 'Mon,Wednesday', tz = 'America/Phoenix', start = '09:00:00', ['end'] = '17:00:00' }"
+
+
+def test_a_schedule_is_returned_and_left_to_the_fleet() -> None:
+    assert result(f"msg:set_scheduling({WORKING_HOURS})") == {
+        "dow": "Mon,Wednesday",
+        "tz": "America/Phoenix",
+        "start": "09:00:00",
+        "end": "17:00:00",
+    }
+    assert result("msg:set_scheduling { first_attempt = '2023-03-01T17:00:00-08:00' }")
+    assert "result" in run("msg:set_meta('result', msg:set_scheduling(nil)) msg:set_due(nil)").meta
+    run("msg:set_due '2024-03-08T17:51:42.481711Z'")
+
+
+def test_a_schedule_in_a_header_is_read_and_stays_for_the_fleet() -> None:
+    content = b'X-Schedule: {"first_attempt":\r\n "2026-01-01T00:00:00Z"}\r\n\r\nx\r\n'
+    message = run("msg:set_meta('result', msg:import_scheduling_header('X-Schedule', true))", content=content)
+    assert message.meta["result"] == {"first_attempt": "2026-01-01T00:00:00Z"}
+    assert message.first_header("X-Schedule")
+    assert result("msg:import_scheduling_header('X-Other', true) == nil", content=content) is True
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("msg:set_scheduling { dow = 'Mon' }", "dow, tz, start and end belong together"),
+        ("msg:set_scheduling { first_attempt = 'tomorrow' }", "first_attempt: expected a date and time"),
+        (f"msg:set_scheduling({WORKING_HOURS.replace('Mon,', 'Mo,')})", "dow: expected days"),
+        (f"msg:set_scheduling({WORKING_HOURS.replace('America/Phoenix', 'PST')})", "tz: expected a time zone"),
+        (f"msg:set_scheduling({WORKING_HOURS.replace('17:', '27:')})", "end: expected a time of day"),
+        ("msg:set_scheduling { when = 1 }", "unknown option"),
+        ("msg:set_due 'later'", "expected a date and time"),
+        ("msg:import_scheduling_header('Subject')", "is no JSON"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_an_error(call: str, error: str) -> None:
+    assert error in error_of(call)

@@ -8,7 +8,7 @@ from gateway.mail.headers import AddressHeader
 from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.kumo.regexes import Regex
-from gateway.policy.message_methods import MessageHandle
+from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.model import Function, Model, Namespace, of_this_gateway
 from gateway.policy.objects import Made
 from gateway.smtp.address import EnvelopeAddress

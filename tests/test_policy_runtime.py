@@ -220,7 +220,7 @@ def test_python_attributes_are_out_of_reach(name: str) -> None:
 
 
 def test_methods_of_methods_are_out_of_reach() -> None:
-    mail_from("assert(conn_meta.get_meta.__globals__ == nil)").mail_from(NULL_SENDER, CONN).result()
+    assert "attempt to index a function value" in error_of("return conn_meta.get_meta.__globals__")
 
 
 def test_objects_are_read_only() -> None:
@@ -301,8 +301,10 @@ def test_auth_info_shows_identities() -> None:
     conn = ConnMeta({"authn_id": "a", "authz_id": "z", "received_from": "192.0.2.1:5"})
     mail_from("""
         local info = conn_meta:auth_info()
-        assert(info.peer_address == '192.0.2.1:5')
-        assert(info.identities[2].identity == 'z')
+        assert(info.peer_address == '192.0.2.1')
+        assert(info.identities[1].identity == 'z' and info.identities[1].context == 'SmtpAuthPlainAuthorization')
+        assert(info.identities[2].identity == 'a' and info.identities[2].context == 'SmtpAuthPlainAuthentication')
+        assert(#info.groups == 0)
     """).mail_from(NULL_SENDER, conn).result()
 
 
@@ -340,12 +342,13 @@ def test_ehlo_may_replace_the_keywords() -> None:
 )
 def test_auth_plain_returns_an_identity_or_refuses(result: str, identity: Identity | None) -> None:
     policy = load(f"kumo.on('smtp_server_auth_plain', function() return {result} end)")
-    assert policy.auth_plain("boss", "scott", "tiger", CONN).result() == identity
+    answer = policy.auth_plain("boss", "scott", "tiger", CONN).result()
+    assert (answer and answer[:2]) == (identity and identity[:2])
 
 
 def test_an_empty_authorization_identity_is_the_authenticated_one() -> None:
     policy = load("kumo.on('smtp_server_auth_plain', function(authz) return authz == 'scott' end)")
-    assert policy.auth_plain("", "scott", "tiger", CONN).result() == Identity("scott", "scott")
+    assert policy.auth_plain("", "scott", "tiger", CONN).result()[:2] == ("scott", "scott")
 
 
 @pytest.mark.parametrize("result", ["'yes'", "1", "{}", "{ identities = {} }", "{ identities = { 'x' } }"])

@@ -282,7 +282,7 @@ class Reception(Observer):
     def tls_started(self, version: str, cipher: str) -> None:
         """The handshake succeeded: all that the client said in clear is forgotten (RFC 3207 §4.2)."""
         self._tls = (version, cipher)
-        self._conn.values.clear()
+        self._conn.forget()
         known = known_at_first(self._endpoints, self._terms) if self._accepted_with is None else self._accepted_with
         self._conn.values.update(known, tls_cipher=cipher, tls_protocol_version=version)
         self._facts = None
@@ -353,7 +353,7 @@ class Reception(Observer):
         if identity is None:
             self._reply(replies.AUTH_FAILED)
             return
-        self._conn.values.update(authn_id=identity.authn_id, authz_id=identity.authz_id)
+        self._conn.establish(identity.authn_id, identity.authz_id, identity.identities, identity.groups)
         self._reply(replies.AUTH_OK)
         self._facts = None
 

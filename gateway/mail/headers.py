@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import Header, decode_header, make_header
+from email.headerregistry import Address, HeaderRegistry
 from email.headerregistry import AddressHeader as _ParsedAddresses
-from email.headerregistry import HeaderRegistry
 from typing import Any
 
 _BLANK_LINE = re.compile(rb"\A\r?\n|\n\r?\n")
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
-_FOLD = re.compile(rb"\r?\n(?=[ \t])")
+_BLANKS = re.compile(rb"[ \t\r\n]+")
 _NAME = re.compile(r"[!-9;-~]+\Z")  # RFC 5322 §3.6.8: ftext
 _parsed_header: Callable[[str, str], Any] = HeaderRegistry(use_default_map=False, default_class=_ParsedAddresses)
 
@@ -32,7 +32,7 @@ class HeaderField:
 
     @property
     def value(self) -> str:
-        """The unfolded body, with RFC 2047 encoded words decoded where they can be."""
+        """The body on one line, with RFC 2047 encoded words decoded where they can be."""
         return decoded(self.raw.partition(b":")[2])
 
 
@@ -56,8 +56,10 @@ def parse(block: bytes) -> list[HeaderField]:
 
 
 def decoded(body: bytes) -> str:
-    """A field's body as text: unfolded, trimmed, RFC 2047 decoded; the raw text where that fails."""
-    unfolded = _FOLD.sub(b"", body).strip()
+    """A field's body as text: on one line, each run of blanks a single one, RFC 2047 decoded; without that where it
+    fails.
+    """
+    unfolded = _BLANKS.sub(b" ", body).strip()
     try:
         text = unfolded.decode()
     except UnicodeDecodeError:
@@ -97,7 +99,7 @@ class Mailbox:
     @property
     def email(self) -> str:
         """local-part@domain"""
-        return f"{self.user}@{self.domain}" if self.domain else self.user
+        return Address(username=self.user, domain=self.domain).addr_spec if self.domain else self.user
 
     def __str__(self) -> str:
         return json.dumps([{"name": self.name, "address": self.email}], ensure_ascii=False)

@@ -4,3 +4,4 @@ cdef class ConnMeta:
     cdef readonly dict values
     cdef public object witness
     cdef public frozenset secret
+    cdef public tuple identities, groups

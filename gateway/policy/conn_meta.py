@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.tracing.witness import Witness
 
 IDENTITY_KEYS = ("authn_id", "authz_id")
+AUTHENTICATION, AUTHORIZATION = "SmtpAuthPlainAuthentication", "SmtpAuthPlainAuthorization"
 
 _NONE: frozenset[str] = frozenset()
 
@@ -22,13 +23,15 @@ class ConnMeta:
     """Connection metadata. Keys and meanings are KumoMTA's (docs/policy.md lists them).
 
     witness: tells of the session; None while nobody looks on. secret: the names of values that hold what the client
-    proved itself with.
+    proved itself with. identities, groups: what AUTH established, in KumoMTA's shape.
     """
 
     def __init__(self, values: dict[str, Any] | None = None) -> None:
         self.values: dict[str, Any] = {} if values is None else values
         self.witness: Witness | None = None
         self.secret: frozenset[str] = _NONE
+        self.identities: tuple[dict[str, str], ...] = ()
+        self.groups: tuple[str, ...] = ()
 
     def conceal(self, password: str) -> None:
         """Remembers which values have a password in them, as it is or in base64."""
@@ -38,13 +41,29 @@ class ConnMeta:
                 key for key, value in self.values.items() if password in (text := str(value)) or encoded in text
             }
 
+    def establish(
+        self, authn: str, authz: str, identities: tuple[dict[str, str], ...], groups: tuple[str, ...]
+    ) -> None:
+        """Somebody has logged in."""
+        self.values.update(authn_id=authn, authz_id=authz)
+        self.identities, self.groups = identities, groups
+
+    def forget(self) -> None:
+        """Everything."""
+        self.values.clear()
+        self.identities = self.groups = ()
+
     def auth_info(self) -> dict[str, Any]:
-        """Who the peer is, in KumoMTA's shape: its address and its authenticated identities."""
-        identities = [
-            {"identity": self.values[key], "context": context}
-            for key, context in zip(
-                IDENTITY_KEYS, ("SmtpAuthPlainAuthentication", "SmtpAuthPlainAuthorization"), strict=True
-            )
-            if self.values.get(key) is not None
-        ]
-        return {"peer_address": self.values.get("received_from"), "identities": identities, "groups": {}}
+        """Who the peer is, in KumoMTA's shape: its IP address, its identities and their groups."""
+        peer = str(self.values.get("received_from") or "").rpartition(":")[0].strip("[]")
+        identities = self.identities or self._named()
+        return {"peer_address": peer or None, "identities": list(identities), "groups": list(self.groups)}
+
+    def _named(self) -> tuple[dict[str, str], ...]:
+        authn, authz = map(self.values.get, IDENTITY_KEYS)
+        return claimed(authz, authn) if isinstance(authn, str) and isinstance(authz, str) else ()
+
+
+def claimed(authz: str, authn: str) -> tuple[dict[str, str], ...]:
+    """The identities of whom AUTH PLAIN lets be who it says."""
+    return {"identity": authz, "context": AUTHORIZATION}, {"identity": authn, "context": AUTHENTICATION}

@@ -19,7 +19,7 @@ from gateway.policy import events
 from gateway.policy.api import Api, Handler
 from gateway.policy.background import Background
 from gateway.policy.configurations import Configurations, Names
-from gateway.policy.conn_meta import ConnMeta
+from gateway.policy.conn_meta import AUTHENTICATION, AUTHORIZATION, ConnMeta, claimed
 from gateway.policy.decision_cache import MISSING, Evaluation, RecentlyUsed
 from gateway.policy.decisions import Decisions
 from gateway.policy.domain_table import DomainTable
@@ -27,9 +27,9 @@ from gateway.policy.handlers import Handlers
 from gateway.policy.kumo.values import integer, string
 from gateway.policy.limits import HandlerLimits
 from gateway.policy.listener import Block, block_of
-from gateway.policy.message_methods import MessageHandle
+from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.objects import Made, address_of
-from gateway.policy.options import BadOptions, list_of, mismatch
+from gateway.policy.options import BadOptions, list_of, mismatch, sequences
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
 from gateway.policy.runs import Run
 from gateway.policy.runtime import Fault, inward, kind_of, outward
@@ -48,10 +48,12 @@ BLOCKS = 64  # different results of smtp_server_get_dynamic_parameters that are 
 
 
 class Identity(NamedTuple):
-    """Whom an AUTH exchange established."""
+    """Whom an AUTH exchange established. identities, groups: as ConnMeta has them."""
 
     authn_id: str
     authz_id: str
+    identities: tuple[dict[str, str], ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 _NOTHING = answered(None)  # the answer where no handler is
@@ -184,7 +186,9 @@ class Policy:
         """The answer: an Identity, None where the credentials are refused. An empty authz means authc (RFC 4616 §2)."""
         authz = authz or authc
         arguments = outward(authz), outward(authc), outward(password), conn
-        return self._ask(events.AUTH_PLAIN, arguments, partial(self._identity, Identity(authc, authz)))
+        return self._ask(
+            events.AUTH_PLAIN, arguments, partial(self._identity, Identity(authc, authz, claimed(authz, authc)))
+        )
 
     def _identity(self, claimed: Identity, result: object) -> Identity | None:
         if result is None or isinstance(result, bool):
@@ -352,13 +356,14 @@ def keyword_line(value: object) -> str:
 
 def _identity(info: dict[Any, Any]) -> Identity | None:
     """KumoMTA's AuthInfo: the first identity authenticates; those with a context say for what they are."""
-    identities = info.get("identities")
-    if not isinstance(identities, dict) or not all(
-        isinstance(one, dict) and isinstance(one.get("identity"), str) for one in identities.values()
-    ):
+    given, groups = sequences(info.get("identities")), sequences(info.get("groups", {})) or []
+    if not isinstance(given, list) or not isinstance(groups, list):
         return None
-    names = {one.get("context"): one["identity"] for one in reversed(identities.values())}
-    if not names:
+    if not all(isinstance(one, dict) and isinstance(one.get("identity"), str) for one in given):
         return None
-    authn = names.get("SmtpAuthPlainAuthentication", identities[1]["identity"])
-    return Identity(authn, names.get("SmtpAuthPlainAuthorization", authn))
+    if not all(isinstance(group, str) for group in groups):
+        return None
+    identities = [{"identity": one["identity"], "context": one.get("context") or "GenericAuth"} for one in given]
+    names = {one["context"]: one["identity"] for one in reversed(identities)}
+    authn = names.get(AUTHENTICATION, identities[0]["identity"])
+    return Identity(authn, names.get(AUTHORIZATION, authn), tuple(identities), tuple(groups))

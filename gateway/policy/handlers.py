@@ -17,7 +17,7 @@ from gateway.policy.background import Background
 from gateway.policy.collisions import Declared, collisions
 from gateway.policy.listener_domains import ListenerDomains
 from gateway.policy.memo import Memo
-from gateway.policy.message_methods import MessageMethods
+from gateway.policy.messages.table import Messages
 from gateway.policy.modules import Modules
 from gateway.policy.objects import Objects
 from gateway.policy.problems import PolicyProblems, Problem
@@ -67,8 +67,8 @@ class Handlers:
     def _host(self, api: Api) -> LuaHost:
         directory = str(PurePath(self._source.path).parent)
         templates = [f"{path}/{file}" for path in (directory, *KUMOMTA_PATHS) for file in ("?.lua", "?/init.lua")]
-        messages = MessageMethods(self._lua_of_what_runs, self.runs.unstable)
         modules = Modules(self._lua_of_what_runs, self.runs, self._source.load, api.sleep)
+        messages = Messages(self._lua_of_what_runs, modules, self.runs.unstable)
         listener_domains = ListenerDomains(self._lua_of_what_runs, self._source, self.runs, api)
         return LuaHost(
             version=VERSION,

@@ -20,7 +20,7 @@ from gateway.policy import events
 from gateway.policy.background import Background
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.handlers import Handlers
-from gateway.policy.message_methods import MessageHandle
+from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.runtime import Exposed, Unsupported, Waiting
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import EnvelopeAddress

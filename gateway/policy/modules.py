@@ -99,7 +99,7 @@ class Modules:
     """The modules of one Lua state.
 
     read: the content of a file as the policy's snapshot has it, None where there is none. sleep: what `kumo.sleep`
-    does.
+    does. outside: what functions that take time are given. objects: classes whose objects functions get as they are.
     """
 
     def __init__(
@@ -113,7 +113,8 @@ class Modules:
         self._runs = runs
         self._read = read
         self._sleep = sleep
-        self._outside = Outside(runs.background, runs.clock, self._loading)
+        self.objects: set[type] = set(_OBJECTS)
+        self.outside = Outside(runs.background, runs.clock, self._loading)
 
     def _loading(self) -> bool:
         return self._runs.loading
@@ -138,7 +139,7 @@ class Modules:
         return found
 
     def _given(self, key: str, name: str, function: Callable[..., Any]) -> Callable[..., Any] | Waiting:
-        return self._border(key, name, partial(function, self._outside))
+        return self._border(key, name, partial(function, self.outside))
 
     def top(self) -> dict[str, Callable[..., Any] | Waiting]:
         """Functions of `kumo` itself, and the older names of others, for LuaHost.functions."""
@@ -187,6 +188,10 @@ class Modules:
 
         return unstable
 
+    def bound(self, name: str, function: Callable[..., Any], waits: bool = False) -> Callable[..., Any] | Waiting:
+        """A function at the border; its mistakes become Lua errors with its name. waits: it is a coroutine's."""
+        return self._waiting(name, function) if waits else self._checked(name, function)
+
     def _border(self, key: str, name: str, function: Callable[..., Any]) -> Callable[..., Any] | Waiting:
         return self._waiting(name, function) if key in WAITING else self._checked(name, function)
 
@@ -199,7 +204,7 @@ class Modules:
             try:
                 return self._lua().value(function(*prepared(arguments)))
             except MISTAKES as error:
-                _refuse(name, error)
+                refuse(name, error)
 
         return call
 
@@ -228,7 +233,7 @@ class Modules:
                 answer = function(*prepared(arguments))
             except MISTAKES as error:
                 self._hold(evaluation, error)
-                _refuse(name, error)
+                refuse(name, error)
             if inspect.iscoroutine(answer):
                 return self._runs.background.task(self._answered(name, answer, evaluation))
             return self._hold(evaluation, answer)
@@ -240,7 +245,7 @@ class Modules:
             answer = await coming
         except MISTAKES as error:
             self._hold(evaluation, error)
-            _refuse(name, error)
+            refuse(name, error)
         return self._hold(evaluation, answer)
 
     def _hold(self, evaluation: Evaluation | None, answer: Any) -> Any:
@@ -255,7 +260,7 @@ class Modules:
     # --- arguments ----------------------------------------------------------------------------------------------------
 
     def _plain(self, argument: object) -> Any:
-        if type(argument) in _OBJECTS or isinstance(argument, _MAPS):
+        if type(argument) in self.objects or isinstance(argument, _MAPS):
             return argument
         return sequences(self._lua().plain(argument))
 
@@ -289,7 +294,7 @@ class Modules:
             raise Fault(str(error)) from None
 
 
-def _refuse(name: str, error: Exception) -> NoReturn:
+def refuse(name: str, error: Exception) -> NoReturn:
     """The Lua error for what a function refuses; functions begin their sentences with their own name."""
     if isinstance(error, OverflowError):
         raise Fault(f"{name}: the number is too large") from None

@@ -1,4 +1,4 @@
-"""The objects that policies hold: conn_meta, addresses and what kumo.make_* returns; messages are message_methods.py's.
+"""The objects that policies hold: conn_meta, addresses and what kumo.make_* returns; messages are messages/table.py's.
 
 Each is a Python object of which Lua sees the methods and fields listed here, and nothing else (runtime.py).
 """
@@ -12,7 +12,8 @@ from typing import Any
 from gateway._fastpath import CidrSet
 from gateway.config import Disposition
 from gateway.policy.conn_meta import IDENTITY_KEYS, ConnMeta
-from gateway.policy.options import BadOptions, humantime, json_value
+from gateway.policy.kumo.values import string
+from gateway.policy.options import humantime, sequences
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, inward, kind_of, outward
 from gateway.smtp.address import AddressError, EnvelopeAddress, parse_address
@@ -50,10 +51,13 @@ def lua_option(value: Any) -> Any:
 
 
 def name_of(value: object, function: str) -> str:
-    """The name argument of a method. Raises Fault."""
-    if not isinstance(value, str):
-        raise Fault(f"{function}: expected a name, got a {kind_of(value)}")
-    return inward(value)
+    """The name argument of a method; a number is its text. Raises Fault."""
+    if isinstance(value, str):
+        return inward(value)
+    try:
+        return string(value, function)
+    except ValueError:
+        raise Fault(f"{function}: expected a name, got a {kind_of(value)}") from None
 
 
 def address_of(value: object) -> EnvelopeAddress:
@@ -68,12 +72,15 @@ def address_of(value: object) -> EnvelopeAddress:
     raise Fault(f"expected an address, got a {kind_of(value)}")
 
 
-def plain_json(lua: LuaState, value: object, function: str) -> Any:
-    """A value to be kept as metadata. Raises Fault for what JSON cannot hold."""
-    try:
-        return json_value(lua.plain(value))
-    except BadOptions as bad:
-        raise Fault(f"{function}: {bad}") from None
+def storable(value: Any, function: str) -> Any:
+    """A plain value to be kept as metadata. Raises ValueError for what JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: storable(item, function) for key, item in value.items()}
+    if isinstance(value, list):
+        return [storable(item, function) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"{function}: expected a value that JSON can hold, found a {getattr(value, 'kind', 'userdata')}")
 
 
 class Objects:
@@ -103,13 +110,19 @@ class Objects:
 
     def _set_meta(self, connection: ConnMeta, name: object = None, value: object = None, *_: object) -> None:
         self._runs.unstable()
-        connection.values[name_of(name, "set_meta")] = plain_json(self._lua(), value, "set_meta")
+        try:
+            stored = storable(sequences(self._lua().plain(value)), "set_meta")
+        except ValueError as error:
+            raise Fault(str(error)) from None
+        connection.values[name_of(name, "set_meta")] = stored
 
     def _auth_info(self, connection: ConnMeta, *_: object) -> Any:
         run = self._runs.running
         if run is not None and run.evaluation is not None:
             for key in ("received_from", *IDENTITY_KEYS):
                 run.evaluation.read(connection, key, connection.values.get(key))
+            if connection.identities:
+                run.evaluation.stable = False  # the groups are in no value
         return self._lua().value(connection.auth_info())
 
     def _made_fields(self, made: Made) -> Mapping[str, Any]:

@@ -75,13 +75,24 @@ def as_json(value: object) -> str:
 
 
 def sequences(value: object) -> object:
-    """A value with every table that is a sequence as a list."""
+    """A value with every table that has an array part as the list that this is; what else is in such a table goes."""
     if not isinstance(value, dict):
         return value
-    items = {key: sequences(item) for key, item in value.items()}
-    if items and list(items) == list(range(1, len(items) + 1)):
-        return list(items.values())
-    return {str(key): item for key, item in items.items()}
+    if value.get(1) is not None and True not in map(_is_boolean, value):
+        return [sequences(value[number]) for number in range(1, _border(value))]
+    return {str(key): sequences(item) for key, item in value.items()}
+
+
+def _is_boolean(key: object) -> bool:
+    return isinstance(key, bool)
+
+
+def _border(table: dict[Any, Any]) -> int:
+    """The first number from 1 on that is no key."""
+    number = 1
+    while number in table:
+        number += 1
+    return number
 
 
 def as_table(value: object) -> object:

@@ -278,6 +278,12 @@ function calls.protected() return protected end
 
 calls.waiting = waiting
 
+-- A method of objects, which a policy sees as a function.
+function calls.method(implementation)
+  local call = as_function(implementation)
+  return function(...) return call(...) end
+end
+
 -- Makes kumo.memoize of its file; returns what finds a value anew.
 function calls.memoize(chunk, functions)
   local refresh

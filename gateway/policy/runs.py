@@ -23,7 +23,7 @@ from gateway.policy.runtime import Fault, LuaFailure, inward
 
 if TYPE_CHECKING:
     from gateway.policy.api import Handler
-    from gateway.policy.message_methods import MessageHandle
+    from gateway.policy.messages.handle import MessageHandle
     from gateway.policy.runtime import LuaState
 
 OTHER_EVENT = "filter_event"  # the metrics' label for events with a name of the policy's own

@@ -210,12 +210,10 @@ class LuaState:
         memoize = self._lua.compile(_MEMOIZE.read_bytes(), name=b"=memoize", mode="t")
         self.refresh = calls.memoize(memoize, self._lua.table_from(memo))
         self.protected: Callable[[], int] = calls.protected  # how many pcalls deep a policy is that is being loaded
-        # A function of Lua, so that it may wait; kept here, because it was not met inside a coroutine.
-        self._waiting_methods = {
-            (kind, name): calls.waiting(name, self._waiter(method.function))
+        # Functions of Lua, so that they may wait; kept here, because they were not met inside a coroutine.
+        self._methods = {
+            kind: {name: self._method(calls, name, method) for name, method in exposed.methods.items()}
             for kind, exposed in host.exposed.items()
-            for name, method in exposed.methods.items()
-            if isinstance(method, Waiting)
         }
         self._where = calls.where
         self._watch = calls.watch
@@ -277,6 +275,11 @@ class LuaState:
             clear_frames(problem.__traceback__)
             return LuaFailure(str(problem), _trimmed(trace), problem)
         return LuaFailure(self.text(problem), _trimmed(trace))
+
+    def _method(self, calls: LuaTable, name: str, method: Callable[..., Any] | Waiting) -> LuaFunction:
+        if isinstance(method, Waiting):
+            return calls.waiting(name, self._waiter(method.function))
+        return calls.method(method)
 
     def _waiter(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """False and the result of a host function; or True, where it is going to be waited for."""
@@ -377,9 +380,7 @@ class LuaState:
             return exposed.index(value, name)
         if exposed is None or not isinstance(name, str):
             return None
-        method: Any = exposed.methods.get(name)
-        if isinstance(method, Waiting):
-            return self._waiting_methods[value.__class__, name]
+        method = self._methods[value.__class__].get(name)
         if method is not None:
             return method
         fields = exposed.fields

@@ -21,7 +21,7 @@ from gateway.policy.expressions import UNSET, Expressions
 from gateway.policy.findings import LuaFile, Place, is_local
 from gateway.policy.handlers import KUMOMTA_PATHS
 from gateway.policy.lua_text import field, line_of, parts, written
-from gateway.policy.message_methods import MessageHandle
+from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.model import Function, Model, Namespace
 from gateway.policy.options import UNKNOWN
 from gateway.policy.source import PolicySource

@@ -12,7 +12,7 @@ from gateway.mail.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import NEVER, Evaluation
 from gateway.policy.engine import Identity
-from gateway.policy.message_methods import MessageHandle
+from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.objects import lua_option
 from gateway.policy.runtime import inward
 from gateway.smtp.address import EnvelopeAddress

@@ -16,7 +16,7 @@ from gateway.policy.decision_cache import MISSING, Evaluation, Known, RecentlyUs
 from gateway.policy.decisions import NODES
 from gateway.policy.domain_table import DomainTable
 from gateway.policy.engine import Identity, Policy
-from gateway.policy.message_methods import MessageHandle
+from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.objects import Made
 from gateway.policy.runs import Run
 

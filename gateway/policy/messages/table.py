@@ -1,0 +1,113 @@
+"""Every method of messages, and every object that they give, as one Lua state gets them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from gateway.mail.headers import AddressHeader, Mailbox
+from gateway.mail.message import Message
+from gateway.policy.messages import content, envelope, header, scheduling
+from gateway.policy.messages.handle import MessageHandle
+from gateway.policy.modules import MISTAKES, Modules, refuse
+from gateway.policy.options import sequences
+from gateway.policy.runtime import Exposed, Fault, LuaState, Unsupported, Waiting
+
+WITHOUT_EFFECT = ("save", "shrink", "shrink_data", "set_force_sync")
+NOT_SUPPORTED = (
+    "add_authentication_results", "append_text_html", "append_text_plain", "arc_seal", "arc_verify",
+    "dkim_sign", "dkim_verify", "parse_mime",
+)  # fmt: skip
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **envelope.FUNCTIONS,
+    **header.FUNCTIONS,
+    **content.FUNCTIONS,
+    **scheduling.FUNCTIONS,
+}
+
+
+def _easy(argument: object) -> str | None:
+    """An argument that is the same on both sides of the border: a name, mostly."""
+    return argument if argument.__class__ is str and argument.isascii() else None  # type: ignore[attr-defined, return-value]
+
+
+class Messages:
+    """For one Lua state. touched: called whenever Lua uses a message, which is no input of a decision."""
+
+    def __init__(self, lua: Callable[[], LuaState], modules: Modules, touched: Callable[[], None]) -> None:
+        self._lua = lua
+        self._modules = modules
+        self._touched = touched
+        modules.objects.add(MessageHandle)
+
+    def exposed(self) -> dict[type, Exposed]:
+        """For LuaHost.exposed."""
+        return {
+            MessageHandle: Exposed(self.methods(), name="message"),
+            AddressHeader: Exposed({}, self._address_header, name="address header"),
+            Mailbox: Exposed({}, self._fields(header.MAILBOX_FIELDS), name="mailbox"),
+        }
+
+    def methods(self) -> dict[str, Callable[..., Any] | Waiting]:
+        """Every method by its name in Lua."""
+        found: dict[str, Callable[..., Any] | Waiting] = {
+            name: self._method(name, function) for name, function in FUNCTIONS.items()
+        }
+        found |= {name: lambda *_: None for name in WITHOUT_EFFECT}
+        found |= {name: Unsupported(f"msg:{name}") for name in NOT_SUPPORTED}
+        return found
+
+    def _method(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        count = len(inspect.signature(function).parameters) - 1
+
+        @wraps(function)
+        def call(handle: object = None, *arguments: object) -> Any:
+            message = self._message(name, handle)
+            if len(arguments) != count:  # as Lua has it: those that are missing are nil, superfluous ones are dropped
+                arguments = (*arguments, *([None] * count))[:count]
+            lua = self._lua()
+            try:
+                value = function(message, *[_easy(one) or sequences(lua.plain(one)) for one in arguments])
+            except MISTAKES as error:
+                refuse(f"msg:{name}", error)
+            return value if value is None else lua.value(value)
+
+        return call
+
+    def _message(self, name: str, handle: object) -> Message:
+        if not isinstance(handle, MessageHandle):
+            raise Fault(f"msg:{name}: call it with a colon, on a message")
+        if handle.message is None:
+            raise Fault(f"msg:{name}: the event that the message came with is over")
+        self._touched()
+        return handle.message
+
+    def _address_header(self, value: AddressHeader) -> Mapping[str, Any]:
+        several = {"list": self._lua().value(value.mailboxes)}
+        if len(value.mailboxes) != 1:
+            return _OfSeveral(several)
+        only = value.mailboxes[0]
+        return {**{name: self._lua().value(get(only)) for name, get in header.MAILBOX_FIELDS.items()}, **several}
+
+    def _fields(self, fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Callable[[Any], Any]]:
+        return {name: self._field(get) for name, get in fields.items()}
+
+    def _field(self, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def read(value: Any) -> Any:
+            try:
+                return self._lua().value(get(value))
+            except ValueError as error:
+                raise Fault(str(error)) from None
+
+        return read
+
+
+class _OfSeveral(dict[str, Any]):
+    """The fields of a header that has several addresses, so that there is no answer to "its address"."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key in header.MAILBOX_FIELDS:
+            raise Fault(f"the header has several addresses: .{key} is that of one, use .list")
+        return super().get(key, default)
