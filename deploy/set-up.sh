@@ -64,7 +64,7 @@ step() {
     [ $status -eq 0 ] || fail "failed: $what"
 }
 
-pip() { "$VENV/bin/python" -m pip --quiet --disable-pip-version-check install "$@"; }
+pip() { "$VENV/bin/python" -m pip --quiet --disable-pip-version-check install --no-compile "$@"; }
 
 compile() { RELAY_GATEWAY_MODULES=$1 "$VENV/bin/python" setup.py --quiet build_ext --inplace; }
 
