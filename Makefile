@@ -52,5 +52,5 @@ lock: $(READY)  ## refresh both lock files from pyproject.toml: the service's ow
 	    pyproject.toml deploy/build-requirements.in
 
 clean:  ## remove everything that set-up and builds made
-	rm -rf $(VENV) build dist *.egg-info $(TYPED:.pxd=.c) gateway/_fastpath.c bench/_*.c
+	rm -rf $(VENV) build dist *.egg-info $(TYPED:.pxd=.c) gateway/_fastpath.c gateway/_shared.c bench/_*.c
 	find gateway bench -name '*.so' -delete

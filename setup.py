@@ -1,4 +1,4 @@
-"""Builds the compiled modules: the gateway's own, and those of the bench suite, which shares nothing with it.
+"""Builds the compiled modules: the gateway's own, and those of the bench suite, which shares no code of its own with it.
 
 Everything else about the packages is in pyproject.toml. RELAY_GATEWAY_MODULES=gateway leaves the bench suite's out:
 only `relay-gateway bench` and the tests need them, and `make run` does not wait for them. RELAY_GATEWAY_MODULES=none
@@ -19,7 +19,7 @@ TYPED = sorted(
     if os.path.exists(f"{path.removesuffix('.pxd')}.py")
 )
 
-SHARED = "gateway/_shared"  # what Cython needs in every module
+SHARED = "gateway/_shared"  # what Cython needs in every module, made by it
 
 # What was compiled here while a module still had its .pxd would be imported instead of the module as it is now.
 for built in glob("gateway/**/*.so", recursive=True):

@@ -16,6 +16,7 @@ GATEWAY = Path(__file__).parent.parent / "gateway"
 def _stale() -> list[str]:
     sources = {pxd.with_suffix(""): [pxd, pxd.with_suffix(".py")] for pxd in GATEWAY.rglob("*.pxd")}
     sources[GATEWAY / "_fastpath"] = [*GATEWAY.glob("_fastpath.p*"), *GATEWAY.glob("fastpath/*.pxi")]
+    sources[GATEWAY / "_shared"] = [GATEWAY.parent / "setup.py"]  # Cython makes it
     stale = []
     for module, files in sources.items():
         built = [path.stat().st_mtime for path in module.parent.glob(module.name + ".*.so")]

@@ -19,7 +19,7 @@ FILES = ("pyproject.toml", "README.md", "Makefile")
 
 def copy(to: Path) -> Path:
     """Makes the copy in the directory `to`, which is returned. What is not looked at is left out."""
-    kernels = [path.name for path in (ROOT / "gateway").glob("_fastpath*.so")]
+    kernels = [path.name for path in (ROOT / "gateway").glob("_*.so")]
 
     def left_out(folder: str, names: list[str]) -> set[str]:
         compiled = {name for name in names if name.endswith((".so", ".c", ".pyc")) and name not in kernels}
