@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 def _easy(argument: object) -> str | None:
     """An argument that is the same on both sides of the border: a name, mostly."""
-    return argument if argument.__class__ is str and argument.isascii() else None  # type: ignore[attr-defined, return-value]
+    return argument if isinstance(argument, str) and argument.isascii() else None
 
 
 class Messages:
