@@ -50,6 +50,7 @@ class AdminProcess:
             smtp=LISTENERS,
             pages=self.pages,
             enter=lambda state: os.close(ready) if state is ProcessState.READY else None,
+            explain=lambda inquiry: inquiry,
         )
         self.pid = child.start(lambda: admin.run(context), "admin")
         for each in sockets:

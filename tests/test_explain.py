@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -18,13 +19,15 @@ from gateway._fastpath import CidrSet, stuff
 from gateway.config import Disposition, ListenerDomain
 from gateway.decision import Ground, decide, ground
 from gateway.policy.background import Background
-from gateway.why import command
+from gateway.policy.source import PolicySource
+from gateway.why.asking import Answering, desk_for, settled
 from gateway.why.conversation import PASSWORD, Account, Desk, Question
 from gateway.why.differ import Proposal, proposals
+from gateway.why.explain import explain
 from gateway.why.messages import BOUNCE, COMPLAINT, LETTER, MESSAGES
 from gateway.why.rules import Rules
 from tests.dialogue import Lines
-from tests.gateway_process import PATIENCE, Gateway
+from tests.gateway_process import PATIENCE, Gateway, wait_until
 
 ROOT = Path(__file__).parent.parent
 POLICY = """
@@ -158,17 +161,19 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @pytest.fixture(scope="module")
 def desk(gateway: Gateway) -> Iterator[Desk]:
     background = Background.alone()
-    yield command.desk_for(str(gateway.policy_file), background)
+    yield desk_for(PolicySource.read(str(gateway.policy_file)), background)
     background.end()
 
 
 def ask(desk: Desk, asked: Question) -> Account:
-    session: Account = command.settled(desk, desk.ask(asked))
+    session: Account = settled(desk, desk.ask(asked))
     return session
 
 
 def proposed(desk: Desk, asked: Question) -> list[Proposal]:
-    found: list[Proposal] = command.settled(desk, proposals(desk, ask(desk, asked)))
+    found: list[Proposal]
+    found, complete = settled(desk, proposals(desk, ask(desk, asked)))
+    assert complete
     return found
 
 
@@ -432,6 +437,57 @@ def keys_in(value: Any) -> set[str]:
 
 
 def test_every_key_of_the_json_is_documented(capsys, desk):
-    explanations = [command.settled(desk, command.explain(desk, each[0])) for each in QUESTIONS.values()]
+    explanations = [settled(desk, explain(desk, each[0])) for each in QUESTIONS.values()]
     documented = set(re.findall(r"`(\w+)`", (ROOT / "docs/why.md").read_text()))
     assert keys_in(explanations) - documented == set()
+
+
+# --- the running gateway ----------------------------------------------------------------------------------------------
+
+
+def live(gateway: Gateway, *arguments: str) -> list[str]:
+    admin = f"http://{gateway.announced()['http'][0]}"
+    return ["explain", "--admin", admin, "--from", "a@x.example", "--to", "b@in.example", *arguments]
+
+
+def comparable_json(explanation: dict[str, Any]) -> Any:
+    without = {key: value for key, value in explanation.items() if key != "answered_by"}
+    return json.loads(re.sub(r"ids=\w+", "ids", json.dumps(without)))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--peer", "127.11.0.1"), ("--auth", "ann", "--meta", "k=v")])
+def test_a_running_gateway_explains_the_same(arguments, gateway, capsys):
+    here = ["explain", "--policy", str(gateway.policy_file), "--from", "a@x.example", "--to", "b@in.example"]
+    told = []
+    for command in (live(gateway, *arguments), [*here, *arguments]):
+        assert cli.main([*command, "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0]["answered_by"].startswith("the admin process of the running gateway")
+    assert comparable_json(told[0]) == comparable_json(told[1])
+
+
+def test_the_policy_in_force_answers_whatever_the_disk_says(tmp_path, capsys):
+    gateway = Gateway(tmp_path / "other", POLICY, "--workers", "1")
+    try:
+        gateway.announced()
+        gateway.write_policy(POLICY.replace("'in.example'", "'out.example'"))
+        assert cli.main([*live(gateway), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["accepted"] is True
+        gateway.process.send_signal(signal.SIGHUP)
+        gateway.announced(epoch=2)
+        wait_until(lambda: cli.main(live(gateway)) == 0 and capsys.readouterr().out.startswith("550 5.7.1 "), "new")
+    finally:
+        gateway.kill()
+
+
+def test_what_a_running_gateway_cannot_answer_is_told_kindly(gateway, capsys):
+    assert cli.main(live(gateway, "--listener", "127.0.0.1:1")) == 1
+    assert "no listener 127.0.0.1:1; the policy has: 127.0.0.1:0, 127.0.0.2:0" in capsys.readouterr().err
+    assert cli.main(["explain", "--admin", "127.0.0.1:1", "--from", "", "--to", "b@c.example"]) == 1
+    assert "nothing listens there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inquiry", [b"", b"[]", b"{}", b'{"sender": 1, "recipients": ["a"]}', b'{"unknown": 1}'])
+def test_what_is_no_inquiry_is_refused(inquiry):
+    with pytest.raises(ValueError, match="no question"):
+        Answering(PolicySource.read(str(ROOT / "deploy/quickstart.lua"))).answer(inquiry)

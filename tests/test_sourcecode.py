@@ -49,7 +49,7 @@ IMPORTERS = {
         "policy/kumo/times.py", "policy/kumo/uuids.py",  # what policies ask the clock for
         "policy/limits.py",
         "logs/writer.py", "logs/command.py",
-        "why/command.py", "why/diff_command.py",
+        "why/asking.py", "why/diff_command.py",
     },
     "threading": {"policy/limits.py", "logs/writer.py"},
     "subprocess": set(),

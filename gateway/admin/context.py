@@ -23,3 +23,4 @@ class AdminContext:
     page: CounterPage  # its own, for the heartbeat
     pages: Sequence[CounterPage]  # every process's; the first one is the supervisor's
     enter: Callable[[ProcessState], None]
+    explain: Callable[[bytes], bytes]  # an inquiry of `explain` → the answer, in time. ValueError for one that is none

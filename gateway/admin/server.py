@@ -1,7 +1,7 @@
 """The admin process: answers HTTP on the policy's `kumo.start_http_listener`s, from what all processes count.
 
-It only reads the counter pages, /proc and what workers tell (streaming.py). Nothing here can change what happens to
-mail.
+It only reads the counter pages, /proc and what workers tell (streaming.py), and asks the policy in force what it would
+decide. Nothing here can change what happens to mail.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 from prometheus_client.core import Metric
@@ -26,6 +27,7 @@ from gateway.config import HttpListener
 from gateway.metrics.families import ProcessState
 
 HEARTBEAT = 1.0  # seconds between two of them
+LARGEST_INQUIRY = 128 << 20  # octets; one may bring a message
 LAST_REQUESTS = 1.0  # seconds that requests under way get at the end
 
 ENDPOINTS = {
@@ -34,6 +36,7 @@ ENDPOINTS = {
     "/readyz": "200 while every listener takes new connections; ?listener=ADDRESS asks about one",
     "/trace": "sessions as they happen, a line of JSON for each event; only for trusted_hosts",
     "/trace/recent": "the last refusals, likewise",
+    "/explain": "POST of what `relay-gateway explain --live` asks; only for trusted_hosts",
     "/api/check-liveness/v1": "the same, under KumoMTA's name",
 }
 
@@ -49,7 +52,8 @@ async def _serve(context: AdminContext) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     streams = Streams(context.pages)
-    runners = [await _start(listener, each, context, streams) for listener, each in context.listeners]
+    explaining = _explaining(context.explain)
+    runners = [await _start(listener, each, context, streams, explaining) for listener, each in context.listeners]
     context.enter(ProcessState.READY)
     while not stop.is_set():
         context.page.heartbeat = time.monotonic()
@@ -67,9 +71,9 @@ async def _serve(context: AdminContext) -> None:
 
 
 async def _start(
-    listener: HttpListener, bound: socket.socket, context: AdminContext, streams: Streams
+    listener: HttpListener, bound: socket.socket, context: AdminContext, streams: Streams, explaining: Handler
 ) -> web.AppRunner:
-    application = web.Application()
+    application = web.Application(client_max_size=LARGEST_INQUIRY)
     application.on_response_prepare.append(_name_server)
     exposition = Exposition(context.pages)
     readiness = _readiness(context)
@@ -77,6 +81,8 @@ async def _start(
     application.router.add_get("/metrics", _only_for(listener.trusted_hosts, exposition.answer))
     application.router.add_get("/trace", _only_for(listener.trusted_hosts, streams.live), allow_head=False)
     application.router.add_get("/trace/recent", _only_for(listener.trusted_hosts, streams.recent))
+    for method in ("GET", "POST"):
+        application.router.add_route(method, "/explain", _only_for(listener.trusted_hosts, explaining))
     application.router.add_get("/healthz", _liveness(context.pages))
     application.router.add_get("/readyz", readiness)
     application.router.add_get("/api/check-liveness/v1", readiness)
@@ -104,6 +110,23 @@ def _only_for(trusted: CidrSet, handler: Handler) -> Handler:
         if request.remote is None or not trusted.contains_text(request.remote.partition("%")[0]):
             raise web.HTTPForbidden(text=f"{request.remote} is not in this listener's trusted_hosts\n")
         return await handler(request)
+
+    return answer
+
+
+def _explaining(explain: Callable[[bytes], bytes]) -> Handler:
+    """Answers in a thread of its own: metrics are not kept waiting. One inquiry at a time."""
+    thread = ThreadPoolExecutor(1, "explain")
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return web.Response(text="POST an inquiry; `relay-gateway explain --live` does\n")
+        inquiry = await request.read()
+        try:
+            text = await asyncio.get_running_loop().run_in_executor(thread, explain, inquiry)
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from None
+        return web.Response(body=text, content_type="application/json")
 
     return answer
 

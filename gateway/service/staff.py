@@ -19,6 +19,7 @@ from gateway.service.context import DEFAULT_CONTENT_LIMITS, ContentLimits, Worke
 from gateway.service.estate import Estate
 from gateway.service.loading import LoadedPolicy
 from gateway.service.plan import ADMIN
+from gateway.why.asking import Answering
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class Staff:
             page=page,
             pages=self._estate.pages.all,
             enter=lambda state: self._enter(state, page),
+            explain=Answering(policy.source).answer,
         )
         return self._run_admin(context)
 

@@ -1,46 +1,32 @@
-"""`relay-gateway explain`: what the gateway would answer to a client, and why. The command line, and loading."""
+"""`relay-gateway explain`: what the gateway would answer to a client, and why. The command line."""
 
 from __future__ import annotations
 
 import argparse
-import ipaddress
-import logging
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from gateway import metrics
-from gateway._fastpath import CounterPage
-from gateway.config import Listener
-from gateway.later import Waits, begun
-from gateway.policy.background import Background
+from gateway.admin import locate
 from gateway.policy.problems import PolicyProblems
 from gateway.policy.source import PolicySource
-from gateway.why.conversation import Desk, Question
-from gateway.why.differ import local_end
-from gateway.why.explain import Explanation, explain
-from gateway.why.messages import LETTER, MESSAGES, as_sent
+from gateway.why.asking import explained
+from gateway.why.explain import Explanation
 from gateway.why.prose import in_words
-from gateway.why.watched import NotingApi, WatchedPolicy
+from gateway.why.question import STRANGER, Inquiry, Misuse
 
+EX_UNAVAILABLE = 1  # nobody answers, as with `trace`
 EX_USAGE = 2  # as argparse has it
 EX_CONFIG = 78  # <sysexits.h>; the same as `run` for a policy that cannot be used
-STRANGER = "192.0.2.1"  # RFC 5737: nobody's
-CLIENT_PORT = 40_000
-
-
-class Misuse(Exception):
-    """The arguments do not fit the policy. str() says how."""
+PATIENCE = 60.0  # seconds for an answer of a running gateway
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `explain`."""
-    parser.add_argument("--policy", metavar="FILE", required=True, help="the policy, a Lua file")
     add_question(parser)
+    parser.add_argument("--live", action="store_true", help="ask the running gateway, whose policy FILE is")
+    locate.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="for a program: docs/why.md lists the keys")
 
 
@@ -62,25 +48,26 @@ def add_question(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the explanation. Returns 0, 2 for arguments that do not fit, 78 for a policy that cannot be used."""
-    logging.getLogger("gateway.policy").addHandler(logging.NullHandler())  # the explanation says it
-    background = Background.alone()
+    """Prints the explanation. Returns 0; 1 where no running gateway answers, 2 for arguments that do not fit, 78 for a
+    policy that cannot be used.
+    """
     try:
-        desk = desk_for(args.policy, background)
-        question = question_of(args, desk.policy.config.listeners)
-        explanation: Explanation = settled(desk, explain(desk, question))
+        inquiry = _inquiry(args)
+        if args.live or args.admin is not None:
+            explanation = _live(args, inquiry)
+        else:
+            explanation = explained(PolicySource.read(args.policy), inquiry)
     except PolicyProblems as bad:
         for problem in bad.problems:
             print(problem, file=sys.stderr)
         return EX_CONFIG
     except OSError as error:
-        print(f"relay-gateway explain: {error.filename}: {error.strerror}", file=sys.stderr)
-        return EX_CONFIG if error.filename == args.policy else EX_USAGE
+        status = EX_CONFIG if error.filename == args.policy else EX_USAGE
+        return _complain(f"{error.filename}: {error.strerror}", status)
     except Misuse as misuse:
-        print(f"relay-gateway explain: {misuse}", file=sys.stderr)
-        return EX_USAGE
-    finally:
-        background.end()
+        return _complain(str(misuse), EX_USAGE)
+    except locate.NoGateway as nobody:
+        return _complain(str(nobody), EX_UNAVAILABLE)
     if args.json:
         sys.stdout.buffer.write(orjson.dumps(explanation, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     else:
@@ -88,82 +75,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def desk_for(path: str, background: Background) -> Desk:
-    """A policy, ready to be asked. Raises PolicyProblems, OSError."""
-    page = CounterPage(bytearray(metrics.page_size()))
-    source = PolicySource.read(path)
-    policy = WatchedPolicy.load(source, page=page, background=background, api=NotingApi, verify_every=1 << 60)
-    return Desk(policy, page, time.time_ns)
+def _complain(text: str, status: int) -> int:
+    print(f"relay-gateway explain: {text}", file=sys.stderr)
+    return status
 
 
-def settled(desk: Desk, steps: Waits) -> Any:
-    """What steps lead to, in a process that does nothing else."""
-    return desk.policy.finish(begun(steps))
-
-
-def question_of(args: argparse.Namespace, listeners: Sequence[Listener]) -> Question:
-    """What the options ask. Raises Misuse, OSError."""
-    if not listeners:
-        raise Misuse("the policy has no SMTP listener")
-    number, wanted = _listener(args.listener, listeners)
-    name, message = LETTER, MESSAGES[LETTER]
-    if args.message is not None:
-        name, message = args.message, as_sent(Path(args.message).read_bytes())
-    return Question(
-        sender=_path(args.sender),
-        recipients=tuple(map(_path, args.recipients)),
-        peer=_peer(args.peer),
-        listener=number,
-        local=local_end(listeners[number], wanted),
+def _inquiry(args: argparse.Namespace) -> Inquiry:
+    asked = Inquiry(
+        sender=args.sender,
+        recipients=args.recipients,
+        peer=args.peer,
+        listener=args.listener,
         auth=args.auth,
         tls=args.tls,
         ehlo=args.ehlo,
-        meta=dict(map(_metadata, args.meta)),
-        message=message,
-        message_name=name,
+        meta=args.meta,
     )
+    if args.message is None:
+        return asked
+    return asked._replace(message=Path(args.message).read_bytes().decode("latin-1"), message_name=args.message)
+
+
+def _live(args: argparse.Namespace, inquiry: Inquiry) -> Explanation:
+    """By the running gateway, with the policy that is in force there."""
+    base = locate.find(args.policy, args.admin)
+    with locate.ask(base, "/explain", inquiry.as_json(), timeout=PATIENCE) as response:
+        explanation: Explanation = orjson.loads(response.read())
+    return explanation
 
 
 def _one_line(text: str) -> str:
     if not text.isprintable():
         raise argparse.ArgumentTypeError("it has a character that no command has")
     return text
-
-
-def _path(text: str) -> str:
-    return text[1:-1] if text.startswith("<") and text.endswith(">") else text
-
-
-def _metadata(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise Misuse(f"--meta {text}: expected KEY=VALUE")
-    return key, value
-
-
-def _peer(text: str) -> tuple[str, int]:
-    host, port = text, CLIENT_PORT
-    if text.startswith("[") or text.count(":") == 1:
-        host, _, number = text.rpartition(":")
-        if not number.isdigit() or not 0 < int(number) < 65_536:
-            raise Misuse(f"--peer {text}: expected IP or IP:PORT")
-        port = int(number)
-    try:
-        return str(ipaddress.ip_address(host.strip("[]"))), port
-    except ValueError:
-        raise Misuse(f"--peer {text}: '{host}' is no IP address") from None
-
-
-def _listener(wanted: str | None, listeners: Sequence[Listener]) -> tuple[int, str]:
-    """Which listener is meant, and our end's address where it listens on any."""
-    if wanted is None:
-        return 0, ""
-    found = [number for number, listener in enumerate(listeners) if wanted == listener.listen]
-    if found:
-        return found[0], ""
-    host, _, port = wanted.rpartition(":")
-    for number, listener in enumerate(listeners):
-        if listener.listen in (f"0.0.0.0:{port}", f"[::]:{port}"):
-            return number, host.strip("[]")
-    there = ", ".join(listener.listen for listener in listeners)
-    raise Misuse(f"no listener {wanted}; the policy has: {there}")

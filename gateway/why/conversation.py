@@ -101,10 +101,13 @@ class Account:
 
 
 class Desk:
-    """Asks a policy questions, one after the other. now_ns: nanoseconds since 1970."""
+    """Asks a policy questions, one after the other. now_ns: nanoseconds since 1970. monotonic: seconds."""
 
-    def __init__(self, policy: WatchedPolicy, page: CounterPage, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, policy: WatchedPolicy, page: CounterPage, now_ns: Callable[[], int], monotonic: Callable[[], float]
+    ) -> None:
         self.policy = policy
+        self.monotonic = monotonic
         self._page = page
         self._now_ns = now_ns
         self._tables: dict[tuple[int, str], TermsTable] = {}  # by listener and metadata

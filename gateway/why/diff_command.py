@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
 from collections import Counter
@@ -15,7 +14,9 @@ import orjson
 from gateway.logs.reader import DirectoryReader
 from gateway.policy.background import Background
 from gateway.policy.problems import PolicyProblems
-from gateway.why.command import EX_CONFIG, EX_USAGE, desk_for
+from gateway.policy.source import PolicySource
+from gateway.why.asking import Silence, desk_for
+from gateway.why.command import EX_CONFIG, EX_USAGE
 from gateway.why.difference import Comparison, PolicyChange, as_json, listed
 from gateway.why.prose import rule_in_words
 from gateway.why.recorded import Unusable, asked_in
@@ -37,12 +38,13 @@ def run(args: argparse.Namespace) -> int:
     """Prints what would change. Returns 0 where nothing does, 1 where something does, 2 where the logs cannot be read,
     78 for a policy that cannot be used.
     """
-    logging.getLogger("gateway.policy").addHandler(logging.NullHandler())
     background = Background.alone()
     try:
-        comparison = Comparison(desk_for(args.old, background), desk_for(args.new, background))
-        comparison.require_listeners()
-        report = _compared(comparison, args)
+        with Silence():
+            old, new = (desk_for(PolicySource.read(path), background) for path in (args.old, args.new))
+            comparison = Comparison(old, new)
+            comparison.require_listeners()
+            report = _compared(comparison, args)
     except PolicyProblems as bad:
         for problem in bad.problems:
             print(problem, file=sys.stderr)

@@ -22,6 +22,7 @@ from gateway.why.messages import MESSAGES
 
 MOST_PROPOSALS = 3  # for one thing
 MOST_TRIALS = 300  # for one thing
+MOST_SECONDS = 10.0  # for all of them: handlers may wait
 
 _NOBODY = ("192.0.2.1", "198.51.100.1", "203.0.113.1", "127.0.0.1", "2001:db8::1")  # RFC 5737
 _NOBODYS_DOMAIN = "nobody-has-heard-of-this.invalid"  # RFC 2606 §2
@@ -47,18 +48,23 @@ class Proposal(NamedTuple):
 
 
 def proposals(desk: Desk, session: Account) -> Waits:
-    """The steps towards a list of Proposals: what makes an accepted message a refused one, or the other way round."""
+    """The steps towards (a list of Proposals, whether there was time for all that is worth trying): what makes an
+    accepted message a refused one, or the other way round.
+    """
     found: list[Proposal] = []
+    deadline = desk.monotonic() + MOST_SECONDS
     for changes in _Candidates(desk, session).all():
-        better = []
+        better: list[Proposal] = []
         for change in islice(changes, MOST_TRIALS):
+            if desk.monotonic() > deadline:
+                return found + better, False
             tried: Account = yield from desk.ask(change.question)
             if tried.accepted is not session.accepted:
                 better.append(Proposal(change, tried.decisive.reply))
                 if len(better) == MOST_PROPOSALS:
                     break
         found += better
-    return found
+    return found, True
 
 
 class _Candidates:

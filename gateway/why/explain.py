@@ -32,6 +32,7 @@ def explain(desk: Desk, question: Question) -> Waits:
     decisive = session.decisive
     explanation: Explanation = {
         "policy": desk.policy.source.path,
+        "answered_by": "relay-gateway explain",
         "question": _question(question, listed.listen),
         "accepted": session.accepted,
         "outcome": outcome_of(session),
@@ -45,8 +46,9 @@ def explain(desk: Desk, question: Question) -> Waits:
         "destinations": [_destination(batch, destination) for batch, destination in session.taken],
         "records": [_record(record, directories) for record, directories in session.kept],
     }
-    found = yield from proposals(desk, session)
+    found, complete = yield from proposals(desk, session)
     explanation["differ"] = [_proposal(proposal) for proposal in found]
+    explanation["complete"] = complete
     return explanation
 
 

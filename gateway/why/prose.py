@@ -26,6 +26,8 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield f"  {_whole(told)}" + ("" if told["reason"] is None else f": {told['reason']}, at {told['stage']}")
     if told["rule"] is not None:
         yield from (f"  {line}" for line in rule_in_words(told["rule"]))
+    if told["answered_by"] != "relay-gateway explain":
+        yield f"answered by {told['answered_by']}, with the policy in force"
     yield f"asked at {question['listener']} by {question['peer']}, {_standing(question)}"
     yield f"  from <{question['from']}>: {question['message']}"
     for recipient in told["recipients"]:
@@ -108,6 +110,9 @@ def _events(told: Explanation) -> Iterator[str]:
 def _differ(told: Explanation) -> Iterator[str]:
     if not told["differ"]:
         yield f"nothing by itself makes it {'refused' if told['accepted'] else 'accepted'}, of what was tried"
+    if not told["complete"]:
+        yield "there was no time to try everything"
+    if not told["differ"]:
         return
     yield f"it would be {'refused' if told['accepted'] else 'accepted'} with"
     for proposal in told["differ"]:

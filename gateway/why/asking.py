@@ -1,0 +1,83 @@
+"""A policy that is asked questions in a process that serves nobody by it: loaded, asked, and asked again.
+
+`relay-gateway explain` does that by itself; with --live the admin process does, with the policy that is in force.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+import orjson
+
+from gateway import metrics
+from gateway._fastpath import CounterPage
+from gateway.later import Waits, begun
+from gateway.policy.background import Background
+from gateway.policy.problems import PolicyProblems
+from gateway.policy.source import PolicySource
+from gateway.why.conversation import Desk
+from gateway.why.explain import Explanation, explain
+from gateway.why.question import Inquiry, Misuse, question_of
+from gateway.why.watched import NotingApi, WatchedPolicy
+
+_LOGGERS = ("gateway.policy", "gateway.policy.lua")
+
+
+def desk_for(source: PolicySource, background: Background) -> Desk:
+    """A policy, ready to be asked. Raises PolicyProblems."""
+    page = CounterPage(bytearray(metrics.page_size()))
+    policy = WatchedPolicy.load(source, page=page, background=background, api=NotingApi, verify_every=1 << 60)
+    return Desk(policy, page, time.time_ns, time.monotonic)
+
+
+def settled(desk: Desk, steps: Waits) -> Any:
+    """What steps lead to, in a process that does nothing else."""
+    return desk.policy.finish(begun(steps))
+
+
+class Silence:
+    """Within it policies log nothing: explanations say what went wrong."""
+
+    def __enter__(self) -> None:
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(_nothing)
+
+    def __exit__(self, *error: object) -> None:
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+def explained(source: PolicySource, inquiry: Inquiry) -> Explanation:
+    """What a policy, loaded for this question alone, makes of it. Raises PolicyProblems, Misuse."""
+    background = Background.alone()
+    try:
+        with Silence():
+            desk = desk_for(source, background)
+            explanation: Explanation = settled(desk, explain(desk, question_of(inquiry, desk.policy.config.listeners)))
+    finally:
+        background.end()
+    return explanation
+
+
+class Answering:
+    """The policy in force, for those who ask the running gateway."""
+
+    def __init__(self, source: PolicySource) -> None:
+        self._source = source
+
+    def answer(self, inquiry: bytes) -> bytes:
+        """The explanation of an Inquiry, both JSON. Raises Misuse."""
+        asked = Inquiry.from_json(inquiry)
+        try:
+            explanation = explained(self._source, asked)
+        except PolicyProblems as bad:  # it depends on something that is gone
+            raise Misuse(f"the policy in force cannot be loaded once more: {bad}") from None
+        explanation["answered_by"] = f"the admin process of the running gateway, {os.getpid()}"
+        return orjson.dumps(explanation)
