@@ -173,7 +173,11 @@ class Expressions(ABC):
         files = self._files.values()
         if table.open or not isinstance(key, str) or any(key in file.fields or not file.understood for file in files):
             return UNKNOWN
-        return Absent(written(node), "no such function", did_you_mean(key, [str(name) for name in table.entries]))
+        return Absent(
+            written(node),
+            "the table has nothing of that name",
+            did_you_mean(key, [str(name) for name in table.entries]),
+        )
 
     def _table(self, node: Node, scope: Scope) -> Value:
         table = Table()

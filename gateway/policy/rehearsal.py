@@ -83,6 +83,7 @@ class Rehearsal:
         self._ask(events.CONNECTION_ACCEPTED, lambda: policy.connection_accepted(conn))
         self._ask(events.EHLO, lambda: policy.ehlo(NOBODYS_DOMAIN, conn, _EXTENSIONS))
         conn.values["ehlo_domain"] = NOBODYS_DOMAIN
+        self._ask(events.REWRITE_RESPONSE, lambda: policy.rewrite_response(250, "OK", "EHLO", conn))
         self._ask(events.MAIL_FROM, lambda: policy.mail_from(parse_address(_SENDER), conn))
 
     def _listener_domain(self, domain: str, local: str, conn: ConnMeta) -> ListenerDomain | None:
