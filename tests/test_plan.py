@@ -10,6 +10,7 @@ from gateway.service.context import EX_CONFIG, EX_SOFTWARE
 from gateway.service.plan import (
     ABORT_GRACE,
     ADMIN,
+    BACKOFF_FIRST,
     BACKOFF_MOST,
     HEARTBEAT_TIMEOUT,
     MUTE_FROM,
@@ -559,3 +560,142 @@ def test_the_grace_after_an_abort_ends_on_time():
     service.step(after=HEARTBEAT_TIMEOUT)
     assert worker.aborted == service.now
     assert service.step(after=ABORT_GRACE) == [Send(worker, signal.SIGKILL)]
+
+
+def test_patience_is_what_the_operations_guide_says():
+    assert (HEARTBEAT_TIMEOUT, ABORT_GRACE, YOUNG) == (30.0, 5.0, 5.0)
+    assert (BACKOFF_FIRST, BACKOFF_MOST, MUTE_FROM) == (0.1, 30.0, 1.0)
+    assert (READY_TIMEOUT, TICK) == (60.0, 1.0)
+
+
+def test_a_clock_may_begin_at_zero():
+    service = Service(kill_after=32.0)
+    service.begin(1, 1, admin=False)
+    (spawn, _) = plan(0.0, service)
+    assert spawn == Spawn(service.slots[0])
+    service.processes.append(Process(0, 1, 1, started=0.0, heartbeat=0.5, ready=True))
+    assert plan(HEARTBEAT_TIMEOUT + 0.5, service)[0] == Send(service.processes[0], signal.SIGABRT)
+
+
+def test_a_slot_that_was_never_filled_can_be_muted():
+    service = Simulation(workers=1)
+    slot = service.service.slots[0]
+    slot.retry_at = service.now + 5.0
+    assert service.step() == [Mute(slot)]
+
+
+def test_a_generation_with_nothing_before_it_is_not_rolled_back():
+    service = adopted()
+    slot = service.service.slots[1]
+    service.die(service.of(7)[1])
+    service.step()
+    assert service.die(service.of(7)[1]) is Death.REPLACED, "adopted, with a new process that was not ready"
+    service = Simulation().running()
+    service.reload()
+    service.step()
+    service.die(service.of(2)[0], 1)
+    service.service.roll_back(2, admin=False)
+    service.die(service.of(1)[0])
+    service.step()
+    slot = service.service.slots[0]
+    (replaced,) = [process for process in service.of(1) if process.slot == slot.number]
+    assert service.die(replaced) is Death.REPLACED, "gone back to once already"
+
+
+def test_a_ready_process_of_a_generation_that_is_not_complete_is_replaced():
+    service = Simulation().running()
+    service.reload()
+    service.step()
+    early = service.of(2)[0]
+    early.ready = True
+    assert service.die(early) is Death.REPLACED
+
+
+def test_a_death_between_the_request_to_stop_and_the_next_look_is_expected():
+    service = Simulation().running()
+    service.service.stop(service.now)
+    assert service.die(service.of(1)[0]) is Death.EXPECTED
+
+
+def test_a_process_that_was_killed_hides_no_other():
+    service = Simulation().running()
+    killed, stuck = service.of(1)
+    killed.killed = True
+    assert service.step(after=HEARTBEAT_TIMEOUT) == [Send(stuck, signal.SIGABRT)]
+
+
+def test_what_is_hopeless_is_said_and_done_at_once():
+    service = Simulation()
+    service.step()
+    for process in service.of(1):
+        service.die(process, EX_CONFIG)
+    assert service.step() == [Stop(EX_CONFIG, "no worker can start with this configuration")]
+    assert service.trail[-1] == Wait(0.0)
+    service = Simulation()
+    service.step()
+    failed, misconfigured = service.of(1)
+    service.die(failed)
+    service.die(misconfigured, EX_CONFIG)
+    assert service.step() == [Stop(EX_SOFTWARE, "every worker died within seconds of its start")]
+
+
+def test_one_ready_worker_is_hope_enough():
+    service = Simulation(workers=3)
+    service.step()
+    first, second, third = service.of(1)
+    first.ready = True
+    service.service.slots[first.slot].failures = service.service.slots[third.slot].failures = 1
+    service.die(second)
+    assert not any(isinstance(action, Stop) for action in service.step())
+
+
+def test_a_process_of_an_older_generation_that_was_not_told_is_told():
+    service = Simulation(workers=1).running()
+    service.service.begin(2, 1, admin=False)
+    service.step()
+    service.service.commit()
+    (old,) = service.of(1)
+    service.of(2)[0].ready = True
+    assert Send(old, signal.SIGTERM) in service.step()
+
+
+def test_a_generation_that_was_rolled_back_is_told_at_once_even_when_the_one_before_is_not_ready_again():
+    service = Simulation(workers=1)
+    service.step()
+    service.reload()
+    service.step()
+    (given_up,) = service.of(2)
+    service.service.roll_back(1, admin=False)
+    assert service.step() == [Send(given_up, signal.SIGTERM)]
+
+
+def test_waits_are_no_busy_loops():
+    service = Simulation(workers=1).running()
+    service.service.stop(service.now)
+    service.step()
+    service.step(after=service.service.kill_after)
+    assert service.of(1)[0].killed
+    service.step(after=5.0)
+    assert service.trail[-1] == Wait(TICK), "nothing is due for one that was killed"
+    service = Simulation().running()
+    service.die(service.of(1)[0], EX_CONFIG)
+    service.step()
+    assert service.trail[-1] == Wait(TICK), "nor for a slot that was given up"
+    service = Simulation().running()
+    service.service.stop(service.now)
+    service.die(service.of(1)[0])
+    service.step()
+    service.step()
+    assert service.trail[-1] == Wait(TICK), "nor for an empty one, while stopping"
+
+
+def test_a_process_of_an_old_generation_does_not_fill_a_slot_of_the_new_one():
+    service = Simulation(workers=1).running()
+    service.reload()
+    service.step()
+    service.get_ready()
+    service.step()
+    service.service.slots[0].failures = 1
+    service.die(service.of(2)[0])
+    service.step()
+    assert service.trail[-1].seconds == pytest.approx(0.1)
