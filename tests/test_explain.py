@@ -25,9 +25,10 @@ from gateway.why.conversation import PASSWORD, Account, Desk, Question
 from gateway.why.differ import Proposal, proposals
 from gateway.why.explain import explain
 from gateway.why.messages import BOUNCE, COMPLAINT, LETTER, MESSAGES
+from gateway.why.prose import in_words
 from gateway.why.rules import Rules
 from tests.dialogue import Lines
-from tests.gateway_process import PATIENCE, Gateway, wait_until
+from tests.gateway_process import PATIENCE, TO_MAILDIR, Gateway, wait_until
 
 ROOT = Path(__file__).parent.parent
 POLICY = """
@@ -179,7 +180,7 @@ def proposed(desk: Desk, asked: Question) -> list[Proposal]:
 
 def comparable(reply: str) -> str:
     """Without what every session has of its own: ids and ports."""
-    return re.sub(r"ids=\w+( \w+)*", "ids", re.sub(r":\d+$", ":PORT", reply))
+    return re.sub(r"ids=\w+( \w+)*", "ids", re.sub(r"(?<=\d):\d+", ":PORT", reply))
 
 
 def at_the_wire(gateway: Gateway, session: Account) -> list[str]:
@@ -279,6 +280,56 @@ def test_what_would_have_to_differ_is_found(name, what, after, desk):
         assert (what, after) not in found
     else:
         assert (what, after) in found
+
+
+COMPUTING = (
+    """
+local kumo = require 'kumo'
+kumo.on('init', function()
+  kumo.start_esmtp_listener { listen = LISTEN, hostname = 'gw.example', relay_hosts = {} }
+  kumo.start_http_listener { listen = HTTP }
+end)
+kumo.on('smtp_server_get_dynamic_parameters', function(listener, conn)
+  if conn:get_meta('received_from'):find '^127%.9%.' then
+    return { relay_hosts = { '127.9.0.0/16' }, meta = { class = 'gold' } }
+  end
+end)
+kumo.on('smtp_server_split_transaction', function() return { { 'b@x.example' }, { 'c@x.example' } } end)
+kumo.on('smtp_server_rewrite_response', function(code, text) return code, text .. ' reworded' end)
+kumo.on('smtp_server_message_received', function(msg, conn)
+  if conn:get_meta 'class' ~= 'gold' then kumo.reject(550, 'no gold') end
+end)
+"""
+    + TO_MAILDIR
+)
+
+
+def test_computed_parameters_and_reworded_replies_are_explained_as_they_come(tmp_path):
+    gateway = Gateway(tmp_path / "computing", COMPUTING, "--workers", "1")
+    background = Background.alone()
+    try:
+        gateway.announced()
+        desk = desk_for(PolicySource.read(str(gateway.policy_file)), background)
+        for peer in ("127.9.0.1", "127.8.0.1"):
+            session = ask(desk, question("a@x.example", "b@x.example", "c@x.example", peer=peer))
+            assert as_explained(session) == at_the_wire(gateway, session)
+            assert session.accepted is (peer == "127.9.0.1")
+            told = settled(desk, explain(desk, session.question))
+            assert {"smtp_server_get_dynamic_parameters", "smtp_server_rewrite_response"} <= {
+                event["event"] for event in told["events"]
+            }
+            place = (told["rule"]["what"], told["rule"]["line"])
+            assert place == (("relay_hosts", 7) if session.accepted else ("nothing", 4))
+    finally:
+        gateway.kill()
+        background.end()
+
+
+def test_what_takes_too_long_to_try_is_left_out_and_said(desk, monkeypatch):
+    monkeypatch.setattr("gateway.why.differ.MOST_SECONDS", -1.0)
+    told = settled(desk, explain(desk, question("a@x.example", "b@y.example")))
+    assert (told["differ"], told["complete"]) == ([], False)
+    assert "no time to try everything" in in_words(told)
 
 
 def test_a_ground_is_named_exactly_where_the_decision_has_one():

@@ -244,10 +244,9 @@ class Policy:
         compared with the reply.
         """
         shown = None if command is None else outward(command)
-        run = Run(self._handlers.runs, events.REWRITE_RESPONSE, self._wording)
-        run.takes_all = True
-        run.begin(self._handlers.of(events.REWRITE_RESPONSE), (status, outward(response), shown, conn))
-        return run
+        handlers = self._handlers.of(events.REWRITE_RESPONSE)
+        arguments = status, outward(response), shown, conn
+        return self._called(events.REWRITE_RESPONSE, handlers, arguments, self._wording, None, takes_all=True)
 
     def _wording(self, results: tuple[object, ...]) -> tuple[int | None, str | None]:
         status, text = (*results, None, None)[:2]
@@ -330,9 +329,11 @@ class Policy:
         finish: Callable[[Any], Any] | None,
         evaluation: Evaluation | None,
         handle: MessageHandle | None = None,
+        takes_all: bool = False,
     ) -> Run:
         """Every call of handlers comes by here. The parameters are Run's."""
         run = Run(self._handlers.runs, event, finish, evaluation, handle)
+        run.takes_all = takes_all
         run.begin(handlers, arguments)
         return run
 

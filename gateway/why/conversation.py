@@ -76,12 +76,14 @@ class Recipient(NamedTuple):
 
 @dataclass(slots=True)
 class Account:
-    """What became of a question. params: the listener's, for this client. steps: the dialogue. kept: the records, and
+    """What became of a question. declared: the listener's parameters for this client; params: those that it got, which
+    a handler may have computed. steps: the dialogue. kept: the records, and
     where each would have been written.
     """
 
     question: Question
     endpoints: Endpoints
+    declared: ListenerParams
     params: ListenerParams
     steps: list[Step]
     recipients: list[Recipient]
@@ -119,9 +121,12 @@ class Desk:
         logs = MemoryLogs(policy.config.local_logs, policy.log_filter)
         services = services_in_memory(policy, self._page, couriers, logs, now_ns=self._now_ns)
         endpoints = Endpoints(question.peer, question.local)
-        client = MemoryClient(services, self._table(question), endpoints)
+        table = self._table(question)
+        declared = table.terms_for(endpoints.peer_address, endpoints.local_address).params
+        client = MemoryClient(services, table, endpoints)
         yield client.quiet()
-        session = Account(question, endpoints, client.reception.params(), [], [], notes, couriers.taken, logs.kept)
+        params = client.reception.params()
+        session = Account(question, endpoints, declared, params, [], [], notes, couriers.taken, logs.kept)
         _take_down(session, client, "")
         yield from _Talk(client, session).steps()
         client.reception.lost()

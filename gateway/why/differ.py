@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gateway._fastpath import CidrError, CidrSet
 from gateway.config import Listener, ListenerDomain
 from gateway.later import Waits
+from gateway.policy import events
 from gateway.smtp.address import AddressError, parse_mailbox
 from gateway.smtp.replies import Reply
 from gateway.why.conversation import Account, Desk, Question, other
@@ -74,6 +75,7 @@ class _Candidates:
         self._session = session
         self._question = session.question
         self._config = desk.policy.config
+        self._offers_auth = events.AUTH_PLAIN in desk.policy.handles
         texts = [text.decode("utf-8", "replace") for text in desk.policy.source.files.values() if text is not None]
         self._words = list(dict.fromkeys(match[2] for text in texts for match in _WORD.finditer(text)))
         self._domains = [word.replace("*", "any") for word in self._words if _DOMAIN.match(word)]
@@ -108,6 +110,8 @@ class _Candidates:
 
     def _identities(self) -> Iterator[Change]:
         question = self._question
+        if not self._offers_auth:
+            return
         if question.auth is not None:
             yield Change("auth", question.auth, None, other(question, auth=None, tls=True))
         for user in dict.fromkeys([_SOMEBODY, *self._words]):

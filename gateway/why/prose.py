@@ -129,4 +129,4 @@ def _value(value: Any) -> str:
         return "{ " + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + " }" if value else "{}"
     if isinstance(value, list):
         return "{ " + ", ".join(map(_value, value)) + " }" if value else "{}"
-    return f"'{value}'" if isinstance(value, str) else str(value)
+    return f"'{value}'".replace("\n", "\\n") if isinstance(value, str) else str(value)

@@ -12,6 +12,7 @@ from gateway.decision import Ground, grants_anybody, ground, sender_matters
 from gateway.policy import events
 from gateway.policy.domain_files import Parameters, Text
 from gateway.policy.domain_table import DomainTable
+from gateway.policy.listener import Block
 from gateway.policy.problems import PolicyError, Rejected
 from gateway.smtp.replies import Reason
 from gateway.why.conversation import Account, Recipient, Step
@@ -107,8 +108,12 @@ class Rules:
 
     def _of_listener(self, session: Account, name: str, value: str, **more: object) -> Rule:
         number = session.question.listener
-        place = self._policy.declared_at("start_esmtp_listener", number)
         listen = self._policy.config.listeners[number].listen
+        for asked in session.notes.asked:
+            computed = asked.event == events.DYNAMIC_PARAMETERS and not asked.answer.failed and asked.answer.result()
+            if isinstance(computed, Block) and getattr(session.declared, name) != getattr(session.params, name):
+                return _rule(name, _handler(asked), value=value, listener=listen, event=asked.event, **more)
+        place = self._policy.declared_at("start_esmtp_listener", number)
         return _rule(name, self._line_of(place, value), value=value, listener=listen, **more)
 
     def _line_of(self, place: tuple[str, int], value: str) -> tuple[str, int]:
@@ -148,7 +153,7 @@ class Rules:
 
     def _granted_by(self, what: str, asked: Asked | None, **more: object) -> Rule:
         assert asked is not None
-        domain, table = str(asked.arguments[0]), asked.handlers[0].behind
+        domain, table = str(asked.arguments[0]), asked.handlers[0].behind if asked.handlers else None
         if isinstance(table, DomainTable) and (named := table.name_of(domain, str(asked.arguments[1]))) is not None:
             place = self._place_in_files(table, *named) or _handler(asked)
             return _rule(what, place, domain=domain, event=asked.event, entry=named[1], **more)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
+from gateway.config import Maildir, SmtpFleet
 from gateway.mail.message import Message
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import NEVER, Evaluation
 from gateway.policy.engine import Identity
+from gateway.policy.listener import Block
 from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.objects import lua_option
 from gateway.policy.runtime import inward
@@ -19,9 +21,21 @@ from gateway.smtp.address import EnvelopeAddress
 
 
 def shown_result(value: object) -> Any:
-    """What a handler's answer means to the gateway. Of a configuration the options that are not the default."""
+    """What a handler's answer means to the gateway. Of a configuration the options that are not the default; of
+    computed parameters what is in no `peer` or `via` block.
+    """
     if isinstance(value, Identity):
         return value._asdict()
+    if isinstance(value, Block):
+        return {**shown_result(value.plain), **({"meta": dict(value.meta)} if value.meta else {})}
+    if isinstance(value, EnvelopeAddress):
+        return value.email
+    if isinstance(value, Maildir):
+        return {"maildir_path": value.path}
+    if isinstance(value, SmtpFleet):
+        return {"smtp": {"mx_list": [host.name for host in value.mx_list]}}
+    if isinstance(value, Mapping):
+        return {str(key): shown_result(item) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         options = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
         return {
@@ -29,7 +43,7 @@ def shown_result(value: object) -> Any:
             for field in fields(value)
             if field.init and options[field.name] != _default(field)
         }
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return [shown_result(item) for item in value]
     return lua_option(value)
 

@@ -86,9 +86,9 @@ class WatchedPolicy(Policy):
             self.notes.granted += self.notes.asked[before:]
             return answer
         handlers = self.handlers_of(events.LISTENER_DOMAIN)
+        table = handlers[0].behind if handlers else None
         asked = Asked(events.LISTENER_DOMAIN, handlers, (domain, listener), None)
         asked.answer = answer
-        table = handlers[0].behind
         if isinstance(table, DomainTable):  # which is asked in the place of the handler
             asked.evaluation = Evaluation(conn)
             table.entry(domain, listener, conn, asked.evaluation)
@@ -107,6 +107,7 @@ class WatchedPolicy(Policy):
         finish: Callable[[Any], Any] | None,
         evaluation: Evaluation | None,
         handle: MessageHandle | None = None,
+        takes_all: bool = False,
     ) -> Run:
         if evaluation is None:
             evaluation = Evaluation(next((each for each in arguments if isinstance(each, ConnMeta)), None))
@@ -120,6 +121,6 @@ class WatchedPolicy(Policy):
                 self._made_at.replace((*arguments[:2], id(value)), result.made_at)
             return value
 
-        run = super()._called(event, handlers, arguments, finished, evaluation, handle)
+        run = super()._called(event, handlers, arguments, finished, evaluation, handle, takes_all)
         asked.answer = run
         return run
