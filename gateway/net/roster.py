@@ -60,10 +60,9 @@ class Roster:
         for connection in list(self._open):
             connection.check_idle(now)
 
-    def watch(self) -> None:
-        """Others look on than before."""
-        for connection in list(self._open):
-            connection.watch()
+    def all(self) -> list[OpenConnection]:
+        """Those that are open now."""
+        return list(self._open)
 
     def abort(self) -> None:
         """Drops all connections."""

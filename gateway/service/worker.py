@@ -26,7 +26,7 @@ from gateway.metrics import readiness
 from gateway.metrics.families import ProcessState
 from gateway.net import streams, tls
 from gateway.net.outbox import Outbox
-from gateway.net.roster import Roster
+from gateway.net.roster import OpenConnection, Roster
 from gateway.net.streams import Poller
 from gateway.net.turns import Room
 from gateway.policy.background import Background
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 1.0  # seconds between two of them, and between two looks for idle clients
 SETTLING = 1.0  # seconds from the last accepted connection until idle ones are sent away
+WATCHED_AT_ONCE = 100  # sessions
 LOG_CLOSE_TIMEOUT = 10.0  # seconds to get the last records onto the disk
 
 # Sessions leave no cycles behind when they end in order, so looking for some after every 700 objects is a waste.
@@ -97,6 +98,7 @@ class Worker:
             room=self._room,
         )
         self._services.tracer = Tracer(context.slot, time.time_ns, time.monotonic, self._watch)
+        self._to_watch: list[OpenConnection] = []
         self._window = Window(loop, self._services.tracer, context.page)
         self._content_watch = ContentWatch(contents, context.page, context.content.directory)
         self._hosts: list[ListenerHost] = []
@@ -152,7 +154,18 @@ class Worker:
         """Others look on than before. active: somebody does."""
         self._services.traced = active
         self._services.policy.trace(active)
-        self._roster.watch()
+        is_under_way = bool(self._to_watch)
+        self._to_watch = self._roster.all()
+        if not is_under_way:
+            self._watch_some()
+
+    def _watch_some(self) -> None:
+        """Tells the sessions that are under way, some in each turn of the loop: there may be thousands."""
+        for connection in self._to_watch[:WATCHED_AT_ONCE]:
+            connection.watch()
+        del self._to_watch[:WATCHED_AT_ONCE]
+        if self._to_watch:
+            self._loop.call_soon(self._watch_some)
 
     def _publish_readiness(self) -> None:
         for number, (host, listener) in enumerate(zip(self._hosts, self._listeners, strict=True)):

@@ -11,17 +11,22 @@ from gateway.tracing.wanted import Wanted
 from gateway.tracing.words import line_of
 
 MOST_PENDING = 256 * 1024  # octets that wait to be sent
-MOST_HELD = 4 << 20  # octets of all sessions of which it is not known yet whether they are wanted
+MOST_HELD = 2 << 20  # octets of all transactions of which it is not known yet whether they are wanted, and as many
+# again of what came before the first one of its session: idle sessions must not crowd out those that do something
 MOST_OF_SESSION = 32 * 1024  # octets of one of them
 PORTION = 64 * 1024  # octets that are sent at once, at least one line
 
+_TRANSACTION, _BEFORE = 0, 1
+
 
 class Onlooker:
-    """ready: called when something waits to be sent, and nothing did."""
+    """ready: called when something waits to be sent, and nothing did. held: octets that are held back, of transactions
+    and of what came before them.
+    """
 
     def __init__(self, worker: int, wanted: Wanted, ready: Callable[[], None]) -> None:
         self.wanted = wanted
-        self.held = 0
+        self.held = [0, 0]
         self.worker = worker
         self._ready = ready
         self._pending: deque[bytes] = deque()
@@ -78,9 +83,8 @@ class View:
         self.terse = onlooker.wanted.terse
         self._domains, self._refused = onlooker.wanted.domains, onlooker.wanted.refused
         self._lacks_domain, self._lacks_refusal = bool(self._domains), self._refused
-        self._before: list[bytes] = []  # the first transaction
-        self._held: list[bytes] = []
-        self._octets = 0
+        self._held: tuple[list[bytes], list[bytes]] = [], []  # of the transaction, and before the first one
+        self._octets = [0, 0]
         self._left_out = 0
         self._in_transaction = False
 
@@ -93,7 +97,7 @@ class View:
         """A transaction begins."""
         self._in_transaction = True
         self._lacks_domain, self._lacks_refusal = bool(self._domains), self._refused
-        self._release(self._held)
+        self._release(_TRANSACTION)
 
     def saw_recipient(self, domain: str) -> None:
         """Somebody at this domain is a recipient, or would be."""
@@ -111,22 +115,24 @@ class View:
         """Something that happened."""
         if self.shown:
             self.onlooker.take(line)
-        elif self._octets + len(line) > MOST_OF_SESSION or self.onlooker.held + len(line) > MOST_HELD:
+            return
+        kind, octets = _TRANSACTION if self._in_transaction else _BEFORE, len(line)
+        if self._octets[kind] + octets > MOST_OF_SESSION or self.onlooker.held[kind] + octets > MOST_HELD:
             self._left_out += 1
         else:
-            (self._held if self._in_transaction else self._before).append(line)
-            self._octets += len(line)
-            self.onlooker.held += len(line)
+            self._held[kind].append(line)
+            self._octets[kind] += octets
+            self.onlooker.held[kind] += octets
 
     def end(self) -> None:
         """The session is over."""
-        self._release(self._before)
-        self._release(self._held)
+        self._release(_TRANSACTION)
+        self._release(_BEFORE)
 
     def _show(self) -> None:
         if not self.shown or self.terse:
             return
-        for line in (*self._before, *self._held):
+        for line in (*self._held[_BEFORE], *self._held[_TRANSACTION]):
             self.onlooker.take(line)
         if self._left_out:
             left_out = {"event": "dropped", "worker": self.onlooker.worker, "count": self._left_out}
@@ -134,8 +140,7 @@ class View:
             self._left_out = 0
         self.end()
 
-    def _release(self, lines: list[bytes]) -> None:
-        octets = sum(map(len, lines))
-        self._octets -= octets
-        self.onlooker.held -= octets
-        lines.clear()
+    def _release(self, kind: int) -> None:
+        self.onlooker.held[kind] -= self._octets[kind]
+        self._octets[kind] = 0
+        self._held[kind].clear()
