@@ -78,6 +78,9 @@ MISSING_MODULES = (
     "mpsc", "nats", "regex_set_map", "shaping", "spf", "xfer",
 )  # fmt: skip
 
+# KumoMTA has none of these.
+OURS = ("set_handler_limits", "gateway")
+
 FUNCTION_NAMES = (
     *("on", "reject", "disconnect", "available_parallelism", "validation_failed", "sleep", "spawn_task", "memoize"),
     *(f"log_{word}" for word in LOG_LEVELS),

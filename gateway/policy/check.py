@@ -18,7 +18,9 @@ from gateway.policy import events, surroundings
 from gateway.policy.background import Idle
 from gateway.policy.collisions import is_reached_from_elsewhere
 from gateway.policy.engine import Policy
+from gateway.policy.kumomta import refused as kumomta_refuses
 from gateway.policy.lint import Lint, merged
+from gateway.policy.model import of_this_gateway
 from gateway.policy.problems import PolicyProblems, Problem, Severity
 from gateway.policy.rehearsal import NOBODYS_DOMAIN, Rehearsal
 from gateway.policy.source import PolicySource
@@ -28,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `check`."""
     parser.add_argument("policy", metavar="FILE", help="the policy, a Lua file")
     parser.add_argument("--strict", action="store_true", help="warnings make the exit status 1, too")
+    parser.add_argument(
+        "--kumomta", action="store_true", help="warn of what KumoMTA would refuse, too, for a file that both load"
+    )
     parser.add_argument(
         "--json", action="store_true", help="print a list of {file, line, severity, message} and nothing else"
     )
@@ -40,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         found, summary = [Problem(args.policy, 0, error.strerror or str(error))], "it cannot be read"
     else:
-        found, summary = report(source)
+        found, summary = report(source, kumomta=args.kumomta)
     if args.json:
         print(json.dumps([_plain(problem) for problem in found], indent=2, ensure_ascii=False))
     else:
@@ -58,23 +63,28 @@ def examine(source: PolicySource) -> tuple[list[Problem], list[Problem], str]:
     return errors, [problem for problem in found if problem not in errors], summary
 
 
-def report(source: PolicySource) -> tuple[list[Problem], str]:
-    """Every problem once, in the order of files and lines, and one line about it all."""
+def report(source: PolicySource, *, kumomta: bool = False) -> tuple[list[Problem], str]:
+    """Every problem once, in the order of files and lines, and one line about it all.
+
+    kumomta: also what KumoMTA would refuse.
+    """
     background = Idle.alone()
     try:
-        return _report(source, background)
+        return _report(source, background, kumomta)
     finally:
         background.end()
 
 
-def _report(source: PolicySource, background: Idle) -> tuple[list[Problem], str]:
+def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list[Problem], str]:
     policy, loading = _loaded(source, background)
-    text = Lint(source)
+    model = of_this_gateway()
+    text = Lint(source, model)
     listeners = policy.config.listeners if policy is not None else ()
     loggers = policy.config.local_logs if policy is not None else ()
     defects = surroundings.unusable_keys(source, listeners, tls.KeyFiles(), text, datetime.now(UTC))
     defects += surroundings.unusable_directories(source, loggers, text, make=False)
-    found = merged(loading, [*text.problems(), *(defect.problem for defect in defects)])
+    elsewhere = kumomta_refuses(source, model) if kumomta else []
+    found = merged(loading, [*text.problems(), *(defect.problem for defect in defects), *elsewhere])
     if policy is None:
         return found, f"{_number(found)}; the gateway would not start with it"
     background.idle = True

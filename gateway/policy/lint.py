@@ -46,6 +46,14 @@ class Lint:
             if call.function.name == function and isinstance(options, dict):
                 yield call, options, lines
 
+    def missing(self, names: Iterable[str]) -> Iterator[Problem]:
+        """A warning wherever one of these functions of the gateway's own is used and is not there."""
+        wanted = frozenset(names)
+        for use in self._nil_uses:
+            if use.absent.written in wanted and use.where.uncalled is None and not use.harmless:
+                name = use.absent.written
+                yield _warning(use.where, f"{name}: KumoMTA has nothing of that name", f"write: if {name} then … end")
+
     def problems(self) -> list[Problem]:
         """Errors and warnings, each once, in no order."""
         found: dict[Problem, None] = {}

@@ -38,13 +38,18 @@ class Trouble:
         return replace(self, keys=(key, *self.keys))
 
     def __str__(self) -> str:
-        path = ""
-        for key in self.keys:
-            if isinstance(key, str) and key.isidentifier():
-                path += f".{key}" if path else key
-            else:
-                path += f"[{key}]" if isinstance(key, int) else f"['{key}']"
-        return f"{path}: {self.text}" if path else self.text
+        return f"{path_of(self.keys)}: {self.text}" if self.keys else self.text
+
+
+def path_of(keys: Iterable[object]) -> str:
+    """Where in a table something is, as Lua would write it."""
+    path = ""
+    for key in keys:
+        if isinstance(key, str) and key.isidentifier():
+            path += f".{key}" if path else key
+        else:
+            path += f"[{key}]" if isinstance(key, int) else f"['{key}']"
+    return path
 
 
 class BadOptions(Exception):
@@ -368,7 +373,7 @@ class Option:
     """One option of a Schema.
 
     default: filled in when it is not None and the option is absent. harmless: the values of a REFUSED option that
-    change nothing. reason: why it is refused.
+    change nothing. reason: why it is refused. ours: KumoMTA has no such option.
     """
 
     read: Reader
@@ -377,6 +382,7 @@ class Option:
     default: Any = None
     harmless: tuple[object, ...] = ()
     reason: str = ""
+    ours: bool = False
 
 
 def accepted(read: Reader, default: object = None) -> Option:

@@ -135,7 +135,7 @@ QUEUE_CONFIG = Schema(
         "provider_name": Option(string),
         "refresh_interval": Option(duration),
         "refresh_strategy": Option(one_of(RefreshStrategy)),
-        "on_partial_refusal": Option(one_of(PartialRefusal)),
+        "on_partial_refusal": Option(one_of(PartialRefusal), ours=True),
         "retry_interval": accepted(duration),
         "max_retry_interval": accepted(duration),
         "max_age": accepted(duration),
@@ -174,7 +174,6 @@ _PATH_OPTIONS: dict[str, Reader] = {
     "ehlo_domain": host_name,
     "enable_tls": one_of(UpstreamTls),
     "enable_pipelining": boolean,
-    "enable_chunking": boolean,
     "prohibited_hosts": cidrs,
     "refresh_interval": duration,
     **dict.fromkeys(_PATH_TIMEOUTS, duration),
@@ -183,6 +182,7 @@ _PATH_OPTIONS: dict[str, Reader] = {
 EGRESS_PATH = Schema(
     {
         **{name: Option(reader) for name, reader in _PATH_OPTIONS.items()},
+        "enable_chunking": Option(boolean, ours=True),
         "refresh_strategy": Option(one_of(RefreshStrategy)),
         "provider_name": accepted(string),
         "readyq_pool_name": accepted(string),
