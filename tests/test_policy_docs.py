@@ -14,7 +14,7 @@ from gateway.policy.messages.table import FUNCTIONS as METHODS
 from gateway.policy.messages.table import NOT_SUPPORTED as METHODS_NOT_SUPPORTED
 from gateway.policy.messages.table import WITHOUT_EFFECT as METHODS_WITHOUT_EFFECT
 from gateway.policy.options import Role, Schema, did_you_mean
-from gateway.policy.outside import http, redis
+from gateway.policy.outside import http, mail_auth, redis
 from gateway.policy.outside.resolver_options import RESOLVER, RESOLVER_OPTIONS
 from gateway.policy.schemas import SCHEMAS
 
@@ -112,7 +112,7 @@ def test_options_of_modules_are_documented(title: str, schema: Schema) -> None:
 
 def test_every_method_is_documented() -> None:
     named = set(re.findall(r"`msg:([a-z_0-9]+)", section("Messages")))
-    assert named == {*METHODS, *METHODS_NOT_SUPPORTED, *METHODS_WITHOUT_EFFECT}
+    assert named == {*METHODS, *mail_auth.FUNCTIONS, *METHODS_NOT_SUPPORTED, *METHODS_WITHOUT_EFFECT}
     assert {*METHODS_NOT_SUPPORTED} <= named
     assert all(f"'{name}'" in section("Messages") for name in TRANSFORMS)
 

@@ -9,7 +9,7 @@ from gateway.mail import headers
 from gateway.mail.headers import AddressHeader, HeaderField, Mailbox
 from gateway.mail.message import Message
 from gateway.policy.kumo.values import string
-from gateway.policy.options import BadOptions, Option, Schema, boolean, list_of, mismatch, refusal
+from gateway.policy.options import BadOptions, Option, Schema, boolean, integer, list_of, map_of, mismatch, refusal
 from gateway.policy.options import string as text
 
 
@@ -54,6 +54,16 @@ IMPORT_SPEC = Schema(
     }
 )
 
+
+RESULT = Schema(
+    {
+        "method": Option(text, required=True),
+        "method_version": Option(integer()),
+        "result": Option(text, required=True),
+        "reason": Option(text),
+        "props": Option(lambda value: {} if value == [] else map_of(text, "properties")(value), default={}),
+    }
+)
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
@@ -106,6 +116,14 @@ def append_header(message: Message, name: Any, value: Any, encode: Any) -> None:
 
 def _field(name: Any, value: Any, encode: Any, function: str) -> bytes:
     return headers.field(string(name, function), string(value, function), encode=encode is True)
+
+
+def add_authentication_results(message: Message, server_id: Any, results: Any) -> None:
+    """An Authentication-Results field in front (RFC 8601)."""
+    from gateway.mail.authentication import results_field
+
+    given: tuple[dict[str, Any], ...] = list_of(RESULT, "authentication results")([] if results == {} else results)
+    message.prepend(results_field(string(server_id, "add_authentication_results"), list(given)))
 
 
 def remove_all_named_headers(message: Message, name: Any) -> None:
@@ -185,7 +203,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         *(get_first_named_header_value, get_all_named_header_values, get_all_headers),
-        *(get_address_header, from_header, to_header, prepend_header, append_header),
+        *(get_address_header, from_header, to_header, prepend_header, append_header, add_authentication_results),
         *(remove_all_named_headers, remove_x_headers, import_x_headers, import_headers),
     )
 }

@@ -13,12 +13,12 @@ from gateway.policy.messages import content, envelope, header, scheduling
 from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.modules import MISTAKES, Modules, refuse
 from gateway.policy.options import sequences
+from gateway.policy.outside import mail_auth
 from gateway.policy.runtime import Exposed, Fault, LuaState, Unsupported, Waiting
 
 WITHOUT_EFFECT = ("save", "shrink", "shrink_data", "set_force_sync")
 NOT_SUPPORTED = (
-    "add_authentication_results", "append_text_html", "append_text_plain", "arc_seal", "arc_verify",
-    "dkim_sign", "dkim_verify", "parse_mime",
+    "append_text_html", "append_text_plain", "arc_seal", "dkim_sign", "parse_mime",
 )  # fmt: skip
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **envelope.FUNCTIONS,
@@ -55,6 +55,10 @@ class Messages:
         found: dict[str, Callable[..., Any] | Waiting] = {
             name: self._method(name, function) for name, function in FUNCTIONS.items()
         }
+        found |= {
+            name: self._modules.bound(f"msg:{name}", self._coming(name, function), waits=True)
+            for name, function in mail_auth.FUNCTIONS.items()
+        }
         found |= {name: lambda *_: None for name in WITHOUT_EFFECT}
         found |= {name: Unsupported(f"msg:{name}") for name in NOT_SUPPORTED}
         return found
@@ -73,6 +77,14 @@ class Messages:
             except MISTAKES as error:
                 refuse(f"msg:{name}", error)
             return value if value is None else lua.value(value)
+
+        return call
+
+    def _coming(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A method that takes its time; what it does not get is nil."""
+
+        def call(handle: Any, first: Any) -> Any:
+            return function(self._modules.outside, self._message(name, handle), first)
 
         return call
 
