@@ -435,7 +435,7 @@ def test_metadata_is_selected_by_exact_name_or_by_its_beginning(values, patterns
     expected = {
         name: value
         for name, value in values.items()
-        if value is not None and any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
+        if any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
     }
     assert Selection(patterns, ()).meta(values) == expected
 
@@ -447,6 +447,12 @@ def test_headers_are_selected_without_case_and_keep_their_first_spelling():
 
 def test_templates_print_null_and_booleans_as_kumomta_does():
     assert Template("{{ a }} {{ b }} {{ c }} {{ missing }}").render(b'{"a":null,"b":true,"c":1}') == b"none true 1 \n"
+
+
+def test_templates_print_tables_as_kumomta_does():
+    record = '{"meta":{"b":{"z":"ä","y":null},"a":1},"list":["x",true]}'.encode()
+    text = Template("{{ meta }} {{ list }}").render(record)
+    assert text.decode() == '{"a": 1, "b": {"y": null, "z": "ä"}} ["x", true]\n'
 
 
 def test_a_policy_with_a_broken_template_is_refused_when_it_is_loaded():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -93,9 +94,9 @@ class Selection:
         self.shows_headers = bool(headers)
 
     def meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The selected metadata; what is null is left out."""
+        """The selected metadata."""
         names, starts = self._meta_names, self._meta_starts
-        return {k: v for k, v in values.items() if v is not None and (k in names or k.startswith(starts))}
+        return {k: v for k, v in values.items() if k in names or k.startswith(starts)}
 
     def headers(self, fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
         """The selected header fields under the spelling met first; a repeated field becomes a list."""
@@ -170,6 +171,8 @@ class Template:
 
 
 def _as_kumomta_prints(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
     return {None: "none", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else value
 
 
