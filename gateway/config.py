@@ -8,7 +8,7 @@ Durations are seconds. Names of fields are KumoMTA's parameter names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -250,6 +250,27 @@ class Destination:
 
     queue: QueueConfig
     path: EgressPath
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Where a policy runs, which it does not say itself.
+
+    fleet: where accepted mail goes, whatever the policy says about it; None: where that says. listen: the addresses of
+    its SMTP listeners instead of its own; (): those.
+    """
+
+    fleet: Destination | None = None
+    listen: tuple[str, ...] = ()
+
+    def listeners(self, declared: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        """The policy's listeners where they listen here: in their order; further addresses are like the last one's."""
+        if not self.listen:
+            return declared
+        given = declared or (Listener(listen=""),)
+        return tuple(
+            replace(given[min(place, len(given) - 1)], listen=address) for place, address in enumerate(self.listen)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,10 +69,19 @@ def differences(case: PolicyCase, status: int, said: str) -> list[str]:
     return found + [f"{line} is reported {count} times: {said}" for line, count in lines.items() if count > most]
 
 
-def decided(gateway: Gateway, sender: str, recipient: str, data: str = MESSAGE) -> str:
-    """What one message is answered in the end: the stage, code and text."""
+def decided(
+    gateway: Gateway, sender: str, recipient: str, data: str = MESSAGE, auth: tuple[str, str] | None = None
+) -> str:
+    """What one message is answered in the end: the stage, code and text. auth: a name and a password, under TLS."""
     with smtplib.SMTP(*gateway.address, "client.example", PATIENCE) as client:
         client.ehlo()
+        if auth is not None:
+            client.starttls()
+            client.ehlo()
+            try:
+                client.login(*auth, initial_response_ok=True)
+            except smtplib.SMTPAuthenticationError as refusal:
+                return f"AUTH {refusal.smtp_code} {refusal.smtp_error!r}"
         for stage, code, text in (
             ("MAIL", *client.docmd(f"MAIL FROM:{sender}")),
             ("RCPT", *client.docmd(f"RCPT TO:<{recipient}>")),
@@ -81,3 +90,11 @@ def decided(gateway: Gateway, sender: str, recipient: str, data: str = MESSAGE) 
                 return f"{stage} {code} {text.decode()}"
         code, text = client.data(data)
     return f"DATA {code} {text.decode()}"
+
+
+def answers(gateway: Gateway, one: dict[str, Any]) -> bool:
+    """Whether one of `replies` is given."""
+    data = {"data": one["data"]} if "data" in one else {}
+    answer = decided(gateway, one["from"], one["to"], auth=one.get("auth"), **data)
+    print(f"{one}: {answer}")
+    return re.fullmatch(one["reply"], answer, re.DOTALL) is not None

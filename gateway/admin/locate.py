@@ -16,7 +16,7 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.config import HttpListener
+from gateway.config import Deployment, Destination, EgressPath, HttpListener, QueueConfig
 from gateway.policy.background import Background
 from gateway.policy.handlers import Handlers
 from gateway.policy.problems import PolicyProblems
@@ -24,6 +24,7 @@ from gateway.policy.source import PolicySource
 
 PATIENCE = 5.0  # seconds until nobody answers
 NAME = "relay-gateway"  # what the admin process says in its Server header
+_ANY_FLEET = Deployment(fleet=Destination(QueueConfig(), EgressPath()))  # nobody asks where mail goes
 _LONGEST = 1000  # octets of an answer that are shown where it is none of ours
 
 
@@ -92,7 +93,7 @@ def ask(base: str, path: str, body: bytes | None = None, timeout: float | None =
 def _listeners(policy: str) -> tuple[HttpListener, ...]:
     """The HTTP listeners that a policy declares, good or bad as the rest of it may be."""
     try:
-        source = PolicySource.read(policy)
+        source = PolicySource.read(policy, _ANY_FLEET)
     except OSError as error:
         raise NoGateway(f"{policy}: {error.strerror or error}") from None
     page = CounterPage(bytearray(metrics.page_size()))

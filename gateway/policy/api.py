@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any, NoReturn
 
 from gateway import __version__
-from gateway.config import HttpListener, Listener, LocalLogs, PolicyConfig, Spool
+from gateway.config import Deployment, HttpListener, Listener, LocalLogs, PolicyConfig, Spool
 from gateway.later import Later
-from gateway.policy import events
+from gateway.policy import delivery_side, events
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
+from gateway.policy.delivery_side import Left, LeftToTheFleet
 from gateway.policy.kumo.files import matching
 from gateway.policy.kumo.values import integer, string
 from gateway.policy.objects import Made
@@ -102,11 +103,16 @@ class Handler:
 
 
 class Api:
-    """The kumo module of one Lua state. Set `lua` before any Lua code runs."""
+    """The kumo module of one Lua state. Set `lua` before any Lua code runs.
 
-    def __init__(self, runs: Runs) -> None:
+    deployment: where it runs. left: is told what it leaves to the fleet.
+    """
+
+    def __init__(self, runs: Runs, deployment: Deployment, left: Left) -> None:
         self.lua: LuaState
         self._runs = runs
+        self._deployment = deployment
+        self._left = left
         self.validation_failed = False
         self.handlers: dict[str, list[Handler]] = {}
         self.problems: list[Problem] = []
@@ -134,8 +140,25 @@ class Api:
         functions |= {name: partial(self._declare, name) for name in DECLARATIONS}
         functions |= {f"log_{word}": partial(self._log, level) for word, level in LOG_LEVELS.items()}
         functions |= {name: lambda *_: None for name in (*WITHOUT_EFFECT, *WARNED)}
-        functions |= {name: Unsupported(f"kumo.{name}", self.problem) for name in NOT_SUPPORTED}
+        functions |= {name: self._unsupported(name) for name in NOT_SUPPORTED}
         return functions
+
+    def left(self) -> dict[str, LeftToTheFleet]:
+        """Those that do nothing instead, because there is a fleet."""
+        names = () if self._deployment.fleet is None else delivery_side.FUNCTIONS
+        return {name: LeftToTheFleet(f"kumo.{name}", self.leave) for name in names}
+
+    def _unsupported(self, name: str) -> Unsupported:
+        hint = delivery_side.HINT if name in delivery_side.FUNCTIONS else ""
+        return Unsupported(f"kumo.{name}", self.problem, hint)
+
+    def leave(self, name: str) -> None:
+        """Something of the delivery side is used. Without a fleet that is a mistake."""
+        if self._deployment.fleet is None:
+            is_module = name.startswith("policy-extras.")
+            self.problem(f"require '{name}': it {NOT_YET}" if is_module else f"{name} {NOT_YET}", delivery_side.HINT)
+        elif self._runs.loading:
+            self._left.note(name, *self.lua.where())
 
     def config(self) -> PolicyConfig:
         """What was declared so far."""
@@ -144,12 +167,19 @@ class Api:
         logs: list[LocalLogs] = self._declared["configure_local_logs"]
         spools: list[Spool] = self._declared["define_spool"]
         return PolicyConfig(
-            listeners=tuple(listeners),
+            listeners=self._deployment.listeners(tuple(listeners)),
             http_listeners=tuple(http),
             local_logs=tuple(logs),
             spools=tuple(spools),
             watched=self._watched,
         )
+
+    def place_of(self, function: str, number: int) -> tuple[str, int]:
+        """File and line of a declaration. number: which of its calls, from 0 on, as in `config`; of listeners that are
+        more than the policy's, the last.
+        """
+        places = self.declared_at[function]
+        return places[min(number, len(places) - 1)] if places else ("--listen", 0)
 
     @property
     def _collecting(self) -> bool:
@@ -178,6 +208,8 @@ class Api:
     # --- handlers -----------------------------------------------------------------------------------------
 
     def _on(self, name: object = None, function: object = None, *_: object) -> None:
+        if isinstance(name, str) and self._is_left(inward(name), function):
+            return self._leave_handler(inward(name))
         if not isinstance(name, str) or not is_function(function):
             self._fail(f"kumo.on: expected a name and a function, got a {kind_of(name)} and a {kind_of(function)}")
         event = inward(name)
@@ -189,13 +221,21 @@ class Api:
                 "the policy is loaded in order for it to consistently trigger and handle events."
             )
         if not events.is_supported(event):
-            self.problem(f"kumo.on: event '{event}' {NOT_YET}")
+            hint = delivery_side.HINT if delivery_side.is_event(event) else ""
+            self.problem(f"kumo.on: event '{event}' {NOT_YET}", hint)
         registered = self.handlers.setdefault(event, [])
         if registered and event not in events.MULTIPLE:
             first = registered[0]
             return self.problem(f"{event} event already has a handler defined at {first.file}:{first.line}")
         registered.append(Handler(function, *self.lua.where(), self.lua.behind(function)))
         return None
+
+    def _is_left(self, event: str, function: object) -> bool:
+        return self.lua.is_inert(function) or (self._deployment.fleet is not None and delivery_side.is_event(event))
+
+    def _leave_handler(self, event: str) -> None:
+        if self._deployment.fleet is not None:  # otherwise where the function comes from was a mistake already
+            self.leave(f"the handler of {event}")
 
     # --- options ------------------------------------------------------------------------------------------
 
@@ -207,7 +247,7 @@ class Api:
             if not self._collecting:
                 self._fail(bad.deserialize_error(table))
             for trouble in bad.troubles:
-                self.problem(f"kumo.{name}: {trouble}", trouble.hint)
+                self.problem(f"kumo.{name}: {trouble}", delivery_side.hint_for(f"kumo.{name}", trouble))
             return None
 
     def _make(self, name: str, *arguments: object) -> Made:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.net import tls
-from gateway.policy import events, surroundings
+from gateway.policy import deployment, events, surroundings
 from gateway.policy.background import Idle
 from gateway.policy.collisions import is_reached_from_elsewhere
 from gateway.policy.engine import Policy
@@ -29,6 +29,7 @@ from gateway.policy.source import PolicySource
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `check`."""
     parser.add_argument("policy", metavar="FILE", help="the policy, a Lua file")
+    deployment.add_arguments(parser)
     parser.add_argument("--strict", action="store_true", help="warnings make the exit status 1, too")
     parser.add_argument(
         "--kumomta", action="store_true", help="warn of what KumoMTA would refuse, too, for a file that both load"
@@ -41,9 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints every problem as FILE:LINE: …; returns 0 for a policy that can be used, else 1."""
     try:
-        source = PolicySource.read(args.policy)
+        source = deployment.source_of(args)
     except OSError as error:
         found, summary = [Problem(args.policy, 0, error.strerror or str(error))], "it cannot be read"
+    except PolicyProblems as bad:
+        found, summary = list(bad.problems), "it was not looked at"
     else:
         found, summary = report(source, kumomta=args.kumomta)
     if args.json:
@@ -52,15 +55,14 @@ def run(args: argparse.Namespace) -> int:
         for problem in found:
             print(problem)
         print(f"{args.policy}: {summary}")
-    failing = found if args.strict else _errors(found)
+    failing = _errors(found) or (args.strict and _warnings_in(found))
     return 1 if failing else 0
 
 
 def examine(source: PolicySource) -> tuple[list[Problem], list[Problem], str]:
     """(errors, warnings, one line about it all). Reads the policy's other files into `source`."""
     found, summary = report(source)
-    errors = _errors(found)
-    return errors, [problem for problem in found if problem not in errors], summary
+    return _errors(found), _warnings_in(found), summary
 
 
 def report(source: PolicySource, *, kumomta: bool = False) -> tuple[list[Problem], str]:
@@ -91,9 +93,10 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     rehearsal = Rehearsal(policy)
     rehearsal.run()
     failed = [problem for problem in rehearsal.problems if not _is_explained(problem, found)]
-    found = merged([*failed, *_rights_of_strangers(policy, rehearsal), *_rights_behind_a_proxy(policy)], found)
+    notes = [*_rights_of_strangers(policy, rehearsal), *_rights_behind_a_proxy(policy), *text.left_to_the_fleet()]
+    found = merged([*failed, *notes], found)
     if not _errors(found):
-        return found, _summary(policy, rehearsal, len(found))
+        return found, _summary(policy, rehearsal, len(_warnings_in(found)))
     met = "them" if len(_errors(found)) > 1 else "it"
     outcome = "not start with it" if defects else f"start, and answer 451 4.3.0 where it meets {met}"
     return found, f"{_number(found)}; the gateway would {outcome}"
@@ -112,6 +115,10 @@ def _errors(found: list[Problem]) -> list[Problem]:
     return [problem for problem in found if problem.severity is Severity.ERROR]
 
 
+def _warnings_in(found: list[Problem]) -> list[Problem]:
+    return [problem for problem in found if problem.severity is Severity.WARNING]
+
+
 def _is_explained(failure: Problem, found: list[Problem]) -> bool:
     """Whether an error at that line says already why a handler failed."""
     return any(one.file == failure.file and failure.line in (one.line, one.at) for one in _errors(found))
@@ -119,7 +126,7 @@ def _is_explained(failure: Problem, found: list[Problem]) -> bool:
 
 def _number(found: list[Problem]) -> str:
     errors = len(_errors(found))
-    warnings = _warnings(len(found) - errors)
+    warnings = _warnings(len(_warnings_in(found)))
     return f"{errors} problem{'s' * (errors != 1)}{f', {warnings}' if warnings else ''}"
 
 

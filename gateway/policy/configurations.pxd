@@ -5,6 +5,7 @@ from gateway.policy.decision_cache cimport RecentlyUsed
 
 cdef class Configurations:
     cdef object _ask_queue, _ask_path, _clock
+    cdef Later _fleet
     cdef RecentlyUsed _destinations, _queues, _paths
 
     cpdef Later destination(self, str queue_name)

@@ -26,7 +26,8 @@ class Configurations:
     """The configurations of one policy.
 
     ask_queue: asks the handlers for a QueueConfig or None; arguments: domain, tenant, campaign, routing domain.
-    ask_path: asks for an EgressPath; arguments: routing domain, source, site. clock: seconds.
+    ask_path: asks for an EgressPath; arguments: routing domain, source, site. clock: seconds. fleet: where
+    everything goes, whatever the policy would say.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Configurations:
         ask_queue: Callable[[Names], Later],
         ask_path: Callable[[Names], Later],
         clock: Callable[[], float],
+        fleet: Destination | None = None,
     ) -> None:
+        self._fleet = None if fleet is None else answered(fleet)
         self._ask_queue = ask_queue
         self._ask_path = ask_path
         self._clock = clock
@@ -44,6 +47,8 @@ class Configurations:
 
     def destination(self, queue_name: str) -> Later:
         """Where mail of a queue goes: a Destination; None where the policy does not say."""
+        if self._fleet is not None:
+            return self._fleet
         found = self._destinations.get(queue_name)
         if found is not MISSING and self._clock() < found[0]:
             return found[1]  # type: ignore[no-any-return]

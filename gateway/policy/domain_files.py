@@ -104,8 +104,9 @@ def parsed(text: Text, parse: Callable[[str], Any]) -> Any:
     except ValueError as error:
         message = " ".join(str(error).split())
         place = re.search(r"\(?(?:at |: )line (\d+),? column \d+(?: \(char \d+\))?\)?", message)
-        line = int(place[1]) if place else 0
-        plain = message.replace(place[0], "").strip() if place else message
+        at_the_end = len(text.text.splitlines()) if "at end of document" in message else 0
+        line = int(place[1]) if place else at_the_end
+        plain = message.replace(place[0], "").strip() if place else message.removesuffix(" (at end of document)")
         raise Unreadable(Problem(text.name, line, plain)) from None
     except RecursionError:
         raise Unreadable(Problem(text.name, 0, "tables are nested too deeply")) from None

@@ -84,7 +84,7 @@ class Policy:
         first = next(iter(handlers.of(events.LISTENER_DOMAIN)), None)
         table = first.behind if first is not None and isinstance(first.behind, DomainTable) else None
         self._decisions = Decisions(self._evaluate, page, verify_every, clock, table)
-        self._configurations = Configurations(self._ask_queue, self._ask_path, clock)
+        self._configurations = Configurations(self._ask_queue, self._ask_path, clock, source.deployment.fleet)
 
     @classmethod
     def load(
@@ -137,7 +137,7 @@ class Policy:
         """File and line of a declaration, such as start_esmtp_listener. number: which of its calls, from 0 on, as in
         `config`.
         """
-        return self._handlers.api.declared_at[function][number]
+        return self._handlers.api.place_of(function, number)
 
     # --- events of a session ------------------------------------------------------------------------------
     # The answer to each may be Rejected or PolicyError.

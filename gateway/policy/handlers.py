@@ -55,7 +55,7 @@ class Handlers:
         self.runs = Runs(self._lua_of_what_runs, self.of, page, clock, background)
         self._objects = Objects(self._lua_of_what_runs, self.runs)
         self._make_api = make_api
-        self.api = make_api(self.runs)
+        self.api = make_api(self.runs, source.deployment, source.left)
         self.host = self._host(self.api)
         self.lua = self.api.lua = LuaState(self.host)
         self.runs.replace_lua = self.replace_lua
@@ -68,17 +68,19 @@ class Handlers:
         directory = str(PurePath(self._source.path).parent)
         templates = [f"{path}/{file}" for path in (directory, *KUMOMTA_PATHS) for file in ("?.lua", "?/init.lua")]
         modules = Modules(self._lua_of_what_runs, self.runs, self._source.load, api.sleep)
-        messages = Messages(self._lua_of_what_runs, modules, self.runs.unstable)
+        messages = Messages(self._lua_of_what_runs, modules, self.runs.unstable, self._source.deployment)
         listener_domains = ListenerDomains(self._lua_of_what_runs, self._source, self.runs, api)
         return LuaHost(
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
-            functions={**api.functions(), **modules.top()},
+            functions={**api.functions(), **modules.top(), **api.left()},
             memo=Memo(self._lua_of_what_runs, self.runs, api.problem).functions(),
             modules=modules.functions(),
             extras=_extra,
             extra_functions={"listener_domains": listener_domains.functions()},
             missing_modules=MISSING_MODULES,
+            leave_to_fleet=api.leave,
+            fleet=self._source.deployment.fleet is not None,
             exposed={**self._objects.exposed(), **messages.exposed(), **modules.exposed()},
             read=self._read,
             unstable=self.runs.unstable,
@@ -120,7 +122,7 @@ class Handlers:
 
     def replace_lua(self) -> None:
         """Loads the policy again, into a new Lua state; what waits in the old one ends there."""
-        api = self._make_api(self.runs)
+        api = self._make_api(self.runs, self._source.deployment, self._source.left)
         old = self.lua, self.api
         try:
             self.api = api
@@ -163,15 +165,15 @@ class Handlers:
                 self.api.problems.append(Problem(file, line, f"filter_event '{event}' has no handler"))
 
     def _check_addresses(self) -> None:
-        config, places = self.api.config(), self.api.declared_at
+        config = self.api.config()
         addresses = {
             "start_esmtp_listener": [listener.listen for listener in config.listeners],
             "start_http_listener": [listener.listen for listener in config.http_listeners],
         }
         declared = [
-            Declared(function, listen, *place)
+            Declared(function, listen, *self.api.place_of(function, number))
             for function, found in addresses.items()
-            for listen, place in zip(found, places[function], strict=True)
+            for number, listen in enumerate(found)
         ]
         self.api.problems += collisions(declared)
 

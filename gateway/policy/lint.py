@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from gateway.policy import events
+from gateway.policy import delivery_side, events
 from gateway.policy.abstract import Path, as_options
 from gateway.policy.api import WARNED
 from gateway.policy.findings import Called, NilUse, Place, Where
@@ -33,6 +33,8 @@ class Lint:
         walk = Walk(model or of_this_gateway(), source)
         walk.go()
         self._nil_uses = walk.nil_uses
+        self._source = source
+        self._has_fleet = source.deployment.fleet is not None
         self._calls = walk.calls
         self._strings = walk.strings()
         self._places = walk.lines()
@@ -72,12 +74,29 @@ class Lint:
         message = f"nothing calls this function; line {first.line} would be an error: {first.text}{others}"
         return Problem(place[0], self._places[place], message, "", Severity.WARNING)
 
+    def left_to_the_fleet(self) -> list[Problem]:
+        """What of the policy, once it was loaded, the fleet does, each thing once."""
+        if self._has_fleet:
+            for call in self.calls:
+                if self._is_left(call):
+                    self._source.left.note(_name_left(call), call.where.file, call.where.line)
+        return self._source.left.notes()
+
+    def _is_left(self, call: Called) -> bool:
+        return self._has_fleet and (
+            delivery_side.is_function(call.function.name)
+            or _is_module(call)
+            or (call.function.name == "kumo.on" and delivery_side.is_event(_event_of(call)))
+        )
+
     def _all(self) -> Iterator[tuple[Where, Problem]]:
         for use in self._nil_uses:
             for problem in self._of_nil(use):
                 yield use.where, problem
         for call in self._calls:
-            for problem in (*self._of_call(call), *_notes_of(call)):
+            if self._is_left(call):
+                continue
+            for problem in (*self._of_call(call), *_notes_of(call), *self._removal(call)):
                 yield call.where, problem
 
     def _of_nil(self, use: NilUse) -> Iterator[Problem]:
@@ -90,25 +109,55 @@ class Lint:
     def _of_call(self, call: Called) -> Iterator[Problem]:
         name = call.function.name
         if call.function.unsupported:
-            yield _error(call.where, f"{call.written if ':' in name else name} {NOT_YET}")
+            hint = delivery_side.HINT if delivery_side.is_function(name) else ""
+            yield _error(call.where, f"{call.written if ':' in name else name} {NOT_YET}", hint)
         elif name in _OPTIONS:
             yield from _of_options(call)
         elif name == "kumo.on":
             yield from self._of_event(call)
         elif name == "require" and call.arguments and call.arguments[0] in self._missing_modules:
-            yield _error(call.where, *missing_module(str(call.arguments[0])))
+            message, hint = missing_module(str(call.arguments[0]))
+            yield _error(call.where, message, delivery_side.HINT if _is_module(call) else hint)
+
+    def _removal(self, call: Called) -> Iterator[Problem]:
+        """Header fields that are gone when the fleet's policy looks for them."""
+        kind, _, method = call.function.name.partition(":")
+        if self._has_fleet and kind == "message" and method in ("remove_all_named_headers", "remove_x_headers"):
+            message = f"{call.written}: the policy of the fleet does not see what is removed here"
+            yield _warning(call.where, message, "where it looks for that, write `if not kumo.gateway then … end`")
 
     def _of_event(self, call: Called) -> Iterator[Problem]:
-        event = call.arguments[0] if call.arguments else UNKNOWN
-        if not isinstance(event, str) or event in events.SUPPORTED:
+        event = _event_of(call)
+        if not event or event in events.SUPPORTED:
             return
         if not events.is_supported(event):
-            yield _error(call.where, f"kumo.on: event '{event}' {NOT_YET}")
+            hint = delivery_side.HINT if delivery_side.is_event(event) else ""
+            yield _error(call.where, f"kumo.on: event '{event}' {NOT_YET}", hint)
         elif event in events.WITHOUT_EFFECT:
             yield _warning(call.where, f"kumo.on: event '{event}' is never triggered", events.WITHOUT_EFFECT[event])
         elif self._strings[event] == 1 and (hint := did_you_mean(event, _EVENTS)):
             # One of the policy's own is named a second time, where it is triggered.
             yield _error(call.where, f"kumo.on: event '{event}' is never triggered", hint)
+
+
+def _event_of(call: Called) -> str:
+    """The event that kumo.on is given; "" where it is computed."""
+    event = call.arguments[0] if call.arguments else None
+    return event if isinstance(event, str) else ""
+
+
+def _is_module(call: Called) -> bool:
+    """Whether a module of the delivery side is required."""
+    name = call.arguments[0] if call.function.name == "require" and call.arguments else None
+    return isinstance(name, str) and delivery_side.is_module(name)
+
+
+def _name_left(call: Called) -> str:
+    """What a call of the delivery side is called."""
+    name = call.function.name
+    if name == "require":
+        return str(call.arguments[0])
+    return f"the handler of {_event_of(call)}" if name == "kumo.on" else name.replace("message:", "msg:")
 
 
 def options_of(call: Called) -> tuple[Any, dict[Path, int]]:
@@ -135,7 +184,8 @@ def _of_options(call: Called) -> Iterator[Problem]:
         for trouble in bad.troubles:
             if trouble.computed:
                 continue
-            yield _error(call.where, f"{call.function.name}: {trouble}", trouble.hint, lines.get(trouble.keys, 0))
+            hint = delivery_side.hint_for(call.function.name, trouble)
+            yield _error(call.where, f"{call.function.name}: {trouble}", hint, lines.get(trouble.keys, 0))
 
 
 def _notes_of(call: Called) -> Iterator[Problem]:

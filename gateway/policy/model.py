@@ -102,6 +102,7 @@ class Model:
             name: Namespace(name, {key: Function(f"{name}.{key}") for key in keys}) if keys else Function(name)
             for name, keys in handlers.lua.globals().items()
         }
+        members["gateway"] = Namespace("kumo.gateway", {"version": None, "fleet": None})
         libraries["kumo"] = Namespace("kumo", members)
         kinds = {kind: _kind(kind, exposed) for kind, exposed in host.exposed.items()}
         strings = {key: Function(f"string.{key}", str) for key in handlers.lua.globals()["string"]}

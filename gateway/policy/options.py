@@ -24,7 +24,7 @@ Reader = Callable[[object], Any]
 class Trouble:
     """One mistake. text: for people. serde: KumoMTA's words. keys: where in the table. hint: what to do instead.
 
-    computed: nobody knows, because the policy computes the value.
+    computed: nobody knows, because the policy computes the value. refused: it is none for KumoMTA.
     """
 
     text: str
@@ -32,6 +32,7 @@ class Trouble:
     hint: str = ""
     keys: tuple[object, ...] = ()
     computed: bool = False
+    refused: bool = False
 
     def inside(self, key: object) -> Trouble:
         """The same mistake seen from one table further out."""
@@ -396,7 +397,8 @@ def refused(reason: str, *harmless: object) -> Option:
     def read(value: object) -> object:
         if any(value is one or (type(value) is type(one) and value == one) for one in harmless):
             return value
-        raise refusal("not supported yet by relay-gateway", reason)
+        text = "not supported yet by relay-gateway"
+        raise BadOptions([Trouble(text, text, reason, refused=True)])
 
     return Option(read, Role.REFUSED, harmless=harmless, reason=reason)
 

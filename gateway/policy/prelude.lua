@@ -171,8 +171,35 @@ local function own_functions(extra)
   return found
 end
 
+-- What stands for everything that is left to the fleet: whatever is asked of it, the answer is itself, or nothing.
+local inert = {}
+local function itself() return inert end
+local function no() return false end
+setmetatable(inert, {
+  __index = function(_, key)
+    if type(key) ~= 'number' then return inert end -- ipairs ends
+  end,
+  __newindex = function() end,
+  __call = itself,
+  __len = function() return 0 end,
+  __pairs = function() return next, {}, nil end,
+  __tostring = function() return 'left to the fleet' end,
+  __concat = function(one, other) return tostring(one) .. tostring(other) end,
+  __lt = no, __le = no,
+  __add = itself, __sub = itself, __mul = itself, __div = itself, __mod = itself, __pow = itself, __unm = itself,
+  __idiv = itself,
+  __close = function() end,
+})
+
+local left_extras = {}
+for extra in host.left_extras:gmatch '%S+' do left_extras[extra] = true end
+
 local function searcher(name)
   local extra = name:match '^policy%-extras%.([%w_]+)$'
+  if extra and left_extras[extra] then
+    host.leave_to_fleet(name)
+    return itself
+  end
   local text = extra and host.extras(extra)
   if text then return load(text, '=policy-extras/' .. extra .. '.lua', 't'), own_functions(extra) end
   local tried = {}
@@ -197,8 +224,22 @@ package.loaded.python, package.loaded.debug = nil, nil
 kumo = { version = host.version }
 for name, implementation in pairs(host.functions) do kumo[name] = as_function(implementation) end
 for name, implementation in pairs(host.waiting) do kumo[name] = waiting('kumo.' .. name, implementation) end
+for name in host.left:gmatch '%S+' do
+  local leave = kumo[name]
+  kumo[name] = function(...)
+    leave(...)
+    return inert
+  end
+end
+local left_modules = {}
+for name in host.left_modules:gmatch '%S+' do left_modules[name] = true end
 for name in host.missing_modules:gmatch '%S+' do
-  kumo[name] = setmetatable({}, {
+  kumo[name] = setmetatable({}, left_modules[name] and {
+    __index = function(_, key)
+      host.leave_to_fleet(('kumo.%s.%s'):format(name, key))
+      return inert
+    end,
+  } or {
     __index = function(_, key) error(('kumo.%s.%s is not supported yet by relay-gateway'):format(name, key), 2) end,
   })
 end
@@ -212,6 +253,7 @@ for name, functions in pairs(host.modules) do
   local short = name:match '^kumo%.(.+)$'
   if short then kumo[short] = module end
 end
+kumo.gateway = { version = host.version, fleet = host.fleet } -- a file that is not only ours can ask where it is
 package.loaded.kumo = kumo
 
 local calls = {}
@@ -308,6 +350,8 @@ function calls.watch(watcher)
 end
 
 calls.tostring = tostring
+
+function calls.is_inert(value) return value == inert end
 
 function calls.behind(f) return behind[f] end
 

@@ -21,6 +21,7 @@ class Severity(Enum):
 
     ERROR = "error"
     WARNING = "warning"  # the policy runs; it may be meant otherwise
+    NOTE = "note"  # nothing is wrong with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {'' if self.severity is Severity.ERROR else 'warning: '}{self.text}"
+        return f"{place}: {'warning: ' if self.severity is Severity.WARNING else ''}{self.text}"
 
     @classmethod
     def from_lua(cls, text: str, file: str, files: Iterable[str] = ()) -> Problem:

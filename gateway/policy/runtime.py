@@ -26,6 +26,8 @@ from lupa.lua54 import LuaError, LuaRuntime, LuaSyntaxError, lua_type
 
 from gateway._fastpath import LuaLimits
 from gateway.later import Later
+from gateway.policy import delivery_side
+from gateway.policy.delivery_side import LeftToTheFleet
 from gateway.policy.limits import WATCHDOG, Watched
 from gateway.policy.options import Opaque
 from gateway.policy.problems import NOT_YET
@@ -80,17 +82,18 @@ class Waiting:
 @dataclass(frozen=True, slots=True)
 class Unsupported:
     """A function or method that KumoMTA has and the gateway has not. name: as a policy writes it. found: called instead
-    of the error, where a mistake is only taken down.
+    of the error, where a mistake is only taken down. hint: "" or what to do about it.
     """
 
     name: str
-    found: Callable[[str], None] | None = None
+    found: Callable[[str, str], None] | None = None
+    hint: str = ""
 
     def __call__(self, *_: object) -> None:
         message = f"{self.name} {NOT_YET}"
         if self.found is None:
-            raise Fault(message)
-        self.found(message)
+            raise Fault(f"{message}; {self.hint}" if self.hint else message)
+        self.found(message, self.hint)
 
 
 # By name what gives a field's value; or, where objects of one class have different ones, all fields of an object.
@@ -120,10 +123,11 @@ class LuaHost:
 
     functions: of the kumo module; a Waiting may have to wait. modules: likewise, of other modules, by what `require`
     takes. extras: the text of a `policy-extras` module by name. extra_functions: those that such a module is given.
-    read: a Lua file's content, None if there is none. memo: what memoize.lua calls. unstable: called when something
-    without a stable answer is used. wait: told of a Later that what runs waits for; returns True if it is going to,
-    False if the answer is there now. forget: it cannot wait, after all. condemned: whether what runs has to end,
-    whatever it is prepared for. loading: whether the policy is still being loaded.
+    leave_to_fleet: told what of the delivery side is used. fleet: whether there is one that it is left to. read: a Lua
+    file's content, None if there is none. memo: what memoize.lua calls. unstable: called when something without a
+    stable answer is used. wait: told of a Later that what runs waits for; returns True if it is going to, False if the
+    answer is there now. forget: it cannot wait, after all. condemned: whether what runs has to end, whatever it is
+    prepared for. loading: whether the policy is still being loaded.
     """
 
     version: str
@@ -134,6 +138,8 @@ class LuaHost:
     extras: Callable[[str], bytes | None]
     extra_functions: Mapping[str, Mapping[str, Callable[..., Any]]]
     missing_modules: tuple[str, ...]
+    leave_to_fleet: Callable[[str], None]
+    fleet: bool
     exposed: Mapping[type, Exposed]
     read: Callable[[str], bytes | None]
     unstable: Callable[[], None]
@@ -182,6 +188,11 @@ class LuaState:
             "add": partial(self._combined, operator.add),
             "subtract": partial(self._combined, operator.sub),
             "missing_modules": " ".join(host.missing_modules),
+            "left_modules": " ".join(delivery_side.MODULES),
+            "left_extras": " ".join(delivery_side.EXTRAS),
+            "left": " ".join(name for name, found in host.functions.items() if isinstance(found, LeftToTheFleet)),
+            "leave_to_fleet": host.leave_to_fleet,
+            "fleet": host.fleet,
             "read": lambda path: host.read(inward(path)),
             "unstable": host.unstable,
             "forget": host.forget,
@@ -218,6 +229,7 @@ class LuaState:
         self._where = calls.where
         self._watch = calls.watch
         self._tostring = calls.tostring
+        self.is_inert: Callable[[object], bool] = calls.is_inert  # whether it is what the delivery side answers with
         self.behind: Callable[[LuaFunction], object] = calls.behind  # what a function of policy-extras asks, if no more
 
     def load(self, path: str, text: bytes) -> LuaFunction:

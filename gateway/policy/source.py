@@ -9,8 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.config import Deployment
+from gateway.policy.delivery_side import Left
+
 if TYPE_CHECKING:
     from gateway.policy.domain_table import DomainTable
+
+HERE = Deployment()  # a policy that says everything itself
 
 
 class PolicySource:
@@ -18,20 +23,29 @@ class PolicySource:
 
     path: the main file's path as the operator wrote it. files: path → content, in the order of reading; None where
     there was no such file, because `require` must go on not finding it. tables: what was made of large files, by what
-    it was made of; the files themselves are not kept then.
+    it was made of; the files themselves are not kept then. deployment: where it runs.
+    left: what it was found to leave to the fleet.
     """
 
-    __slots__ = ("files", "path", "tables")
+    __slots__ = ("deployment", "files", "left", "path", "tables")
 
-    def __init__(self, path: str, files: dict[str, bytes | None], tables: dict[str, DomainTable] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        files: dict[str, bytes | None],
+        tables: dict[str, DomainTable] | None = None,
+        deployment: Deployment = HERE,
+    ) -> None:
         self.path = path
         self.files = files
         self.tables = {} if tables is None else tables
+        self.deployment = deployment
+        self.left = Left()
 
     @classmethod
-    def read(cls, path: str) -> PolicySource:
+    def read(cls, path: str, deployment: Deployment = HERE) -> PolicySource:
         """Starts a snapshot from the disk. Raises OSError when the main file cannot be read."""
-        return cls(path, {path: Path(path).read_bytes()})
+        return cls(path, {path: Path(path).read_bytes()}, deployment=deployment)
 
     @property
     def main(self) -> bytes:
@@ -50,4 +64,4 @@ class PolicySource:
         return self.files[path]
 
     def __reduce__(self) -> tuple[type[PolicySource], tuple[Any, ...]]:
-        return PolicySource, (self.path, self.files, self.tables)
+        return PolicySource, (self.path, self.files, self.tables, self.deployment)

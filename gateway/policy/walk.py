@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from tree_sitter import Node
 
-from gateway.policy import lua_text
+from gateway.policy import delivery_side, lua_text
 from gateway.policy.abstract import Closure, Scope, Table, Thing, Value, joined
 from gateway.policy.expressions import UNSET, Expressions
 from gateway.policy.findings import LuaFile, Place, is_local
@@ -38,6 +38,7 @@ class Walk(Expressions):
         super().__init__(model, source.path)
         self.missing_modules: set[str] = set()
         self._source = source
+        self._has_fleet = source.deployment.fleet is not None
         self._chunks: dict[str, Value] = {}
         self._depth = 0
         self._returned: list[list[Value]] = []
@@ -76,6 +77,10 @@ class Walk(Expressions):
             known = [one for one in self._handlers if self._model.parameters(one[0])]
             event, closure = (known or self._handlers)[0]
             self._handlers.remove((event, closure))
+            if self._has_fleet and delivery_side.is_event(event):
+                self._file = closure.file
+                self._skip(closure.node)
+                continue
             kinds = self._model.parameters(event) or ((MessageHandle,) if event in self._filters() else ())
             self._enter(closure, [Thing(kind) for kind in kinds])
 

@@ -17,10 +17,9 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.admin.context import AdminContext
 from gateway.net import tls
-from gateway.policy import surroundings
+from gateway.policy import deployment, surroundings
 from gateway.policy.engine import Policy
 from gateway.policy.problems import PolicyProblems
-from gateway.policy.source import PolicySource
 from gateway.service import control, diagnostics, privileges, trial, upgrade, watching, worker
 from gateway.service.context import DEFAULT_CONTENT_LIMITS, EX_CONFIG, ContentLimits
 from gateway.service.loading import BadPolicy, LoadedPolicy
@@ -62,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("--policy", metavar="FILE", required=True, help="the Lua policy")
+    deployment.add_arguments(parser)
     parser.add_argument(
         "--workers",
         metavar="N",
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         )
     content = ContentLimits(args.content_memory, args.content_directory)
     if examination is not None:
-        return trial.run(examination, lambda: load(args.policy), worker.run, content)
+        return trial.run(examination, lambda: load(args), worker.run, content)
     settings = Settings(
         workers=args.workers,
         content=content,
@@ -141,16 +141,16 @@ def run(args: argparse.Namespace) -> int:
     )
     setproctitle("relay-gateway: supervisor")
     inheritance = upgrade.inherited()
-    return Supervisor(settings, lambda: load(args.policy), worker.run, _run_admin, inheritance).run()
+    return Supervisor(settings, lambda: load(args), worker.run, _run_admin, inheritance).run()
 
 
-def load(path: str) -> LoadedPolicy | BadPolicy:
-    """Read and run a policy, for what it declares. Runs Lua: not for the supervisor's own process."""
+def load(args: argparse.Namespace) -> LoadedPolicy | BadPolicy:
+    """Read and run the policy that is named, for what it declares. Runs Lua: not for the supervisor's own process."""
     scratch = CounterPage(bytearray(metrics.page_size()))
     try:
-        policy = Policy.load(PolicySource.read(path), page=scratch)
+        policy = Policy.load(deployment.source_of(args), page=scratch)
     except OSError as error:
-        return BadPolicy((f"{path}: {error.strerror}",), may_pass=True)
+        return BadPolicy((f"{args.policy}: {error.strerror}",), may_pass=True)
     except PolicyProblems as found:
         return BadPolicy(tuple(map(str, found.problems)))
     keys = tls.KeyFiles()
@@ -160,6 +160,11 @@ def load(path: str) -> LoadedPolicy | BadPolicy:
         texts = tuple(str(trouble.problem) for trouble in troubles)
         return BadPolicy(texts, may_pass=all(trouble.may_pass for trouble in troubles))
     watched = watching.as_loaded(policy.config.watched, policy.source.files)
+    if policy.source.deployment.fleet is not None:
+        from gateway.policy.lint import Lint  # with the grammar of Lua, which is not needed otherwise
+
+        for note in Lint(policy.source).left_to_the_fleet():
+            log.info("%s", note)
     return LoadedPolicy(policy.config, policy.source, keys, watched)
 
 

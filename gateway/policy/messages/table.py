@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
+from gateway.config import Deployment
 from gateway.mail.headers import AddressHeader, Mailbox
 from gateway.mail.message import Message
+from gateway.policy import delivery_side
+from gateway.policy.delivery_side import LeftToTheFleet
 from gateway.policy.messages import content, envelope, header, scheduling
 from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.modules import MISTAKES, Modules, refuse
 from gateway.policy.options import sequences
 from gateway.policy.outside import mail_auth
 from gateway.policy.runtime import Exposed, Fault, LuaState, Unsupported, Waiting
+from gateway.policy.source import HERE
 
 WITHOUT_EFFECT = ("save", "shrink", "shrink_data", "set_force_sync")
 NOT_SUPPORTED = (
@@ -34,9 +38,19 @@ def _easy(argument: object) -> str | None:
 
 
 class Messages:
-    """For one Lua state. touched: called whenever Lua uses a message, which is no input of a decision."""
+    """For one Lua state. touched: called whenever Lua uses a message, which is no input of a decision.
 
-    def __init__(self, lua: Callable[[], LuaState], modules: Modules, touched: Callable[[], None]) -> None:
+    deployment: where the policy runs.
+    """
+
+    def __init__(
+        self,
+        lua: Callable[[], LuaState],
+        modules: Modules,
+        touched: Callable[[], None],
+        deployment: Deployment = HERE,
+    ) -> None:
+        self._has_fleet = deployment.fleet is not None
         self._lua = lua
         self._modules = modules
         self._touched = touched
@@ -60,8 +74,15 @@ class Messages:
             for name, function in mail_auth.FUNCTIONS.items()
         }
         found |= {name: lambda *_: None for name in WITHOUT_EFFECT}
-        found |= {name: Unsupported(f"msg:{name}") for name in NOT_SUPPORTED}
+        found |= {name: self._missing(name) for name in NOT_SUPPORTED}
         return found
+
+    def _missing(self, name: str) -> Callable[..., None]:
+        if name not in delivery_side.METHODS:
+            return Unsupported(f"msg:{name}")
+        if self._has_fleet:
+            return LeftToTheFleet(f"msg:{name}", lambda _: None)
+        return Unsupported(f"msg:{name}", hint=delivery_side.HINT)
 
     def _method(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         count = len(inspect.signature(function).parameters) - 1

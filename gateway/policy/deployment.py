@@ -1,0 +1,129 @@
+"""What the command line says about where a policy runs: options, the small file, and what they mean together.
+
+Whatever KumoMTA's dialect can say is said there; here is the rest, as a Deployment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from gateway.config import (
+    Deployment,
+    Destination,
+    EgressPath,
+    Host,
+    PartialRefusal,
+    QueueConfig,
+    SmtpFleet,
+    UpstreamTls,
+)
+from gateway.policy.domain_files import EVERYWHERE, Parameters, Text, Unreadable, parsed
+from gateway.policy.options import BadOptions, Option, Schema, Trouble, as_table, list_of, one_of, refusal
+from gateway.policy.problems import PolicyProblems, Problem
+from gateway.policy.schemas import socket_address
+from gateway.policy.source import PolicySource
+from gateway.policy.upstream_schemas import EGRESS_PATH, fleet_member
+
+# Nodes of a fleet have certificates of their own making, mostly; what is offered is used.
+_PATH = {"enable_tls": UpstreamTls.OPPORTUNISTIC_INSECURE}
+
+
+def _members(value: object) -> tuple[Host, ...]:
+    found: tuple[Host, ...] = list_of(fleet_member, "hosts")(value)
+    if not found:
+        raise refusal("there is no host")
+    return found
+
+
+def _path(value: object) -> dict[str, Any]:
+    """The options as given, so that those that are not keep the gateway's defaults for a fleet."""
+    return EGRESS_PATH.read(value)
+
+
+FILE = Schema(
+    {
+        "fleet": Option(_members),
+        "listen": Option(list_of(socket_address, "addresses"), default=()),
+        "path": Option(_path, default={}),
+        "on_partial_refusal": Option(one_of(PartialRefusal), default=PartialRefusal.DSN),
+    }
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that reads a policy as a running gateway does."""
+    parser.add_argument(
+        "--fleet",
+        metavar="HOST:PORT[,…]",
+        type=_hosts,
+        help="relay to these hosts, whatever the policy says about queues and egress; its delivery side is theirs",
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="ADDR[,…]",
+        type=_addresses,
+        help="listen for SMTP there, instead of where the policy's listeners do, with their parameters in their order",
+    )
+    parser.add_argument(
+        "--gateway-config",
+        metavar="FILE",
+        help="the same and more in TOML: fleet, listen, path, on_partial_refusal; the command line goes first",
+    )
+
+
+def source_of(args: argparse.Namespace) -> PolicySource:
+    """The policy that is named, to be loaded as it is going to run. Raises OSError where it cannot be read, and
+    PolicyProblems for what is wrong with the gateway's own file.
+    """
+    return PolicySource.read(args.policy, _deployment(args))
+
+
+def _deployment(args: argparse.Namespace) -> Deployment:
+    options = FILE.read({}) if args.gateway_config is None else _options(args.gateway_config)
+    members = args.fleet or options.get("fleet")
+    listen = args.listen or options["listen"]
+    if members is None:
+        if options["path"]:
+            raise PolicyProblems([Problem(args.gateway_config, 0, "path is for a fleet, and there is none")])
+        return Deployment(listen=listen)
+    queue = QueueConfig(protocol=SmtpFleet(members), on_partial_refusal=options["on_partial_refusal"])
+    path: EgressPath = EGRESS_PATH.built({**_PATH, **options["path"]})
+    return Deployment(fleet=Destination(queue, path), listen=listen)
+
+
+def _options(path: str) -> dict[str, Any]:
+    try:
+        text = Text(path, Path(path).read_bytes().decode("utf-8"))
+        return FILE.read(as_table(parsed(text, tomllib.loads)))
+    except UnicodeDecodeError:
+        raise PolicyProblems([Problem(path, 0, "this is no text in UTF-8")]) from None
+    except OSError as error:
+        raise PolicyProblems([Problem(path, 0, str(error.strerror))]) from None
+    except Unreadable as bad:
+        raise PolicyProblems([bad.problem]) from None
+    except BadOptions as bad:
+        raise PolicyProblems([_located(trouble, text) for trouble in bad.troubles]) from None
+
+
+def _located(trouble: Trouble, text: Text) -> Problem:
+    key, *inner = trouble.keys
+    line = text.line_of(Parameters(EVERYWHERE, str(key), None, 0), tuple(inner))
+    return Problem(text.name, line, str(trouble), trouble.hint)
+
+
+def _hosts(text: str) -> tuple[Host, ...]:
+    return tuple(_each(text, fleet_member))
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(_each(text, socket_address))
+
+
+def _each(text: str, read: Any) -> list[Any]:
+    try:
+        return [read(part.strip()) for part in text.split(",")]
+    except BadOptions as bad:
+        raise argparse.ArgumentTypeError(str(bad)) from None
