@@ -51,6 +51,10 @@ cdef class JsonLine:
 
 cpdef step(generator, value)
 
+cpdef int count_fields(bytes content, bytes name) except -1
+
+cpdef list read_parameters(bytes text)
+
 cdef struct ContentScan:
     uint64_t tail        # the last octets seen, the latest lowest; before the first one, the CRLF of "DATA"
     Py_ssize_t octets    # seen, terminator included

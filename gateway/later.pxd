@@ -26,6 +26,7 @@ cdef class Steps(Later):
     cdef readonly Later waits_for
     cdef object _steps
 
+    @cython.locals(later=Later)
     cpdef go_on(self)
     cdef _next(self, Later later)
 

@@ -99,16 +99,17 @@ class Steps(Later):
         self.waits_for = None
         try:
             item = step(self._steps, None) if later is None else self._next(later)
-            while isinstance(item, Later) and item.done:
-                item = self._next(item)
+            while isinstance(item, Later):
+                later = item
+                if not later.done:
+                    self.waits_for = later
+                    later.then(self)
+                    return
+                item = self._next(later)
         except Exception as error:
             self.fail(error)
             return
-        if isinstance(item, Later):
-            self.waits_for = item
-            item.then(self)
-        else:
-            self.settle(item)
+        self.settle(item)
 
     def __call__(self) -> None:
         """It waits for answers itself."""

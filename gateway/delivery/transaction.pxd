@@ -65,10 +65,11 @@ cdef class Transaction:
     cdef Verdict _verdict(self, Evidence evidence)
     cdef Evidence _recorded(self, bint told)
 
-    @cython.locals(outcome=RecipientOutcome, refused=Py_ssize_t)
+    @cython.locals(accepted=Accepted, outcome=RecipientOutcome, refused=Py_ssize_t)
     cdef _taken(self)
     cdef _end(self, Verdict decided, Evidence evidence)
     cdef _log_refused(self, Verdict decided)
 
 
+@cython.locals(recipient=EnvelopeAddress)
 cdef _only(list recipients)

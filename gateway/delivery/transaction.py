@@ -26,8 +26,8 @@ from gateway.later import Later, Waits
 from gateway.logs import identity, records
 from gateway.mail.headers import HeaderField
 from gateway.mail.message import Message
-from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
+from gateway.policy.events import MESSAGE_RECEIVED
 from gateway.smtp import replies, trace
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.events import MessageReceived
@@ -109,7 +109,7 @@ class Transaction:
         Raises TransactionRefused, or what the policy raises.
         """
         self._begin()
-        wanted = events.MESSAGE_RECEIVED in self._policy.handles
+        wanted = MESSAGE_RECEIVED in self._policy.handles
         meta = self._facts.conn.values
         if wanted:
             meta = meta.copy()  # what a handler does to the connection's reaches no other message of the transaction
@@ -355,4 +355,7 @@ def _existing(destination: Destination | None) -> Destination:
 
 def _only(recipients: list[EnvelopeAddress]) -> str | None:
     """The one recipient, whom the trace may name; None where there are several."""
-    return recipients[0].email if len(recipients) == 1 else None
+    if len(recipients) != 1:
+        return None
+    recipient = recipients[0]
+    return recipient.email

@@ -103,7 +103,7 @@ cdef FieldEvent field_next(LineReader* r, uint8_t initial, Field* field) noexcep
     return END_OF_FIELDS
 
 
-def count_fields(bytes content not None, bytes name not None):
+cpdef int count_fields(bytes content, bytes name) except -1:
     cdef LineReader reader = line_reader(octets_of(content), octets_of(content) + len(content), True)
     cdef Span wanted = Span(octets_of(name), len(name))
     cdef Field field

@@ -117,7 +117,7 @@ cdef str upper_keyword(const uint8_t *p, Py_ssize_t n):
     return keyword
 
 
-def read_parameters(bytes text not None):
+cpdef list read_parameters(bytes text):
     # RFC 5321 §4.1.2: esmtp-keyword ["=" esmtp-value], separated by SP; HTAB is served, no other octet
     cdef const uint8_t *p = octets_of(text)
     cdef Py_ssize_t n = PyBytes_GET_SIZE(text), at = 0, keyword, equals

@@ -55,6 +55,8 @@ cdef class Reception(Observer):
     cpdef bint advance(self, Py_ssize_t most) except? False
     cpdef _answer(self, event)
     cpdef _dispatch(self, event)
+
+    @cython.locals(walk=Steps)
     cpdef _walk(self, steps)
 
     @cython.locals(walk=Steps)

@@ -24,10 +24,10 @@ from gateway.later import Later, Steps, Waits, begun
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.net.endpoints import Endpoints
-from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Known
 from gateway.policy.engine import Policy, PolicyError, Rejected
+from gateway.policy.events import EHLO, MAIL_FROM, RCPT_TO
 from gateway.policy.listener import TermsTable
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
@@ -97,7 +97,7 @@ class Reception(Observer):
         self._accepted_with: dict[str, Any] | None = None  # the metadata after the policy looked at the connection
         self._facts: SessionFacts | None = None
         self._decisions: list[Decision] = []
-        self._asks_about_recipients = events.RCPT_TO in self._policy.handles
+        self._asks_about_recipients = RCPT_TO in self._policy.handles
         self._tls: tuple[str, str] | None = None  # protocol version and cipher
         self._message: MessageReceived | None = None
         self._transaction: Transaction | None = None
@@ -319,7 +319,7 @@ class Reception(Observer):
     # -- answers to events --------------------------------------------------------------------------------------------
 
     def _ehlo(self, event: EhloRequested) -> Waits | None:
-        if events.EHLO in self._policy.handles:
+        if EHLO in self._policy.handles:
             return self._ask_about_ehlo(event)
         self._begin(event, event.extensions)
         return None
@@ -358,7 +358,7 @@ class Reception(Observer):
         self._facts = None
 
     def _mail(self, event: MailCommand) -> Waits | None:
-        if events.MAIL_FROM in self._policy.handles:
+        if MAIL_FROM in self._policy.handles:
             return self._ask_about_sender(event)
         self._decisions = []
         self._reply(MAIL_OK)

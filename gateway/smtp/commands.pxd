@@ -2,6 +2,7 @@
 
 cimport cython
 
+from gateway._fastpath cimport read_parameters
 from gateway.smtp.address cimport EnvelopeAddress
 
 

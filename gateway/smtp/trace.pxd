@@ -2,7 +2,9 @@
 
 import cython
 
-from gateway._fastpath cimport Content
+from gateway._fastpath cimport Content, count_fields
+
+cdef Py_ssize_t _HEAD, _MOST_HEAD, _FOLD
 
 cpdef str received_from(str client, str peer, str hostname, str local, str protocol, str tls)
 cpdef str with_protocol(bint esmtp, bint tls, bint authenticated, bint smtputf8)

@@ -9,7 +9,7 @@ from binascii import b2a_base64
 from email.utils import formatdate
 from typing import Any
 
-import orjson
+from orjson import OPT_SORT_KEYS, dumps
 
 from gateway._fastpath import Content, count_fields
 
@@ -64,7 +64,7 @@ def supplemental(name: str, recipient: str | None, meta: dict[str, Any], carried
         content["recipient"] = recipient
     if carried:
         content |= {key: meta[key] for key in carried if key in meta}
-    encoded = b2a_base64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), newline=False)
+    encoded = b2a_base64(dumps(content, option=OPT_SORT_KEYS), newline=False)
     if len(encoded) > _FOLD:
         encoded = b"\r\n\t".join([encoded[i : i + _FOLD] for i in range(0, len(encoded), _FOLD)])
     return b"".join([name.encode(), b": ", encoded, b"\r\n"])
