@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.policy.check import examine
 from gateway.policy.delivery_side import HINT
+from gateway.policy.findings import LuaFile
 from gateway.policy.lint import Lint, options_of
 from gateway.policy.model import of_this_gateway
 from gateway.policy.options import UNKNOWN, Opaque
@@ -271,6 +272,56 @@ def test_what_only_kumomta_has_is_not_supported_rather_than_unknown() -> None:
             ("set_httpinject_recipient_rate_limit", left),
         )
     ]
+
+
+def test_an_option_that_newer_kumomta_has_is_not_supported_rather_than_unknown() -> None:
+    [problem] = seen_in("kumo.start_esmtp_listener { tls_mode = 'ImplicitTls' }")
+    assert "tls_mode: not supported yet by relay-gateway" in problem
+    assert seen_in("kumo.start_esmtp_listener { tls_mode = 'StartTls' }") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("kumo.reject(250, 'x')", "kumo.reject: expected a code from 400 to 599, got 250"),
+        ("kumo.reject('x', 'y')", "kumo.reject: expected a code from 400 to 599, got x"),
+        ("kumo.reject(550)", "kumo.reject: expected a code and a text, got 1 arguments"),
+        ("kumo.disconnect(true, 'y')", "kumo.disconnect: expected a code from 400 to 599, got True"),
+        ("kumo.on('init', print)", "kumo.on: a handler cannot be registered from within 'smtp_server_mail_from'; "),
+        ("kumo.start_esmtp_listener {}", "kumo.start_esmtp_listener must be called in the init event"),
+        ("kumo.memoize(print, { name = 'x' })", "kumo.memoize: 'capacity' is missing"),
+    ],
+)
+def test_what_a_function_does_not_take_in_a_handler_is_an_error(body: str, said: str) -> None:
+    text = f"kumo.on('smtp_server_mail_from', function(sender) if sender.user == 'x' then {body} end end)"
+    [problem, *_] = seen_in(text)
+    assert problem.startswith(f"policy.lua:1: {said}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["kumo.reject('550', 'x')", "kumo.reject(550.0, 'x')", "kumo.reject(5 * 110, 'x')", "kumo.reject(refusal())"],
+)
+def test_codes_and_texts_that_are_right_or_computed_are_no_problem(body: str) -> None:
+    assert (
+        seen_in(f"function refusal() return 550, 'x' end kumo.on('smtp_server_mail_from', function() {body} end)") == []
+    )
+
+
+def test_all_of_lua_is_understood() -> None:
+    text = """#!/usr/bin/lua
+    local a <const>, b <close>, c = 1 // 2, nil, 0x1p4 & ~1 | 2 ~ 3 << 1 >> 1
+    goto done
+    for i = 10, 1, -1 do if i % 2 == 0 then break end end
+    for k, v in next, {}, nil do local _ = #tostring(k) ^ 2 end
+    repeat local x <const> = [==[ ]] ]==] until not x or x ~= '\\z
+        a\\u{48}'
+    function a.b.c:d(...) local t = { ..., [1] = 2, n = select('#', ...); } return t end
+    ::done::
+    f'x' f"y" f[[z]] f{} (f or g)() ;
+    return -2 ^ 2, a.b['c']:d 'x'.y
+    """
+    assert LuaFile(text.encode()).understood
 
 
 def test_a_misspelt_event_is_an_error() -> None:

@@ -42,6 +42,7 @@ class Expressions(ABC):
         self._caught = 0
         self._asking = 0  # inside a condition: whether something is there
         self._uncalled: Place | None = None
+        self._event = ""
 
     @abstractmethod
     def _enter(self, closure: Closure, arguments: list[Value]) -> Value:
@@ -85,7 +86,8 @@ class Expressions(ABC):
         self._asking = asking
 
     def _where(self, node: Node, at: Node | None = None) -> Where:
-        return Where(self._file, line_of(node), line_of(at or node), self._caught > 0, self._uncalled)
+        lines = line_of(node), line_of(at or node)
+        return Where(self._file, *lines, self._caught > 0, self._uncalled, self._event)
 
     def _condition(self, node: Node, scope: Scope) -> bool | None:
         with self._asked():
@@ -288,7 +290,8 @@ class Expressions(ABC):
         if isinstance(callee, Absent):
             self.nil_uses.append(NilUse(callee, self._where(name, arguments)))
         elif isinstance(callee, Function):
-            self.calls.append(Called(callee, written(name), values, self._where(name, arguments)))
+            more = bool(values) and parts(arguments)[-1].type in ("function_call", "vararg_expression")
+            self.calls.append(Called(callee, written(name), values, self._where(name, arguments), more))
             special = _SPECIAL.get(callee.name)
             if special is not None:
                 return special(self, values, arguments)

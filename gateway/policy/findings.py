@@ -23,7 +23,8 @@ Place: TypeAlias = "tuple[str, int]"  # of a function: its file, and the octet w
 @dataclass(frozen=True, slots=True)
 class Where:
     """A place in the policy. line: of what is wrong. at: the line that Lua names when the call fails. caught: an error
-    is caught there. uncalled: the place of the function around it that nothing calls, if any.
+    is caught there. uncalled: the place of the function around it that nothing calls, if any. event: whose handler it
+    is reached from, "" while the policy loads.
     """
 
     file: str
@@ -31,16 +32,21 @@ class Where:
     at: int
     caught: bool
     uncalled: Place | None
+    event: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A call of something that the gateway offers. written: what is called, as it stands there."""
+    """A call of something that the gateway offers.
+
+    written: what is called, as it stands there. more: there may be more arguments than these.
+    """
 
     function: Function
     written: str
     arguments: list[Value]
     where: Where
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from gateway.policy import delivery_side, events
 from gateway.policy.abstract import Path, as_options
-from gateway.policy.api import WARNED
+from gateway.policy.api import DECLARATIONS, WARNED
 from gateway.policy.findings import Called, NilUse, Place, Where
+from gateway.policy.kumo.values import integer
+from gateway.policy.memo import MEMOIZE
 from gateway.policy.model import Model, of_this_gateway
 from gateway.policy.options import UNKNOWN, BadOptions, did_you_mean
 from gateway.policy.problems import NOT_YET, Problem, Severity, missing_module
@@ -20,7 +23,10 @@ from gateway.policy.source import PolicySource
 from gateway.policy.walk import Walk
 
 _EVENTS = (*events.SUPPORTED, *events.NOT_SUPPORTED, *events.WITHOUT_EFFECT)
-_OPTIONS = {f"kumo.{name}": schema for name, schema in SCHEMAS.items()}
+# by function: which argument is a table of options, and which those are
+_OPTIONS = {**{f"kumo.{name}": (0, schema) for name, schema in SCHEMAS.items()}, "kumo.memoize": (1, MEMOIZE)}
+_ANYTIME = frozenset({"", events.PRE_INIT, events.INIT, events.VALIDATE_CONFIG})
+_DECLARATIONS = frozenset(f"kumo.{name}" for name in DECLARATIONS)
 
 
 class Lint:
@@ -111,10 +117,14 @@ class Lint:
         if call.function.unsupported:
             hint = delivery_side.HINT if delivery_side.is_function(name) else ""
             yield _error(call.where, f"{call.written if ':' in name else name} {NOT_YET}", hint)
+        elif name in _DECLARATIONS and call.where.event not in _ANYTIME:
+            yield _error(call.where, f"{name} must be called in the init event")
         elif name in _OPTIONS:
             yield from _of_options(call)
         elif name == "kumo.on":
             yield from self._of_event(call)
+        elif name in ("kumo.reject", "kumo.disconnect"):
+            yield from _of_verdict(call)
         elif name == "require" and call.arguments and call.arguments[0] in self._missing_modules:
             message, hint = missing_module(str(call.arguments[0]))
             yield _error(call.where, message, delivery_side.HINT if _is_module(call) else hint)
@@ -128,6 +138,9 @@ class Lint:
 
     def _of_event(self, call: Called) -> Iterator[Problem]:
         event = _event_of(call)
+        if call.where.event:
+            message = f"kumo.on: a handler cannot be registered from within '{call.where.event}'"
+            yield _error(call.where, message, "register it where the policy is loaded")
         if not event or event in events.SUPPORTED:
             return
         if not events.is_supported(event):
@@ -163,7 +176,9 @@ def _name_left(call: Called) -> str:
 def options_of(call: Called) -> tuple[Any, dict[Path, int]]:
     """The table of options that is written in a call, and the lines of its entries; UNKNOWN where it is computed."""
     lines: dict[Path, int] = {}
-    return (as_options(call.arguments[0], (), lines) if call.arguments else None), lines
+    position = _OPTIONS.get(call.function.name, (0,))[0]
+    given = call.arguments[position] if position < len(call.arguments) else None
+    return as_options(given, (), lines), lines
 
 
 def _error(where: Where, message: str, hint: str = "", line: int = 0) -> Problem:
@@ -179,13 +194,26 @@ def _of_options(call: Called) -> Iterator[Problem]:
     if options is UNKNOWN:
         return
     try:
-        _OPTIONS[call.function.name].read(options)
+        _OPTIONS[call.function.name][1].read(options)
     except BadOptions as bad:
         for trouble in bad.troubles:
             if trouble.computed:
                 continue
             hint = delivery_side.hint_for(call.function.name, trouble)
             yield _error(call.where, f"{call.function.name}: {trouble}", hint, lines.get(trouble.keys, 0))
+
+
+def _of_verdict(call: Called) -> Iterator[Problem]:
+    """As api.py has it, for what is written out."""
+    name, arguments = call.function.name, call.arguments
+    code = arguments[0] if arguments else None
+    if len(arguments) == 1 and not call.more and isinstance(code, int | float | str):
+        yield _error(call.where, f"{name}: expected a code and a text, got 1 arguments")
+    elif code is None or isinstance(code, bool | int | float | str):
+        with suppress(ValueError):
+            if 400 <= integer(code, name) <= 599:
+                return
+        yield _error(call.where, f"{name}: expected a code from 400 to 599, got {'nil' if code is None else code}")
 
 
 def _notes_of(call: Called) -> Iterator[Problem]:

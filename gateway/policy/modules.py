@@ -78,7 +78,7 @@ ALIASES = {
 OUTSIDE_OBJECTS = {kind: members for module in _ASKING for kind, members in module.OBJECTS.items()}
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED)
-NOT_SUPPORTED = {"time": ("start_timer",), "dns": ("configure_test_resolver",)}
+NOT_SUPPORTED = {"crypto": ("aws_sign_v4",), "time": ("start_timer",), "dns": ("configure_test_resolver",)}
 UNSTABLE = {
     "crypto": crypto.UNSTABLE,
     "fs": files.UNSTABLE,

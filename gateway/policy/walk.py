@@ -82,7 +82,9 @@ class Walk(Expressions):
                 self._skip(closure.node)
                 continue
             kinds = self._model.parameters(event) or ((MessageHandle,) if event in self._filters() else ())
+            self._event = event
             self._enter(closure, [Thing(kind) for kind in kinds])
+            self._event = ""
 
     def _filters(self) -> set[Value]:
         """Events of the policy's own that loggers call with a message."""
