@@ -283,6 +283,88 @@ def test_a_person_gets_a_line_for_each_event_and_none_that_a_client_made(start, 
     assert re.search(prefix + r"<a@b.example> -> <x@in.example> via \S+: 250 2\.0\.0 OK ids=", terse.text())
 
 
+EVERY_EVENT = (
+    POLICY
+    + """
+kumo.on('smtp_server_get_dynamic_parameters', function(listener, conn) return {} end)
+kumo.on('smtp_server_connection_accepted', function(conn) end)
+kumo.on('smtp_server_ehlo', function(domain, conn, extensions) end)
+kumo.on('smtp_server_rcpt_to', function(recipient, conn) end)
+kumo.on('smtp_server_data', function(msg, conn) end)
+kumo.on('smtp_server_message_received', function(msg, conn)
+  msg:set_meta('queue', 'elsewhere')
+  if msg:get_first_named_header_value('Subject') == 'fault' then error('no idea') end
+end)
+"""
+)
+
+
+def test_every_event_of_a_session_is_told_with_its_handler_and_a_fault_with_its_line(start, trace):
+    gateway = start(EVERY_EVENT, "--workers", "1", upstreams=[])
+    watching = trace(gateway, workers=1)
+    with gateway.smtp() as client:
+        client.ehlo()
+        client.mail("a@b.example")
+        client.rcpt("x@in.example")
+        assert client.data("Subject: fault\r\n\r\nx\r\n")[0] == 451
+    events = [event for event in watching.until(closed(1)) if event["event"] == "policy"]
+    handlers = {event["name"]: int(event["handler"].rpartition(":")[2]) for event in events}
+    first = EVERY_EVENT.count("\n", 0, EVERY_EVENT.index("kumo.on('smtp_server_get_dynamic")) + 1
+    assert handlers == {
+        "smtp_server_get_dynamic_parameters": first, "smtp_server_connection_accepted": first + 1,
+        "smtp_server_ehlo": first + 2, "smtp_server_mail_from": 13, "get_listener_domain": 7,
+        "smtp_server_rcpt_to": first + 3, "smtp_server_data": first + 4, "smtp_server_message_received": first + 5,
+    }  # fmt: skip
+    assert re.search(rf"init\.lua:{first + 7}: no idea", events[-1]["error"])
+
+
+def test_a_hand_over_that_fails_says_where_and_why(start, trace):
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    gateway = start(POLICY + TO_UPSTREAMS, "--workers", "1", upstreams=[f"127.0.0.1:{port}"])
+    watching = trace(gateway, "--refused", workers=1)
+    with gateway.smtp() as client:
+        client.ehlo()
+        client.mail("a@b.example")
+        client.rcpt("x@in.example")
+        assert client.data("Subject: x\r\n\r\nx\r\n")[0] == 451
+    events = watching.until(closed(1))
+    [handed_over] = [event for event in events if event["event"] == "handed_over"]
+    [outcome] = handed_over["recipients"]
+    assert (outcome["status"], outcome["reason"]) == ("transient", "upstream_unreachable")
+    assert events[-4]["reason"] == "upstream_unreachable"
+
+
+BOUNCE = (
+    "From: <>\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n"
+    "--b\r\n\r\nno such user\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n"
+    "Reporting-MTA: dns; mx.example\r\n\r\n"
+    "Final-Recipient: rfc822; u@far.example\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--b--\r\n"
+)
+
+
+def test_a_report_that_is_logged_and_goes_no_further_says_so(start, trace):
+    logs = POLICY.replace("{ relay_to = true }", "{ log_oob = 'LogThenDrop' }")
+    gateway = start(logs, "--workers", "1")
+    watching = trace(gateway, workers=1)
+    with gateway.smtp() as client:
+        client.sendmail("", ["x@in.example"], BOUNCE)
+        with pytest.raises(smtplib.SMTPDataError):
+            client.sendmail("a@b.example", ["x@in.example"], "Subject: none\r\n\r\nx\r\n")
+    events = watching.until(closed(1))
+    [message] = [event for event in events if event["event"] == "message"]
+    assert (message["report"], message["goes_on"]) == ("oob", False)
+    assert [(e["decision"], e["because"]) for e in events if e["event"] == "decision"] == [
+        (
+            "reports only",
+            "reports are logged for in.example; the peer is not in relay_hosts; no relay_to for in.example; "
+            f"nothing is granted for {sender}",
+        )
+        for sender in ("the null sender", "b.example, the sender's domain")
+    ]
+    assert [event.get("reason") for event in events if event.get("code", 0) >= 500] == ["not_a_report"]
+
+
 # --- secrets ----------------------------------------------------------------------------------------------------------
 
 
@@ -419,12 +501,14 @@ def test_a_worker_that_dies_is_told_and_the_next_one_is_watched(start, trace):
     assert {event["worker"] for event in events if event["event"] == "closed"} == {0, 1}
 
 
-def test_a_reload_is_outlived(start, trace):
+@pytest.mark.parametrize("request_it", [signal.SIGHUP, signal.SIGUSR2])
+def test_a_reload_and_an_upgrade_are_outlived(start, trace, request_it):
     gateway = start(POLICY, *TWO)
     held = gateway.smtp()
     held.ehlo()
     watching = trace(gateway)
-    gateway.reload(POLICY.replace("5.7.1 go away", "5.7.1 go far away"))
+    gateway.write_policy(POLICY.replace("5.7.1 go away", "5.7.1 go far away"))
+    gateway.process.send_signal(request_it)
     gateway.announced(epoch=2)
     wait_until(lambda: "asking again" in watching.text(), watching.text)
     watching.until(lambda events: kinds(events)[-1] == "watching" and kinds(events).count("watching") >= 4)
@@ -432,6 +516,9 @@ def test_a_reload_is_outlived(start, trace):
         client.ehlo()
         client.docmd("MAIL FROM:<a@bad.example>")
     watching.until(lambda events: any(event.get("text") == "go far away" for event in events))
+    held.close()
+    if request_it == signal.SIGUSR2:
+        return  # the rest takes its time
     gateway.stop()
     assert watching.process.wait(30) == 1
     assert "nothing listens there; is the gateway running?" in watching.text()
