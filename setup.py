@@ -1,4 +1,4 @@
-"""Builds the compiled modules: the gateway's own, and those of the bench suite, which shares no code of its own with it.
+"""Builds the compiled modules: the gateway's own, and those of the bench suite, which shares no code with it.
 
 Everything else about the packages is in pyproject.toml. RELAY_GATEWAY_MODULES=gateway leaves the bench suite's out:
 only `relay-gateway bench` and the tests need them, and `make run` does not wait for them. RELAY_GATEWAY_MODULES=none

@@ -18,4 +18,6 @@ cdef class Policy:
     cpdef Later listener_domain(self, str domain, str listener, ConnMeta conn)
     cpdef Later destination(self, str queue_name)
     cpdef _ask(self, str event, tuple arguments, finish=*, handle=*)
-    cpdef Run _called(self, str event, handlers, tuple arguments, finish, Evaluation evaluation, handle=*, bint takes_all=*)
+    cpdef Run _called(
+        self, str event, handlers, tuple arguments, finish, Evaluation evaluation, handle=*, bint takes_all=*
+    )
