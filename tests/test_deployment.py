@@ -72,6 +72,55 @@ def test_a_file_says_the_same_and_is_read_again_at_a_reload(
     assert relayed(gateway, sink, "still the one before")
 
 
+def test_a_watched_file_of_domains_is_read_again_and_a_bad_one_changes_nothing(
+    start: Callable[..., Gateway], sink: Sink, tmp_path: Path
+) -> None:
+    domains = tmp_path / "domains.toml"
+    domains.write_text("['one.example']\nrelay_to = true\n")
+    policy = f"""
+    kumo.on('get_listener_domain', require('policy-extras.listener_domains'):setup {{ '{domains}' }})
+    kumo.set_config_monitor_globs {{ '{domains}' }}
+    """
+    gateway = start(INIT + policy, "--fleet", sink.address, "--workers", "1")
+
+    def taken() -> list[str]:
+        with gateway.smtp() as client:
+            client.ehlo()
+            client.mail("<a@x.example>")
+            return [name for name in ("one", "two") if client.rcpt(f"<b@{name}.example>")[0] == 250]
+
+    assert taken() == ["one"]
+    domains.write_text("['two.example']\nrelay_to = true\n")
+    gateway.announced(2)
+    assert taken() == ["two"]
+    domains.write_text("['one.example']\nrelay_two = true\n")
+    wait_until(
+        lambda: "domains.toml:2: 'one.example': relay_two: unknown option" in gateway.diagnostics(), "the refusal"
+    )
+    assert taken() == ["two"]
+
+
+def test_explain_asks_the_policy_as_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = written(tmp_path, TWO + "kumo.make_egress_pool { name = 'x' }", "fleet = ['mta1:2525']\n")
+    question = [
+        "explain",
+        "--policy",
+        str(policy),
+        "--from",
+        "a@x.example",
+        "--to",
+        "b@y.example",
+        "--peer",
+        "127.0.0.1",
+    ]
+    assert main([*question, "--gateway-config", str(tmp_path / "gateway.toml")]) == 0
+    assert "would go to the fleet mta1:2525" in capsys.readouterr().out
+    assert main([*question, "--fleet", "mta2", "--listen", "127.0.0.1:2525"]) == 0
+    assert "would go to the fleet mta2" in (said := capsys.readouterr().out)
+    assert "asked at 127.0.0.1:2525" in said
+    assert main(question) == 78
+
+
 def test_addresses_take_the_listeners_in_their_order() -> None:
     one, two = Listener(listen="192.0.2.1:25"), Listener(listen="192.0.2.1:587", max_connections=7)
     replaced = Deployment(listen=("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")).listeners((one, two))

@@ -136,6 +136,8 @@ def test_what_is_written_into_an_inline_table_is_not_taken_out_of_it(tmp_path: P
         ("d_json", '{\n "a.example": {"relay_to": true},\n "b.example": {\n  "foo": 1}}', "d.json:4: 'b.example': foo"),
         ("d_json", '{"a.example": {\n"relay_to": tru}}', "d.json:2: Expecting value"),
         ("d_json", "[1]", "d.json:1: expected a table of domains"),
+        ("d_json", '{"a\\nb": {}}', "d.json:1: 'a\nb': this is no domain"),
+        ("d_json", '{"\\ud800": {}}', "d.json:1: '\ud800': this is no domain"),
     ],
 )
 def test_a_mistake_is_named_with_its_file_and_line(tmp_path: Path, name: str, text: str, problem: str) -> None:

@@ -74,11 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def source_of(args: argparse.Namespace) -> PolicySource:
-    """The policy that is named, to be loaded as it is going to run. Raises OSError where it cannot be read, and
-    PolicyProblems for what is wrong with the gateway's own file.
+def source_of(args: argparse.Namespace, path: str | None = None) -> PolicySource:
+    """The policy that is named, or the one of a path, to be loaded as it is going to run.
+
+    Raises OSError where it cannot be read, and PolicyProblems for what is wrong with the gateway's own file.
     """
-    return PolicySource.read(args.policy, _deployment(args))
+    return PolicySource.read(args.policy if path is None else path, _deployment(args))
 
 
 def _deployment(args: argparse.Namespace) -> Deployment:

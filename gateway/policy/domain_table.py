@@ -22,6 +22,7 @@ from gateway.policy.problems import Problem
 from gateway.policy.schemas import LISTENER_DOMAIN
 
 ENTRIES = 4_096  # different ones that are kept ready
+LONGEST = 255  # octets of a domain (RFC 5321 §4.5.3.1.2)
 PROBLEMS = 20  # that are named, of all that a file has
 
 LISTENER_CONFIG = Schema(
@@ -184,7 +185,9 @@ class Merging:
         found: dict[str, Domains] = {}
         for one in parameters:
             values = self._values(text, one)
-            if values is not None:
+            if len(one.domain) > LONGEST or not one.domain.isprintable():
+                self._note(text, one, refusal("this is no domain"))
+            elif values is not None:
                 found.setdefault(one.listener, {})[normalised(one.domain)] = values
         for listener, domains in found.items():
             merged = self.listeners.setdefault(listener, {})
@@ -218,8 +221,6 @@ class Merging:
         values = one.values if isinstance(one.values, dict) else None
         self._kept.append(one.values)
         try:
-            if "\n" in one.domain or "\0" in one.domain:
-                raise refusal("a domain is one line")
             LISTENER_CONFIG.read(as_table(one.values))
         except BadOptions as bad:
             self._note(text, one, bad)

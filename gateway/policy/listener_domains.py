@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ class ListenerDomains:
         key = as_json(plain)
         table = self._source.tables.get(key)
         if table is None:
-            table = self._source.tables[key] = self._made(plain)
+            with _uncollected():
+                table = self._source.tables[key] = self._made(plain)
         return table
 
     def _made(self, sources: list[str | dict[str, Any]]) -> DomainTable:
@@ -86,3 +89,15 @@ class ListenerDomains:
 
 def _content(path: str) -> str:
     return Path(path).read_bytes().decode("utf-8")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Makes many values that all stay, which the collector would look at again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

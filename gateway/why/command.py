@@ -9,8 +9,8 @@ from pathlib import Path
 import orjson
 
 from gateway.admin import locate
+from gateway.policy import deployment
 from gateway.policy.problems import PolicyProblems
-from gateway.policy.source import PolicySource
 from gateway.why.asking import explained
 from gateway.why.explain import Explanation
 from gateway.why.prose import in_words
@@ -24,6 +24,7 @@ PATIENCE = 60.0  # seconds for an answer of a running gateway
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `explain`."""
+    deployment.add_arguments(parser)
     add_question(parser)
     parser.add_argument("--live", action="store_true", help="ask the running gateway, whose policy FILE is")
     locate.add_arguments(parser)
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if args.live or args.admin is not None:
             explanation = _live(args, inquiry)
         else:
-            explanation = explained(PolicySource.read(args.policy), inquiry)
+            explanation = explained(deployment.source_of(args), inquiry)
     except PolicyProblems as bad:
         for problem in bad.problems:
             print(problem, file=sys.stderr)

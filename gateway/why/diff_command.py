@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from gateway.logs.reader import DirectoryReader
+from gateway.policy import deployment
 from gateway.policy.background import Background
 from gateway.policy.problems import PolicyProblems
-from gateway.policy.source import PolicySource
 from gateway.why.asking import Silence, desk_for
 from gateway.why.command import EX_CONFIG, EX_USAGE
 from gateway.why.difference import Comparison, PolicyChange, as_json, listed
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--old", metavar="FILE", required=True, help="the policy that is compared with")
     parser.add_argument("--new", metavar="FILE", required=True, help="the policy that is to be")
     parser.add_argument("--log", metavar="DIR", action="append", required=True, help="a log directory; may be repeated")
+    deployment.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="for a program: docs/why.md lists the keys")
 
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     background = Background.alone()
     try:
         with Silence():
-            old, new = (desk_for(PolicySource.read(path), background) for path in (args.old, args.new))
+            old, new = (desk_for(deployment.source_of(args, path), background) for path in (args.old, args.new))
             comparison = Comparison(old, new)
             comparison.require_listeners()
             report = _compared(comparison, args)
