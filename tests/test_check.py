@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -106,6 +108,15 @@ def test_json_is_a_list_of_problems(tmp_path: Path, capsys: pytest.CaptureFixtur
     ]
     assert run(QUICKSTART, "--json") == 0
     assert capsys.readouterr().out == "[]\n"
+
+
+def test_what_a_policy_prints_does_not_get_into_the_json(tmp_path: Path) -> None:
+    path = tmp_path / "policy.lua"
+    path.write_text("print 'hello' io.write 'there' kumo.on('get_listener_domain', function() print 'again' end)")
+    command = [sys.executable, "-m", "gateway", "check", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+    assert done.stderr == "hello\nthereagain\n" + "again\n" * (done.stderr.count("again") - 1)
 
 
 def test_a_missing_file_is_a_problem_in_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

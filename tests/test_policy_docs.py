@@ -13,6 +13,7 @@ from gateway.policy.messages.header import TRANSFORMS
 from gateway.policy.messages.table import FUNCTIONS as METHODS
 from gateway.policy.messages.table import NOT_SUPPORTED as METHODS_NOT_SUPPORTED
 from gateway.policy.messages.table import WITHOUT_EFFECT as METHODS_WITHOUT_EFFECT
+from gateway.policy.model import of_this_gateway
 from gateway.policy.options import Role, Schema, did_you_mean
 from gateway.policy.outside import http, mail_auth, redis
 from gateway.policy.outside.resolver_options import RESOLVER, RESOLVER_OPTIONS
@@ -115,6 +116,13 @@ def test_every_method_is_documented() -> None:
     assert named == {*METHODS, *mail_auth.FUNCTIONS, *METHODS_NOT_SUPPORTED, *METHODS_WITHOUT_EFFECT}
     assert {*METHODS_NOT_SUPPORTED} <= named
     assert all(f"'{name}'" in section("Messages") for name in TRANSFORMS)
+
+
+def test_every_method_and_field_of_an_object_is_documented() -> None:
+    for kind in of_this_gateway().kinds.values():
+        named = [*kind.methods, *(kind.fields or ())] if kind.name != "string" else []
+        for name in named:  # "and the last four with `_nopad`"
+            assert re.search(rf"[`:.]{name.removesuffix('_nopad')}\b", DOCS), f"{kind.name}: {name}"
 
 
 def test_unstable_functions_of_lua_are_documented() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.net import tls
-from gateway.policy import deployment, events, surroundings
+from gateway.policy import deployment, events, printing, surroundings
 from gateway.policy.background import Idle
 from gateway.policy.collisions import is_reached_from_elsewhere
 from gateway.policy.engine import Policy
@@ -41,14 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints every problem as FILE:LINE: …; returns 0 for a policy that can be used, else 1."""
-    try:
-        source = deployment.source_of(args)
-    except OSError as error:
-        found, summary = [Problem(args.policy, 0, error.strerror or str(error))], "it cannot be read"
-    except PolicyProblems as bad:
-        found, summary = list(bad.problems), "it was not looked at"
-    else:
-        found, summary = report(source, kumomta=args.kumomta)
+    with printing.on_standard_error() if args.json else nullcontext():
+        found, summary = _found(args)
     if args.json:
         print(json.dumps([_plain(problem) for problem in found], indent=2, ensure_ascii=False))
     else:
@@ -57,6 +52,16 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.policy}: {summary}")
     failing = _errors(found) or (args.strict and _warnings_in(found))
     return 1 if failing else 0
+
+
+def _found(args: argparse.Namespace) -> tuple[list[Problem], str]:
+    try:
+        source = deployment.source_of(args)
+    except OSError as error:
+        return [Problem(args.policy, 0, error.strerror or str(error))], "it cannot be read"
+    except PolicyProblems as bad:
+        return list(bad.problems), "it was not looked at"
+    return report(source, kumomta=args.kumomta)
 
 
 def examine(source: PolicySource) -> tuple[list[Problem], list[Problem], str]:
