@@ -134,6 +134,7 @@ def test_fields_can_be_added_and_removed() -> None:
 
 def test_a_field_cannot_bring_another_one_along() -> None:
     assert "line break" in error_of("msg:prepend_header('X', 'a\\r\\nBcc: b')")
+    assert "line break" in error_of("msg:prepend_header('X', 'a\\r\\nBcc: b', true)")
 
 
 def test_x_headers_are_imported_last_one_wins() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import Header, decode_header, make_header
-from email.headerregistry import Address, HeaderRegistry
+from email.headerregistry import Address, Group, HeaderRegistry
 from email.headerregistry import AddressHeader as _ParsedAddresses
 from typing import Any
 
@@ -79,12 +79,12 @@ def field(name: str, value: str, *, encode: bool = False) -> bytes:
     """
     if not _NAME.match(name):
         raise ValueError(f"'{name}' is no name of a header field")
-    if encode:
-        charset = None if value.isascii() else "utf-8"
-        value = Header(value, charset, maxlinelen=75, header_name=name).encode(linesep="\r\n")
     value = value.removesuffix("\r\n")
     if re.search(r"[\r\n]", value.replace("\r\n ", "").replace("\r\n\t", "")):
         raise ValueError(f"the value of header field '{name}' contains a line break")
+    if encode:
+        charset = None if value.isascii() else "utf-8"
+        value = Header(value, charset, maxlinelen=75, header_name=name).encode(linesep="\r\n")
     return f"{name}: {value}\r\n".encode("utf-8", "surrogateescape")
 
 
@@ -116,12 +116,24 @@ class AddressHeader:
         return json.dumps(addresses, ensure_ascii=False)
 
 
-def parse_addresses(name: str, value: str) -> AddressHeader:
-    """Reads an address header's body. Raises ValueError where it is malformed (RFC 5322 §3.4)."""
+def parse_groups(name: str, value: str) -> tuple[Group, ...]:
+    """The groups of an address header's body; a mailbox outside of any is a group without a name.
+
+    Raises ValueError where it is malformed (RFC 5322 §3.4).
+    """
     try:
         header = _parsed_header(name, value)
     except Exception as error:  # the standard library's parser fails in many ways on what is malformed
         raise ValueError(f"{name}: {error}") from error
-    if header.defects or not header.addresses:
-        raise ValueError(f"{name}: {'; '.join(map(str, header.defects)) or 'no address'}")
-    return AddressHeader(tuple(Mailbox(one.display_name or None, one.username, one.domain) for one in header.addresses))
+    if header.defects:
+        raise ValueError(f"{name}: {'; '.join(map(str, header.defects))}")
+    groups: tuple[Group, ...] = header.groups
+    return groups
+
+
+def parse_addresses(name: str, value: str) -> AddressHeader:
+    """Reads an address header's body. Raises ValueError where it is malformed, or has no address (RFC 5322 §3.4)."""
+    addresses = [address for group in parse_groups(name, value) for address in group.addresses]
+    if not addresses:
+        raise ValueError(f"{name}: no address")
+    return AddressHeader(tuple(Mailbox(one.display_name or None, one.username, one.domain) for one in addresses))

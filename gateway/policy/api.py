@@ -75,7 +75,7 @@ NOT_SUPPORTED = (
 )  # fmt: skip
 
 MISSING_MODULES = (
-    "aaa", "amqp", "api", "counter_series", "dkim", "file_type", "jsonl", "kafka", "mimepart",
+    "aaa", "amqp", "api", "counter_series", "dkim", "file_type", "jsonl", "kafka",
     "mpsc", "nats", "regex_set_map", "shaping", "spf", "xfer",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from functools import partial, wraps
 from typing import Any, NoReturn
 
 from gateway.later import Later
+from gateway.mail.mime import MimePart
 from gateway.policy.decision_cache import Evaluation
 from gateway.policy.kumo import (
     cidr_map,
@@ -21,6 +22,7 @@ from gateway.policy.kumo import (
     domain_map,
     encode,
     files,
+    mimeparts,
     regexes,
     secrets,
     serde,
@@ -44,6 +46,7 @@ MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "domain_map": domain_map.FUNCTIONS,
     "encode": encode.FUNCTIONS,
     "fs": files.FUNCTIONS,
+    "mimepart": mimeparts.FUNCTIONS,
     "regex": regexes.FUNCTIONS,
     "secrets": secrets.FUNCTIONS,
     "serde": serde.FUNCTIONS,
@@ -82,6 +85,7 @@ NOT_SUPPORTED = {"crypto": ("aws_sign_v4",), "time": ("start_timer",), "dns": ("
 UNSTABLE = {
     "crypto": crypto.UNSTABLE,
     "fs": files.UNSTABLE,
+    "mimepart": mimeparts.UNSTABLE,
     "secrets": frozenset(secrets.FUNCTIONS),
     "serde": serde.READ_FILES,
     "time": times.UNSTABLE,
@@ -155,6 +159,11 @@ class Modules:
             names = {name: f"{kind.__name__}:{name}" for name in methods}
             bound = {name: self._border(names[name], names[name], method) for name, method in methods.items()}
             found[kind] = Exposed(bound, self._fields(fields), operators=True, name=kind.__name__)
+        for kind, (methods, fields) in mimeparts.OBJECTS.items():
+            names = {name: f"{kind.__name__}:{name}" for name in methods}
+            bound = {name: self._checked(names[name], method) for name, method in methods.items()}
+            assign = self._set_part_field if kind is MimePart else None
+            found[kind] = Exposed(bound, self._fields(fields), assign=assign, name=kind.__name__, whole=True)
         for kind in _MAPS:
             found[kind] = Exposed({}, index=self._entry, assign=self._set_entry, name=kind.__name__)
         found[http.HttpHeaders] = Exposed(
@@ -168,7 +177,21 @@ class Modules:
         return {name: self._field(get) for name, get in fields.items()}
 
     def _field(self, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return lambda value: self._lua().value(get(value))
+        def read(value: Any) -> Any:
+            try:
+                return self._lua().value(get(value))
+            except ValueError as error:
+                raise Fault(str(error)) from None
+
+        return read
+
+    def _set_part_field(self, part: MimePart, name: object, value: object) -> None:
+        if name != "body":
+            raise Fault(f"cannot set '{name}': only .body of a part can be set")
+        try:
+            mimeparts.set_body(part, self._plain(value))
+        except ValueError as error:
+            raise Fault(str(error)) from None
 
     def _function(self, module: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if module == "serde" and name in serde.READ_FILES:

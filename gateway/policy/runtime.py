@@ -106,7 +106,7 @@ class Exposed:
 
     methods: called with the object first; a Waiting may have to wait. fields: as Lua values. index, assign: for one
     that is indexed by any key instead. operators: `==`, `+` and `-` are Python's. name: what policies call such an
-    object.
+    object. whole: functions get it as it is, not what pairs() walks.
     """
 
     methods: Mapping[str, Callable[..., Any] | Waiting]
@@ -115,6 +115,7 @@ class Exposed:
     assign: Callable[[Any, object, object], None] | None = None
     operators: bool = False
     name: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,6 +354,9 @@ class LuaState:
         kind = lua_type(value)
         if kind == "table" and depth < _MAX_DEPTH:
             return {self.plain(k, depth + 1): self.plain(v, depth + 1) for k, v in value.items()}  # type: ignore[attr-defined]
+        exposed = self._exposed.get(value.__class__)
+        if exposed is not None and exposed.whole:
+            return value
         if kind is None and (fields := self._fields(value)):  # an object that pairs() can walk
             return {name: self.plain(field, depth + 1) for name, field in fields.items()}
         return Opaque(kind or "userdata")

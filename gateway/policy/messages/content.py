@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
-from gateway.mail import conformance
+from gateway.mail import conformance, mime
 from gateway.mail.conformance import Nonconformance
 from gateway.mail.message import Message
+from gateway.mail.mime import MimePart
 from gateway.policy.kumo.values import binary, string
 from gateway.policy.options import Option, Schema, boolean, list_of
 from gateway.policy.options import string as text
@@ -42,6 +43,36 @@ def parse_rfc3464(message: Message) -> dict[str, Any] | None:
 def parse_rfc5965(message: Message) -> dict[str, Any] | None:
     """A feedback report; nil where it is none."""
     return rfc5965.parse(message.data())
+
+
+def parse_mime(message: Message) -> MimePart:
+    """Its parts; what is changed there is set with `msg:set_data(tostring(part))`."""
+    return mime.parse(message.data())
+
+
+def append_text_plain(message: Message, content: Any) -> None:
+    """More text at the end of the first text/plain, if there is one."""
+    root = mime.parse(message.data())
+    part = mime.structure(root).text_part
+    if part is not None:
+        part.replace_body(_octets(part.body) + binary(string(content, "append_text_plain")))
+        message.set_data(root.raw())
+
+
+def append_text_html(message: Message, content: Any) -> None:
+    """More of the first text/html, if there is one: before the end of its body."""
+    root = mime.parse(message.data())
+    part = mime.structure(root).html_part
+    if part is not None:
+        octets = _octets(part.body)
+        end = max(octets.rfind(b"</body>"), octets.rfind(b"</BODY>"))
+        end = len(octets) if end < 0 else end
+        part.replace_body(octets[:end] + binary(string(content, "append_text_html")) + octets[end:])
+        message.set_data(root.raw())
+
+
+def _octets(body: str | bytes) -> bytes:
+    return body if isinstance(body, bytes) else body.encode("utf-8", "surrogateescape")
 
 
 def check_fix_conformance(message: Message, checks: Any, fixes: Any, settings: Any) -> str | None:
@@ -78,5 +109,8 @@ def _problems(names: Any) -> Nonconformance:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
-    for function in (get_data, set_data, parse_rfc3464, parse_rfc5965, check_fix_conformance)
+    for function in (
+        *(get_data, set_data, parse_mime, append_text_plain, append_text_html),
+        *(parse_rfc3464, parse_rfc5965, check_fix_conformance),
+    )
 }

@@ -22,7 +22,7 @@ from gateway.policy.source import HERE
 
 WITHOUT_EFFECT = ("save", "shrink", "shrink_data", "set_force_sync")
 NOT_SUPPORTED = (
-    "append_text_html", "append_text_plain", "arc_seal", "dkim_sign", "parse_mime",
+    "arc_seal", "dkim_sign",
 )  # fmt: skip
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **envelope.FUNCTIONS,
