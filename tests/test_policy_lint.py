@@ -155,6 +155,10 @@ def test_a_method_that_is_nowhere_is_found_wherever_the_message_goes(body: str) 
         "while false do msg:no_such() end",
         "package.path = '/x/?.lua' local helper = require 'helper' helper.whatever(msg)",
         "msg = wrapped(msg) msg:no_such()",
+        "_G['made'] = print made()",
+        "load 'function made() end' () made()",
+        "require(msg:id()) made()",
+        "dofile(msg:id()) made()",
         "local t = {} t[msg:id()] = 1 t.no_such()",
         "local t = setmetatable({}, { __index = string }) t.no_such()",
         "local s = msg:id() s.x = 1",
@@ -338,6 +342,9 @@ def test_an_event_of_ones_own_may_resemble_another() -> None:
 def test_a_module_that_is_missing_is_one_line() -> None:
     assert problems_of("local s = require 'policy-extras.shaping'") == [
         f"policy.lua:1: require 'policy-extras.shaping': it {NOT_YET}; {HINT}"
+    ]
+    assert problems_of("local s = require 'policy-extras.shapings'") == [
+        "policy.lua:1: require 'policy-extras.shapings': KumoMTA has no such module"
     ]
     [problem] = problems_of("local s = require 'my.helper'")
     assert problem.startswith("policy.lua:1: require 'my.helper': there is no my/helper.lua; looked for in ., /opt/")

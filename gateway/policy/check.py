@@ -102,8 +102,7 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     found = merged([*failed, *notes], found)
     if not _errors(found):
         return found, _summary(policy, rehearsal, len(_warnings_in(found)))
-    met = "them" if len(_errors(found)) > 1 else "it"
-    outcome = "not start with it" if defects else f"start, and answer 451 4.3.0 where it meets {met}"
+    outcome = "not start with it" if defects else "start with it nevertheless"
     return found, f"{_number(found)}; the gateway would {outcome}"
 
 

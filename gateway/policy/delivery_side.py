@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.policy.options import Trouble
-from gateway.policy.problems import Problem, Severity
+from gateway.policy.problems import MISSING_EXTRAS, Problem, Severity
 
 HINT = "with --fleet HOST:PORT it is left to the fleet"
 LEFT = "left to the fleet"
@@ -28,9 +28,7 @@ FUNCTIONS = frozenset(
     }
 )  # fmt: skip
 MODULES = frozenset({"aaa", "amqp", "api", "dkim", "kafka", "mpsc", "nats", "shaping", "xfer"})
-EXTRAS = frozenset(
-    {"dkim_sign", "docker_utils", "log_hooks", "mail_auth", "queue", "rollup", "shaping", "sources"}
-)  # of policy-extras
+EXTRAS = MISSING_EXTRAS  # of policy-extras
 METHODS = frozenset({"arc_seal", "dkim_sign"})  # of messages
 EVENTS = frozenset(
     {

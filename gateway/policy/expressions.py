@@ -43,6 +43,7 @@ class Expressions(ABC):
         self._asking = 0  # inside a condition: whether something is there
         self._uncalled: Place | None = None
         self._event = ""
+        self._unseen = False  # a file was run that nobody has read: there may be any global name
 
     @abstractmethod
     def _enter(self, closure: Closure, arguments: list[Value]) -> Value:
@@ -111,7 +112,8 @@ class Expressions(ABC):
             found = self._model.libraries[name]
             return UNKNOWN if found is None else found
         files = self._files.values()
-        if name in _GLOBAL or any(name in file.assigned or not file.understood for file in files):
+        known_to_be_absent = not self._unseen and name not in _GLOBAL
+        if not known_to_be_absent or any(name in file.assigned or file.makes_globals for file in files):
             return UNKNOWN
         return Absent(name, "no such function or variable", did_you_mean(name, self._model.libraries))
 
@@ -323,6 +325,7 @@ class Expressions(ABC):
     def _require(self, values: list[Value], _: Node) -> Value:
         name = values[0] if values else UNKNOWN
         if not isinstance(name, str):
+            self._unseen = True
             return UNKNOWN
         if name == "kumo":
             return self._model.kumo
@@ -330,6 +333,7 @@ class Expressions(ABC):
 
     def _dofile(self, values: list[Value], _: Node) -> Value:
         path = values[0] if values else UNKNOWN
+        self._unseen |= not isinstance(path, str)
         return self._chunk(path) if isinstance(path, str) else UNKNOWN
 
     def _first(self, values: list[Value], _: Node) -> Value:

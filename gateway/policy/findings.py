@@ -20,6 +20,9 @@ from gateway.policy.model import Function
 Place: TypeAlias = "tuple[str, int]"  # of a function: its file, and the octet where it begins
 
 
+_MAKERS_OF_GLOBALS = frozenset({"_G", "_ENV", "load", "loadfile"})
+
+
 @dataclass(frozen=True, slots=True)
 class Where:
     """A place in the policy. line: of what is wrong. at: the line that Lua names when the call fails. caught: an error
@@ -60,7 +63,8 @@ class NilUse:
 
 class LuaFile:
     """One Lua file. assigned: how often each name is assigned to, other than where it is declared local. fields: the
-    names of all fields that are written to. understood: whether the grammar knows all of it.
+    names of all fields that are written to. understood: whether the grammar knows all of it. makes_globals: whether
+    there may be global names that are not written as such.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -68,8 +72,11 @@ class LuaFile:
         self.understood = not self.root.has_error
         self.assigned: Counter[str] = Counter()
         self.fields: set[str] = set()
+        self.makes_globals = self.root.has_error
         for node in lua_text.everything(self.root):
-            if node.type == "function_declaration":
+            if node.type == "identifier":
+                self.makes_globals |= written(node) in _MAKERS_OF_GLOBALS
+            elif node.type == "function_declaration":
                 if not is_local(node):
                     self._target(field(node, "name"))
             elif node.type == "assignment_statement" and (node.parent is None or not is_local(node.parent)):

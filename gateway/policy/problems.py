@@ -10,6 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+# Modules of KumoMTA's policy-extras that the gateway has not.
+MISSING_EXTRAS = frozenset(
+    {"dkim_sign", "docker_utils", "log_hooks", "mail_auth", "queue", "rollup", "shaping", "sources"}
+)
 NOT_YET = "is not supported yet by relay-gateway"
 
 _MISSING_MODULE = re.compile(r"module '(?P<name>[^'\n]+)' not found:\n")
@@ -67,8 +71,10 @@ class Problem:
 
 def missing_module(name: str, tried: str = "") -> tuple[str, str]:
     """What to say of a module that `require` does not find: message and hint. tried: Lua's list of files."""
-    if name.startswith("policy-extras."):
-        return f"require '{name}': it {NOT_YET}", ""
+    package, _, extra = name.partition(".")
+    if package == "policy-extras":
+        what = f"it {NOT_YET}" if extra in MISSING_EXTRAS else "KumoMTA has no such module"
+        return f"require '{name}': {what}", ""
     path = name.replace(".", "/")
     places = dict.fromkeys(re.findall(rf"no file '(.*?)/?{re.escape(path)}(?:/init)?\.lua'", tried))
     return f"require '{name}': there is no {path}.lua", f"looked for in {', '.join(places)}" if places else ""

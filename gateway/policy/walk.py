@@ -175,8 +175,10 @@ class Walk(Expressions):
                 return self._chunk(path)
         package, _, rest = name.partition(".")
         is_extra = package == "policy-extras" and self._model.extras(rest) is not None
-        if not is_extra and not self._finds_modules_itself():
-            self.missing_modules.add(name)
+        if not is_extra:
+            self._unseen = True
+            if not self._finds_modules_itself():
+                self.missing_modules.add(name)
         return UNKNOWN
 
     def _finds_modules_itself(self) -> bool:
