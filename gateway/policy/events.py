@@ -44,7 +44,12 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 SUPPORTED = tuple(PARAMETERS)
 
 # Events with a chain of handlers; every other one has a single handler.
-MULTIPLE = frozenset({PRE_INIT, VALIDATE_CONFIG, QUEUE_CONFIG})
+MULTIPLE = frozenset(
+    {
+        *(PRE_INIT, VALIDATE_CONFIG, QUEUE_CONFIG),
+        *("should_enqueue_log_record", "requeue_message", "throttle_insert_ready_queue", "get_acl_definition"),
+    }
+)
 
 _NO_HTTP = "nothing is injected over HTTP here"
 _NO_SPOOL = "there is no spool here"
