@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 from gateway_process import INIT, TO_MAILDIR, Gateway, Sink, wait_until
 
+from gateway._fastpath import CidrSet
 from gateway.cli import main
-from gateway.config import Deployment, Listener
+from gateway.config import Deployment, Destination, EgressPath, Listener, QueueConfig
+from gateway.policy.engine import Policy
+from gateway.policy.source import PolicySource
 from tests.policy_cases import checked
+from tests.policy_tools import new_page
 
 TWO = """
 kumo.on('init', function()
@@ -199,6 +203,30 @@ def test_what_is_left_to_the_fleet_answers_whatever_is_asked_of_it(tmp_path: Pat
     assert status == 0, said
     assert "init.lua:9: the handler of smtp_server_message_received: left to the fleet" in said
     assert checked(policy)[0] == 1
+
+
+def test_what_is_left_is_left_out_of_options_and_lists(tmp_path: Path) -> None:
+    policy = written(
+        tmp_path,
+        """
+        local docker = require 'policy-extras.docker_utils'
+        kumo.on('init', function()
+          kumo.start_esmtp_listener {
+            listen = '127.0.0.1:2525', relay_hosts = { docker.network(), '192.0.2.1', docker.network(), '192.0.2.2' },
+            banner = docker.banner,
+          }
+          kumo.start_http_listener { listen = '127.0.0.1:8000', trusted_hosts = { docker.network() } }
+          kumo.start_http_listener { listen = '127.0.0.1:8001', use_tls = true }
+        end)
+        """,
+    )
+    source = PolicySource.read(str(policy), Deployment(fleet=Destination(QueueConfig(), EgressPath())))
+    config = Policy.load(source, page=new_page()).config
+    assert config.listeners[0].overrides == {"relay_hosts": CidrSet(("192.0.2.1", "192.0.2.2"))}
+    assert [(http.listen, list(http.trusted_hosts)) for http in config.http_listeners] == [("127.0.0.1:8000", [])]
+    status, said = checked(policy, "--fleet", "mta1")
+    assert status == 0
+    assert "init.lua:9: kumo.start_http_listener with TLS: left to the fleet" in said
 
 
 def test_header_fields_that_are_removed_here_are_missed_there(tmp_path: Path) -> None:

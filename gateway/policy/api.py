@@ -266,13 +266,20 @@ class Api:
     def _declare(self, name: str, *arguments: object) -> None:
         if not self._runs.loading:
             self._fail(f"kumo.{name} must be called in the init event")
-        options = self._options(name, self.lua.plain(arguments[0]) if arguments else None)
+        table = self.lua.plain(arguments[0]) if arguments else None
+        if self._is_injection(name, table):
+            return self.leave(delivery_side.INJECTION)
+        options = self._options(name, table)
         if options is None:
-            return
+            return None
         self._declared[name].append(SCHEMAS[name].built(options))
         self.declared_at[name].append(self.lua.where())
         if "filter_event" in options and name == "configure_local_logs":
             self.filter_events.append((options["filter_event"], *self.lua.where()))
+
+    def _is_injection(self, function: str, table: object) -> bool:
+        is_fleets = self._deployment.fleet is not None and f"kumo.{function}" == delivery_side.HTTP_LISTENER
+        return is_fleets and isinstance(table, dict) and delivery_side.is_injection(table)
 
     def _set_watched(self, globs: object = None, *_: object) -> None:
         if not self._runs.loading:

@@ -6,6 +6,7 @@ without one they stay errors that say so.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from gateway.policy.problems import MISSING_EXTRAS, Problem, Severity
 
 HINT = "with --fleet HOST:PORT it is left to the fleet"
 LEFT = "left to the fleet"
+HTTP_LISTENER = "kumo.start_http_listener"
+INJECTION = f"{HTTP_LISTENER} with TLS"
 
 FUNCTIONS = frozenset(
     {
@@ -61,6 +64,11 @@ def hint_for(function: str, trouble: Trouble) -> str:
     if is_function(function) and trouble.refused:
         return f"{trouble.hint}; {HINT}"
     return trouble.hint
+
+
+def is_injection(options: Mapping[object, Any]) -> bool:
+    """Whether a listener for HTTP is for injection, over TLS. One without TLS serves the gateway's own pages here."""
+    return options.get("use_tls") is True or isinstance(options.get("tls_certificate"), str)
 
 
 def is_module(name: str) -> bool:

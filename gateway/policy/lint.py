@@ -89,11 +89,7 @@ class Lint:
         return self._source.left.notes()
 
     def _is_left(self, call: Called) -> bool:
-        return self._has_fleet and (
-            delivery_side.is_function(call.function.name)
-            or _is_module(call)
-            or (call.function.name == "kumo.on" and delivery_side.is_event(_event_of(call)))
-        )
+        return self._has_fleet and bool(_name_left(call))
 
     def _all(self) -> Iterator[tuple[Where, Problem]]:
         for use in self._nil_uses:
@@ -166,11 +162,16 @@ def _is_module(call: Called) -> bool:
 
 
 def _name_left(call: Called) -> str:
-    """What a call of the delivery side is called."""
+    """What a call of the delivery side is called; "" where it is none."""
     name = call.function.name
+    if name == "kumo.on":
+        return f"the handler of {_event_of(call)}" if delivery_side.is_event(_event_of(call)) else ""
     if name == "require":
-        return str(call.arguments[0])
-    return f"the handler of {_event_of(call)}" if name == "kumo.on" else name.replace("message:", "msg:")
+        return str(call.arguments[0]) if _is_module(call) else ""
+    if name == delivery_side.HTTP_LISTENER:
+        options, _ = options_of(call)
+        return delivery_side.INJECTION if isinstance(options, dict) and delivery_side.is_injection(options) else ""
+    return name.replace("message:", "msg:") if delivery_side.is_function(name) else ""
 
 
 def options_of(call: Called) -> tuple[Any, dict[Path, int]]:

@@ -17,6 +17,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any
@@ -166,6 +167,7 @@ class LuaState:
     def __init__(self, host: LuaHost) -> None:
         self.limits: LuaLimits
         self._exposed = host.exposed
+        self._has_fleet = host.fleet
         self._wait = host.wait
         self._lua = LuaRuntime(
             encoding="latin-1",
@@ -353,13 +355,21 @@ class LuaState:
             return value
         kind = lua_type(value)
         if kind == "table" and depth < _MAX_DEPTH:
-            return {self.plain(k, depth + 1): self.plain(v, depth + 1) for k, v in value.items()}  # type: ignore[attr-defined]
+            entries = self._without_left(value) if self._has_fleet else value.items()  # type: ignore[attr-defined]
+            return {self.plain(k, depth + 1): self.plain(v, depth + 1) for k, v in entries}
         exposed = self._exposed.get(value.__class__)
         if exposed is not None and exposed.whole:
             return value
         if kind is None and (fields := self._fields(value)):  # an object that pairs() can walk
             return {name: self.plain(field, depth + 1) for name, field in fields.items()}
         return Opaque(kind or "userdata")
+
+    def _without_left(self, table: LuaTable) -> list[tuple[Any, Any]]:
+        """The entries of a table but those that are left to the fleet; a sequence stays one."""
+        entries = [(k, v) for k, v in table.items() if lua_type(v) != "table" or not self.is_inert(v)]
+        if len(entries) < len(table) and all(isinstance(key, int) for key, _ in entries):
+            return [(number, value) for number, (_, value) in enumerate(sorted(entries, key=itemgetter(0)), 1)]
+        return entries
 
     def items(self, value: object) -> list[Any]:
         """The items of a Lua sequence, as they are. Raises Fault for anything else."""
