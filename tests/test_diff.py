@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import smtplib
@@ -14,6 +15,10 @@ import pytest
 import zstandard
 
 from gateway import cli
+from gateway.policy.background import Background
+from gateway.policy.source import PolicySource
+from gateway.why.asking import desk_for
+from gateway.why.deciding import Deciding
 from gateway.why.messages import BOUNCE, COMPLAINT, LETTER, MESSAGES
 from gateway.why.recorded import RecordedQuestion, Unusable, asked_in
 from tests.gateway_process import Gateway, wait_until
@@ -182,6 +187,74 @@ def test_for_a_person_changes_are_told_with_counts_and_examples(gateways, capsys
     assert "by domain" in out
     assert re.search(r"^ +2 gone\.example$", out, re.MULTILINE)
     assert "such as 127.9.0.1 from <a@x.example> to <b@far.example>: a letter" in out
+
+
+# --- deciding once ----------------------------------------------------------------------------------------------------
+
+LOOKING_AT = {
+    "nobody": "",
+    "the peer": "local from = conn:get_meta 'received_from' if from:find '^192%.0%.2%.7:' then return ours end",
+    "the EHLO name": "if conn:get_meta 'ehlo_domain' == 'client7.example' then return ours end",
+    "relay_from": "return domain == 's3.example' and kumo.make_listener_domain { relay_from = { '192.0.2.7' } } or nil",
+    "reports": "if domain == 'd1.example' then return kumo.make_listener_domain { log_oob = 'LogThenDrop' } end",
+}
+DECIDING = """
+local kumo = require 'kumo'
+kumo.on('init', function()
+  kumo.start_esmtp_listener {
+    listen = '127.0.0.1:25', relay_hosts = { '192.0.2.5' }, peer = { ['192.0.2.4'] = { max_message_size = 10 } },
+  }
+end)
+kumo.on('get_listener_domain', function(domain, listener, conn)
+  local ours = kumo.make_listener_domain { relay_to = true }
+  if domain == 'd0.example' then return ours end
+  LOOK
+end)
+kumo.on('get_queue_config', function() return kumo.make_queue_config { protocol = { maildir_path = 'm' } } end)
+"""
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    made = Background.alone()
+    yield made
+    made.end()
+
+
+def deciding(text: str, background: Background) -> Deciding:
+    return Deciding(desk_for(PolicySource("policy.lua", {"policy.lua": text.encode()}), background))
+
+
+def questions() -> list[RecordedQuestion]:
+    return [
+        RecordedQuestion(
+            f"a@s{sender}.example", f"b@d{recipient}.example", f"192.0.2.{peer}", None, None, False,
+            f"client{peer}.example", LETTER, None,
+        )
+        for peer in range(4, 9) for sender in range(4) for recipient in range(3)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("looked_at", LOOKING_AT)
+def test_an_answer_that_is_shared_is_the_one_that_would_be_given(looked_at, background):
+    text = DECIDING.replace("LOOK", LOOKING_AT[looked_at])
+    shared = deciding(text, background)
+    order = questions()
+    random.shuffle(order)  # pytest-randomly prints the seed
+    for asked in order:
+        assert shared.decide(asked)[0] == deciding(text, background).decide(asked)[0], asked
+
+
+def test_what_differs_only_in_what_nobody_looks_at_is_decided_once(background):
+    shared = deciding(DECIDING.replace("LOOK", ""), background)
+    for peer in range(1, 255):
+        for sender in range(3):
+            one = f"198.51.100.{peer}", f"a@s{sender}.example", f"client{peer}.example"
+            shared.decide(questions()[0]._replace(peer=one[0], sender=one[1], ehlo=one[2]))
+    assert shared.made == 1
+    shared.decide(questions()[0]._replace(peer="192.0.2.5"))  # a relay host
+    shared.decide(questions()[0]._replace(peer="192.0.2.4"))  # with terms of its own
+    assert shared.made == 3
 
 
 # --- records ----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from gateway.policy import events
 from gateway.policy.engine import Identity
 from gateway.policy.listener import TermsTable
 from gateway.smtp.replies import Reply
+from gateway.smtp.terms import Terms
 from gateway.why.client import MemoryClient, MemoryCouriers, MemoryLogs, services_in_memory
 from gateway.why.watched import Asked, Notes, WatchedPolicy
 
@@ -113,6 +114,12 @@ class Desk:
         self._page = page
         self._now_ns = now_ns
         self._tables: dict[tuple[int, str], TermsTable] = {}  # by listener and metadata
+
+    def standing(self, question: Question) -> tuple[Terms, bool]:
+        """What the listener makes of the peer by itself: its terms, and whether it is a relay host."""
+        endpoints = Endpoints(question.peer, question.local)
+        terms = self._table(question).terms_for(endpoints.peer_address, endpoints.local_address)
+        return terms, endpoints.peer in terms.relay_hosts
 
     def ask(self, question: Question) -> Waits:
         """The steps towards what becomes of a question: an Account."""

@@ -5,44 +5,20 @@ Reading records is recorded.py's business, deciding the gateway's own code's (co
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from gateway.config import Destination, Listener
-from gateway.later import begun
-from gateway.policy import events
 from gateway.policy.problems import PolicyProblems, Problem
-from gateway.smtp.address import AddressError, parse_address
-from gateway.tracing.words import destination_of
-from gateway.why.conversation import Account, Desk, Question
-from gateway.why.differ import local_end
-from gateway.why.explain import outcome_of
-from gateway.why.messages import MESSAGES
+from gateway.why.conversation import Desk
+from gateway.why.deciding import Decided, Deciding, by_domains, domain_of
 from gateway.why.recorded import RecordedQuestion
-from gateway.why.rules import Rule, Rules
+from gateway.why.rules import Rule
 
 MOST_LISTED = 10  # domains and peers of one change
 MOST_EXAMPLES = 3
 CLIENT_PORT = 40_000
-
-# With a handler for one of these the local part of an address may matter.
-_OF_ADDRESSES = frozenset(
-    {events.MAIL_FROM, events.RCPT_TO, events.MESSAGE_RECEIVED, events.DATA, events.SPLIT_TRANSACTION}
-)
-
-
-class Decided(NamedTuple):
-    """What a policy makes of a question, as far as it can be compared."""
-
-    outcome: str
-    code: int
-    enhanced: str
-    text: str  # "" for what is accepted: it has ids
-    reason: str | None
-    where: str  # the fleet or Maildir, "" for none
 
 
 @dataclass(slots=True)
@@ -80,10 +56,10 @@ class Comparison:
         self.changes: list[PolicyChange] = []
         self.unlike = 0
         self.unknown_listener = 0
+        self._deciding = Deciding(old), Deciding(new)
         self._desks = old, new
         self._questions: dict[tuple[Any, ...], tuple[RecordedQuestion, list[int]]] = {}
-        handles = old.policy.handles | new.policy.handles
-        self._addresses_matter = not handles.isdisjoint(_OF_ADDRESSES)
+        self._addresses_matter = any(deciding.addresses_matter for deciding in self._deciding)
         self._several = any(len(desk.policy.config.listeners) > 1 for desk in self._desks)
 
     def require_listeners(self) -> None:
@@ -104,7 +80,7 @@ class Comparison:
 
     def add(self, asked: RecordedQuestion) -> None:
         """A question of a record."""
-        key = asked._replace(refused=None) if self._addresses_matter else _by_domains(asked)
+        key = asked._replace(refused=None) if self._addresses_matter else by_domains(asked)
         found = self._questions.get(key)
         if found is None:
             found = self._questions[key] = asked, [0, 0]
@@ -117,7 +93,7 @@ class Comparison:
         changes: dict[tuple[Any, ...], PolicyChange] = {}
         for number, (asked, (taken, refused)) in enumerate(self._questions.values()):
             progress(number)
-            (old, old_rule), (new, new_rule) = (_decision(desk, asked) for desk in self._desks)
+            (old, old_rule), (new, new_rule) = (deciding.decide(asked) for deciding in self._deciding)
             self.unlike += taken if old.code >= 400 else refused
             if old != new:
                 key = old, new, _place(old_rule), _place(new_rule)
@@ -126,66 +102,6 @@ class Comparison:
                     change = changes[key] = PolicyChange(old, new, (old_rule, new_rule))
                 change.add(asked, taken + refused)
         self.changes = sorted(changes.values(), key=lambda change: -change.recipients)
-
-
-def _by_domains(asked: RecordedQuestion) -> tuple[Any, ...]:
-    recipient = None if asked.recipient is None else domain_of(asked.recipient)
-    return asked._replace(sender=domain_of(asked.sender), recipient=recipient, refused=None)
-
-
-def domain_of(address: str | None) -> str:
-    """Its domain; "" for none, and the text itself where it is no address."""
-    try:
-        return parse_address(address or "").domain
-    except AddressError:
-        return str(address)
-
-
-def _decision(desk: Desk, asked: RecordedQuestion) -> tuple[Decided, Rule | None]:
-    question = question_of(asked, desk.policy.config.listeners)
-    answer = begun(desk.ask(question))
-    account: Account = desk.policy.finish(answer)
-    reply = account.decisive.reply
-    text = "" if reply.code < 400 else re.sub(r":\d+$", "", reply.text)
-    where = "; ".join(_where(destination) for _, destination in account.taken)
-    reason = None if reply.reason is None else str(reply.reason)
-    outcome = "accepted so far" if not question.recipients and reply.code < 400 else outcome_of(account)
-    return Decided(outcome, reply.code, reply.enhanced, text, reason, where), Rules(desk.policy).of_session(account)
-
-
-def _where(destination: Destination) -> str:
-    return " ".join(f"{kind} {_spelled(value)}" for kind, value in destination_of(destination).items())
-
-
-def _spelled(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def question_of(asked: RecordedQuestion, listeners: Iterable[Listener]) -> Question:
-    """What is asked of a policy with these listeners."""
-    number, local = _listener(asked.received_via, list(listeners))
-    return Question(
-        sender=asked.sender,
-        recipients=() if asked.recipient is None else (asked.recipient,),
-        peer=(asked.peer, CLIENT_PORT),
-        listener=number,
-        local=local,
-        auth=asked.auth,
-        tls=asked.tls,
-        ehlo=asked.ehlo,
-        message=MESSAGES[asked.content],
-        message_name=asked.content,
-    )
-
-
-def _listener(received_via: str | None, listeners: list[Listener]) -> tuple[int, tuple[str, int]]:
-    """The listener that a connection came to: the very one, else one of the same port, else the first."""
-    host, _, port = (received_via or "").rpartition(":")
-    for ends in (received_via or "", f":{port}"):
-        for number, listener in enumerate(listeners):
-            if port and listener.listen.endswith(ends):
-                return number, local_end(listener, host.strip("[]"))
-    return 0, local_end(listeners[0])
 
 
 def _place(rule: Rule | None) -> tuple[object, ...]:
