@@ -6,21 +6,17 @@ answers later, as the fleet does; the kernel and what moves octets are not here.
 
 from __future__ import annotations
 
-import tempfile
-from typing import Any
-
 from gateway import metrics
-from gateway._fastpath import ContentStore, CounterPage
+from gateway._fastpath import CounterPage
 from gateway.config import Destination
-from gateway.delivery.services import Services
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.inbound.reception import Reception
 from gateway.later import Later
 from gateway.net.endpoints import Endpoints
-from gateway.net.turns import Room
 from gateway.policy.engine import Policy
 from gateway.policy.listener import TermsTable
 from gateway.policy.source import PolicySource
+from gateway.why.client import services_in_memory
 
 POLICY = b"""
 kumo.on('init', function() kumo.start_esmtp_listener { listen = '127.0.0.1:0', relay_hosts = {} } end)
@@ -77,17 +73,8 @@ class Client:
         page = CounterPage(bytearray(metrics.page_size()))
         self._couriers = AnswersLater()
         loaded = Policy.load(PolicySource("bench.lua", {"bench.lua": POLICY + policy}), page=page)
-        couriers: Any = self._couriers
-        logs: Any = NoLogs()
-        self._services = Services(
-            policy=loaded,
-            couriers=couriers,
-            logs=logs,
-            page=page,
-            now_ns=lambda: 1_785_847_290_000_000_000,
-            monotonic=lambda: 0.0,
-            afterwards=lambda call: call(),
-            room=Room(ContentStore(tempfile.gettempdir(), 1 << 20, 4), lambda _, call: call()),
+        self._services = services_in_memory(
+            loaded, page, self._couriers, NoLogs(), now_ns=lambda: 1_785_847_290_000_000_000
         )
         self._endpoints = Endpoints(("192.0.2.7", 40_000), ("192.0.2.1", 25))
         self._table = TermsTable(loaded.config.listeners[0], offer_auth=False)

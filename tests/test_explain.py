@@ -29,6 +29,7 @@ from gateway.why.prose import in_words
 from gateway.why.rules import Rules
 from tests.dialogue import Lines
 from tests.gateway_process import PATIENCE, TO_MAILDIR, Gateway, wait_until
+from tests.test_fleet_policies import CASES, at_home
 
 ROOT = Path(__file__).parent.parent
 POLICY = """
@@ -542,3 +543,24 @@ def test_what_a_running_gateway_cannot_answer_is_told_kindly(gateway, capsys):
 def test_what_is_no_inquiry_is_refused(inquiry):
     with pytest.raises(ValueError, match="no question"):
         Answering(PolicySource.read(str(ROOT / "deploy/quickstart.lua"))).answer(inquiry)
+
+
+# --- policies of a fleet ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_policy_of_a_fleet_is_explained_where_it_runs(case, tmp_path, capsys):
+    policy = at_home(case, tmp_path).put(tmp_path, 0)
+    for expected in case.expected["replies"]:
+        if "auth" in expected:  # nobody is asked here whether a password is right
+            continue
+        asked = ["--from", expected["from"], "--to", expected["to"], "--peer", "127.0.0.1"]
+        if "data" in expected:
+            (tmp_path / "message").write_bytes(expected["data"].encode())
+            asked += ["--message", str(tmp_path / "message")]
+        fleet = ["--fleet", "mta1:25,mta2:25", "--listen", "127.0.0.1:25"]
+        assert cli.main(["explain", "--policy", str(policy), *fleet, *asked, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        told = " ".join(filter(None, map(str, found["reply"].values())))
+        assert re.fullmatch(expected["reply"], f"{found['stage'].upper()} {told}"), (expected, told)
+        assert all(destination["fleet"] == ["mta1:25", "mta2:25"] for destination in found["destinations"])
