@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import metrics
-from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, Content, CounterPage, Report, content_of
+from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, Content, CounterPage, Report, content_of, scan_report
 from gateway.decision import ReportKind
 from gateway.logs import records
 from gateway.logs.encoding import Record
 from gateway.logs.records import Origin
 from gateway.mail.message import Message
 from gateway.reports import rfc3464, rfc5965
-from gateway.reports.formats import find_report, is_listed
+from gateway.reports.formats import is_listed, read_form
 from gateway.reports.original import quoted_fields
 from gateway.reports.prose import excerpt
 
@@ -89,7 +89,10 @@ def recognise(
     sender = message.sender
     listed = bool(feedback_senders) and is_listed(sender.email, feedback_senders)
     began = monotonic()
-    report = find_report(content.joined(), dot_stuffed=True, null_sender=not sender.email, listed_sender=listed)
+    scanned = content.joined()
+    report = scan_report(scanned, dot_stuffed=True, null_sender=not sender.email, listed_sender=listed, tolerant=True)
+    if report is not None:
+        report = read_form(report, scanned)
     page.observe(_SCAN_DURATION, monotonic() - began)
     if report is None:
         return NOTHING

@@ -55,8 +55,12 @@ cdef Span take_word(Span* s, uint8_t stop) noexcept nogil:
 cdef Span take_quoted(Span* s) noexcept nogil:
     # RFC 5322 §3.2.4; s begins with the opening quote. One without its end goes up to the end of the field.
     cdef Span inner
+    cdef const uint8_t* end
     advance(s, 1)
     inner = s[0]
+    end = <const uint8_t*>memchr(s.p, c'"', s.n)
+    if end != NULL and memchr(s.p, c'\\', end - s.p) == NULL:  # nearly always
+        advance(s, end - s.p)
     while s.n and s.p[0] != c'"':
         advance(s, 2 if s.p[0] == c'\\' and s.n > 1 else 1)
     inner.n -= s.n
@@ -142,9 +146,18 @@ cdef Span without_charset(Span value) noexcept nogil:
     return value
 
 
+cdef inline bint may_need_unquoting(Span value) noexcept nogil:
+    """Whether a value may have a quoted-pair or a fold in it."""
+    return value.n and (memchr(value.p, c'\\', value.n) != NULL or memchr(value.p, c'\n', value.n) != NULL)
+
+
 cdef size_t parameter_append(Parameter* found, bint extended, uint8_t* out, size_t used, size_t room) noexcept nogil:
     cdef Span rest = found.value
     cdef int octet
+    if not extended and not may_need_unquoting(rest):  # nearly always
+        rest.n = min(rest.n, room - used)
+        memcpy(out + used, rest.p, rest.n)
+        return used + rest.n
     while rest.n and used < room:
         octet = hex_pair(Span(rest.p + 1, rest.n - 1)) if extended and rest.p[0] == c'%' else -1
         if octet >= 0:

@@ -244,6 +244,14 @@ cdef HeaderEvent header_next(HeaderReader* r, Span* value) noexcept nogil:
     return END_OF_HEADER
 
 
+cdef inline const uint8_t* body_behind(HeaderReader* r) noexcept nogil:
+    """Reads the rest of a header section of which the end is still to come; where the content begins."""
+    cdef Span ignored
+    while header_next(r, &ignored) != END_OF_HEADER:
+        pass
+    return r.line
+
+
 # --- delimiter lines ---
 
 cdef Delimiter delimiter_end(const uint8_t* p, const uint8_t* end, const uint8_t** following) noexcept nogil:

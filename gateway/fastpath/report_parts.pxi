@@ -35,22 +35,27 @@ cdef struct Parts:              # the children that matter, the first of each ki
     Part leading                # the first child, which is for people (RFC 6522 §3); only where it is
 
 
-cdef inline void multipart_from(Multipart* m, MediaType kind, Span parameters, HeaderReader* header) noexcept nogil:
-    """Of the Content-Type that `header` has come to; reads the rest of the header section. No boundary: the
-    delimiter is empty."""
-    cdef HeaderEvent event = CONTENT_TYPE
-    cdef Span ignored
+cdef inline void multipart_from(
+    Multipart* m, MediaType kind, Span parameters, const uint8_t* start, const uint8_t* end
+) noexcept nogil:
+    """Of its Content-Type, and of where its body is. No boundary: the delimiter is empty."""
     m.kind = kind
+    m.start = start
+    m.end = end
     m.boundary[0] = m.boundary[1] = c'-'
     m.delimiter.p = m.boundary
     m.delimiter.n = 2 + parameter_copy(parameters, literal(b"boundary"), m.boundary + 2, MAX_BOUNDARY)
     m.delimiter = trimmed(m.delimiter)  # RFC 2046 §5.1.1: a boundary does not end in a blank
     if m.delimiter.n == 2:
         m.delimiter.n = 0
-    while event != END_OF_HEADER:
-        event = header_next(header, &ignored)
-    m.start = header.line
-    m.end = header.ends.end
+
+
+cdef inline void no_parts(Parts* parts) noexcept nogil:
+    parts.any = parts.more = parts.cut = False
+    parts.statuses = 0
+    parts.feedback.start = parts.original.start = parts.inner.start = NULL
+    parts.inner.kind = OTHER_TYPE
+    parts.leading.header = parts.leading.start = parts.leading.end = NULL
 
 
 cdef inline void children_from(PartReader* r, Multipart* m) noexcept nogil:
@@ -180,7 +185,7 @@ cdef void text_find(
             content_type = parameters = value
             kind = media_type(&parameters)
             if is_multipart(kind):
-                multipart_from(&inner, kind, parameters, &header)
+                multipart_from(&inner, kind, parameters, body_behind(&header), header.ends.end)
                 if levels:
                     text_of_children(&inner, limit, stuffed, levels - 1, found)
                 return

@@ -64,30 +64,30 @@ cdef bint judge(Report report, Parts* parts, PartReader* reader, Multipart* m, M
     return True
 
 
+cdef inline const uint8_t* beginning_of(const uint8_t* start, const uint8_t* end) noexcept nogil:
+    """Up to where the feedback part has to begin in a multipart/mixed of anybody's, so that ordinary mail costs no more
+    than looking at that."""
+    return start + min(end - start, <Py_ssize_t>MAX_UNCLAIMED)
+
+
 cdef bint wants_nothing(Multipart* m, Mode* mode) noexcept nogil:
-    """Whether no part can make the multipart a report. A multipart/mixed of anybody's has to have its feedback part
-    near its beginning, so that ordinary mail costs no more than that."""
+    """Whether no part near its beginning can make a multipart/mixed of anybody's a report."""
     cdef PartReader reader
     cdef Parts parts
     cdef Multipart beginning
-    if m.kind == MULTIPART_REPORT or mode.null_sender or mode.listed:
-        return False
     if m.delimiter.n == 0:
         return True
     beginning.start = m.start
-    beginning.end = m.start + min(m.end - m.start, <Py_ssize_t>MAX_UNCLAIMED)
-    # The type is never encoded, and has to stand there in one piece: most letters need not be parsed.
-    if not may_hold(m.start, beginning.end, m.end, literal(b"feedback-report"), 8):
-        return True
+    beginning.end = beginning_of(m.start, m.end)
     beginning.delimiter = m.delimiter
-    memset(&parts, 0, sizeof(Parts))
+    no_parts(&parts)
     children_from(&reader, &beginning)
     parts_read(&reader, FEEDBACK_WANTED, mode.stuffed, False, False, &parts)
     return parts.feedback.start == NULL
 
 
 cdef inline void children_read(PartReader* reader, Multipart* m, Mode* mode, Parts* parts) noexcept nogil:
-    memset(parts, 0, sizeof(Parts))
+    no_parts(parts)
     if m.delimiter.n:
         children_from(reader, m)
         parts_read(reader, m.wanted, mode.stuffed, m.kind == MULTIPART_REPORT and mode.tolerant, False, parts)
@@ -125,7 +125,7 @@ cdef Report scan_wrapped(Report outer, Part* part, const uint8_t* limit, Mode* m
     while event == CONTENT_TRANSFER_ENCODING:
         event = header_next(&header, &parameters)
     inner.wanted = wanted_by(media_type(&parameters), parameters, mode)
-    multipart_from(&inner, part.kind, parameters, &header)
+    multipart_from(&inner, part.kind, parameters, body_behind(&header), header.ends.end)
     children_read(&reader, &inner, mode, &parts)
     if not judge_multipart(report, &inner, &reader, &parts, mode):
         return None
@@ -168,12 +168,8 @@ cdef bint is_qsbmf(const uint8_t* p, const uint8_t* end) noexcept nogil:
 
 cdef bint is_qsbmf_part(Part* part, const uint8_t* limit, bint stuffed) noexcept nogil:
     cdef HeaderReader header
-    cdef HeaderEvent event = CONTENT_TYPE
-    cdef Span ignored
     header_from(&header, part.header, part.end, limit, stuffed)
-    while event != END_OF_HEADER:
-        event = header_next(&header, &ignored)
-    return is_qsbmf(header.line, part.end)
+    return is_qsbmf(body_behind(&header), part.end)
 
 
 cdef bint has_nothing(const uint8_t* message, Multipart* top, Parts* parts, Mode* mode) noexcept nogil:
@@ -207,11 +203,7 @@ cdef Report scan_text(const uint8_t* message, size_t n, const uint8_t* body, Mod
 cdef Report scan_attached(const uint8_t* message, size_t n, HeaderReader* header, Mode* mode):
     """A message/rfc822 from a listed sender: a candidate."""
     cdef Report report = new_report(message, mode)
-    cdef HeaderEvent event = CONTENT_TYPE
-    cdef Span ignored
-    while event != END_OF_HEADER:
-        event = header_next(header, &ignored)
-    report.original = (header.line - message, n)
+    report.original = (body_behind(header) - message, n)
     return candidate(report, "junk", n)
 
 
@@ -224,7 +216,8 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
     cdef PartReader reader
     cdef Parts parts
     cdef Report report
-    cdef bint found
+    cdef const uint8_t* body
+    cdef bint anybody, found
     header_from(&header, message, message + n, message + n, mode.stuffed)
     while event == CONTENT_TRANSFER_ENCODING:
         event = header_next(&header, &parameters)
@@ -238,9 +231,16 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
             while event != END_OF_HEADER:
                 event = header_next(&header, &parameters)
             return scan_text(message, n, header.line, mode) if mode.null_sender else None
+    body = body_behind(&header)
+    anybody = kind != MULTIPART_REPORT and not mode.null_sender and not mode.listed
+    # The type is never encoded, and has to stand there in one piece: most letters need not be parsed.
+    if anybody and not may_hold(
+        body, beginning_of(body, message + n), message + n, literal(b"feedback-report"), 8
+    ):
+        return None
     top.wanted = wanted_by(kind, parameters, mode)
-    multipart_from(&top, kind, parameters, &header)
-    if wants_nothing(&top, mode):
+    multipart_from(&top, kind, parameters, body, message + n)
+    if anybody and wants_nothing(&top, mode):
         return None
     children_read(&reader, &top, mode, &parts)
     if kind != MULTIPART_REPORT and has_nothing(message, &top, &parts, mode):
@@ -329,7 +329,7 @@ def outline(bytes message not None):
         event = header_next(&header, &parameters)
     kind = media_type(&parameters) if event == CONTENT_TYPE else OTHER_TYPE
     if is_multipart(kind):
-        multipart_from(&top, kind, parameters, &header)
+        multipart_from(&top, kind, parameters, body_behind(&header), end)
         if top.delimiter.n:
             children_from(&reader, &top)
             found = delimiter_next(&reader, &before)

@@ -40,7 +40,12 @@ def find_report(
         tolerant=True,
         placed=placed,
     )
-    if report is not None and report.candidate is not None:
+    return None if report is None else read_form(report, message)
+
+
+def read_form(report: Report, message: bytes) -> Report | None:
+    """What `scan_report` has found, read in its form if it is a candidate; None where that reports nothing."""
+    if report.candidate is not None:
         FORMS[report.candidate](report, message)
         if report.kind is None:
             return None
