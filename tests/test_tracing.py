@@ -132,6 +132,13 @@ def test_a_mail_command_within_a_transaction_begins_none():
     assert [(event["sender"], event["recipients"]) for event in told(looking)[1:]] == [("a@b.example", ["c@d.example"])]
 
 
+class Said:
+    weight = 1000
+
+    def line(self) -> bytes:
+        raise AssertionError("nobody wants to hear it")
+
+
 def test_what_is_held_back_is_bounded_for_a_session_and_for_all():
     looking, witness = begun(Wanted(refused=True))
     for _ in range(1000):
@@ -146,12 +153,12 @@ def test_what_is_held_back_is_bounded_for_a_session_and_for_all():
     views = [View(looking) for _ in range(300)]
     for view in views:
         for _ in range(100):
-            view.take(b"x" * 1000)
+            view.take(Said())
     assert MOST_HELD - 1000 < looking.held[1] <= MOST_HELD
     for view in views:  # what came before leaves the transactions their own room
         view.begin()
         for _ in range(100):
-            view.take(b"x" * 1000)
+            view.take(Said())
     assert MOST_HELD - 1000 < looking.held[0] <= MOST_HELD
     views[0].begin()
     assert looking.held[0] <= MOST_HELD - 32_000

@@ -201,8 +201,7 @@ class Reception(Observer):
 
     def _answer(self, event: Event) -> None:
         if self._conn.witness is not None and type(event) is not ReplyMade:
-            octets = event.content.size if isinstance(event, MessageReceived) else None
-            self._conn.witness.command(*self.session.command(), octets)
+            self._conn.witness.command(*self.session.command(), event)
         try:
             steps = self._dispatch(event)
         except Exception as error:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.tracing.wanted import Wanted
 from gateway.tracing.words import line_of
@@ -17,6 +18,15 @@ MOST_OF_SESSION = 32 * 1024  # octets of one of them
 PORTION = 64 * 1024  # octets that are sent at once, at least one line
 
 _TRANSACTION, _BEFORE = 0, 1
+
+
+class Happening(Protocol):
+    """Something that happened. weight: octets that it takes, about, while it is held back."""
+
+    weight: int
+
+    def line(self) -> bytes:
+        """In words."""
 
 
 class Onlooker:
@@ -83,7 +93,7 @@ class View:
         self.terse = onlooker.wanted.terse
         self._domains, self._refused = onlooker.wanted.domains, onlooker.wanted.refused
         self._lacks_domain, self._lacks_refusal = bool(self._domains), self._refused
-        self._held: tuple[list[bytes], list[bytes]] = [], []  # of the transaction, and before the first one
+        self._held: tuple[list[Happening], list[Happening]] = [], []  # of the transaction, and before the first one
         self._octets = [0, 0]
         self._left_out = 0
         self._in_transaction = False
@@ -111,16 +121,16 @@ class View:
             self._lacks_refusal = False
             self._show()
 
-    def take(self, line: bytes) -> None:
+    def take(self, happening: Happening) -> None:
         """Something that happened."""
         if self.shown:
-            self.onlooker.take(line)
+            self.onlooker.take(happening.line())
             return
-        kind, octets = _TRANSACTION if self._in_transaction else _BEFORE, len(line)
+        kind, octets = _TRANSACTION if self._in_transaction else _BEFORE, happening.weight
         if self._octets[kind] + octets > MOST_OF_SESSION or self.onlooker.held[kind] + octets > MOST_HELD:
             self._left_out += 1
         else:
-            self._held[kind].append(line)
+            self._held[kind].append(happening)
             self._octets[kind] += octets
             self.onlooker.held[kind] += octets
 
@@ -132,8 +142,8 @@ class View:
     def _show(self) -> None:
         if not self.shown or self.terse:
             return
-        for line in (*self._held[_BEFORE], *self._held[_TRANSACTION]):
-            self.onlooker.take(line)
+        for happening in (*self._held[_BEFORE], *self._held[_TRANSACTION]):
+            self.onlooker.take(happening.line())
         if self._left_out:
             left_out = {"event": "dropped", "worker": self.onlooker.worker, "count": self._left_out}
             self.onlooker.take(line_of(left_out))

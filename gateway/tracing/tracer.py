@@ -13,7 +13,8 @@ from gateway.smtp.replies import Reply
 from gateway.tracing import words
 from gateway.tracing.onlooker import Onlooker
 from gateway.tracing.wanted import Wanted
-from gateway.tracing.witness import HIDDEN, Session, Witness
+from gateway.tracing.witness import Session, Witness
+from gateway.tracing.words import HIDDEN
 
 log = logging.getLogger(__name__)
 

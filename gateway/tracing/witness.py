@@ -17,19 +17,22 @@ from gateway.config import Destination, ListenerDomain
 from gateway.decision import Decision, Ground
 from gateway.handover import HandOver
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import address_in
+from gateway.smtp.commands import MailCommand, address_in
+from gateway.smtp.events import Event, MessageReceived, RcptRequested
 from gateway.smtp.replies import Reply
 from gateway.smtp.session import NO_COMMAND
 from gateway.smtp.states import END_OF_DATA
 from gateway.tracing import words
 from gateway.tracing.onlooker import Onlooker, View
+from gateway.tracing.words import HIDDEN
 
 if TYPE_CHECKING:
     from gateway.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
-HIDDEN = "***"  # in the place of a secret
+_WEIGHT = 500  # octets that something that happened takes, about, while it is held back
+_EACH = 100  # the same for a recipient
 MOST_SECRETS = 32
 _ENDS = {fp.RSET, fp.EHLO, fp.HELO, fp.QUIT}  # commands that leave a transaction behind
 
@@ -74,9 +77,9 @@ class Witness:
 
     def __init__(self, tracer: Tracer, session: Session) -> None:
         self.session = session
-        self._tracer = tracer
+        self.tracer = tracer
         self._views: list[View] = []
-        self._unsaid: dict[str, Any] | None = None  # what to say first
+        self._unsaid: tuple[Any, ...] | None = None  # what to say first
         self._envelope = _Envelope()
         self._is_told = False  # the command that is being answered
         self._begins = False  # it would begin a transaction
@@ -107,38 +110,40 @@ class Witness:
 
     @_harmless
     def connected(self) -> None:
-        self._tell("connected", listener=self.session.received_via)
+        self._tell("connected", words.connected, self.session.received_via)
 
     @_harmless
     def joined(self, known: Mapping[str, Any], sender: EnvelopeAddress | None, to: list[EnvelopeAddress]) -> None:
         """The session was under way when somebody began to look on. known: of its connection. It is told before the
         next thing that happens, if there is any.
         """
-        self._unsaid = {"listener": self.session.received_via, "known": dict(known)}
+        self._unsaid = self.session.received_via, dict(known), sender, list(to)
         if sender is not None:
             self._begin(sender.email)
             for recipient in to:
                 self._add(recipient)
-            self._unsaid |= {"sender": sender.email, "recipients": words.some(each.email for each in to)}
 
     @_harmless
-    def command(self, verb: int, argument: bytes, octets: int | None = None) -> None:
-        """verb, argument: as an observer of the session gets them. octets: of a content."""
+    def command(self, verb: int, argument: bytes, event: Event | None = None) -> None:
+        """verb, argument: as an observer of the session gets them. event: what the session makes of it."""
         self._is_told = True
         if verb == END_OF_DATA:
+            octets = event.content.size if isinstance(event, MessageReceived) else None
             self._envelope.octets = octets
-            self._tell("content", octets=octets)
+            self._tell("content", words.content, octets)
             return
-        text = f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
         self._begins = verb == fp.MAIL and self._envelope.sender is None
         if self._begins:
-            sender = address_in(argument)
+            sender = event.sender if isinstance(event, MailCommand) else address_in(argument)
             self._begin("" if sender is None else sender.email)
-        elif verb == fp.RCPT and (recipient := address_in(argument)) is not None:
-            self._add(recipient)
-        elif verb == fp.AUTH and self._continues:
-            text = HIDDEN
-        self._tell("command", command=words.short(text))
+        elif verb == fp.RCPT:
+            recipient = event.recipient if isinstance(event, RcptRequested) else address_in(argument)
+            if recipient is not None:
+                self._add(recipient)
+        if verb == fp.AUTH and self._continues:
+            self._tell("command", words.continuation)
+        else:
+            self._tell("command", words.command, verb, argument, weight=len(argument))
 
     @_harmless
     def replied(self, verb: int, reply: Reply, argument: bytes) -> None:
@@ -151,7 +156,7 @@ class Witness:
             self._envelope.refusal = reply
             for view in self._views:
                 view.saw_refusal()
-        self._tell("reply", **words.reply_of(reply))
+        self._tell("reply", words.reply_of, reply, weight=len(reply.text))
         if verb == END_OF_DATA or (verb == fp.MAIL and self._begins and reply.code >= 400):
             self._sum_up(reply)
         elif verb in _ENDS and reply.code < 400:
@@ -161,11 +166,11 @@ class Witness:
 
     @_harmless
     def tls(self, version: str, cipher: str) -> None:
-        self._tell("tls", version=version, cipher=cipher)
+        self._tell("tls", words.tls, version, cipher)
 
     @_harmless
     def tls_failed(self, cause: str, text: str) -> None:
-        self._tell("tls_failed", cause=cause, text=text)
+        self._tell("tls_failed", words.tls_failed, cause, text, weight=len(text))
 
     def conceal(self, *secrets: str) -> None:
         """What a client proves itself with."""
@@ -179,7 +184,7 @@ class Witness:
         self._is_over = True
         if not under_way and (self._envelope.sender is not None or not self._summed_up):
             self._sum_up(None, anyway=True)
-        self._tell("closed")
+        self._tell("closed", dict)
         if not under_way:
             self.forget()
 
@@ -192,18 +197,7 @@ class Witness:
         """Handlers were asked. about: the event's name, the last handler's FILE:LINE and, for a decision, the domain
         and what was read of conn_meta. took: seconds. secret: names of what is not to be told of what was read.
         """
-        told = dict(about)
-        if "read" in told:
-            told["read"] = {
-                key: HIDDEN if key in secret else words.value_of(each) for key, each in told["read"].items()
-            }
-        if error is None:
-            told["result"] = words.value_of(result)
-        else:
-            told["error"] = words.short(str(error))
-            if getattr(error, "place", ""):
-                told["rule"] = error.place  # type: ignore[attr-defined]  # of a refusal of the policy's
-        self._tell("policy", **told, took=round(took, 6))
+        self._tell("policy", words.policy, about, result, error, took, secret)
 
     @_harmless
     def decided(
@@ -218,17 +212,8 @@ class Witness:
         handler: str | None,
     ) -> None:
         """The decision at RCPT; see words.because. handler: FILE:LINE of the one that says what is granted."""
-        told: dict[str, Any] = {
-            "recipient": recipient.email,
-            "decision": "denied" if decision is None else "relay" if decision.relay else "reports only",
-            "because": words.because(ground, recipient, to_recipient, sender, to_sender),
-            "to_recipient_domain": words.granted(to_recipient),
-        }
-        if to_sender is not None:
-            told["to_sender_domain"] = words.granted(to_sender)
-        if handler is not None:
-            told["handler"] = handler
-        self._tell("decision", **told, cached=cached)
+        known = ground, recipient, to_recipient, sender, to_sender
+        self._tell("decision", words.decision, decision, *known, cached, handler)
 
     # -- the message --------------------------------------------------------------------------------------------------
 
@@ -237,21 +222,19 @@ class Witness:
         self, message_id: str, recipients: list[EnvelopeAddress], queue: str, report: str | None, goes_on: bool
     ) -> None:
         """The policy has seen it, and it is known who gets it. report: what kind of report is logged of it."""
-        to = words.some(each.email for each in recipients)
-        told = {"id": message_id, "recipients": to, "queue": queue, "goes_on": goes_on}
-        self._tell("message", **told, **({} if report is None else {"report": report}))
+        to = list(recipients)
+        self._tell("message", words.message, message_id, to, queue, report, goes_on, weight=_EACH * len(to))
 
     @_harmless
     def handing_over(self, message_id: str, to: list[EnvelopeAddress], queue: str, destination: Destination) -> None:
-        recipients = words.some(each.email for each in to)
-        told = words.destination_of(destination)
-        self._tell("handing_over", id=message_id, queue=queue, recipients=recipients, **told)
+        self._tell("handing_over", words.handing_over, message_id, to, queue, destination, weight=_EACH * len(to))
 
     @_harmless
     def handed_over(self, message_id: str, result: HandOver) -> None:
         if result.peer_name:
             self._envelope.members.append(result.peer_name)
-        self._tell("handed_over", id=message_id, **words.hand_over_of(result))
+        weight = _EACH * len(result.outcomes)
+        self._tell("handed_over", words.handed_over, message_id, result, weight=weight)
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
@@ -290,33 +273,38 @@ class Witness:
         if envelope.members:
             told["members"] = words.some(envelope.members)
         told |= {} if answer is None else words.reply_of(answer)
-        line = self._line("transaction" if envelope.sender is not None else "session", told)
+        kind = "transaction" if envelope.sender is not None else "session"
+        line = self.line(kind, told, self.tracer.now_ns(), self.tracer.clock())
         for view in views:
             view.onlooker.take(line)
 
-    def _tell(self, kind: str, /, **told: Any) -> None:
+    def _tell(self, kind: str, put: Callable[..., dict[str, Any]], *known: Any, weight: int = 0) -> None:
+        """put: makes of what is known what is told, once somebody wants to hear it."""
         if self._unsaid is not None:
             unsaid, self._unsaid = self._unsaid, None
-            self._tell("joined", **unsaid)
-        views = [view for view in self._views if not view.terse]
-        if views:
-            line = self._line(kind, told)
-            for view in views:
-                view.take(line)
+            self._tell("joined", words.joined, *unsaid, weight=_EACH * len(unsaid[-1]))
+        happening: _Happening | None = None
+        for view in self._views:
+            if not view.terse:
+                if happening is None:
+                    happening = _Happening(self, kind, put, known, weight)
+                view.take(happening)
 
-    def _line(self, kind: str, told: dict[str, Any]) -> bytes:
+    def line(self, kind: str, told: dict[str, Any], now_ns: int, now: float) -> bytes:
+        """What is told, as a line."""
         if self._secrets:
             told = {key: self._concealed(value) for key, value in told.items()}
-        session, tracer = self.session, self._tracer
-        first = {
+        session = self.session
+        event = {
             "event": kind,
-            "time": words.time_of(tracer.now_ns()),
-            "worker": tracer.worker,
+            "time": words.time_of(now_ns),
+            "worker": self.tracer.worker,
             "session": session.id,
-            "since": round(tracer.clock() - session.began, 6),
+            "since": round(now - session.began, 6),
             "peer": session.received_from,
         }
-        return words.line_of(first | told)
+        event.update(told)
+        return words.line_of(event)
 
     def _concealed(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -328,3 +316,22 @@ class Witness:
         if isinstance(value, list):
             return [self._concealed(each) for each in value]
         return value
+
+
+class _Happening:
+    """Something that happened, put into words only for those who want to hear it."""
+
+    __slots__ = ("_kind", "_known", "_line", "_now", "_now_ns", "_put", "_witness", "weight")
+
+    def __init__(
+        self, witness: Witness, kind: str, put: Callable[..., dict[str, Any]], known: tuple[Any, ...], weight: int
+    ) -> None:
+        self.weight = _WEIGHT + weight
+        self._witness, self._kind, self._put, self._known = witness, kind, put, known
+        self._now_ns, self._now = witness.tracer.now_ns(), witness.tracer.clock()
+        self._line: bytes | None = None
+
+    def line(self) -> bytes:
+        if self._line is None:
+            self._line = self._witness.line(self._kind, self._put(*self._known), self._now_ns, self._now)
+        return self._line

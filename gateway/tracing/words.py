@@ -6,19 +6,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
-from gateway._fastpath import CidrSet
+from gateway._fastpath import VERB_NAMES, CidrSet
 from gateway.config import Destination, ListenerDomain, SmtpFleet
-from gateway.decision import Ground
+from gateway.decision import Decision, Ground
 from gateway.handover import HandOver, RecipientOutcome
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reply
 
 MOST_NAMED = 20  # recipients, prefixes or hosts of one event
 LONGEST = 1000  # characters of a text
+HIDDEN = "***"  # in the place of a secret
 
 _NOTHING_GRANTED = ListenerDomain()
 
@@ -44,8 +46,12 @@ def _sound(value: Any) -> Any:
 def time_of(now_ns: int) -> str:
     """RFC 3339 with microseconds. now_ns: nanoseconds since 1970."""
     seconds, rest = divmod(now_ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def short(text: str, longest: int = LONGEST) -> str:
@@ -58,6 +64,105 @@ def some(values: Iterable[str]) -> list[str]:
     listed = list(values)
     rest = len(listed) - MOST_NAMED
     return listed if rest <= 0 else [*listed[:MOST_NAMED], f"and {rest} more"]
+
+
+def addresses(listed: Iterable[EnvelopeAddress]) -> list[str]:
+    """The first ones, and how many more there are."""
+    return some(each.email for each in listed)
+
+
+def destination_of(destination: Destination) -> dict[str, Any]:
+    """Where a queue leads to."""
+    protocol = destination.queue.protocol
+    if isinstance(protocol, SmtpFleet):
+        return {"fleet": some(host.name for host in protocol.mx_list)}
+    return {"maildir": getattr(protocol, "path", str(protocol))}
+
+
+# --- a function for each kind of event --------------------------------------------------------------------------------
+
+
+def connected(listener: str) -> dict[str, Any]:
+    return {"listener": listener}
+
+
+def joined(
+    listener: str, known: Mapping[str, Any], sender: EnvelopeAddress | None, to: list[EnvelopeAddress]
+) -> dict[str, Any]:
+    """known: of conn_meta. sender, to: of the transaction under way."""
+    told = {"listener": listener, "known": dict(known)}
+    return told if sender is None else told | {"sender": sender.email, "recipients": addresses(to)}
+
+
+def command(verb: int, argument: bytes) -> dict[str, Any]:
+    """verb, argument: as an observer of the session gets them."""
+    return {"command": short(f"{VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip())}
+
+
+def continuation() -> dict[str, Any]:
+    """The second line of an AUTH exchange, none of which is shown."""
+    return {"command": HIDDEN}
+
+
+def content(octets: int | None) -> dict[str, Any]:
+    """octets: None where the content was refused before it was looked at."""
+    return {"octets": octets}
+
+
+def tls(version: str, cipher: str) -> dict[str, Any]:
+    return {"version": version, "cipher": cipher}
+
+
+def tls_failed(cause: str, text: str) -> dict[str, Any]:
+    return {"cause": cause, "text": short(text)}
+
+
+def policy(
+    about: Mapping[str, Any], result: object, error: Exception | None, took: float, secret: frozenset[str]
+) -> dict[str, Any]:
+    """See Witness.policy."""
+    told = dict(about)
+    if "read" in told:
+        told["read"] = {key: HIDDEN if key in secret else value_of(each) for key, each in told["read"].items()}
+    if error is None:
+        told["result"] = value_of(result)
+    else:
+        told["error"] = short(str(error))
+        if getattr(error, "place", ""):
+            told["rule"] = error.place  # type: ignore[attr-defined]  # of a refusal of the policy's
+    return told | {"took": round(took, 6)}
+
+
+def decision(
+    decided: Decision | None,
+    ground: Ground,
+    recipient: EnvelopeAddress,
+    to_recipient: ListenerDomain | None,
+    sender: EnvelopeAddress | None,
+    to_sender: ListenerDomain | None,
+    cached: bool,
+    handler: str | None,
+) -> dict[str, Any]:
+    """See Witness.decided."""
+    told: dict[str, Any] = {
+        "recipient": recipient.email,
+        "decision": "denied" if decided is None else "relay" if decided.relay else "reports only",
+        "because": because(ground, recipient, to_recipient, sender, to_sender),
+        "to_recipient_domain": granted(to_recipient),
+    }
+    if to_sender is not None:
+        told["to_sender_domain"] = granted(to_sender)
+    if handler is not None:
+        told["handler"] = handler
+    return told | {"cached": cached}
+
+
+def message(
+    message_id: str, to: list[EnvelopeAddress], queue: str, report: str | None, goes_on: bool
+) -> dict[str, Any]:
+    """See Witness.message."""
+    told = {"id": message_id, "recipients": addresses(to), "queue": queue, "goes_on": goes_on}
+    return told if report is None else told | {"report": report}
 
 
 def reply_of(reply: Reply) -> dict[str, Any]:
@@ -130,17 +235,15 @@ def _domain_of(sender: EnvelopeAddress | None) -> str:
     return f"{sender.domain}, the sender's domain" if sender is not None and sender.domain else "the null sender"
 
 
-def destination_of(destination: Destination) -> dict[str, Any]:
-    """Where a queue leads to."""
-    protocol = destination.queue.protocol
-    if isinstance(protocol, SmtpFleet):
-        return {"fleet": some(host.name for host in protocol.mx_list)}
-    return {"maildir": getattr(protocol, "path", str(protocol))}
+def handing_over(message_id: str, to: list[EnvelopeAddress], queue: str, destination: Destination) -> dict[str, Any]:
+    """Where a message is about to go."""
+    return {"id": message_id, "queue": queue, "recipients": addresses(to), **destination_of(destination)}
 
 
-def hand_over_of(result: HandOver) -> dict[str, Any]:
+def handed_over(message_id: str, result: HandOver) -> dict[str, Any]:
     """How a hand-over went."""
     told: dict[str, Any] = {
+        "id": message_id,
         "protocol": result.protocol,
         "member": result.peer_name,
         "address": result.peer_address,
