@@ -532,6 +532,36 @@ def test_the_policy_in_force_answers_whatever_the_disk_says(tmp_path, capsys):
         gateway.kill()
 
 
+def test_a_running_gateway_answers_for_the_fleet_that_it_has(tmp_path, capsys):
+    gateway = Gateway(tmp_path / "with-fleet", POLICY, "--workers", "1", "--fleet", "127.0.0.1:9,127.0.0.1:10")
+    try:
+        gateway.announced()
+        assert cli.main([*live(gateway), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["destinations"][0]["fleet"] == ["127.0.0.1:9", "127.0.0.1:10"]
+    finally:
+        gateway.kill()
+
+
+@pytest.mark.parametrize(
+    ("body", "cacheable"), [("", True), ("os.time()", False), ("conn:set_meta('a', 'b')", False)]
+)  # fmt: skip
+def test_whether_a_decision_is_kept_is_told(body, cacheable, tmp_path, capsys):
+    policy = tmp_path / "init.lua"
+    policy.write_text(f"""
+        kumo.on('init', function() kumo.start_esmtp_listener {{ listen = '127.0.0.1:25' }} end)
+        kumo.on('get_listener_domain', function(domain, listener, conn) {body} end)
+        kumo.on('smtp_server_mail_from', function() end)
+    """)
+    asked = ["explain", "--policy", str(policy), "--from", "a@x.example", "--to", "b@y.example", "--json"]
+    assert cli.main(asked) == 0
+    events = json.loads(capsys.readouterr().out)["events"]
+    assert [(event["event"], event["cacheable"]) for event in events[:2]] == [
+        ("smtp_server_mail_from", False), ("get_listener_domain", cacheable)
+    ]  # fmt: skip
+    assert cli.main(asked[:-1]) == 0
+    assert ("; not cached" in capsys.readouterr().out) is not cacheable
+
+
 def test_what_a_running_gateway_cannot_answer_is_told_kindly(gateway, capsys):
     assert cli.main(live(gateway, "--listener", "127.0.0.1:1")) == 1
     assert "no listener 127.0.0.1:1; the policy has: 127.0.0.1:0, 127.0.0.2:0" in capsys.readouterr().err

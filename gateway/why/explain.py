@@ -12,6 +12,7 @@ from gateway.config import Destination
 from gateway.handover import Batch
 from gateway.later import Waits
 from gateway.logs.encoding import Record
+from gateway.policy import events
 from gateway.policy.problems import PolicyError, Rejected
 from gateway.smtp.replies import Reply
 from gateway.tracing.words import destination_of
@@ -22,6 +23,8 @@ from gateway.why.shown import shown_arguments, shown_reads, shown_result
 from gateway.why.watched import Asked
 
 Explanation = dict[str, Any]
+
+_KEPT = (events.LISTENER_DOMAIN, events.QUEUE_CONFIG, events.EGRESS_PATH)  # whose answers are, for others and later
 
 
 def explain(desk: Desk, question: Question) -> Waits:
@@ -118,7 +121,7 @@ def _event(asked: Asked) -> dict[str, Any]:
         "arguments": shown_arguments(asked.arguments),
         "read": {} if evaluation is None else shown_reads(evaluation),
         "cached": evaluation is None,
-        "cacheable": evaluation is None or bool(evaluation.stable),
+        "cacheable": asked.event in _KEPT and (evaluation is None or bool(evaluation.stable)),
         "result": result,
     }
     if asked.made_at is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gateway.policy.events import LISTENER_DOMAIN
 from gateway.why.explain import Explanation
 
 _OUTCOMES = {
@@ -96,7 +97,7 @@ def _events(told: Explanation) -> Iterator[str]:
         yield "the policy was asked"
     for event in told["events"]:
         arguments = ", ".join(_value(argument) for argument in event["arguments"] if argument != "conn_meta")
-        cached = "; from the cache" if event["cached"] else "" if event["cacheable"] else "; not cached"
+        cached = "; from the cache" if event["cached"] else "; not cached" if _is_costly(event) else ""
         yield f"  {event['event']}({arguments})  {event['file']}:{event['line']}{cached}"
         for key, value in event["read"].items():
             yield f"      read {key} = {_value(value)}"
@@ -105,6 +106,11 @@ def _events(told: Explanation) -> Iterator[str]:
         else:
             made = event.get("made_at")
             yield f"      returned {_value(event['result'])}" + (f"  {made['file']}:{made['line']}" if made else "")
+
+
+def _is_costly(event: dict[str, Any]) -> bool:
+    """A decision that is made again for everybody."""
+    return event["event"] == LISTENER_DOMAIN and not event["cacheable"]
 
 
 def _differ(told: Explanation) -> Iterator[str]:
