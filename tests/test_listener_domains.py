@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from gateway._fastpath import PackedNames
 from gateway.config import Disposition, ListenerDomain
 from gateway.policy import domain_files
-from gateway.policy.domain_files import Parameters, Text
+from gateway.policy.domain_files import Group, Text
 from gateway.policy.engine import Policy
 from gateway.policy.problems import PolicyProblems
 from tests.policy_tools import LISTENER, Clock, answered_from, ask, load, new_page
@@ -181,15 +182,15 @@ def test_a_file_in_pieces_says_what_it_says_as_a_whole(text: str) -> None:
     assert _said(domain_files.read, text) == _said(_as_a_whole, text)
 
 
-def _as_a_whole(text: Text) -> list[Parameters]:
-    return list(domain_files.read_table(domain_files.parsed(text, domain_files.tomllib.loads), text))
+def _as_a_whole(text: Text) -> list[Group]:
+    return domain_files.read_table(domain_files.parsed(text, domain_files.tomllib.loads), text)
 
 
-def _said(read: object, text: str) -> object:
+def _said(read: Callable[[Text], list[Group]], text: str) -> object:
     found: dict[tuple[str, str], object] = {}
     try:
-        for one in read(Text("x.toml", text)):  # type: ignore[operator]
-            found[one.listener, one.domain] = one.values
+        for group in read(Text("x.toml", text)):
+            found |= {(group.listener, domain): values for domain, values in group.domains.items()}
     except domain_files.Unreadable as bad:
         return str(bad)
     return found

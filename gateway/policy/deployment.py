@@ -111,7 +111,7 @@ def _options(path: str) -> dict[str, Any]:
 
 def _located(trouble: Trouble, text: Text) -> Problem:
     key, *inner = trouble.keys
-    line = text.line_of(Parameters(EVERYWHERE, str(key), None, 0), tuple(inner))
+    line = text.line_of(Parameters(EVERYWHERE, str(key)), tuple(inner))
     return Problem(text.name, line, str(trouble), trouble.hint)
 
 

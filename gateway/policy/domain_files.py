@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from itertools import chain, pairwise
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from gateway.policy.kumo import serde
@@ -18,18 +17,27 @@ from gateway.policy.problems import Problem
 LISTENERS = "listener"  # the key that is no domain: parameters by listener
 EVERYWHERE = "*"  # the listener of what stands outside of it
 
-# A line that opens a table of TOML; with group 1 where it is one that a file for many domains is made of.
-_HEADER = re.compile(r"""(?m)^[ \t]*\[(?:[ \t]*("[^"\\\n]*"|'[^'\n]*')[ \t]*\][ \t]*(?:\#[^\n]*)?\r?$)?""")
+# A table of TOML that a file for many domains is made of: its domain in quotes, and its lines up to the next table.
+_SECTION = re.compile(
+    r"""(?m)^[ \t]*\[[ \t]*("[^"\\\n]*"|'[^'\n]*')[ \t]*\][ \t]*(?:\#[^\n]*)?\r?\n"""
+    r"""((?:[ \t]*+(?:[^\[\n][^\n]*)?\n)*+)"""
+)
 _BODIES = 4_096  # different ones that are kept
 
 
+class Group(NamedTuple):
+    """What a file says about some domains, by their names. Equal parameters are often the same object."""
+
+    listener: str
+    domains: dict[str, object]
+
+
 class Parameters(NamedTuple):
-    """What a file says of one domain. values: equal ones are often the same object. at: where in the text to look."""
+    """What a file says of one domain."""
 
     listener: str
     domain: str
-    values: object
-    at: int
+    values: object = None
 
 
 class Text:
@@ -52,11 +60,13 @@ class Text:
 
     def line_of(self, found: Parameters, keys: tuple[object, ...] = ()) -> int:
         """The line that most likely has a domain's parameters, or one of them."""
-        at = max(found.at, self._start)
+        at = self._start
         names = [found.domain, *keys] if found.listener == EVERYWHERE else [found.listener, found.domain, *keys]
         for name in names:
             if isinstance(name, str):
-                place = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])").search(self.text, at)
+                quoted = re.compile(rf"""["']{re.escape(name)}["']""")
+                bare = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])")
+                place = quoted.search(self.text, at) or bare.search(self.text, at)
                 if place is None:
                     break
                 at = place.start()
@@ -75,7 +85,7 @@ class Unreadable(Exception):
         self.problem = problem
 
 
-def read(text: Text) -> Iterator[Parameters]:
+def read(text: Text) -> list[Group]:
     """What a file says, in its order: TOML where its name ends so, otherwise JSON, which may have comments.
 
     Raises Unreadable.
@@ -83,18 +93,17 @@ def read(text: Text) -> Iterator[Parameters]:
     return _read_toml(text) if text.name.endswith(".toml") else read_table(parsed(text, serde.from_json), text)
 
 
-def read_table(table: object, text: Text) -> Iterator[Parameters]:
+def read_table(table: object, text: Text) -> list[Group]:
     """The same of a table: domains, and under `listener` domains by listener. What stands outside comes last."""
     if not isinstance(table, dict):
         raise Unreadable(Problem(text.name, 1, "expected a table of domains and their parameters"))
     listeners = table.get(LISTENERS, {})
     if not isinstance(listeners, dict) or not all(isinstance(domains, dict) for domains in listeners.values()):
-        at = Parameters(EVERYWHERE, LISTENERS, None, 0)
+        at = Parameters(EVERYWHERE, LISTENERS)
         raise Unreadable(text.problem(at, "expected a table of listeners, each with a table of domains"))
-    for listener, domains in [*listeners.items(), (EVERYWHERE, table)]:
-        for domain, values in domains.items():
-            if domain != LISTENERS or domains is not table:
-                yield Parameters(str(listener), str(domain), values, 0)
+    everywhere = {domain: values for domain, values in table.items() if domain != LISTENERS}
+    groups = [*listeners.items(), (EVERYWHERE, everywhere)]
+    return [Group(str(listener), {str(name): value for name, value in domains.items()}) for listener, domains in groups]
 
 
 def parsed(text: Text, parse: Callable[[str], Any]) -> Any:
@@ -115,47 +124,46 @@ def parsed(text: Text, parse: Callable[[str], Any]) -> Any:
 # --- TOML -------------------------------------------------------------------------------------------------------------
 
 
-def _read_toml(text: Text) -> Iterator[Parameters]:
+def _read_toml(text: Text) -> list[Group]:
     """A file of a million tables is cut into these, and each different body is parsed once; what does not consist of
     `["DOMAIN"]` tables is parsed as it stands. Where the pieces are not TOML each, the whole decides: what could be cut
     in the middle of an array is none, and texts over several lines are not cut.
     """
-    if '"""' in text.text or "'''" in text.text:
-        return read_table(parsed(text, tomllib.loads), text)
+    groups = None if '"""' in text.text or "'''" in text.text else _in_pieces(text)
+    return read_table(parsed(text, tomllib.loads), text) if groups is None else groups
+
+
+def _in_pieces(text: Text) -> list[Group] | None:
+    """None where the whole has to decide."""
     try:
         sections, rest = _cut(text.text)
         others = tomllib.loads(rest)
     except (ValueError, RecursionError):
-        return read_table(parsed(text, tomllib.loads), text)
-    names = {section.domain for section in sections}
-    if len(names) != len(sections) or not names.isdisjoint(others):
-        return read_table(parsed(text, tomllib.loads), text)
-    return _joined(sections, read_table(others, text))
+        return None
+    if not sections.keys().isdisjoint(others):
+        return None
+    return [*read_table(others, text), Group(EVERYWHERE, sections)]
 
 
-def _joined(sections: list[Parameters], others: Iterator[Parameters]) -> Iterator[Parameters]:
-    yield from others
-    yield from sections
-
-
-def _cut(text: str) -> tuple[list[Parameters], str]:
-    """The tables of single domains, and the rest of the text. Raises ValueError where a body is no TOML."""
-    sections: list[Parameters] = []
+def _cut(text: str) -> tuple[dict[str, object], str]:
+    """The tables of single domains, and the rest of the text. Raises ValueError where the whole has to decide."""
+    text += "\n"
+    sections: dict[str, object] = {}
+    bodies: dict[str, object] = {}
     rest: list[str] = []
-    bodies: dict[str, dict[str, Any]] = {}
-    first = _HEADER.search(text)
-    rest.append(text if first is None else text[: first.start()])
-    for header, following in pairwise(chain(_HEADER.finditer(text), (None,))):
-        assert header is not None
-        end = len(text) if following is None else following.start()
-        name, body = header[1], text[header.end() : end]
-        if name is None or name[1:-1] == LISTENERS:
-            rest.append(text[header.start() : end])
-            continue
+    end = 0
+    for found in _SECTION.finditer(text):
+        name, body = found[1][1:-1], found[2]
+        if found.start() != end:
+            rest.append(text[end : found.start()])
+        end = found.end()
+        if name in sections or name == LISTENERS:
+            raise ValueError(name)
         values = bodies.get(body)
         if values is None:
             if len(bodies) >= _BODIES:
                 bodies.clear()
             values = bodies[body] = tomllib.loads(body)
-        sections.append(Parameters(EVERYWHERE, name[1:-1], values, header.start()))
+        sections[name] = values
+    rest.append(text[end:])
     return sections, "".join(rest)

@@ -8,6 +8,7 @@ is domain_files.py's business.
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from collections.abc import Iterable
 from typing import Any, Final
@@ -15,7 +16,7 @@ from typing import Any, Final
 from gateway._fastpath import CidrSet, PackedNames
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Evaluation, Known
-from gateway.policy.domain_files import EVERYWHERE, Parameters, Text
+from gateway.policy.domain_files import EVERYWHERE, Group, Parameters, Text
 from gateway.policy.kumo.domain_map import normalised
 from gateway.policy.options import BadOptions, Option, Schema, as_table, list_of, refusal, string
 from gateway.policy.problems import Problem
@@ -28,6 +29,7 @@ PROBLEMS = 20  # that are named, of all that a file has
 LISTENER_CONFIG = Schema(
     {**LISTENER_DOMAIN.options, "relay_from_authz": Option(list_of(string, "names of users"))}, LISTENER_DOMAIN.built
 )
+_PLAIN = re.compile(rf"[a-z0-9.*-]{{0,{LONGEST}}}")  # a domain as it is looked up
 _UNSPECIFIED = ("0.0.0.0", "[::]")  # sections that are for every address with their port
 _NOTHING: Final = Known(None)
 
@@ -176,19 +178,23 @@ class Merging:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.listeners: dict[str, Domains] = {}
-        self._checked: dict[int, dict[str, Any] | None] = {}  # parameters by the object's id; None are wrong
+        self._checked: dict[int, dict[str, Any]] = {}  # parameters that are good by the object's id
         self._overlays: dict[tuple[int, int], dict[str, Any]] = {}
         self._kept: list[object] = []  # whose ids are keys
 
-    def add(self, text: Text, parameters: Iterable[Parameters]) -> None:
+    def add(self, text: Text, groups: Iterable[Group]) -> None:
         """One more file."""
         found: dict[str, Domains] = {}
-        for one in parameters:
-            values = self._values(text, one)
-            if len(one.domain) > LONGEST or not one.domain.isprintable():
-                self._note(text, one, refusal("this is no domain"))
-            elif values is not None:
-                found.setdefault(one.listener, {})[normalised(one.domain)] = values
+        for group in groups:
+            here = found.setdefault(group.listener, {})
+            for name, values in group.domains.items():
+                known = self._checked.get(id(values))
+                if known is None:
+                    known = self._values(text, Parameters(group.listener, name, values))
+                is_plain = _PLAIN.fullmatch(name) is not None
+                domain = name if is_plain else self._domain(text, Parameters(group.listener, name))
+                if known is not None:
+                    here[domain] = known
         for listener, domains in found.items():
             merged = self.listeners.setdefault(listener, {})
             for domain, values in domains.items() if merged else ():
@@ -214,18 +220,20 @@ class Merging:
             sections[listener] = _Section(PackedNames(exact), PackedNames(below))
         return DomainTable(sections, _Texts(numbers), tuple(files))
 
+    def _domain(self, text: Text, one: Parameters) -> str:
+        if len(one.domain) > LONGEST or not one.domain.isprintable():
+            self._note(text, one, refusal("this is no domain"))
+        return normalised(one.domain)
+
     def _values(self, text: Text, one: Parameters) -> dict[str, Any] | None:
-        known = self._checked.get(id(one.values), self)
-        if known is not self and known is not None:
-            return known  # type: ignore[return-value]
-        values = one.values if isinstance(one.values, dict) else None
-        self._kept.append(one.values)
+        values = one.values
         try:
-            LISTENER_CONFIG.read(as_table(one.values))
+            LISTENER_CONFIG.read(as_table(values))
         except BadOptions as bad:
             self._note(text, one, bad)
-            values = None
-        self._checked[id(one.values)] = values
+            return None
+        assert isinstance(values, dict)
+        self._checked[id(values)] = values
         return values
 
     def _note(self, text: Text, one: Parameters, bad: BadOptions) -> None:

@@ -166,7 +166,7 @@ class Rules:
         texts |= {file: text.decode("utf-8", "replace") for file, text in own}
         for file, text in texts.items():
             if name in text:
-                return file, Text(file, text).line_of(Parameters(listener, name, None, 0))
+                return file, Text(file, text).line_of(Parameters(listener, name))
         return None
 
     def _nothing(self, session: Account, to: Asked | None, of_sender: Asked | None) -> Rule:
