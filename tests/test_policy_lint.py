@@ -133,6 +133,12 @@ def seen_in(text: str, **files: str) -> list[str]:
         "goto on ::on:: msg:no_such()",
         "do do msg:no_such() end end",
         "local m <const> = msg; (m):no_such()",
+        "for _, f in next, { function() msg:no_such() end } do f() end",
+        "(msg or msg):no_such()",
+        "local f = os.getenv 'A' and function() msg:no_such() end f()",
+        "repeat local m = msg until m:no_such()",
+        "while false do end msg:no_such()",
+        "local function f() msg:no_such() end f() f = print",
     ],
 )
 def test_a_method_that_is_nowhere_is_found_wherever_the_message_goes(body: str) -> None:
@@ -219,6 +225,11 @@ def test_what_there_is_not_is_named_with_what_may_have_been_meant(text: str, sai
 def test_parameters_of_handlers_are_of_the_classes_that_the_event_gives(event: str, body: str, said: str) -> None:
     [problem] = seen_in(f"kumo.on('{event}', {body})")
     assert problem.startswith(f"policy.lua:1: {said}")
+
+
+def test_what_another_handler_puts_into_a_table_may_be_there() -> None:
+    later = "kumo.on('init', function() t.x = print end)"
+    assert seen_in(f"local t = {{}} kumo.on('smtp_server_mail_from', function() t.x() end) {later}") == []
 
 
 def test_a_filter_receives_a_message() -> None:

@@ -97,8 +97,6 @@ def is_nil(value: Value) -> bool | None:
 
 def same(one: Value, other: Value) -> bool:
     """Whether two values are known to be the same, or of the same class."""
-    if isinstance(one, Table | Closure | Namespace) or isinstance(other, Table | Closure | Namespace):
-        return one is other
     return type(one) is type(other) and one == other
 
 
