@@ -421,6 +421,28 @@ def test_no_secret_is_shown_in_whatever_form_a_client_sends_it(start, trace):
         assert "***" in text
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_no_other_user_looks_in_at_a_workers_window(start, trace):
+    gateway = start(POLICY, "--workers", "1")
+    trace(gateway, workers=1)
+    [worker] = gateway.workers()
+    inodes = {os.readlink(path)[8:-1] for path in Path(f"/proc/{worker}/fd").iterdir() if path.is_symlink()}
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    [window] = {row[7] for row in rows if row[6] in inodes and row[7:] and row[3] == "00010000"}  # those that listen
+    look = (
+        "import os, socket, sys; os.setuid(int(sys.argv[2])); s = socket.socket(socket.AF_UNIX); "
+        's.connect(sys.argv[1].replace(\'@\', chr(0))); s.sendall(b\'{"ask": "recent", "wanted": [["x", ""]]}\\n\'); '
+        "print(s.recv(100))"
+    )
+
+    def answer(user: str) -> str:
+        command = [sys.executable, "-S", "-c", look, window, user]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+
+    assert "not understood: x: expected one of peer, to, refused, terse" in answer("0")
+    assert answer("65534") in ("", "b''\n")  # reset, or closed
+
+
 # --- slow, gone, dead -------------------------------------------------------------------------------------------------
 
 
