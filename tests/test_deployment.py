@@ -51,6 +51,20 @@ def test_mail_goes_to_the_fleet_whatever_the_policy_says_and_still_after_a_reloa
     assert ": kumo.make_egress_pool: left to the fleet" in gateway.diagnostics()
 
 
+def test_what_the_policy_discards_does_not_reach_the_fleet(start: Callable[..., Gateway], sink: Sink) -> None:
+    policy = """
+    kumo.on('smtp_server_message_received', function(msg)
+      if msg:get_first_named_header_value 'Subject' == 'away' then msg:set_meta('queue', 'null') end
+      msg:set_meta('routing_domain', 'elsewhere.example')
+    end)
+    """
+    gateway = start(TWO + policy, "--fleet", sink.address, "--listen", "127.0.0.1:0", "--workers", "1")
+    with gateway.smtp() as client:
+        client.sendmail("a@x.example", ["b@y.example"], "Subject: away\r\n\r\nx\r\n")
+    assert relayed(gateway, sink, "kept")
+    assert len(sink.mails()) == 1
+
+
 def test_the_same_options_hold_after_an_upgrade(start: Callable[..., Gateway], sink: Sink) -> None:
     gateway = start(TWO, "--fleet", sink.address, "--listen", "127.0.0.1:0", "--workers", "1")
     assert relayed(gateway, sink, "before")

@@ -10,7 +10,8 @@ from tests.uncompiled import copy, pytest_in
 
 # What can be told without sockets and processes, and in a few seconds; all of the suite passes.
 SANS_IO = (
-    "test_address", "test_client", "test_commands", "test_decision", "test_later", "test_logs_records", "test_message",
+    "test_address", "test_client", "test_commands", "test_decision", "test_later", "test_listener_domains",
+    "test_logs_records", "test_message",
     "test_notification", "test_outbox", "test_plan", "test_policy_cache", "test_policy_listener", "test_policy_message",
     "test_policy_options", "test_reception", "test_relay_facts", "test_replies", "test_report_kinds",
     "test_report_values", "test_routing", "test_session", "test_trace", "test_verdict",
