@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
@@ -19,6 +20,7 @@ from gateway.policy.background import Background
 from gateway.policy.source import PolicySource
 from gateway.why.asking import desk_for
 from gateway.why.deciding import Deciding
+from gateway.why.diff_command import Progress
 from gateway.why.messages import BOUNCE, COMPLAINT, LETTER, MESSAGES
 from gateway.why.recorded import RecordedQuestion, Unusable, asked_in
 from tests.gateway_process import Gateway, wait_until
@@ -320,6 +322,21 @@ def test_the_listener_is_the_recorded_one_and_else_the_first_which_is_said(capsy
     assert found["by_rule"][0]["examples"][0]["listener"] == "10.0.0.1:587"
     assert found["unlike_recorded"] == 1  # the one whose listener is not recorded was accepted
     assert found["left_out"] == {"not a record of this gateway": 1}
+
+
+def test_progress_is_told_on_a_terminal_once_a_second(monkeypatch):
+    now = [100.0]
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = Progress()
+    for number in range(12):
+        progress.tell(f"{number} records read")
+        now[0] += 0.25
+    progress.end()
+    told = terminal.getvalue().replace("\033[K", "").split("\r")
+    assert [line for line in told if line] == ["4 records read", "8 records read"]
 
 
 def test_bad_policies_and_missing_logs_have_their_status(capsys, tmp_path):

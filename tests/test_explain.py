@@ -470,6 +470,14 @@ def test_arguments_that_do_not_fit_are_told_kindly(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
+def test_a_policy_without_listeners_has_nobody_to_ask(capsys, tmp_path):
+    policy = tmp_path / "init.lua"
+    policy.write_text("local kumo = require 'kumo'\n")
+    asked = ["--from", "", "--to", "b@c.example"]
+    assert cli.main(["explain", "--policy", str(policy), *asked]) == 2
+    assert "the policy has no SMTP listener" in capsys.readouterr().err
+
+
 def test_a_bad_policy_is_told_by_line_with_status_78(capsys, tmp_path):
     policy = tmp_path / "bad.lua"
     policy.write_text("local kumo = require 'kumo'\nkumo.on('init', function() nothing() end)\n")

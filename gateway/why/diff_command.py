@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     return CHANGES if comparison.changes else 0
 
 
-class _Progress:
+class Progress:
     """Says on a terminal how far the work is, once a second."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class _Progress:
 
 
 def _compared(comparison: Comparison, args: argparse.Namespace) -> dict[str, Any]:
-    progress = _Progress()
+    progress = Progress()
     kinds: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     report_ids = {record["id"] for record in _records(args.log) if record.get("type") in _REPORTS}

@@ -14,7 +14,9 @@ from gateway.policy.domain_files import Parameters, Text
 from gateway.policy.domain_table import DomainTable
 from gateway.policy.listener import Block
 from gateway.policy.problems import PolicyError, Rejected
+from gateway.smtp.address import parse_address, parse_mailbox
 from gateway.smtp.replies import Reason
+from gateway.tracing.words import because
 from gateway.why.conversation import Account, Recipient, Step
 from gateway.why.watched import Asked, WatchedPolicy
 
@@ -149,7 +151,7 @@ class Rules:
                 kinds = {name: getattr(granted, name).value for name in ("log_oob", "log_arf")}
                 kinds = {name: value for name, value in kinds.items() if value != "Ignore"}
                 return self._granted_by(" and ".join(kinds), to, value=", ".join(kinds.values()))
-        return self._nothing(session, to, of_sender)
+        return self._nothing(session, recipient, to, of_sender)
 
     def _granted_by(self, what: str, asked: Asked | None, **more: object) -> Rule:
         assert asked is not None
@@ -169,21 +171,15 @@ class Rules:
                 return file, Text(file, text).line_of(Parameters(listener, name))
         return None
 
-    def _nothing(self, session: Account, to: Asked | None, of_sender: Asked | None) -> Rule:
+    def _nothing(self, session: Account, recipient: Recipient, to: Asked | None, of_sender: Asked | None) -> Rule:
         """Nobody granted anything: where that could have been done."""
-        number = session.question.listener
-        listen = self._policy.config.listeners[number].listen
-        parts = [f"{session.endpoints.peer_address} is in none of the relay_hosts of {listen}"]
-        for asked, whose in ((to, "recipient's"), (of_sender, "sender's")):
-            if asked is not None:
-                parts.append(f"for the {whose} domain '{asked.arguments[0]}' {_said_of(asked, session)}")
+        address, sender = parse_mailbox(recipient.address), parse_address(session.question.sender)
+        text = because(Ground.NOTHING, address, _result(to), sender, _result(of_sender))
         handlers = self._policy.handlers_of(events.LISTENER_DOMAIN)
         if handlers:
-            place = handlers[0].file, handlers[0].line
-        else:
-            parts = [*parts[:1], "the policy has no get_listener_domain"]
-            place = self._policy.declared_at("start_esmtp_listener", number)
-        return _rule("nothing", place, text="; ".join(parts))
+            return _rule("nothing", (handlers[0].file, handlers[0].line), text=text)
+        place = self._policy.declared_at("start_esmtp_listener", session.question.listener)
+        return _rule("nothing", place, text=f"{text}; the policy has no get_listener_domain")
 
 
 def _looked_up(recipient: Recipient, relay_host: bool) -> tuple[Asked | None, Asked | None]:
@@ -199,15 +195,6 @@ def _looked_up(recipient: Recipient, relay_host: bool) -> tuple[Asked | None, As
 def _result(asked: Asked | None) -> ListenerDomain | None:
     granted: ListenerDomain | None = None if asked is None or asked.answer.failed else asked.answer.result()
     return granted
-
-
-def _said_of(asked: Asked, session: Account) -> str:
-    granted = _result(asked)
-    if granted is None:
-        return "nothing is granted"
-    if granted.relay_from:
-        return f"{session.endpoints.peer_address} is in none of the relay_from"
-    return "no relaying is granted"
 
 
 def _handler(asked: Asked) -> tuple[str, int]:
