@@ -16,7 +16,7 @@ from tree_sitter import Node
 from gateway.policy import lua_text
 from gateway.policy.abstract import Absent, Closure, Scope, Table, Thing, Value, is_nil, joined, truth
 from gateway.policy.findings import Called, LuaFile, NilUse, Place, Where
-from gateway.policy.lua_text import field, line_of, parts, written
+from gateway.policy.lua_text import field, line_of, parts, shown, written
 from gateway.policy.model import Function, Model, Namespace
 from gateway.policy.options import UNKNOWN, Opaque, did_you_mean
 
@@ -166,7 +166,7 @@ class Expressions(ABC):
         article = "an" if known.name[0] in "aeiou" else "a"
         what = "method" if node.type == "method_index_expression" else "method or field"
         hint = did_you_mean(key, [*known.methods, *known.fields])
-        return Absent(written(node), f"{article} {known.name} has no such {what}", hint)
+        return Absent(shown(node), f"{article} {known.name} has no such {what}", hint)
 
     def _entry(self, table: Table, key: Value, node: Node) -> Value:
         if key is UNKNOWN:
@@ -178,7 +178,7 @@ class Expressions(ABC):
         if table.open or not isinstance(key, str) or any(key in file.fields or not file.understood for file in files):
             return UNKNOWN
         return Absent(
-            written(node),
+            shown(node),
             "the table has nothing of that name",
             did_you_mean(key, [str(name) for name in table.entries]),
         )
@@ -293,7 +293,7 @@ class Expressions(ABC):
             self.nil_uses.append(NilUse(callee, self._where(name, arguments)))
         elif isinstance(callee, Function):
             more = bool(values) and parts(arguments)[-1].type in ("function_call", "vararg_expression")
-            self.calls.append(Called(callee, written(name), values, self._where(name, arguments), more))
+            self.calls.append(Called(callee, shown(name), values, self._where(name, arguments), more))
             special = _SPECIAL.get(callee.name)
             if special is not None:
                 return special(self, values, arguments)

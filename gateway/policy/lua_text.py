@@ -14,6 +14,7 @@ from tree_sitter import Language, Node, Parser
 _LANGUAGE = Language(tree_sitter_lua.language())
 _ESCAPE = re.compile(r"\\(z\s*|x[0-9a-fA-F]{2}|[0-9]{1,3}|u\{[0-9a-fA-F]+\}|.)", re.S)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_MOST_SHOWN = 60
 _LONG = re.compile(r"\[(=*)\[(?:\r?\n)?(.*)\]\1\]", re.S)
 
 
@@ -30,6 +31,12 @@ def line_of(node: Node) -> int:
 def written(node: Node) -> str:
     """A node as it stands in the file."""
     return (node.text or b"").decode("utf-8", "replace")
+
+
+def shown(node: Node) -> str:
+    """A node for people: on one line, and of a long one the end."""
+    text = " ".join(written(node).split())
+    return text if len(text) <= _MOST_SHOWN else f"…{text[-_MOST_SHOWN:]}"
 
 
 def parts(node: Node) -> list[Node]:

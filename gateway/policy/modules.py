@@ -81,6 +81,7 @@ ALIASES = {
 OUTSIDE_OBJECTS = {kind: members for module in _ASKING for kind, members in module.OBJECTS.items()}
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED)
+METHODS_NOT_SUPPORTED = {http.HttpRequest: ("aws_sign_v4",)}
 NOT_SUPPORTED = {"crypto": ("aws_sign_v4",), "time": ("start_timer",), "dns": ("configure_test_resolver",)}
 UNSTABLE = {
     "crypto": crypto.UNSTABLE,
@@ -158,6 +159,7 @@ class Modules:
         for kind, (methods, fields) in _OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}
             bound = {name: self._border(names[name], names[name], method) for name, method in methods.items()}
+            bound |= {name: Unsupported(f"{kind.__name__}:{name}") for name in METHODS_NOT_SUPPORTED.get(kind, ())}
             found[kind] = Exposed(bound, self._fields(fields), operators=True, name=kind.__name__)
         for kind, (methods, fields) in mimeparts.OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}

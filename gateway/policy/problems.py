@@ -72,9 +72,8 @@ class Problem:
 def missing_module(name: str, tried: str = "") -> tuple[str, str]:
     """What to say of a module that `require` does not find: message and hint. tried: Lua's list of files."""
     package, _, extra = name.partition(".")
-    if package == "policy-extras":
-        what = f"it {NOT_YET}" if extra in MISSING_EXTRAS else "KumoMTA has no such module"
-        return f"require '{name}': {what}", ""
+    if package == "policy-extras" and extra in MISSING_EXTRAS:
+        return f"require '{name}': it {NOT_YET}", ""
     path = name.replace(".", "/")
     places = dict.fromkeys(re.findall(rf"no file '(.*?)/?{re.escape(path)}(?:/init)?\.lua'", tried))
     return f"require '{name}': there is no {path}.lua", f"looked for in {', '.join(places)}" if places else ""
