@@ -98,3 +98,12 @@ def test_certificates_are_read_when_the_policy_is_and_not_at_the_first_handshake
 )
 def test_names_are_kumomtas(cipher: tuple[str, str, int] | None, shown: tuple[str, str]) -> None:
     assert tls.shown_names(cipher) == shown
+
+
+def test_contexts_are_bounded_however_many_names_a_policy_has(monkeypatch):
+    monkeypatch.setattr(tls, "MOST_CONTEXTS", 2)
+    contexts = tls.ServerContexts([], tls.KeyFiles())
+    first, second, third = (contexts.context(ListenerParams(hostname=f"{name}.example")) for name in "abc")
+    assert contexts.context(ListenerParams(hostname="c.example")) is third
+    assert contexts.context(ListenerParams(hostname="b.example")) is second
+    assert contexts.context(ListenerParams(hostname="a.example")) is not first

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from gateway.config import KeySource, Listener, ListenerParams
 
+MOST_CONTEXTS = 1024  # that are kept of each kind: a policy may name another host or key for every connection
 _SELF_SIGNED_LIFE = datetime.timedelta(days=365)
 
 
@@ -71,14 +72,22 @@ class ServerContexts:
             return self._loaded(params.tls_certificate, params.tls_private_key)
         context = self._self_signed.get(params.hostname)
         if context is None:
-            context = self._self_signed[params.hostname] = _make_context(*_self_signed(params.hostname))
+            context = _make_context(*_self_signed(params.hostname))
+            _keep(self._self_signed, params.hostname, context)
         return context
 
     def _loaded(self, certificate: KeySource, key: KeySource) -> ssl.SSLContext:
         context = self._contexts.get((certificate, key))
         if context is None:
-            context = self._contexts[certificate, key] = _load(certificate, key, self._files)
+            context = _load(certificate, key, self._files)
+            _keep(self._contexts, (certificate, key), context)
         return context
+
+
+def _keep(contexts: dict[Any, ssl.SSLContext], key: Any, context: ssl.SSLContext) -> None:
+    if len(contexts) >= MOST_CONTEXTS:
+        del contexts[next(iter(contexts))]  # the oldest
+    contexts[key] = context
 
 
 def problems(
