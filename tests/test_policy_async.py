@@ -358,3 +358,22 @@ def test_a_drain_waits_for_what_handlers_wait_for(tmp_path: Path) -> None:
             assert [reply[:3] for reply in replies(sock, 2)] == ["250", "421"]
     finally:
         running.stop()
+
+
+def test_the_end_of_a_worker_is_told_to_the_policy_which_may_wait(tmp_path: Path) -> None:
+    policy = (
+        INIT
+        + """
+        kumo.on('shutdown_logging', function()
+          kumo.sleep(0.05)
+          local file = io.open(LOGS .. '/../farewell', 'a')
+          file:write 'bye\\n'
+          file:close()
+          error 'this keeps nobody'
+        end)
+    """
+    )
+    running = Gateway(tmp_path, policy, "--workers", "2")
+    running.announced()
+    running.stop()
+    assert (tmp_path / "farewell").read_text() == "bye\n" * 2

@@ -41,6 +41,7 @@ EVENTS = (
     "smtp_server_split_transaction",
     "smtp_server_message_received",
     "smtp_server_rewrite_response",
+    "shutdown_logging",
     "get_queue_config",
     "get_egress_path_config",
     "filter_event",  # whatever name `configure_local_logs` gives it

@@ -262,6 +262,10 @@ class Policy:
         """A handler wants what cannot be done, and goes without: counted and logged."""
         self._handlers.runs.failed(event, text)
 
+    def shutdown_logging(self) -> Later:
+        """This process ends: the sessions are over, and the loggers are about to be."""
+        return self._ask(events.SHUTDOWN_LOGGING, ())
+
     # --- decisions, configurations, records ---------------------------------------------------------------
 
     def listener_domain(self, domain: str, listener: str, conn: ConnMeta) -> Later:

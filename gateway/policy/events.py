@@ -14,6 +14,7 @@ RCPT_TO = "smtp_server_rcpt_to"
 DATA = "smtp_server_data"
 SPLIT_TRANSACTION = "smtp_server_split_transaction"
 MESSAGE_RECEIVED = "smtp_server_message_received"
+SHUTDOWN_LOGGING = "shutdown_logging"
 REWRITE_RESPONSE = "smtp_server_rewrite_response"
 QUEUE_CONFIG = "get_queue_config"
 EGRESS_PATH = "get_egress_path_config"
@@ -37,6 +38,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     SPLIT_TRANSACTION: ("msg", "conn_meta"),
     MESSAGE_RECEIVED: ("msg", "conn_meta"),
     REWRITE_RESPONSE: ("status", "response", "command", "conn_meta"),
+    SHUTDOWN_LOGGING: (),
     QUEUE_CONFIG: ("domain", "tenant", "campaign", "routing_domain"),
     EGRESS_PATH: ("routing_domain", "source", "site_name"),
 }
@@ -57,6 +59,7 @@ _NO_SPOOL = "there is no spool here"
 # Never triggered here, and nothing is lost by that; `relay-gateway check` says why.
 WITHOUT_EFFECT = {
     "main": "relay-gateway has no script mode",
+    "smtp_server_message_deferred_inject": "no message waits here: deferred_queue is refused",
     "http_message_generated": _NO_HTTP,
     "http_server_validate_auth_basic": _NO_HTTP,
     "http_server_validate_auth_bearer": _NO_HTTP,
@@ -72,7 +75,6 @@ WITHOUT_EFFECT = {
 # A handler for one of these would change what happens to mail or records, so leaving it out silently would mislead.
 NOT_SUPPORTED = frozenset(
     {
-        "smtp_server_message_deferred_inject",
         "smtp_client_rewrite_delivery_status",
         "should_enqueue_log_record",
         "requeue_message",
@@ -80,7 +82,6 @@ NOT_SUPPORTED = frozenset(
         "get_egress_pool",
         "get_egress_source",
         "get_acl_definition",
-        "shutdown_logging",
     }
 )
 NOT_SUPPORTED_PREFIX = "log_disposition_"

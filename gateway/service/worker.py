@@ -193,5 +193,18 @@ class Worker:
                 log.warning("%d sessions were still busy at the drain deadline", len(self._roster))
                 self._roster.abort()
         await self._services.couriers.close(max(0.0, deadline - self._loop.time()))
+        await self._tell_policy(max(1.0, deadline - self._loop.time()))
         await self._background.close()
         self._services.logs.close(LOG_CLOSE_TIMEOUT)
+
+    async def _tell_policy(self, patience: float) -> None:
+        """Lets the policy know of the end; what goes wrong there is logged already. patience: seconds."""
+        answer = self._services.policy.shutdown_logging()
+        if answer.done:
+            return
+        arrived = self._loop.create_future()
+        answer.then(lambda: arrived.set_result(None))
+        try:
+            await asyncio.wait_for(arrived, patience)
+        except TimeoutError:
+            answer.cancel()
