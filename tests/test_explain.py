@@ -357,6 +357,9 @@ log_oob = "LogThenDrop"
 
 [listener."127.0.0.1:2525"."send.example.com"]
 relay_from_authz = ["ann"]
+
+["no.example.com"]
+relay_to = false
 """
 FROM_FILES = """
 local kumo = require 'kumo'
@@ -375,6 +378,7 @@ kumo.on('get_queue_config', function() return kumo.make_queue_config { protocol 
         ("", "b@www.example.com", None, "www.example.com", "domains.toml", 5),
         ("a@send.example.com", "b@far.example", "ann", "send.example.com", "domains.toml", 8),
         ("", "b@inline.example", None, "inline.example", "init.lua", 6),
+        ("a@x.example", "b@no.example.com", None, "no.example.com", "domains.toml", 11),
     ],
 )
 def test_an_entry_of_a_file_is_a_rule_with_its_line(sender, recipient, auth, entry, file, line, tmp_path, capsys):

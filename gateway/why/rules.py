@@ -175,6 +175,9 @@ class Rules:
         """Nobody granted anything: where that could have been done."""
         address, sender = parse_mailbox(recipient.address), parse_address(session.question.sender)
         text = because(Ground.NOTHING, address, _result(to), sender, _result(of_sender))
+        for asked in (to, of_sender):
+            if _result(asked) is not None:  # something is granted there, but not this
+                return self._granted_by("nothing", asked, text=text)
         handlers = self._policy.handlers_of(events.LISTENER_DOMAIN)
         if handlers:
             return _rule("nothing", (handlers[0].file, handlers[0].line), text=text)
