@@ -144,6 +144,7 @@ def seen_in(text: str, **files: str) -> list[str]:
 def test_a_method_that_is_nowhere_is_found_wherever_the_message_goes(body: str) -> None:
     [problem] = seen_in(RECEIVED.format(body))
     assert problem.partition("no_such")[2] == ": a message has no such method"
+    assert "warning" not in problem
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,8 @@ def test_a_method_that_is_nowhere_is_found_wherever_the_message_goes(body: str) 
         "kumo.reject(550, 'no') msg:no_such()",
         "error 'no' msg:no_such()",
         "while false do msg:no_such() end",
+        "while false do local function f() msg:no_such() end end",
+        "if false then local function f() msg:no_such() end end",
         "package.path = '/x/?.lua' local helper = require 'helper' helper.whatever(msg)",
         "msg = wrapped(msg) msg:no_such()",
         "_G['made'] = print made()",
