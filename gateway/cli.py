@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             except ModuleNotFoundError as error:
                 if error.name is None or error.name.split(".")[0] == "gateway":
                     raise
-                print(f"relay-gateway {name} needs {error.name}: install relay-gateway[bench]", file=sys.stderr)
+                package = "relay-gateway[bench]" if name == "bench" else "relay-gateway with all that it depends on"
+                print(f"relay-gateway {name} needs {error.name}: install {package}", file=sys.stderr)
                 return 1
             implementation.add_arguments(subparser)
     arguments = parser.parse_args(argv)

@@ -44,10 +44,14 @@ def test_only_the_chosen_commands_module_is_imported():
     assert not {"gateway.reports.command", "gateway.service.supervisor", "uvloop", "aiohttp", "lupa"} & set(modules)
 
 
-def test_a_command_that_is_not_installed_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(cli.COMMANDS, "bench", ("no_such_package.cli", "…"))
-    assert cli.main(["bench"]) == 1
-    assert "install relay-gateway[bench]" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [("bench", "relay-gateway[bench]"), ("check", "relay-gateway with all that it depends on")],
+)
+def test_a_command_that_is_not_installed_says_what_to_install(command, package, monkeypatch, capsys):
+    monkeypatch.setitem(cli.COMMANDS, command, ("no_such_package.cli", "…"))
+    assert cli.main([command]) == 1
+    assert f"needs no_such_package: install {package}" in capsys.readouterr().err
 
 
 def test_a_broken_module_of_the_gateway_itself_is_not_mistaken_for_that(monkeypatch):
