@@ -13,7 +13,7 @@ from gateway._fastpath import CidrSet
 from gateway.config import Disposition
 from gateway.policy.conn_meta import IDENTITY_KEYS, ConnMeta
 from gateway.policy.kumo.values import string
-from gateway.policy.options import humantime, sequences
+from gateway.policy.options import array_parts, humantime
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, inward, kind_of, outward
 from gateway.smtp.address import AddressError, EnvelopeAddress, parse_address
@@ -111,7 +111,7 @@ class Objects:
     def _set_meta(self, connection: ConnMeta, name: object = None, value: object = None, *_: object) -> None:
         self._runs.unstable()
         try:
-            stored = storable(sequences(self._lua().plain(value)), "set_meta")
+            stored = storable(array_parts(self._lua().plain(value)), "set_meta")
         except ValueError as error:
             raise Fault(str(error)) from None
         connection.values[name_of(name, "set_meta")] = stored

@@ -81,12 +81,22 @@ def as_json(value: object) -> str:
 
 
 def sequences(value: object) -> object:
+    """A value with every table that is a sequence as a list."""
+    if not isinstance(value, dict):
+        return value
+    items = {key: sequences(item) for key, item in value.items()}
+    if items and list(items) == list(range(1, len(items) + 1)):
+        return list(items.values())
+    return {str(key): item for key, item in items.items()}
+
+
+def array_parts(value: object) -> object:
     """A value with every table that has an array part as the list that this is; what else is in such a table goes."""
     if not isinstance(value, dict):
         return value
     if value.get(1) is not None and True not in map(_is_boolean, value):
-        return [sequences(value[number]) for number in range(1, _border(value))]
-    return {str(key): sequences(item) for key, item in value.items()}
+        return [array_parts(value[number]) for number in range(1, _border(value))]
+    return {str(key): array_parts(item) for key, item in value.items()}
 
 
 def _is_boolean(key: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -14,8 +13,8 @@ from gateway.policy import delivery_side
 from gateway.policy.delivery_side import LeftToTheFleet
 from gateway.policy.messages import content, envelope, header, scheduling
 from gateway.policy.messages.handle import MessageHandle
-from gateway.policy.modules import MISTAKES, Modules, refuse
-from gateway.policy.options import sequences
+from gateway.policy.modules import MISTAKES, Modules, parameters_of, refuse
+from gateway.policy.options import array_parts
 from gateway.policy.outside import mail_auth
 from gateway.policy.runtime import Exposed, Fault, LuaState, Unsupported, Waiting
 from gateway.policy.source import HERE
@@ -85,7 +84,7 @@ class Messages:
         return Unsupported(f"msg:{name}", hint=delivery_side.HINT)
 
     def _method(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        count = len(inspect.signature(function).parameters) - 1
+        count = parameters_of(function)[0] - 1
 
         @wraps(function)
         def call(handle: object = None, *arguments: object) -> Any:
@@ -94,7 +93,7 @@ class Messages:
                 arguments = (*arguments, *([None] * count))[:count]
             lua = self._lua()
             try:
-                value = function(message, *[_easy(one) or sequences(lua.plain(one)) for one in arguments])
+                value = function(message, *[_easy(one) or array_parts(lua.plain(one)) for one in arguments])
             except MISTAKES as error:
                 refuse(f"msg:{name}", error)
             return value if value is None else lua.value(value)
