@@ -41,7 +41,7 @@ def mail_from(body: str) -> Waiting:
 
 
 def test_a_handler_waits_and_goes_on_where_it_stood() -> None:
-    waiting = mail_from("local n = 1; kumo.sleep(2); n = n + 1; kumo.sleep(0.5); kumo.reject(550, 'n is ' .. n)")
+    waiting = mail_from("local n = 1; kumo.sleep(2); n = n + 1; kumo.sleep '0.5'; kumo.reject(550, 'n is ' .. n)")
     answer = waiting.mail_from()
     waiting.time.pass_time(2.4)
     assert not answer.done

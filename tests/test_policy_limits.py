@@ -125,6 +125,25 @@ def test_what_waits_in_a_state_that_is_replaced_ends_well() -> None:
     assert "seen" in conn.values
 
 
+@pytest.mark.parametrize("body", ["local _ = sender.domain", "memoized(n)"])
+def test_objects_of_calls_that_are_over_take_no_memory(body: str) -> None:
+    policy = load(f"""
+        local n = 0
+        local memoized = kumo.memoize(function() return n end, {{ name = 'm', ttl = '1h', capacity = 100 }})
+        kumo.on('smtp_server_mail_from', function(sender, conn_meta)
+          n = n + 1
+          {body}
+          conn_meta:set_meta('used', collectgarbage 'count')
+        end)
+    """)
+    most = 0.0
+    for _ in range(30_000):
+        conn = ConnMeta({})
+        policy.mail_from(parse_address("a@a.example"), conn).result()
+        most = max(most, conn.values["used"])
+    assert most < 700  # KiB; without care 3,000 and growing
+
+
 def test_processor_time_counts_over_waits() -> None:
     clock = Clock()
     passing = PassingTime(clock)

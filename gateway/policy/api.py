@@ -329,6 +329,9 @@ class Api:
     # --- waiting ------------------------------------------------------------------------------------------
 
     def sleep(self, seconds: object = None, *_: object) -> Later:
+        if isinstance(seconds, str):
+            with suppress(ValueError):
+                seconds = float(seconds)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
             self._fail(f"kumo.sleep: expected a number of seconds, got {self.lua.text(seconds)}")
         self._runs.unstable()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from gateway.later import Later
+from gateway.policy.decision_cache import Evaluation
 from gateway.policy.options import BadOptions, Option, Schema, boolean, duration, integer, json_value, string
 from gateway.policy.problems import Rejected
 from gateway.policy.runs import Runs
@@ -61,12 +63,18 @@ class _Waiter(Later):
 
 
 class Memo:
-    """The functions that memoize.lua calls, for one Lua state. problem: takes a mistake in options down, or raises."""
+    """The functions that memoize.lua calls, for one Lua state. problem: takes a mistake in options down, or raises.
+
+    What they are about goes to Lua as a number: an object for each call would be more than the collector can follow.
+    """
 
     def __init__(self, lua: Callable[[], LuaState], runs: Runs, problem: Callable[[str], None]) -> None:
         self._lua = lua
         self._runs = runs
         self._problem = problem
+        self._numbers = itertools.count(1)
+        self._populations: dict[int, _Population] = {}
+        self._readers: dict[int, Evaluation] = {}
 
     def functions(self) -> dict[str, Any]:
         """For LuaHost.memo."""
@@ -77,7 +85,7 @@ class Memo:
             "now": self._runs.clock,
             "keep_errors": KEEP_ERRORS,
             "failure": self._failure,
-            "flight": _Population,
+            "flight": self._flight,
             "land": self._land,
             "join": Waiting(self._join),
             "apart": self._apart,
@@ -108,29 +116,35 @@ class Memo:
             return False, problem
         return True, problem if isinstance(problem, str) else str(problem)
 
-    def _land(self, flight: _Population) -> None:
-        waiting, flight.waiting = flight.waiting, []
-        for waiter in waiting:
+    def _flight(self) -> int:
+        number = next(self._numbers)
+        self._populations[number] = _Population()
+        return number
+
+    def _land(self, number: int) -> None:
+        flight = self._populations.pop(number, None)  # two may have found the same value
+        for waiter in () if flight is None else flight.waiting.copy():
             waiter.leave()
             waiter.settle(True)
 
-    def _join(self, flight: _Population, timeout: float) -> Later:
-        waiter = _Waiter(flight)
+    def _join(self, number: int, timeout: float) -> Later:
+        waiter = _Waiter(self._populations[number])
         waiter.timer = self._runs.background.call_later(timeout, waiter.give_up)
         return waiter
 
-    def _apart(self) -> object:
+    def _apart(self) -> int | None:
         """What a memoized function reads is not read by who calls it: the result has a lifetime of its own."""
         run = self._runs.running
-        if run is None:
+        if run is None or run.evaluation is None:
             return None
-        evaluation, run.evaluation = run.evaluation, None
-        return evaluation
+        number = next(self._numbers)
+        self._readers[number], run.evaluation = run.evaluation, None
+        return number
 
-    def _together(self, evaluation: Any) -> None:
+    def _together(self, number: int | None) -> None:
         run = self._runs.running
-        if run is not None:
-            run.evaluation = evaluation
+        if run is not None and number is not None:
+            run.evaluation = self._readers.pop(number)
 
     def _lasts_until(self, expires: float) -> None:
         run = self._runs.running

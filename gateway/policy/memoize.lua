@@ -3,7 +3,7 @@
 --
 -- Runs once per Lua state, after the prelude. Returns the function, and what finds a value anew in the background.
 
-local host, pcall, waiting, condemned = ...
+local host, pcall, waiting, condemned, tidy = ...
 local join = waiting('kumo.memoize', host.join)
 local caches = {} -- by name
 
@@ -71,6 +71,7 @@ end
 local function counted(ok, ...) return ok, select('#', ...), ... end
 
 local function populate(cache, key, fn, ...)
+  tidy()
   local flight = cache.flights[key] or host.flight()
   cache.flights[key] = flight
   local reader = host.apart()
