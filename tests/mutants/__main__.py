@@ -27,7 +27,7 @@ MODULES = CONTRACT | {
     "gateway/couriers/fleet/outcome": ("test_fleet_outcome",),
     "gateway/couriers/fleet/job": ("test_fleet_outcome", "test_relay_facts"),
     "gateway/service/plan": ("test_plan",),
-    "gateway/smtp/states": ("test_session",),
+    "gateway/smtp/states": ("test_states",),
 }
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 

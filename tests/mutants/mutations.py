@@ -40,6 +40,7 @@ class Mutant:
 def mutants(module: types.ModuleType, text: str) -> list[Mutant]:
     """All mutants of a module. text: its source."""
     tree = ast.parse(text)
+    at_import = _called_at_import(tree)
     seen: Counter[str] = Counter()
     found = []
     for path, owner, in_body in _places(tree):
@@ -51,8 +52,15 @@ def mutants(module: types.ModuleType, text: str) -> list[Mutant]:
             seen[name] += 1
             unique = name if seen[name] == 1 else f"{name} #{seen[name]}"
             source = ast.unparse(ast.fix_missing_locations(changed))
-            found.append(Mutant(unique, owner if in_body else None, source))
+            found.append(Mutant(unique, owner if in_body and owner not in at_import else None, source))
     return found
+
+
+def _called_at_import(tree: ast.Module) -> set[str]:
+    """The functions whose work is done once the module is there: other code in them would change nothing any more."""
+    statements = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    nodes = (node for statement in statements for node in ast.walk(statement))
+    return {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
 
 
 def _words(node: ast.AST) -> str:
