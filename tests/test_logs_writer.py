@@ -223,7 +223,8 @@ def test_loggers_are_independent_and_each_shows_its_own_metadata_and_headers(har
     writer.submit(record(2, "Rejection", **metadata))
     writer.close(10)
     shown = [[(r["meta"], r["headers"]) for r in map(json.loads, harness.lines(d))] for d in directories]
-    some, every = {"tenant": "t", "x_one": 1}, {"tenant": "t", "x_one": 1, "Tenant": "other"}
+    some = {"tenant": "t", "x_one": 1, "x_null": None}
+    every = some | {"Tenant": "other"}
     assert shown == [
         [({}, {}), ({}, {})],
         [(some, {"X-Job": ["7", "8"]}), (some, {})],
@@ -239,7 +240,7 @@ def test_a_template_and_a_segment_header_replace_json(harness):
     writer.submit(record(1, flag=True))
     writer.submit(record(2, flag=None))
     writer.close(10)
-    assert harness.lines() == [b"type,n", b"Reception,1,,true,", b"Reception,2,,,"]
+    assert harness.lines() == [b"type,n", b"Reception,1,,true,", b"Reception,2,,none,"]
 
 
 def test_a_template_that_fails_leaves_the_record_as_json(harness, caplog):
