@@ -25,7 +25,7 @@ CONTRACT = {
 }
 MODULES = CONTRACT | {
     "gateway/couriers/fleet/outcome": ("test_fleet_outcome",),
-    "gateway/couriers/fleet/job": ("test_fleet_outcome", "test_relay_facts"),
+    "gateway/couriers/fleet/job": ("test_job", "test_fleet_outcome", "test_relay_facts"),
     "gateway/service/plan": ("test_plan",),
     "gateway/smtp/states": ("test_states",),
 }

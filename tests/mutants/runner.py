@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import select
 import signal
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import pytest
 from tests.mutants.mutations import Mutant, mutants
 
 KILLED = "killed: "
-PATIENCE = 30  # seconds; a mutant that takes longer than that loops, and has been noticed
+PATIENCE = 5, 5  # seconds, and times what the tests take without a mutant; one that takes longer has been noticed
 OPTIONS = ("-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:benchmark",
            "--no-header", "--no-summary",)  # fmt: skip
 
@@ -35,6 +37,7 @@ class Mutating:
     def __init__(self, path: str, share: str, result: Path, tests: list[str]) -> None:
         self._path, self._result, self._tests = path, result, tests
         self._place, self._shares = map(int, share.split("/"))
+        self._patience = 300.0
         self._module = path.replace("/", ".")
 
     def pytest_sessionstart(self) -> None:
@@ -48,9 +51,11 @@ class Mutating:
         module = importlib.import_module(self._module)
         assert str(module.__file__).endswith(".py")
         text = Path(f"{self._path}.py").read_text()
+        began = time.monotonic()
         for without in (None, Mutant("none", None, text)):
             if not self._passes(session, without):
                 pytest.exit("the tests fail without any mutant", 1)
+        self._patience = PATIENCE[0] + PATIENCE[1] * (time.monotonic() - began)
         with open(self._result, "w") as result:
             for mutant in mutants(module, text)[self._place :: self._shares]:
                 survived = self._passes(session, mutant)
@@ -64,7 +69,6 @@ class Mutating:
         if pid == 0:
             code = 1
             try:
-                signal.alarm(PATIENCE)
                 if mutant is not None and mutant.name != "none":
                     silence = os.open(os.devnull, os.O_WRONLY)
                     os.dup2(silence, 1)
@@ -72,6 +76,10 @@ class Mutating:
                 code = self._run(session, mutant)
             finally:
                 os._exit(code)
+        child = os.pidfd_open(pid)
+        if not select.select([child], [], [], self._patience)[0]:
+            os.kill(pid, signal.SIGKILL)
+        os.close(child)
         return os.waitpid(pid, 0)[1] == 0
 
     def _run(self, session: pytest.Session, mutant: Mutant | None) -> int:
