@@ -8,7 +8,18 @@ import pytest
 
 from gateway._fastpath import CidrSet
 from gateway.config import Disposition, ListenerDomain
-from gateway.decision import RELAY, Decision, Fate, ReportKind, decide, fate, grants_anybody, sender_matters
+from gateway.decision import (
+    RELAY,
+    Decision,
+    Fate,
+    Ground,
+    ReportKind,
+    decide,
+    fate,
+    grants_anybody,
+    ground,
+    sender_matters,
+)
 
 PEER = bytes([10, 0, 0, 7])
 RELAY_TO = ListenerDomain(relay_to=True)
@@ -137,3 +148,40 @@ def test_the_content_is_looked_at_for_a_report_where_either_kind_is_logged():
 
 def test_who_is_relayed_without_a_word_on_reports_has_them_ignored():
     assert (RELAY.relay, RELAY.takes_reports, RELAY.log_oob, RELAY.log_arf) == (True, False, IGNORE, IGNORE)
+
+
+def test_grounds_are_named_after_the_options_that_grant():
+    assert [each.value for each in Ground] == ["relay_hosts", "relay_to", "relay_from", "reports", "nothing"]
+
+
+@pytest.mark.parametrize(
+    ("relay_host", "sender", "recipient", "named"),
+    [
+        (False, None, None, Ground.NOTHING),
+        (False, GRANTS_NOTHING, GRANTS_NOTHING, Ground.NOTHING),
+        (False, RELAY_FROM_ELSEWHERE, RELAY_FROM, Ground.NOTHING),
+        (True, RELAY_FROM, RELAY_TO, Ground.RELAY_HOSTS),  # each before those that follow
+        (False, RELAY_FROM, RELAY_TO, Ground.RELAY_TO),
+        (False, RELAY_FROM, LOGS, Ground.RELAY_FROM),
+        (False, RELAY_FROM, None, Ground.RELAY_FROM),
+        (False, RELAY_FROM_ELSEWHERE, LOGS, Ground.REPORTS),
+        (False, None, LOGS, Ground.REPORTS),
+    ],
+)
+def test_the_ground_is_the_first_grant_that_holds(relay_host, sender, recipient, named):
+    assert ground(relay_host, PEER, recipient, sender) is named
+
+
+def test_a_ground_is_named_exactly_where_the_decision_has_one():
+    domains = [None, *(
+        ListenerDomain(relay_to=to, relay_from=CidrSet(peers), log_oob=oob)
+        for to in (False, True) for peers in ((), ("10.0.0.0/8",)) for oob in (Disposition.IGNORE, Disposition.LOG)
+    )]  # fmt: skip
+    for relay_host in (False, True):
+        for recipient in domains:
+            for sender in domains:
+                decision = decide(relay_host, b"\n\0\0\1", recipient, sender)
+                found = ground(relay_host, b"\n\0\0\1", recipient, sender)
+                assert (found is Ground.NOTHING) == (decision is None)
+                if decision is not None:
+                    assert (found is Ground.REPORTS) == (not decision.relay)

@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 
 from gateway import cli
-from gateway._fastpath import CidrSet, stuff
-from gateway.config import Disposition, ListenerDomain
-from gateway.decision import Ground, decide, ground
+from gateway._fastpath import stuff
 from gateway.policy.background import Background
 from gateway.policy.source import PolicySource
 from gateway.why.asking import Answering, desk_for, settled
@@ -331,21 +329,6 @@ def test_what_takes_too_long_to_try_is_left_out_and_said(desk, monkeypatch):
     told = settled(desk, explain(desk, question("a@x.example", "b@y.example")))
     assert (told["differ"], told["complete"]) == ([], False)
     assert "no time to try everything" in in_words(told)
-
-
-def test_a_ground_is_named_exactly_where_the_decision_has_one():
-    domains = [None, *(
-        ListenerDomain(relay_to=to, relay_from=CidrSet(peers), log_oob=oob)
-        for to in (False, True) for peers in ((), ("10.0.0.0/8",)) for oob in (Disposition.IGNORE, Disposition.LOG)
-    )]  # fmt: skip
-    for relay_host in (False, True):
-        for recipient in domains:
-            for sender in domains:
-                decision = decide(relay_host, b"\n\0\0\1", recipient, sender)
-                found = ground(relay_host, b"\n\0\0\1", recipient, sender)
-                assert (found is Ground.NOTHING) == (decision is None)
-                if decision is not None:
-                    assert (found is Ground.REPORTS) == (not decision.relay)
 
 
 DOMAINS = """
