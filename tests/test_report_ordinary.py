@@ -48,7 +48,7 @@ LINES = st.sampled_from(
      "Action: failed", "Status: 5.1.1", "Diagnostic-Code: smtp; 550 gone", "Feedback-Type: abuse", "<u@far.example>:",
      "Hi. This is a letter.", "Hi. This is the", "--- Below this line is a copy of the message.",
      "------ This is a copy of the message ------", "X-Failed-Recipients: u@far.example", "could not be delivered",
-     "Content-Type: message/delivery-status", "--B", "--B--", "> Reporting-MTA: dns; mx", "u@far.example", ".",
+     "Content-Type: message/delivery-status", "--C", "--C--", "> Reporting-MTA: dns; mx", "u@far.example", ".",
      "X-HmXmrOriginalRecipient: u@far.example", "SGkuIFRoaXMgaXMgdGhl", "-- ", "Best"]
 )  # fmt: skip
 TEXTS = (
