@@ -8,6 +8,8 @@ import random
 import re
 import shutil
 import smtplib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -322,6 +324,17 @@ def test_the_listener_is_the_recorded_one_and_else_the_first_which_is_said(capsy
     assert found["by_rule"][0]["examples"][0]["listener"] == "10.0.0.1:587"
     assert found["unlike_recorded"] == 1  # the one whose listener is not recorded was accepted
     assert found["left_out"] == {"not a record of this gateway": 1}
+
+
+def test_what_a_policy_prints_does_not_get_into_the_json(tmp_path):
+    policy = tmp_path / "policy.lua"
+    policy.write_text("print 'hello'\n" + TWO)
+    write(tmp_path / "logs", {**RECEPTION, "recipient": "b@y.example"})
+    options = ["--old", str(policy), "--new", str(policy), "--log", str(tmp_path / "logs")]
+    command = [sys.executable, "-m", "gateway", "diff", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["changed"] == 0
+    assert "hello" in done.stderr
 
 
 def test_progress_is_told_on_a_terminal_once_a_second(monkeypatch):

@@ -8,6 +8,8 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -386,6 +388,16 @@ def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
     assert cli.main([*QUICKSTART, *arguments, "--json"]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
+
+
+def test_what_a_policy_prints_does_not_get_into_the_json(tmp_path):
+    path = tmp_path / "policy.lua"
+    path.write_text("print 'hello'\n" + (ROOT / "deploy/quickstart.lua").read_text())
+    question = ["--policy", str(path), "--from", "a@x.example", "--to", "b@y.example"]
+    command = [sys.executable, "-m", "gateway", "explain", "--json", *question]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["reason"] == "relay_denied"
+    assert "hello" in done.stderr
 
 
 def test_the_json_names_reply_reason_rule_events_and_differences(capsys):

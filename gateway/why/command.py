@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 
 from gateway.admin import locate
-from gateway.policy import deployment
+from gateway.policy import deployment, printing
 from gateway.policy.problems import PolicyProblems
 from gateway.why.asking import explained
 from gateway.why.explain import Explanation
@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         if args.live or args.admin is not None:
             explanation = _live(args, inquiry)
         else:
-            explanation = explained(deployment.source_of(args), inquiry)
+            with printing.on_standard_error():
+                explanation = explained(deployment.source_of(args), inquiry)
     except PolicyProblems as bad:
         for problem in bad.problems:
             print(problem, file=sys.stderr)

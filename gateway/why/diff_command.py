@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.logs.reader import DirectoryReader
-from gateway.policy import deployment
+from gateway.policy import deployment, printing
 from gateway.policy.background import Background
 from gateway.policy.problems import PolicyProblems
 from gateway.why.asking import Silence, desk_for
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """
     background = Background.alone()
     try:
-        with Silence():
+        with Silence(), printing.on_standard_error():
             old, new = (desk_for(deployment.source_of(args, path), background) for path in (args.old, args.new))
             comparison = Comparison(old, new)
             comparison.require_listeners()
