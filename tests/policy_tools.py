@@ -11,9 +11,11 @@ from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.later import Later
 from gateway.policy.background import Background
+from gateway.policy.check import report
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Known
 from gateway.policy.engine import Policy
+from gateway.policy.problems import Problem, Severity
 from gateway.policy.source import PolicySource
 
 LISTENER = "192.0.2.1:25"
@@ -27,6 +29,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def examine(source: PolicySource) -> tuple[list[Problem], list[Problem], str]:
+    """What `check` says of a policy: (errors, warnings, one line about it all)."""
+    found, summary = report(source)
+    errors, warnings = ([one for one in found if one.severity is kind] for kind in (Severity.ERROR, Severity.WARNING))
+    return errors, warnings, summary
 
 
 class PassingTime(Background):

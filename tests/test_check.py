@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.policy import check
-from gateway.policy.check import examine
-from tests.policy_tools import source_of
+from tests.policy_tools import examine, source_of
 
 QUICKSTART = Path(__file__).parent.parent / "deploy" / "quickstart.lua"
 

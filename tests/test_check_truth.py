@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from gateway.net import tls
-from gateway.policy.check import examine
 from gateway.policy.source import PolicySource
 from tests.gateway_process import Gateway, Sink
 from tests.outside import NameServer, name_server
+from tests.policy_tools import examine
 from tests.test_docs import LUA_BLOCKS
 from tests.test_policy_examples import EXAMPLES
 

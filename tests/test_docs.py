@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
-from gateway.policy import check
 from gateway.policy.source import PolicySource
 from gateway.service.context import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL
 from gateway.service.supervisor import KILL_SLACK
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
+from tests.policy_tools import examine
 
 ROOT = Path(__file__).parent.parent
 PAGES = [path for folder in (".", "docs", "deploy", "bench") for path in sorted((ROOT / folder).glob("*.md"))]
@@ -137,7 +137,7 @@ LUA_BLOCKS = [
 def test_every_policy_in_a_page_is_good(block, tmp_path):
     policy = tmp_path / "policy.lua"
     policy.write_text(block)
-    problems, warnings, _ = check.examine(PolicySource.read(str(policy)))
+    problems, warnings, _ = examine(PolicySource.read(str(policy)))
     problems = [problem for problem in problems if "No such file" not in problem.message]  # a page's certificates
     assert (problems, warnings) == ([], [])
 

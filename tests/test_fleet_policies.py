@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from gateway_process import Gateway, Sink, wait_until
 
-from gateway.policy.check import examine
 from gateway.policy.delivery_side import HINT
 from gateway.policy.source import PolicySource
 from tests.policy_cases import PolicyCase, answers, cases_in, checked, differences
+from tests.policy_tools import examine
 
 CASES = cases_in(Path(__file__).parent / "policies" / "fleet")
 DEPLOYED = ("--listen", "127.0.0.1:0")

@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.check import examine
 from gateway.policy.delivery_side import HINT
 from gateway.policy.findings import LuaFile
 from gateway.policy.lint import Lint, options_of
 from gateway.policy.model import of_this_gateway
 from gateway.policy.options import UNKNOWN, Opaque
 from gateway.policy.problems import NOT_YET
-from tests.policy_tools import source_of
+from tests.policy_tools import examine, source_of
 
 MODEL = of_this_gateway()
 

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Disposition, EgressPath, Host, KeySource, Maildir, SmtpFleet, UpstreamTls
-from gateway.policy.check import examine
 from gateway.policy.options import BadOptions, as_json, duration, humantime
 from gateway.policy.problems import PolicyError
 from gateway.policy.schemas import SCHEMAS
 from gateway.policy.source import PolicySource
-from tests.policy_tools import ask, domain_policy, load
+from tests.policy_tools import ask, domain_policy, examine, load
 
 BAD_POLICIES = sorted((Path(__file__).parent / "bad_policies").glob("*.lua"))
 

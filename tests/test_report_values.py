@@ -17,7 +17,8 @@ from gateway.reports import rfc3464, rfc5965
 from gateway.reports.dates import parse_date, rfc3339
 from gateway.reports.fields import decoded_words, envelope_recipient, first_address
 from gateway.reports.original import quoted_fields, supplemental_trace
-from gateway.reports.rfc3464 import OutOfBand, smtp_response
+from gateway.reports.replies import diagnostic_reply
+from gateway.reports.rfc3464 import NO_REPLY_CODE, OutOfBand
 
 VISIBLE = Path(__file__).parent / "corpus" / "reports" / "visible"
 
@@ -165,7 +166,8 @@ def test_recipients_are_read_with_their_types(value: str, expected: tuple[str, s
     ],
 )
 def test_the_smtp_reply_is_taken_out_of_the_diagnostic(diagnostic: str | None, code: int, content: str) -> None:
-    assert smtp_response(diagnostic) == (code, content)
+    reply = diagnostic_reply(diagnostic or "")
+    assert (reply.code or NO_REPLY_CODE, reply.text) == (code, content)
 
 
 @pytest.mark.parametrize(

@@ -64,12 +64,6 @@ def _found(args: argparse.Namespace) -> tuple[list[Problem], str]:
     return report(source, kumomta=args.kumomta)
 
 
-def examine(source: PolicySource) -> tuple[list[Problem], list[Problem], str]:
-    """(errors, warnings, one line about it all). Reads the policy's other files into `source`."""
-    found, summary = report(source)
-    return _errors(found), _warnings_in(found), summary
-
-
 def report(source: PolicySource, *, kumomta: bool = False) -> tuple[list[Problem], str]:
     """Every problem once, in the order of files and lines, and one line about it all.
 

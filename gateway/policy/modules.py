@@ -37,7 +37,7 @@ from gateway.policy.options import BadOptions, sequences
 from gateway.policy.outside import async_files, http, lookups, redis, sqlite, throttles
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
-from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Unsupported, Waiting, inward
+from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Unsupported, Waiting, inward, read_fields
 
 # by the name of the module in Lua, behind `kumo.`
 MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -161,12 +161,12 @@ class Modules:
             names = {name: f"{kind.__name__}:{name}" for name in methods}
             bound = {name: self._border(names[name], names[name], method) for name, method in methods.items()}
             bound |= {name: Unsupported(f"{kind.__name__}:{name}") for name in METHODS_NOT_SUPPORTED.get(kind, ())}
-            found[kind] = Exposed(bound, self._fields(fields), operators=True, name=kind.__name__)
+            found[kind] = Exposed(bound, read_fields(self._lua, fields), operators=True, name=kind.__name__)
         for kind, (methods, fields) in mimeparts.OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}
             bound = {name: self._checked(names[name], method) for name, method in methods.items()}
             assign = self._set_part_field if kind is MimePart else None
-            found[kind] = Exposed(bound, self._fields(fields), assign=assign, name=kind.__name__, whole=True)
+            found[kind] = Exposed(bound, read_fields(self._lua, fields), assign=assign, name=kind.__name__, whole=True)
         for kind in _MAPS:
             found[kind] = Exposed({}, index=self._entry, assign=self._set_entry, name=kind.__name__)
         found[http.HttpHeaders] = Exposed(
@@ -175,18 +175,6 @@ class Modules:
             index=lambda headers, name: headers.find(name),
         )
         return found
-
-    def _fields(self, fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Callable[[Any], Any]]:
-        return {name: self._field(get) for name, get in fields.items()}
-
-    def _field(self, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def read(value: Any) -> Any:
-            try:
-                return self._lua().value(get(value))
-            except ValueError as error:
-                raise Fault(str(error)) from None
-
-        return read
 
     def _set_part_field(self, part: MimePart, name: object, value: object) -> None:
         if name != "body":

@@ -119,6 +119,23 @@ class Exposed:
     whole: bool = False
 
 
+def read_fields(
+    lua: Callable[[], LuaState], fields: Mapping[str, Callable[[Any], Any]]
+) -> dict[str, Callable[[Any], Any]]:
+    """Fields of `Exposed` out of functions that give plain values. A ValueError of theirs is a Fault."""
+
+    def field_of(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def read(value: Any) -> Any:
+            try:
+                return lua().value(get(value))
+            except ValueError as error:
+                raise Fault(str(error)) from None
+
+        return read
+
+    return {name: field_of(get) for name, get in fields.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LuaHost:
     """What a LuaState offers to the policy.

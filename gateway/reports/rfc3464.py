@@ -81,13 +81,6 @@ def date(value: str) -> str | None:
     return rfc3339(moment) if moment else None
 
 
-def smtp_response(value: str | None, no_reply_code: int = NO_REPLY_CODE) -> tuple[int, str]:
-    """(code, text) of the SMTP reply that a `Diagnostic-Code` quotes, by itself or inside other words; see
-    `replies.diagnostic_reply`. `no_reply_code` where it quotes none."""
-    reply = diagnostic_reply(value or "")
-    return reply.code or no_reply_code, reply.text
-
-
 def status_or_code(value: str) -> tuple[JSON | None, int | None]:
     """`Status` as records have it: (class, subject and detail, or None; the reply code in its place, or None)."""
     code = _BASIC.match(value)

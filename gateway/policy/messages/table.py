@@ -16,7 +16,7 @@ from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.modules import MISTAKES, Modules, parameters_of, refuse
 from gateway.policy.options import array_parts
 from gateway.policy.outside import mail_auth
-from gateway.policy.runtime import Exposed, Fault, LuaState, Unsupported, Waiting
+from gateway.policy.runtime import Exposed, Fault, LuaState, Unsupported, Waiting, read_fields
 from gateway.policy.source import HERE
 
 WITHOUT_EFFECT = ("save", "shrink", "shrink_data", "set_force_sync")
@@ -60,7 +60,7 @@ class Messages:
         return {
             MessageHandle: Exposed(self.methods(), name="message"),
             AddressHeader: Exposed({}, self._address_header, name="address header"),
-            Mailbox: Exposed({}, self._fields(header.MAILBOX_FIELDS), name="mailbox"),
+            Mailbox: Exposed({}, read_fields(self._lua, header.MAILBOX_FIELDS), name="mailbox"),
         }
 
     def methods(self) -> dict[str, Callable[..., Any] | Waiting]:
@@ -122,18 +122,6 @@ class Messages:
             return _OfSeveral(several)
         only = value.mailboxes[0]
         return {**{name: self._lua().value(get(only)) for name, get in header.MAILBOX_FIELDS.items()}, **several}
-
-    def _fields(self, fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Callable[[Any], Any]]:
-        return {name: self._field(get) for name, get in fields.items()}
-
-    def _field(self, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def read(value: Any) -> Any:
-            try:
-                return self._lua().value(get(value))
-            except ValueError as error:
-                raise Fault(str(error)) from None
-
-        return read
 
 
 class _OfSeveral(dict[str, Any]):
