@@ -9,6 +9,7 @@ from socket import socket
 from typing import TYPE_CHECKING
 
 from gateway._fastpath import CounterPage
+from gateway.arena import Arena
 
 if TYPE_CHECKING:
     from gateway.config import Listener
@@ -52,3 +53,4 @@ class WorkerContext:
     drain_timeout: float
     content: ContentLimits
     content_files: int  # how many contents may have one
+    arena: Arena  # what it shares with all others

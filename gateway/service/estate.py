@@ -1,5 +1,5 @@
-"""What the supervisor owns and a program that takes its place inherits: listening sockets, counter pages, the pipe that
-wakes it, the control socket. What is done with them is the supervisor's.
+"""What the supervisor owns and a program that takes its place inherits: listening sockets, counter pages, the arena,
+the pipe that wakes it, the control socket. What is done with them is the supervisor's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
+from gateway.arena import Arena
 from gateway.service.control import Control
 from gateway.service.listening import ListeningSockets, PassedSockets
 from gateway.service.loading import LoadedPolicy
@@ -28,10 +29,11 @@ class Estate:
         # Two generations at most are alive at a time, each with an admin process; and the supervisor itself.
         count = 2 * (workers + 1) + 1
         if inheritance is None:
-            self.pages = Pages(count)
+            self.pages, self.arena = Pages(count), Arena()
             self.awake, self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             return
         self.pages = Pages.inherited(inheritance, count)
+        self.arena = Arena.inherited(inheritance.arena, inheritance.arena_layout)
         self.awake, self.wake = inheritance.awake, inheritance.wake
         self.smtp.adopt(inheritance.sockets["smtp"])
         self.http.adopt(inheritance.sockets["http"])
@@ -75,6 +77,8 @@ class Estate:
             page_size=metrics.page_size(),
             layout=metrics.layout_digest(),
             totals=metrics.totals(self.pages.all),
+            arena=self.arena.fd,
+            arena_layout=self.arena.layout,
             awake=self.awake,
             wake=self.wake,
             control=(self.control.listening.fileno(), self.control.path) if self.control else None,

@@ -100,6 +100,7 @@ class Staff:
             drain_timeout=self._settings.drain_timeout,
             content=self._settings.content,
             content_files=descriptors.for_contents(self.limit),
+            arena=self._estate.arena,
         )
         return self._run_worker(context)
 

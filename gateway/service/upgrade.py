@@ -56,12 +56,14 @@ class Inheritance:
     wake: int
     control: tuple[int, str] | None
     asked_by: int | None  # who waits for the upgrade
+    arena: int | None = None  # versions before had none
+    arena_layout: str = ""
     format: int = FORMAT
 
     def descriptors(self) -> list[int]:
         """What must stay open."""
         fds = [fd for group in self.sockets.values() for _, _, each in group for fd in each]
-        fds += [self.pages, self.awake, self.wake]
+        fds += [self.pages, self.awake, self.wake, *([] if self.arena is None else [self.arena])]
         return fds + ([self.control[0]] if self.control else []) + ([self.asked_by] if self.asked_by else [])
 
     def loaded_policy(self) -> LoadedPolicy:
