@@ -13,6 +13,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -196,15 +197,14 @@ def test_a_session_that_is_under_way_is_told_from_then_on(start, trace, sink):
 
 def test_all_of_many_sessions_that_are_under_way_are_told_of(start, trace):
     gateway = start(POLICY, "--workers", "1")
-    clients = [gateway.connect() for _ in range(250)]
-    for client in clients:
-        assert client.recv(3) == b"220"
-    watching = trace(gateway, workers=1)
-    for client in clients:
-        client.sendall(b"NOOP\r\n")
-    watching.until(lambda events: sum(event.get("command") == "NOOP" for event in events) == len(clients))
-    for client in clients:
-        client.close()
+    with ExitStack() as connections:
+        clients = [connections.enter_context(gateway.connect()) for _ in range(250)]
+        for client in clients:
+            assert client.recv(3) == b"220"
+        watching = trace(gateway, workers=1)
+        for client in clients:
+            client.sendall(b"NOOP\r\n")
+        watching.until(lambda events: sum(event.get("command") == "NOOP" for event in events) == len(clients))
     assert kinds(watching.until(closed(len(clients)))).count("joined") == len(clients)
 
 

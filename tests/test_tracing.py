@@ -39,6 +39,7 @@ def begun(wanted: Wanted) -> tuple[Onlooker, Witness]:
     """Somebody looks on, and a session."""
     trace = tracer()
     looking = trace.look_on(wanted, lambda: None)
+    trace.all_are_watched()
     witness = trace.witness(session())
     assert witness is not None
     return looking, witness
@@ -235,6 +236,19 @@ def test_only_so_many_look_on():
         trace.look_on(ALL, lambda: None)
     trace.leave(looking[0])
     trace.look_on(ALL, lambda: None)
+
+
+def test_who_looks_on_hears_once_that_nothing_is_missed_from_here_on():
+    trace = tracer()
+    first = trace.look_on(ALL, lambda: None)
+    assert said(first) == []
+    trace.all_are_watched()
+    second, third = (trace.look_on(ALL, lambda: None) for _ in range(2))
+    trace.leave(first)
+    trace.leave(third)
+    trace.all_are_watched()
+    trace.all_are_watched()
+    assert (said(first), said(second), said(third)) == (["watching"], ["watching"], [])
 
 
 def test_nobody_tells_of_a_session_that_nobody_wants():

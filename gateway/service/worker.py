@@ -166,6 +166,8 @@ class Worker:
         del self._to_watch[:WATCHED_AT_ONCE]
         if self._to_watch:
             self._loop.call_soon(self._watch_some)
+        else:
+            self._services.tracer.all_are_watched()
 
     def _publish_readiness(self) -> None:
         for number, (host, listener) in enumerate(zip(self._hosts, self._listeners, strict=True)):

@@ -53,7 +53,7 @@ class Recent:
 
 class Tracer:
     """worker: its number. now_ns: nanoseconds since 1970. clock: seconds, the one that sessions began on. changed:
-    called when others look on than before; it asks `witness` for every open session.
+    called when others look on than before; it asks `witness` for every open session, and calls `all_are_watched` then.
     """
 
     def __init__(
@@ -69,20 +69,27 @@ class Tracer:
         self.recent = Recent()
         self._changed = changed
         self._onlookers: list[Onlooker] = []
+        self._greeted = 0  # of them, how many know that they miss nothing from here on
 
     def look_on(self, wanted: Wanted, ready: Callable[[], None]) -> Onlooker:
         """Somebody looks on from now on. ready: see Onlooker. Raises TooMany."""
         if len(self._onlookers) >= MOST_ONLOOKERS:
             raise TooMany
         onlooker = Onlooker(self.worker, wanted, ready)
-        onlooker.take(words.line_of({"event": "watching", "worker": self.worker}))
         self._onlookers.append(onlooker)
         self._changed(True)
         return onlooker
 
+    def all_are_watched(self) -> None:
+        """Whatever happens from here on in any session is told to everybody who wants to hear of it."""
+        for onlooker in self._onlookers[self._greeted :]:
+            onlooker.take(words.line_of({"event": "watching", "worker": self.worker}))
+        self._greeted = len(self._onlookers)
+
     def leave(self, onlooker: Onlooker) -> None:
         """Somebody does not any more."""
         if onlooker in self._onlookers:
+            self._greeted -= self._onlookers.index(onlooker) < self._greeted
             self._onlookers.remove(onlooker)
             self._changed(bool(self._onlookers))
 
