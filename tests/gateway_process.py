@@ -70,7 +70,7 @@ class Gateway:
         self.write_policy(policy)
         self._reader = DirectoryReader(str(self.logs))
         self._records: list[dict[str, Any]] = []
-        self._clients: list[smtplib.SMTP] = []
+        self._clients: list[smtplib.SMTP | socket.socket] = []
         command = [*under, sys.executable, "-m", "gateway", "run", "--policy", str(self.policy_file)]
         command += ["--announce", str(self.announce_file), *options]
         with open(self.log_file, "wb") as log:
@@ -110,8 +110,10 @@ class Gateway:
         return client
 
     def connect(self) -> socket.socket:
-        """A connection to its SMTP port, as a socket."""
-        return socket.create_connection(self.address, PATIENCE)
+        """A connection to its SMTP port, as a socket; closed with the gateway if not before."""
+        client = socket.create_connection(self.address, PATIENCE)
+        self._clients.append(client)
+        return client
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page of the admin process."""
