@@ -1,0 +1,259 @@
+"""When which message of the spool is tried again. Pure: time goes in, messages to try come out.
+
+A message waits for its time (`retry_interval`, doubled each time up to `max_retry_interval`) where the fleet has said
+something about it, and for its site where that could not be reached. A site that is down is tried with one message at a
+time, after growing pauses; the first answer brings all that wait for it back, as many at a time as have been
+answered lately and one more, so that what was full for an hour does not fall on it in a second. The oldest goes first.
+
+Times are unix times: they outlive the process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import Enum
+from heapq import heappop, heappush
+from itertools import count
+
+FIRST_PAUSE = 1.0  # seconds from a site's failure to the next try
+MOST_PAUSE = 60.0  # … doubled up to this, so that the end of an outage is noticed within a minute
+MOST_UNDER_WAY = 64  # messages of a site that are tried at a time, whatever room it has
+
+
+class Phase(Enum):
+    """What a message waits for."""
+
+    TIME = "time"
+    SITE = "site"
+    TURN = "turn"  # its time has come
+    ANSWER = "answer"  # it is being tried
+    OPERATOR = "operator"  # it is held
+    NOTHING = "nothing"  # it is gone
+
+
+class Spooled:
+    """A message that waits.
+
+    place: what tells it from all others. site: where it goes, as records name it. arrived: what is older goes first.
+    due: its time. expires: when nobody waits any more. octets: its content's.
+    """
+
+    __slots__ = ("arrived", "attempts", "change", "due", "expires", "octets", "phase", "place", "queue", "site")
+
+    def __init__(  # all that is kept in memory of a message
+        self,
+        place: tuple[int, int],
+        site: str,
+        queue: str,
+        arrived: float,
+        due: float,
+        expires: float,
+        octets: int,
+        attempts: int,
+    ) -> None:
+        self.place = place
+        self.site = site
+        self.queue = queue
+        self.arrived = arrived
+        self.due = due
+        self.expires = expires
+        self.octets = octets
+        self.attempts = attempts
+        self.phase = Phase.NOTHING
+        self.change = 0  # how often its phase has changed: tells what in a heap is out of date
+
+
+_Entry = tuple[float, int, int, Spooled]  # of a heap: by what it is ordered, a serial number, `change` at the time, who
+
+
+def retry_after(attempts: int, retry_interval: float, max_retry_interval: float | None) -> float:
+    """Seconds from the end of the attempt of this number (1 for the first) to the next one."""
+    delay = retry_interval * 2.0 ** min(max(0, attempts - 1), 64)
+    return delay if max_retry_interval is None else min(delay, max_retry_interval)
+
+
+class _Site:
+    """turns: those whose time has come, the oldest first. stalled: those that wait for the site to be back."""
+
+    def __init__(self) -> None:
+        self.turns: list[_Entry] = []
+        self.stalled: deque[tuple[int, Spooled]] = deque()
+        self.window = 1
+        self.under_way = 0
+        self.down = False
+        self.pause = 0.0
+        self.not_before = 0.0
+
+    def next(self) -> Spooled | None:
+        """Takes who is next: where the site is down, whoever waits for it may be the one that finds it back."""
+        while self.turns:
+            _, _, change, waiting = heappop(self.turns)
+            if waiting.change == change:
+                return waiting
+        while self.stalled:
+            change, waiting = self.stalled.popleft()
+            if waiting.change == change:
+                return waiting
+        return None
+
+    def allowance(self, now: float) -> int:
+        """How many may be tried now, as far as the site is concerned."""
+        if self.down:
+            return int(now >= self.not_before and self.under_way == 0)
+        return self.window - self.under_way
+
+    def is_idle(self) -> bool:
+        """Nothing is to be remembered."""
+        return not (self.turns or self.stalled or self.under_way or self.down)
+
+
+class Schedule:
+    """All that waits. messages, octets: of all of them."""
+
+    def __init__(self) -> None:
+        self._sites: dict[str, _Site] = {}
+        self._times: list[_Entry] = []
+        self._all: dict[tuple[int, int], Spooled] = {}
+        self._serial = count()  # so that no two entries of a heap are alike
+        self.octets = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Spooled]:
+        return iter(self._all.values())
+
+    def get(self, place: tuple[int, int]) -> Spooled | None:
+        """Who has this place."""
+        return self._all.get(place)
+
+    def oldest(self) -> float | None:
+        """When the oldest one arrived; None where nobody waits. Those that come from the same file are in order."""
+        return min((waiting.arrived for waiting in self._all.values()), default=None)
+
+    # --- what happens to one ------------------------------------------------------------------------------------------
+
+    def wait_for_time(self, waiting: Spooled) -> None:
+        """It is tried when it is due."""
+        self._enter(waiting, Phase.TIME)
+        self._at(min(waiting.due, waiting.expires), waiting)
+
+    def wait_for_site(self, waiting: Spooled, now: float) -> None:
+        """It is tried when its site is back. The site is taken to be down unless that was known."""
+        self._enter(waiting, Phase.SITE)
+        self._at(waiting.expires, waiting)
+        site = self._site(waiting.site)
+        if not site.down:
+            self._fail(site, now)
+        site.stalled.append((waiting.change, waiting))
+
+    def hold(self, waiting: Spooled) -> None:
+        """It is not tried until somebody says so, and does not expire."""
+        self._enter(waiting, Phase.OPERATOR)
+
+    def hurry(self, waiting: Spooled) -> None:
+        """Its time is now."""
+        self._take_turn(waiting)
+
+    def remove(self, waiting: Spooled) -> None:
+        """It is gone."""
+        waiting.phase = Phase.NOTHING
+        waiting.change += 1
+        if self._all.pop(waiting.place, None) is not None:
+            self.octets -= waiting.octets
+
+    # --- trying -------------------------------------------------------------------------------------------------------
+
+    def take(self, now: float, room: Callable[[str], int], most: int) -> tuple[list[Spooled], list[Spooled]]:
+        """Whom to try now, and who has waited for too long. Each is nobody's until it is put back or removed.
+
+        room: how many messages a site has room for, asked only about sites that somebody waits for. most: of all.
+        """
+        expired = self._pass_time(now)
+        taken: list[Spooled] = []
+        for name, site in list(self._sites.items()):
+            if not (site.turns or site.stalled):
+                if site.is_idle():
+                    del self._sites[name]
+                continue
+            allowed = min(site.allowance(now), most - len(taken))
+            if allowed > 0:
+                allowed = min(allowed, max(room(name), int(site.down)))
+            while allowed > 0 and (waiting := site.next()) is not None:
+                waiting.phase = Phase.ANSWER
+                waiting.change += 1
+                site.under_way += 1
+                allowed -= 1
+                taken.append(waiting)
+        return taken, expired
+
+    def reached(self, site_name: str) -> None:
+        """An attempt is over, and the site answered: it is up, and what waited for it has its turn."""
+        site = self._site(site_name)
+        site.under_way -= 1
+        site.window = min(site.window + 1, MOST_UNDER_WAY)
+        site.pause = 0.0
+        if site.down:
+            site.down = False
+            for change, waiting in site.stalled:
+                if waiting.change == change:
+                    self._take_turn(waiting)
+            site.stalled.clear()
+
+    def not_reached(self, site_name: str, now: float) -> None:
+        """An attempt is over, and the site could not be reached."""
+        site = self._site(site_name)
+        site.under_way -= 1
+        self._fail(site, now)
+
+    def not_tried(self, site_name: str) -> None:
+        """An attempt came to nothing before the site was asked."""
+        self._site(site_name).under_way -= 1
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _site(self, name: str) -> _Site:
+        site = self._sites.get(name)
+        if site is None:
+            site = self._sites[name] = _Site()
+        return site
+
+    @staticmethod
+    def _fail(site: _Site, now: float) -> None:
+        site.down = True
+        site.window = 1
+        site.pause = min(2 * site.pause, MOST_PAUSE) or FIRST_PAUSE
+        site.not_before = now + site.pause
+
+    def _enter(self, waiting: Spooled, phase: Phase) -> None:
+        waiting.phase = phase
+        waiting.change += 1
+        if waiting.place not in self._all:
+            self._all[waiting.place] = waiting
+            self.octets += waiting.octets
+
+    def _at(self, time: float, waiting: Spooled) -> None:
+        heappush(self._times, (time, next(self._serial), waiting.change, waiting))
+
+    def _take_turn(self, waiting: Spooled) -> None:
+        self._enter(waiting, Phase.TURN)
+        self._at(waiting.expires, waiting)
+        heappush(self._site(waiting.site).turns, (waiting.arrived, next(self._serial), waiting.change, waiting))
+
+    def _pass_time(self, now: float) -> list[Spooled]:
+        """Gives those whose time has come their turn; returns those that have expired."""
+        expired = []
+        while self._times and self._times[0][0] <= now:
+            _, _, change, waiting = heappop(self._times)
+            if waiting.change != change:
+                continue
+            if waiting.phase is Phase.TIME and waiting.due < waiting.expires:
+                self._take_turn(waiting)
+            elif now >= waiting.expires:
+                waiting.phase = Phase.ANSWER
+                waiting.change += 1
+                expired.append(waiting)
+            else:
+                self._take_turn(waiting)
+        return expired
