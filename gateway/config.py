@@ -102,6 +102,8 @@ class ListenerParams:
     tls_private_key: KeySource | None = None
     feedback_senders: frozenset[str] = frozenset()  # addresses and domains, in lower case
     report_excerpt: bool = False
+    require_proxy_protocol: bool = False
+    proxy_protocol_from: CidrSet | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

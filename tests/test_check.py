@@ -281,6 +281,16 @@ def test_an_open_relay_through_a_proxy_on_this_machine_is_warned_of() -> None:
     )
 
 
+def test_proxies_that_may_be_anybody_are_warned_of() -> None:
+    options = "listen = '127.0.0.1:25', require_proxy_protocol = true"
+    [warning] = warnings_of(f"kumo.start_esmtp_listener {{ {options} }}")
+    assert warning == (
+        "policy.lua:1: warning: whoever connects may claim any address in a PROXY header, also one that may relay; "
+        "set proxy_protocol_from to the proxies"
+    )
+    assert warnings_of(f"kumo.start_esmtp_listener {{ {options}, proxy_protocol_from = {{ '10.0.0.1' }} }}") == []
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -179,7 +179,7 @@ def test_kumomtas_gateway_example_is_understood() -> None:
 def test_options_without_effect_are_accepted() -> None:
     [listener] = load("""
         kumo.start_esmtp_listener {
-          data_buffer_size = 4096, deferred_spool = true, require_proxy_protocol = false,
+          data_buffer_size = 4096, deferred_spool = true,
           tls_certificate = '/cert.pem', tls_private_key = { key_data = 'PEM' },
         }
     """).config.listeners

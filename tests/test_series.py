@@ -293,6 +293,31 @@ def handshakes(moved: Moved) -> None:
     moved.scrape(gateway)
 
 
+def introductions(moved: Moved) -> None:
+    """Connections that are to begin with a PROXY header, and do so or not."""
+    options = "client_timeout = 1, require_proxy_protocol = true, proxy_protocol_from = { '127.0.0.1' }, relay_hosts"
+    gateway = moved.start(OPEN.replace("relay_hosts", options))
+    for said in (
+        b"PROXY UNKNOWN\r\n",
+        b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n",
+        b"PROXY x\r\n",
+        b"EHLO x\r\n",
+        b"",
+        None,
+    ):
+        with gateway.connect() as client, contextlib.suppress(OSError):
+            if said is not None:
+                client.sendall(said)
+                client.shutdown(socket.SHUT_WR)
+            client.recv(4096)
+    with (
+        socket.create_connection(gateway.address, PATIENCE, source_address=("127.0.0.2", 0)) as client,
+        contextlib.suppress(OSError),
+    ):
+        client.recv(4096)
+    moved.scrape(gateway)
+
+
 CACHING = """
 local calls = 0
 kumo.on('get_listener_domain', function(domain)
@@ -553,7 +578,7 @@ def reports(moved: Moved) -> None:
 
 
 SCENARIOS: list[Callable[[Moved], None]] = [
-    dialogues, sessions, events, handshakes, decisions, refused_connections, processes, shutting_down, logs, maildirs,
+    dialogues, sessions, events, handshakes, introductions, decisions, refused_connections, processes, shutting_down, logs, maildirs,
     fleet, waiting, reports, contents, notifications,
 ]  # fmt: skip
 

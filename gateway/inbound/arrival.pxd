@@ -15,11 +15,16 @@ cdef class ListenerHost(ConnectionHost):
     cdef TermsTable _terms_table
     cdef str _hostname
     cdef Py_ssize_t _max_connections
+    cdef public Py_ssize_t awaited
 
     cpdef accepted(self, Stream stream)
 
-    @cython.locals(terms=Terms, refusal=Reply, connection=Connection, reception=Reception)
+    @cython.locals(terms=Terms, refusal=Reply)
     cpdef arrive(self, Stream stream, Endpoints endpoints)
+    cpdef Terms terms_for(self, Endpoints endpoints)
+
+    @cython.locals(refusal=Reply, connection=Connection, reception=Reception)
+    cpdef introduced(self, Stream stream, Endpoints endpoints, Terms terms, bytes received)
     cpdef Reply admission(self, params)
 
 cdef class _TurnedAway(Protocol):

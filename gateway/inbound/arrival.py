@@ -1,9 +1,9 @@
 """Arrival: what happens to a new connection before its session: admission, the listener's terms, construction.
 
-The stages are methods, in their order: `accepted` knows a stream and its two ends; `arrive` who is there, and finds the
-terms, looks whether the client is welcome and makes its session. What finds out more of who is there stands between the
-two (a PROXY header, TLS from the first octet on). A connection counts from the moment everything that it consists of is
-there; whatever fails before that is a 421, and takes nobody's place. What happens in the session is reception.py's.
+The stages are methods, in their order: `accepted` knows a stream and its two ends; `arrive` finds the terms, and hands
+who has to name its client first to prelude.py; `introduced` knows who is there, looks whether it is welcome and makes
+its session. A connection counts from the moment everything that it consists of is there; whatever fails before that is
+a 421, and takes nobody's place. What happens in the session is reception.py's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from gateway import metrics
 from gateway.config import Listener, ListenerParams
 from gateway.delivery.services import Services
-from gateway.inbound import refusals
+from gateway.inbound import prelude, refusals
 from gateway.inbound.connection import LINGER, MAX_UNSENT, Connection, ConnectionHost
 from gateway.inbound.reception import Reception
 from gateway.net import tls
@@ -29,6 +29,7 @@ from gateway.policy import events
 from gateway.policy.listener import TermsTable
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
+from gateway.smtp.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class ListenerHost(ConnectionHost):
         self._terms_table = TermsTable(listener, offer_auth=events.AUTH_PLAIN in services.policy.handles)
         self._hostname: str = listener.overrides.get("hostname") or os.uname().nodename
         self._max_connections = max_connections
+        self.awaited = 0  # connections that have yet to name their client
 
     def accepted(self, stream: Stream) -> None:
         """A client has connected."""
@@ -70,9 +72,27 @@ class ListenerHost(ConnectionHost):
         self.arrive(stream, endpoints)
 
     def arrive(self, stream: Stream, endpoints: Endpoints) -> None:
-        """It is known who talks to whom."""
+        """It is known who is connected to us."""
         try:
             terms = self._terms_table.terms_for(endpoints.peer_address, endpoints.local_address)
+            refusal = self.admission(terms.params) if terms.begins_otherwise else None
+            if terms.begins_otherwise and refusal is None and not prelude.begin(self, stream, endpoints, terms.params):
+                return
+        except Exception:
+            self._give_up(stream, endpoints.peer_address)
+            return
+        if refusal is None:
+            self.introduced(stream, endpoints, terms, b"")
+        else:
+            self._turn_away(stream, refusal, endpoints.peer_address, terms.params.meta)
+
+    def terms_for(self, endpoints: Endpoints) -> Terms:
+        """The terms of a client that a proxy named."""
+        return self._terms_table.terms_for(endpoints.peer_address, endpoints.local_address)
+
+    def introduced(self, stream: Stream, endpoints: Endpoints, terms: Terms, received: bytes) -> None:
+        """It is known who talks to whom. received: from the client so far."""
+        try:
             refusal = self.admission(terms.params)
             if refusal is None:
                 connection = Connection(self, stream, terms.params)
@@ -84,12 +104,14 @@ class ListenerHost(ConnectionHost):
             return
         if refusal is None:
             connection.begin(reception)
+            if received:
+                connection.data_received(received)
         else:
             self._turn_away(stream, refusal, endpoints.peer_address, terms.params.meta)
 
     def admission(self, params: ListenerParams) -> Reply | None:
         """None where a new connection is welcome, else the reply that turns it away."""
-        if self.open >= self._max_connections:
+        if self.open + self.awaited >= self._max_connections:
             what = "too many concurrent sessions. Try later"
             return replies.closing(params.hostname, what, Reason.TOO_MANY_CONNECTIONS)
         if self.services.logs.disk_problem is not None:

@@ -18,6 +18,7 @@ def known_at_first(endpoints: Endpoints, terms: Terms) -> dict[str, Any]:
         "received_via": endpoints.received_via,
         "received_from": endpoints.received_from,
         "hostname": terms.hostname,
+        **endpoints.told,
         **terms.params.meta,
     }
 

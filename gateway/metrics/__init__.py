@@ -144,6 +144,13 @@ CONNECTIONS_REFUSED = Counter(
     "Client connections turned away before the banner",
     reason=CONNECTION_REASONS,
 )
+PROXY_RESULTS = ("client", "proxy", "missing", "malformed", "late", "closed", "untrusted")
+PROXY_HEADERS = Counter(
+    LAYOUT,
+    "proxy_headers_total",
+    "Connections that were to begin with a PROXY header, by what it named or why there was none",
+    result=PROXY_RESULTS,
+)
 ACCEPT_FAILURES = Counter(
     LAYOUT, "accept_failures_total", "Seconds in which a listener accepted nothing for want of descriptors or memory"
 )

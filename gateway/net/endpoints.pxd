@@ -3,6 +3,7 @@
 cdef class Endpoints:
     cdef readonly bytes peer
     cdef readonly str peer_address, local_address, received_from, received_via
+    cdef readonly dict told
 
 
 cpdef str _with_port(str address, int port)

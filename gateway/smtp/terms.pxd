@@ -6,6 +6,6 @@ cdef class Terms:
     cdef readonly object params, relay_hosts
     cdef readonly str hostname
     cdef readonly Py_ssize_t max_line, max_size, max_recipients, max_messages
-    cdef readonly bint rejects_lone_cr_lf, offer_tls, offer_auth
+    cdef readonly bint rejects_lone_cr_lf, begins_otherwise, offer_tls, offer_auth
     cdef readonly Reply greeting
     cdef readonly tuple extensions, extensions_under_tls

@@ -13,7 +13,8 @@ class Terms:
     """params: where they come from. offer_tls: STARTTLS is offered. offer_auth: AUTH PLAIN is (under TLS).
 
     greeting: the reply that opens a session. extensions, extensions_under_tls: what EHLO offers, a line each.
-    rejects_lone_cr_lf: in a content. The limits are those of ListenerParams; a line's is in octets, without CRLF.
+    rejects_lone_cr_lf: in a content. begins_otherwise: something else is said before the session. The limits are those
+    of ListenerParams; a line's is in octets, without CRLF.
     """
 
     def __init__(self, params: ListenerParams, *, offer_tls: bool = True, offer_auth: bool = False) -> None:
@@ -25,6 +26,7 @@ class Terms:
         self.max_recipients = params.max_recipients_per_message
         self.max_messages = params.max_messages_per_connection
         self.rejects_lone_cr_lf = params.invalid_line_endings is LineEndings.DENY
+        self.begins_otherwise = params.require_proxy_protocol or params.proxy_protocol_from is not None
         self.offer_tls = offer_tls
         self.offer_auth = offer_auth
         self.greeting = replies.greeting(params.hostname, params.banner)
