@@ -578,9 +578,8 @@ def reports(moved: Moved) -> None:
 
 
 SCENARIOS: list[Callable[[Moved], None]] = [
-    named = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n"
-    for said in (b"PROXY UNKNOWN\r\n", named, b"PROXY x\r\n", b"EHLO x\r\n", b"", None):
-    fleet, waiting, reports, contents, notifications,
+    dialogues, sessions, events, handshakes, introductions, decisions, refused_connections, processes, shutting_down,
+    logs, maildirs, fleet, waiting, reports, contents, notifications,
 ]  # fmt: skip
 
 
