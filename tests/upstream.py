@@ -1,6 +1,6 @@
 """A scripted upstream MTA for tests: answers as told, remembers what it got, and fails in every way a server can.
 
-It is independent of gateway/ and listens on a free port of 127.0.0.1, in the event loop of the test.
+It is independent of gateway/ and listens on a free port, in the event loop of the test.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Upstream:
     for a chunk to nobody. A list is used up one by one, its last element stays. decide: asked first for each command;
     None leaves it to `answers`. discards: whether it reads a chunk before it answers, as RFC 3030 has it, or takes the
     chunk for commands.
-    cut_sent, cut_received: close a connection after so many octets in that direction.
+    host, port: where it listens. cut_sent, cut_received: close a connection after so many octets in that direction.
     """
 
     def __init__(
@@ -92,6 +92,8 @@ class Upstream:
         cut_received: int | None = None,
         tls: ssl.SSLContext | None = None,
         discards: bool = True,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.answers = {
             key: list(scripted) if isinstance(scripted, list) else scripted
@@ -104,13 +106,14 @@ class Upstream:
         self.discards = discards
         self.dialogues: list[Dialogue] = []
         self.mails: list[Mail] = []
-        self.port = 0
+        self.host = host
+        self.port = port
         self.open: set[Connection] = set()
         self._server: asyncio.AbstractServer | None = None
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Upstream:
-        self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), "127.0.0.1", self.port)
+        self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -8,7 +8,7 @@ from gateway.net.streams cimport Poller, Protocol, Stream
 cdef class MemberConnection(Protocol):
     cdef readonly ClientSession session
     cdef readonly Exchange exchange
-    cdef readonly object host
+    cdef readonly object host, route
     cdef readonly str session_id, address, source_address, tls_cipher, tls_protocol_version
     cdef readonly Py_ssize_t transactions
     cdef Poller _poller

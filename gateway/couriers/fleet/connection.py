@@ -14,6 +14,7 @@ import typing
 import uuid
 
 from gateway.config import EgressPath, Host, UpstreamTls
+from gateway.couriers.fleet.route import Route
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.net.streams import Protocol, Stream
 from gateway.net.tls_stream import TlsStream, Transport
@@ -46,13 +47,15 @@ class Owner(typing.Protocol):
 class MemberConnection(Protocol):
     """An upstream connection: the protocol of its stream, in clear or under TLS.
 
-    address: the IP address in use, "" before. source_address: "IP:PORT" of this end. transactions: begun so far.
+    route: the addresses to attempt. address: the one in use, "" before. source_address: "IP:PORT" of this end.
+    transactions: begun so far.
     """
 
-    def __init__(self, wiring: Wiring, host: Host, path: EgressPath, owner: Owner) -> None:
+    def __init__(self, wiring: Wiring, host: Host, path: EgressPath, owner: Owner, route: Route) -> None:
         self.session = ClientSession(path, wiring.ehlo_domain)
         self.session_id = str(uuid.uuid4())
         self.host = host
+        self.route = route
         self.address = ""
         self.source_address: str | None = None
         self.tls_cipher: str | None = None
@@ -117,18 +120,22 @@ class MemberConnection(Protocol):
 
     async def _open(self) -> None:
         try:
-            addresses = await self._resolver.addresses(self.host.address)
+            await self.route.resolve(self._resolver)
         except OSError as error:
             return self.abort(Failure.RESOLVE, str(error))
+        addresses = self.route.untried
         if any(self._path.prohibited_hosts.contains_text(address) for address in addresses):
+            self.route.untried = []
             return self.abort(Failure.PROHIBITED, f"prohibited_hosts covers {', '.join(addresses)}")
-        for address in addresses:
-            self.address = address
-            try:
-                return self._opened(await self._poller.connect(address, self.host.port or self._path.smtp_port))
-            except OSError as error:
-                detail = str(error)
-        return self.abort(Failure.CONNECT, detail)
+        try:
+            self.address, stream = await self.route.connect(self._poller, self._attempting)
+        except OSError as error:
+            return self.abort(Failure.CONNECT, str(error))
+        return self._opened(stream)
+
+    def _attempting(self, address: str) -> None:
+        self.address = address
+        self._since = self._poller.time()
 
     def _opened(self, stream: Stream) -> None:
         self._transport = stream

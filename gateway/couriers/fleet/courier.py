@@ -59,6 +59,7 @@ class FleetCourier(Courier):
         self._wiring.closing = True
         for lane in self._lanes.values():
             lane.quit_idle()
+        self._wiring.resolver.close()
 
     # --- who is there -------------------------------------------------------------------------------------------------
 

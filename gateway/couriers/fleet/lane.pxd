@@ -28,6 +28,8 @@ cdef class Lane:
     @cython.locals(job=Job)
     cpdef exchange_concluded(self, MemberConnection connection, Exchange exchange)
     cpdef bint _begin(self, MemberConnection connection, Job job)
+    cdef _open(self, Job job, route)
+    cdef bint _may_go_on(self, MemberConnection connection, Job job) except? True
     cdef _take_on(self, Job job)
 
     @cython.locals(job=Job)

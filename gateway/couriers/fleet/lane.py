@@ -13,6 +13,7 @@ from gateway.couriers.fleet import counting, outcome
 from gateway.couriers.fleet.connection import MemberConnection
 from gateway.couriers.fleet.job import Dispatcher, Job
 from gateway.couriers.fleet.member import Member
+from gateway.couriers.fleet.route import Route
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.smtp.exchange import Exchange
 
@@ -63,10 +64,7 @@ class Lane:
             return
         if self.member.bdat_unknown and self._path.enable_chunking:
             self._path = replace(self._path, enable_chunking=False)
-        connection = MemberConnection(self._wiring, self._host, self._path, self)
-        self.connections[connection] = job
-        job.connection = connection
-        connection.open()
+        self._open(job, Route(self._host, self._host.port or self._path.smtp_port, self.member.address))
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for long enough, drop what has been waited for in vain."""
@@ -100,6 +98,7 @@ class Lane:
 
     def connection_ready(self, connection: MemberConnection) -> None:
         self._count_answered(connection)
+        self.member.address = connection.address
         if self.member.away:
             self.member.greeted(self._wiring.poller.time(), connection)
         job = self.connections[connection]
@@ -131,6 +130,10 @@ class Lane:
         self._count_end(connection, job)
         if connection.session.bdat_unknown:
             self.member.learn_bdat_unknown(connection)
+        if job is not None and self._may_go_on(connection, job):
+            del self.connections[connection]
+            self._open(job, connection.route)
+            return
         if job is not None:
             self._release(connection)
         del self.connections[connection]
@@ -140,6 +143,17 @@ class Lane:
             dispatcher.serve_waiting()
 
     # --- jobs on connections ------------------------------------------------------------------------------------------
+
+    def _open(self, job: Job, route: Route) -> None:
+        connection = MemberConnection(self._wiring, self._host, self._path, self, route)
+        self.connections[connection] = job
+        job.connection = connection
+        connection.open()
+
+    def _may_go_on(self, connection: MemberConnection, job: Job) -> bool:
+        """True where the member has further addresses to attempt, and nothing was asked of it yet: RFC 5321 §5.1."""
+        untried = bool(connection.route.untried) and connection.transactions == 0
+        return untried and self._wiring.poller.time() < job.deadline
 
     def _begin(self, connection: MemberConnection, job: Job) -> bool:
         """Start the job's next exchange; False when the member cannot take the message."""

@@ -4,6 +4,7 @@ from gateway.couriers.fleet.connection cimport MemberConnection
 
 cdef class Member:
     cdef public Py_ssize_t busy
+    cdef public str address
     cdef readonly Py_ssize_t most_recipients
     cdef readonly bint away, resting, bdat_unknown
     cdef double _rests_until, _away_since

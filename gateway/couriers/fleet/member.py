@@ -21,7 +21,7 @@ class Member:
     failed lately, so that the others come first.
 
     most_recipients: what it has been found to take in one transaction. bdat_unknown: it offers CHUNKING, but does not
-    know BDAT.
+    know BDAT. address: the one that served last, "" before.
     """
 
     def __init__(self) -> None:
@@ -30,6 +30,7 @@ class Member:
         self.resting = False
         self.most_recipients = NO_LIMIT
         self.bdat_unknown = False
+        self.address = ""
         self._rests_until = 0.0
         self._away_since = 0.0
         self._greets = False  # it failed with a message in hand, so a greeting does not mean that it is back
