@@ -25,12 +25,14 @@ DOCS = (Path(__file__).parent.parent / "docs" / "policy.md").read_text()
 # what the page calls objects of each class
 HELD_AS = {
     "AsyncFile": "file",
+    "CounterSeries": "series",
     "HttpClient": "client",
     "HttpRequest": "request",
     "HttpResponse": "response",
     "RedisConnection": "conn",
     "SqliteDatabase": "db",
     "Throttle": "throttle",
+    "Timer": "timer",
 }
 
 

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config import Deployment, Destination, EgressPath, QueueConfig
 from gateway.policy.delivery_side import HINT
 from gateway.policy.findings import LuaFile
 from gateway.policy.lint import Lint, options_of
 from gateway.policy.model import of_this_gateway
 from gateway.policy.options import UNKNOWN, Opaque
-from gateway.policy.problems import NOT_YET
+from gateway.policy.problems import NOT_YET, Severity
 from tests.policy_tools import examine, source_of
 
 MODEL = of_this_gateway()
@@ -292,7 +293,7 @@ def test_what_only_kumomta_has_is_not_supported_rather_than_unknown() -> None:
     assert seen_in(text) == [
         f"policy.lua:1: kumo.{name} is not supported yet by relay-gateway{hint}"
         for name, hint in (
-            ("generate_rfc3464_message", ""),
+            ("generate_rfc3464_message", left),
             ("kafka.build_producer", left),
             ("set_httpinject_recipient_rate_limit", left),
         )
@@ -375,6 +376,19 @@ def test_a_module_that_is_missing_is_one_line() -> None:
     assert seen_in(text + "kumo.on('get_listener_domain', function() return require 'my.helper' end)") == []
 
 
+def test_what_is_handed_to_what_the_fleet_does_is_not_called_here() -> None:
+    text = """
+        local hooks = require 'policy-extras.log_hooks'
+        local function send(message) kumo.no_such(message) end
+        hooks:new { constructor = function() return { send = send, close = function() kumo.no_such() end } end }
+        hooks.of { kumo.no_such() }
+        kumo.inject_message(kumo.make_message('a@b.example', 'c@d.example', ''))"""
+    source = source_of(text)
+    source.deployment = Deployment(fleet=Destination(QueueConfig(), EgressPath()))
+    found = {(problem.line, problem.severity) for problem in Lint(source, MODEL).problems()}
+    assert found == {(3, Severity.WARNING), (5, Severity.ERROR)}
+
+
 # --- one problem once -------------------------------------------------------------------------------------
 
 
@@ -384,7 +398,7 @@ def test_a_module_that_is_missing_is_one_line() -> None:
         "kumo.no_such()",
         "local x = kumo.no_such.y",
         "('x'):no_such()",
-        "kumo.bump_config_epoch()",
+        "kumo.spawn_thread_pool()",
         "kumo.dkim.rsa_sha256_signer {}",
         "kumo.start_esmtp_listener { relay_hosts = { os.getenv 'NOWHERE' or '10.0.0.1/8', 'localhost' } }",
         "for _ = 1, 3 do kumo.make_listener_domain { relay_too = true } end",

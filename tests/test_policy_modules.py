@@ -47,6 +47,24 @@ def said(tmp_path: Path, code: str, **files: str) -> str:
         ("result = kumo.time.parse_duration(60) == kumo.time.parse_duration '1m'", "true"),
         ("result = kumo.uuid.parse('69994630-3e27-11ef-91fc-cc28aa0a5c5a').simple", "699946303e2711ef91fccc28aa0a5c5a"),
         ("local m = kumo.domain_map.new { ['*.example.com'] = { x = 1 } } result = m['A.example.com'].x", "1"),
+        ("local m = kumo.regex_set_map.new { bye = 'b', ['^4[.]2'] = 4 } result = m['goodbye'] .. m['4.2 x']", "b4"),
+        ("local m = kumo.regex_set_map.new { b = 2, a = 1 } result = tostring(m['ab']) .. tostring(m['x'])", "1nil"),
+        ("result = pcall(function() kumo.regex_set_map.new {}.a = 1 end)", "false"),
+        (
+            "local o = { name = 's', num_buckets = 2, bucket_size = '1m', initial_value = 2 }"
+            "local s = kumo.counter_series.define(o) s:increment(3) s:delta(-1)"
+            "result = s:sum() .. ' ' .. kumo.counter_series.define(o):sum_over '1s'",
+            "4 4",
+        ),
+        ("local t <close> = kumo.time.start_timer 'x' result = t:done() >= 0", "true"),
+        ("local f = kumo.memoize(kumo.string.trim, { name = 'f', ttl = 60, capacity = 9 }) result = f ' x '", "x"),
+        ("local function f() return kumo.traceback(1) end local t = f() result = t[1].what .. t[1].curr_line", "main3"),
+        ("kumo.on('x', print) result = kumo.get_event_registrars('x')[1][1]:match ':%d+$'", ":3"),
+        (
+            "local m = kumo.make_message('a@b.example', 'c@d.example', 'Subject: x\\r\\n\\r\\nHi')"
+            "result = m:recipient().email .. m:get_first_named_header_value 'Subject' .. #m:id()",
+            "c@d.examplex32",
+        ),
         ("local m = kumo.domain_map.new() m['a.b'] = 'v' result = m['a.b'] .. tostring(m['c'])", "vnil"),
         ("local m = kumo.cidr.make_map { ['10.0.0.0/8'] = 'lan' } result = m['[10.1.2.3]:25']", "lan"),
         ("result = kumo.toml_load('DIR/d.toml').a.b", "7"),

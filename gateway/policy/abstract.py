@@ -16,6 +16,8 @@ from gateway.policy.options import UNKNOWN, Opaque
 
 Path = tuple[object, ...]
 
+LEFT = Opaque("value of the fleet's")  # what is left to the fleet gives: nothing of it is called here
+
 # None, booleans, numbers and strings are constants and stand for themselves.
 Value: TypeAlias = "bool | int | float | str | Opaque | Table | Closure | Thing | Absent | Function | Namespace | None"
 
@@ -118,6 +120,6 @@ def as_options(value: Value, path: Path = (), lines: dict[Path, int] | None = No
         return {key: item for key, item in found.items() if item is not None}
     if isinstance(value, Closure | Function):
         return Opaque("function")
-    if isinstance(value, Thing | Absent | Namespace):
+    if value is LEFT or isinstance(value, Thing | Absent | Namespace):
         return UNKNOWN
     return value

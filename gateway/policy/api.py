@@ -58,25 +58,26 @@ WITHOUT_EFFECT = (
 # Without effect too, but `relay-gateway check` warns: what the author wanted does not happen.
 WARNED = {
     "set_diagnostic_log_filter": "the diagnostic log has no filter",
+    "bump_config_epoch": "an edited policy counts after a reload",
     "configure_bounce_classifier": 'records say bounce_classification "Uncategorized"',
 }
 
 NOT_SUPPORTED = (
-    "apply_supplemental_trace_header", "bump_config_epoch", "compute_egress_path_config_constraints",
+    "apply_supplemental_trace_header", "compute_egress_path_config_constraints",
     "compute_queue_config_constraints", "configure_log_disposition_hook", "configure_log_hook",
-    "enable_memory_callstack_tracking",
+    "define_egress_pool", "define_egress_source", "enable_memory_callstack_tracking",
     "format_egress_path_config_constraints", "format_egress_path_config_toml", "format_queue_config_toml",
-    "generate_rfc3464_message", "get_event_registrars", "get_memory_hard_limit", "get_memory_low_thresh",
+    "generate_rfc3464_message", "get_memory_hard_limit", "get_memory_low_thresh",
     "get_memory_soft_limit", "inject_message", "invoke_get_egress_path_config", "invoke_get_egress_pool",
     "invoke_get_egress_source", "invoke_get_queue_config", "make_egress_pool", "make_egress_source",
-    "make_message", "prometheus_metrics", "set_httpinject_recipient_rate_limit",
+    "prometheus_metrics", "set_httpinject_recipient_rate_limit",
     "set_memory_hard_limit", "set_memory_low_thresh", "set_memory_soft_limit", "set_timeq_spawn_reinsertion",
-    "spawn_thread_pool", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy", "traceback",
+    "spawn_thread_pool", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy",
 )  # fmt: skip
 
 MISSING_MODULES = (
-    "aaa", "amqp", "api", "counter_series", "dkim", "file_type", "jsonl", "kafka",
-    "mpsc", "nats", "regex_set_map", "shaping", "spf", "xfer",
+    "aaa", "amqp", "api", "dkim", "file_type", "jsonl", "kafka",
+    "mpsc", "nats", "shaping", "spf", "xfer",
 )  # fmt: skip
 
 # KumoMTA has none of these.
@@ -84,6 +85,7 @@ OURS = ("set_handler_limits", "gateway")
 
 FUNCTION_NAMES = (
     *("on", "reject", "disconnect", "available_parallelism", "validation_failed", "sleep", "spawn_task", "memoize"),
+    *("get_event_registrars", "make_message", "traceback"),
     *(f"log_{word}" for word in LOG_LEVELS),
     *MAKERS, *DECLARATIONS, "set_handler_limits", "set_config_monitor_globs", "eval_config_monitor_globs",
     *WITHOUT_EFFECT, *WARNED,
@@ -135,6 +137,7 @@ class Api:
             "disconnect": self._disconnect,
             "available_parallelism": lambda *_: os.cpu_count() or 1,
             "validation_failed": self._validation_failed,
+            "get_event_registrars": self._registrars,
         }
         functions |= {name: partial(self._make, name) for name in MAKERS}
         functions |= {name: partial(self._declare, name) for name in DECLARATIONS}
@@ -229,6 +232,11 @@ class Api:
             return self.problem(f"{event} event already has a handler defined at {first.file}:{first.line}")
         registered.append(Handler(function, *self.lua.where(), self.lua.behind(function)))
         return None
+
+    def _registrars(self, name: object = None, *_: object) -> Any:
+        """Where the handlers of an event were registered: a stack of places for each, nil where it has none."""
+        found = self.handlers.get(inward(name)) if isinstance(name, str) else None
+        return self.lua.value([[f"{handler.file}:{handler.line}"] for handler in found]) if found else None
 
     def _is_left(self, event: str, function: object) -> bool:
         return self.lua.is_inert(function) or (self._deployment.fleet is not None and delivery_side.is_event(event))

@@ -20,14 +20,15 @@ INJECTION = f"{HTTP_LISTENER} with TLS"
 
 FUNCTIONS = frozenset(
     {
-        "compute_egress_path_config_constraints", "compute_queue_config_constraints", "configure_bounce_classifier",
-        "configure_log_disposition_hook", "configure_log_hook", "define_spool",
-        "format_egress_path_config_constraints", "format_egress_path_config_toml", "format_queue_config_toml",
-        "get_memory_hard_limit", "get_memory_low_thresh", "get_memory_soft_limit", "invoke_get_egress_path_config",
-        "invoke_get_egress_pool", "invoke_get_egress_source", "invoke_get_queue_config", "make_egress_path",
-        "make_egress_pool", "make_egress_source", "make_queue_config", "set_httpinject_recipient_rate_limit",
-        "set_memory_hard_limit", "set_memory_low_thresh", "set_memory_soft_limit", "start_proxy_listener",
-        "suspend_delivery_when_spool_unhealthy",
+        "apply_supplemental_trace_header", "compute_egress_path_config_constraints", "compute_queue_config_constraints",
+        "configure_bounce_classifier", "configure_log_disposition_hook", "configure_log_hook", "define_egress_pool",
+        "define_egress_source", "define_spool", "format_egress_path_config_constraints",
+        "format_egress_path_config_toml", "format_queue_config_toml", "generate_rfc3464_message",
+        "get_memory_hard_limit", "get_memory_low_thresh", "get_memory_soft_limit", "inject_message",
+        "invoke_get_egress_path_config", "invoke_get_egress_pool", "invoke_get_egress_source",
+        "invoke_get_queue_config", "make_egress_path", "make_egress_pool", "make_egress_source", "make_queue_config",
+        "set_httpinject_recipient_rate_limit", "set_memory_hard_limit", "set_memory_low_thresh",
+        "set_memory_soft_limit", "start_proxy_listener", "suspend_delivery_when_spool_unhealthy",
     }
 )  # fmt: skip
 MODULES = frozenset({"aaa", "amqp", "api", "dkim", "kafka", "mpsc", "nats", "shaping", "xfer"})
@@ -36,10 +37,10 @@ METHODS = frozenset({"arc_seal", "dkim_sign"})  # of messages
 EVENTS = frozenset(
     {
         "get_acl_definition", "get_egress_path_config", "get_egress_pool", "get_egress_source", "get_queue_config",
-        "http_message_generated", "http_server_validate_auth_basic", "http_server_validate_auth_bearer", "proxy_init",
-        "proxy_server_auth_rfc1929", "rebind_message", "requeue_message", "should_enqueue_log_record",
-        "smtp_client_rewrite_delivery_status", "spool_message_enumerated", "throttle_insert_ready_queue", "tsa_init",
-        "tsa_load_shaping_data", "xfer_message_received",
+        "http_message_generated", "http_server_validate_auth_basic", "http_server_validate_auth_bearer",
+        "message_requeued", "proxy_init", "proxy_server_auth_rfc1929", "rebind_message", "requeue_message",
+        "should_enqueue_log_record", "smtp_client_rewrite_delivery_status", "spool_message_enumerated",
+        "throttle_insert_ready_queue", "tsa_init", "tsa_load_shaping_data", "xfer_message_received",
     }
 )  # fmt: skip
 _EVENTS_OF_HOOKS = "log_disposition_"

@@ -82,6 +82,7 @@ NOT_SUPPORTED = frozenset(
         "get_egress_pool",
         "get_egress_source",
         "get_acl_definition",
+        "message_requeued",  # what requeue_message once was
     }
 )
 NOT_SUPPORTED_PREFIX = "log_disposition_"

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from tree_sitter import Node
 
 from gateway.policy import lua_text
-from gateway.policy.abstract import Absent, Closure, Scope, Table, Thing, Value, is_nil, joined, truth
+from gateway.policy.abstract import LEFT, Absent, Closure, Scope, Table, Thing, Value, is_nil, joined, truth
 from gateway.policy.findings import Called, LuaFile, NilUse, Place, Where
 from gateway.policy.lua_text import field, line_of, parts, shown, written
 from gateway.policy.model import Function, Model, Namespace
@@ -59,6 +59,21 @@ class Expressions(ABC):
     @abstractmethod
     def _skip(self, node: Node | None) -> None:
         """A piece of the text cannot be reached."""
+
+    @abstractmethod
+    def _is_left(self, function: str) -> bool:
+        """Whether a function of the gateway's does nothing, because the fleet does it."""
+
+    def _give_away(self, value: Value) -> None:
+        """A value goes where nothing is called here."""
+        if isinstance(value, Closure):
+            outer, self._file = self._file, value.file
+            self._skip(value.node)
+            self._file = outer
+        elif isinstance(value, Table) and not value.open:
+            value.open = True  # here, too, because a table may contain itself
+            for item in list(value.entries.values()):
+                self._give_away(item)
 
     @abstractmethod
     def _chunk(self, path: str) -> Value:
@@ -135,6 +150,8 @@ class Expressions(ABC):
 
     def member(self, base: Value, key: Value, node: Node) -> Value:
         """What is found in a value. node: of the expression."""
+        if base is LEFT:
+            return LEFT
         if isinstance(base, Absent):
             self.nil_uses.append(NilUse(base, self._where(node)))
         elif isinstance(base, Table):
@@ -287,6 +304,8 @@ class Expressions(ABC):
         return result
 
     def _called(self, callee: Value, receiver: list[Value], values: list[Value], name: Node, arguments: Node) -> Value:
+        if callee is LEFT:
+            return self._left(values)
         if isinstance(callee, Closure):
             return self._enter(callee, [*receiver, *values])
         if isinstance(callee, Absent):
@@ -294,6 +313,8 @@ class Expressions(ABC):
         elif isinstance(callee, Function):
             more = bool(values) and parts(arguments)[-1].type in ("function_call", "vararg_expression")
             self.calls.append(Called(callee, shown(name), values, self._where(name, arguments), more))
+            if self._is_left(callee.name):
+                return self._left(values)
             special = _SPECIAL.get(callee.name)
             if special is not None:
                 return special(self, values, arguments)
@@ -302,6 +323,11 @@ class Expressions(ABC):
         if isinstance(callee, Function) and callee.gives is not None and callee.gives in self._model.kinds:
             return Thing(callee.gives)
         return UNKNOWN
+
+    def _left(self, values: list[Value]) -> Value:
+        for value in values:
+            self._give_away(value)
+        return LEFT
 
     def _protected_call(self, values: list[Value], node: Node) -> Value:
         function, *arguments = values or [UNKNOWN]
@@ -329,6 +355,8 @@ class Expressions(ABC):
             return UNKNOWN
         if name == "kumo":
             return self._model.kumo
+        if self._is_left(name):
+            return LEFT
         return self._model.modules.get(name) or self._module(name)
 
     def _dofile(self, values: list[Value], _: Node) -> Value:

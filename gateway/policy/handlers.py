@@ -73,7 +73,7 @@ class Handlers:
         return LuaHost(
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
-            functions={**api.functions(), **modules.top(), **api.left()},
+            functions={**api.functions(), **modules.top(), **messages.functions(), **api.left()},
             memo=Memo(self._lua_of_what_runs, self.runs, api.problem).functions(),
             modules=modules.functions(),
             extras=_extra,

@@ -94,7 +94,7 @@ class Model:
         host = handlers.host
         members: dict[str, Function | Namespace | None] = dict.fromkeys(handlers.lua.globals()["kumo"])
         members |= _functions("kumo.", host.functions)
-        members["memoize"] = Function("kumo.memoize")  # it is Lua code
+        members |= {name: Function(f"kumo.{name}") for name in ("memoize", "traceback")}  # they are Lua code
         modules = {name: Namespace(name, _functions(f"{name}.", found)) for name, found in host.modules.items()}
         members |= {name.removeprefix("kumo."): one for name, one in modules.items() if name.startswith("kumo.")}
         for module in host.missing_modules:

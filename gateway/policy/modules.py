@@ -24,6 +24,7 @@ from gateway.policy.kumo import (
     encode,
     files,
     mimeparts,
+    regex_sets,
     regexes,
     secrets,
     serde,
@@ -33,8 +34,9 @@ from gateway.policy.kumo import (
 )
 from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
+from gateway.policy.kumo.regex_sets import RegexSetMap
 from gateway.policy.options import BadOptions, sequences
-from gateway.policy.outside import async_files, http, lookups, redis, sqlite, throttles
+from gateway.policy.outside import async_files, http, lookups, measures, redis, sqlite, throttles
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Unsupported, Waiting, inward, read_fields
@@ -49,6 +51,7 @@ MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "fs": files.FUNCTIONS,
     "mimepart": mimeparts.FUNCTIONS,
     "regex": regexes.FUNCTIONS,
+    "regex_set_map": regex_sets.FUNCTIONS,
     "secrets": secrets.FUNCTIONS,
     "serde": serde.FUNCTIONS,
     "string": strings.FUNCTIONS,
@@ -59,7 +62,9 @@ MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
 OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
     "dns": lookups.FUNCTIONS,
     "fs": async_files.FUNCTIONS,
+    "counter_series": measures.COUNTERS,
     "http": http.FUNCTIONS,
+    "time": measures.TIMERS,
 }
 # Likewise, of modules of their own: by what `require` gives.
 LIBRARIES: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -69,7 +74,7 @@ LIBRARIES: dict[str, Mapping[str, Callable[..., Any]]] = {
 # Likewise, of `kumo` itself.
 TOP: Mapping[str, Callable[..., Any]] = throttles.FUNCTIONS
 # Functions, and methods by class, that may take their time.
-_ASKING = (async_files, http, redis, sqlite, throttles)
+_ASKING = (async_files, http, measures, redis, sqlite, throttles)
 WAITING = frozenset(lookups.WAITING.union(*(module.WAITING for module in _ASKING)))
 MISTAKES = (ValueError, OverflowError, BadOptions)
 # Older names in `kumo` itself: where they are now.
@@ -81,9 +86,9 @@ ALIASES = {
 }
 OUTSIDE_OBJECTS = {kind: members for module in _ASKING for kind, members in module.OBJECTS.items()}
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
-_MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED)
+_MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED, *regex_sets.INDEXED)
 METHODS_NOT_SUPPORTED = {http.HttpRequest: ("aws_sign_v4",)}
-NOT_SUPPORTED = {"crypto": ("aws_sign_v4",), "time": ("start_timer",), "dns": ("configure_test_resolver",)}
+NOT_SUPPORTED = {"crypto": ("aws_sign_v4",), "dns": ("configure_test_resolver",)}
 UNSTABLE = {
     "crypto": crypto.UNSTABLE,
     "fs": files.UNSTABLE,
@@ -195,6 +200,9 @@ class Modules:
         if name not in UNSTABLE.get(module, ()):
             return call
 
+        return self._unstable(call)
+
+    def _unstable(self, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
         def unstable(*arguments: object) -> Any:
             self._runs.unstable()
@@ -207,7 +215,10 @@ class Modules:
         return self._waiting(name, function) if waits else self._checked(name, function)
 
     def _border(self, key: str, name: str, function: Callable[..., Any]) -> Callable[..., Any] | Waiting:
-        return self._waiting(name, function) if key in WAITING else self._checked(name, function)
+        if key in WAITING:
+            return self._waiting(name, function)
+        call = self._checked(name, function)
+        return self._unstable(call) if key in measures.UNSTABLE else call
 
     def _checked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function with values of Lua."""
@@ -287,7 +298,7 @@ class Modules:
 
     # --- maps -------------------------------------------------------------------------------------------------------
 
-    def _entry(self, entries: DomainMap | CidrMap, key: object) -> Any:
+    def _entry(self, entries: DomainMap | CidrMap | RegexSetMap, key: object) -> Any:
         if not isinstance(key, str):
             return None
         try:
@@ -295,7 +306,7 @@ class Modules:
         except ValueError as error:
             raise Fault(str(error)) from None
 
-    def _set_entry(self, entries: DomainMap | CidrMap, key: object, value: object) -> None:
+    def _set_entry(self, entries: DomainMap | CidrMap | RegexSetMap, key: object, value: object) -> None:
         if not self._loading():
             self._runs.unstable()  # what a later call finds there is nobody's argument
         if not isinstance(key, str):

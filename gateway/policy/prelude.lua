@@ -14,6 +14,10 @@ objects.__metatable = false
 objects.__len = function() return 0 end
 objects.__pairs = function(object) return next, host.fields(object), nil end
 objects.__tostring = function(object) return host.text(object) end
+objects.__close = function(object)
+  local done = object.done
+  if done then done(object) end
+end
 objects.__eq = as_function(host.equal)
 objects.__add = as_function(host.add)
 objects.__sub = as_function(host.subtract)
@@ -164,13 +168,6 @@ function dofile(path) return assert(loaded(path))() end
 local behind = setmetatable({}, { __mode = 'k' })
 local function stands_before(f, object) behind[f] = object end
 
--- Functions of the host that a module of `policy-extras` gets with its name.
-local function own_functions(extra)
-  local found = { stands_before = stands_before }
-  for name, implementation in pairs(host.extra_functions[extra] or {}) do found[name] = as_function(implementation) end
-  return found
-end
-
 -- What stands for everything that is left to the fleet: whatever is asked of it, the answer is itself, or nothing.
 local inert = {}
 local function itself() return inert end
@@ -191,6 +188,13 @@ setmetatable(inert, {
   __close = function() end,
 })
 
+-- Functions of the host that a module of `policy-extras` gets with its name.
+local function own_functions(extra)
+  local found = { stands_before = stands_before, inert = inert }
+  for name, implementation in pairs(host.extra_functions[extra] or {}) do found[name] = as_function(implementation) end
+  return found
+end
+
 local left_extras = {}
 for extra in host.left_extras:gmatch '%S+' do left_extras[extra] = true end
 
@@ -198,7 +202,7 @@ local function searcher(name)
   local extra = name:match '^policy%-extras%.([%w_]+)$'
   if extra and left_extras[extra] then
     host.leave_to_fleet(name)
-    return itself
+    if not host.fleet or not host.extras(extra) then return itself end
   end
   local text = extra and host.extras(extra)
   if text then return load(text, '=policy-extras/' .. extra .. '.lua', 't'), own_functions(extra) end
@@ -255,6 +259,21 @@ for name, functions in pairs(host.modules) do
 end
 kumo.gateway = { version = host.version, fleet = host.fleet } -- a file that is not only ours can ask where it is
 package.loaded.kumo = kumo
+
+-- The calls that are under way, from a level on: 0 is this function.
+function kumo.traceback(level)
+  local frames = {}
+  for number = (level or 0) + 1, 200 do
+    local info = getinfo(number, 'nSlt')
+    if not info then break end
+    frames[#frames + 1] = {
+      event = 'Call', name = info.name, name_what = info.namewhat, source = info.source, short_src = info.short_src,
+      line_defined = info.linedefined, last_line_defined = info.lastlinedefined, what = info.what,
+      curr_line = info.currentline, is_tail_call = info.istailcall,
+    }
+  end
+  return frames
+end
 
 -- An object of the host's is small here and large there, and is gone only after two rounds of the collector: one finds
 -- it, the next frees it. Left to itself, each round leaves more behind than the one before, without end. So rounds begin

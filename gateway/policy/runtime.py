@@ -446,8 +446,12 @@ def _addresses() -> dict[str, int]:
 
 
 def is_function(value: object) -> bool:
-    """Whether a value from Lua is a function."""
-    return bool(lua_type(value) == "function")
+    """Whether a value from Lua is a function. Those of the host come out as what they are in Python."""
+    return bool(lua_type(value) == "function") or _is_of_the_host(value)
+
+
+def _is_of_the_host(value: object) -> bool:
+    return lua_type(value) is None and callable(value)
 
 
 def kind_of(value: object) -> str:
@@ -460,7 +464,7 @@ def kind_of(value: object) -> str:
         return "string"
     if isinstance(value, int | float):
         return "number"
-    return lua_type(value) or "userdata"
+    return "function" if _is_of_the_host(value) else lua_type(value) or "userdata"
 
 
 def _trimmed(trace: str | None) -> str:

@@ -175,6 +175,7 @@ class Walk(Expressions):
                 return self._chunk(path)
         package, _, rest = name.partition(".")
         is_extra = package == "policy-extras" and self._model.extras(rest) is not None
+        is_extra = is_extra and not delivery_side.is_module(name)
         if not is_extra:
             self._unseen = True
             if not self._finds_modules_itself():
@@ -193,6 +194,9 @@ class Walk(Expressions):
             for item in list(value.entries.values()):
                 self._escape(item, changed=changed)
             value.open = changed
+
+    def _is_left(self, function: str) -> bool:
+        return self._has_fleet and (delivery_side.is_function(function) or delivery_side.is_module(function))
 
     def _skip(self, node: Node | None) -> None:
         """What cannot be reached counts as called."""

@@ -7,13 +7,17 @@ from functools import wraps
 from typing import Any
 
 from gateway.config import Deployment
+from gateway.logs.identity import new_message_id
 from gateway.mail.headers import AddressHeader, Mailbox
 from gateway.mail.message import Message
 from gateway.policy import delivery_side
 from gateway.policy.delivery_side import LeftToTheFleet
+from gateway.policy.kumo import times
+from gateway.policy.kumo.values import binary, string
 from gateway.policy.messages import content, envelope, header, scheduling
 from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.modules import MISTAKES, Modules, parameters_of, refuse
+from gateway.policy.objects import address_of
 from gateway.policy.options import array_parts
 from gateway.policy.outside import mail_auth
 from gateway.policy.runtime import Exposed, Fault, LuaState, Unsupported, Waiting, read_fields
@@ -34,6 +38,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 def _easy(argument: object) -> str | None:
     """An argument that is the same on both sides of the border: a name, mostly."""
     return argument if isinstance(argument, str) and argument.isascii() else None
+
+
+def made(sender: Any, recipient: Any, body: Any) -> MessageHandle:
+    """a message of the policy's own, to be looked at and worked on"""
+    octets, to = binary(string(body, "make_message")), [address_of(recipient)]
+    now = times.now().nanoseconds
+    return MessageHandle(Message(new_message_id(now), address_of(sender), to, data=octets, received_at=now / 1e9))
 
 
 class Messages:
@@ -62,6 +73,10 @@ class Messages:
             AddressHeader: Exposed({}, self._address_header, name="address header"),
             Mailbox: Exposed({}, read_fields(self._lua, header.MAILBOX_FIELDS), name="mailbox"),
         }
+
+    def functions(self) -> dict[str, Callable[..., Any] | Waiting]:
+        """Those of `kumo` that give messages."""
+        return {"make_message": self._modules.bound("kumo.make_message", made)}
 
     def methods(self) -> dict[str, Callable[..., Any] | Waiting]:
         """Every method by its name in Lua."""

@@ -56,6 +56,8 @@ def open_connection(outside: Outside, options: Any, response_timeout: float | No
         import redis.asyncio  # noqa: F401
     except ImportError:
         raise ValueError("the client library is not installed: pip install 'relay-gateway[redis]'") from None
+    if isinstance(options, dict):  # KumoMTA takes no notice of others, and there are files that have some
+        options = {name: value for name, value in options.items() if name in OPEN.options}
     read = read_options(OPEN, options)
     return RedisConnection(outside, {"response_timeout": response_timeout, **read})
 
