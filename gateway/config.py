@@ -135,7 +135,7 @@ class RecordSettings:
     """One entry of `per_record`: where and whether records of a type are written."""
 
     enable: bool = True
-    suffix: str = ""
+    suffix: str = ".zst"  # KumoMTA's reader takes every name unless told otherwise, and zstd's tools want this one
     log_dir: str | None = None
     template: str | None = None
     segment_header: str = ""

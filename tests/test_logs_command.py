@@ -64,7 +64,8 @@ def test_several_directories_are_read(segment, tmp_path, capfdbinary):
     second = Segment(str(other), "_oob", level=0, header="", now_ns=NOW)
     add(second, b"{}\n")
     assert run(str(other), str(tmp_path)) == 0
-    assert capfdbinary.readouterr().out.startswith(b'{}\n{"type":"Reception"')
+    assert len(lines := capfdbinary.readouterr().out.splitlines()) == 4
+    assert b"{}" in lines
     segment.finish()
     second.finish()
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.terminal import printable
+
 Event = Mapping[str, Any]
 
 _STATES = {"watching": "watched from here on", "gone": "the worker has ended"}
@@ -28,15 +30,6 @@ def head_of(event: Event) -> str:
     listener = event.get("listener")
     to = f" to {listener}" if listener else ""
     return printable(f"{event.get('session')} {event.get('peer')}{to}{': ' if known else ''}{known}")
-
-
-def printable(text: str) -> str:
-    """Without control characters."""
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
-
-
-def _escaped(letter: str) -> str:
-    return " | " if letter == "\n" else letter.encode("unicode_escape").decode()
 
 
 def _clock(event: Event) -> str:

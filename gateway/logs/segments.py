@@ -22,6 +22,7 @@ log = logging.getLogger("gateway.logs")
 DEFAULT_LEVEL = 3  # what level 0 means to zstd
 _WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _NAME = re.compile(r"\d{8}-\d{6}(?:\.\d+)?")
+_FRACTION = re.compile(r"\.(\d+)")
 
 # RFC 8878 §3.1.1
 _FRAME_START = b"\x28\xb5\x2f\xfd\x00"  # magic, and a descriptor: a window follows; no size, dictionary, checksum
@@ -32,6 +33,15 @@ def segment_name(now_ns: int, suffix: str) -> str:
     """UTC date and time with nanoseconds, so that names sort by the time of opening."""
     seconds, fraction = divmod(now_ns, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%d-%H%M%S}.{fraction:09d}{suffix}"
+
+
+def opening_time(name: str) -> int:
+    """Nanoseconds since 1970 that a segment's name says. Raises ValueError for what is no such name."""
+    if not _NAME.match(name):
+        raise ValueError(f"{name} is no segment")
+    seconds = int(datetime.strptime(name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp())
+    fraction = _FRACTION.match(name, 15)
+    return seconds * 1_000_000_000 + (int(f"{fraction[1]:0<9}"[:9]) if fraction else 0)
 
 
 class Segment:
