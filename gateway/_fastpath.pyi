@@ -263,6 +263,9 @@ class Framer:
     def is_bulky(self) -> bool:
         """The content that is being received is a large one so far, or goes to a file."""
     @property
+    def content_octets(self) -> int:
+        """Octets of the content that is being received, so far."""
+    @property
     def buffered(self) -> int:
         """Octets fed and not consumed yet."""
 

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from gateway._fastpath import CidrSet
+from gateway.rates import Rate
 
 RECORD_TYPES = ("Reception", "Delivery", "TransientFailure", "Bounce", "Rejection", "OOB", "Feedback")
 
@@ -83,6 +84,19 @@ class KeySource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """`limits`: what a client may do. The first three are for one session, since its last message; 0: anything.
+
+    trusted: peers in relay_hosts are held to them as well.
+    """
+
+    errors: int = 20
+    invalid_recipients: int = 20
+    idle_commands: int = 100
+    trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerParams:
     """The effective parameters of one connection: a listener's, after its `peer` and `via` blocks."""
 
@@ -93,6 +107,11 @@ class ListenerParams:
     max_recipients_per_message: int = 1024
     max_messages_per_connection: int = 10_000
     client_timeout: float = 60.0
+    first_command_timeout: float | None = None  # None, here and below: the usual one, for relay hosts none
+    command_timeout: float | None = None
+    data_timeout: float | None = None
+    minimum_data_rate: Rate | None = None  # octets
+    limits: Limits = Limits()
     data_processing_timeout: float = 300.0
     line_length_hard_limit: int = 998
     invalid_line_endings: LineEndings = LineEndings.DENY

@@ -15,7 +15,9 @@ from tests.policy_tools import load, new_page
 
 FLOOD = b"X\r\n" * 20_000
 REPLY = b"500 5.5.1 Command not recognised\r\n"
-LISTENS = "kumo.on('init', function() kumo.start_esmtp_listener { hostname = 'gw.example', relay_hosts = {} } end)"
+LISTENS = """kumo.on('init', function()
+  kumo.start_esmtp_listener { hostname = 'gw.example', relay_hosts = {}, limits = { errors = 0, idle_commands = 0 } }
+end)"""
 OPEN = LISTENS.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
 TAKEN = "kumo.on('smtp_server_message_received', function(message) message:set_meta('queue', 'null') end)"
 MOST_KEPT = 300 * 1024  # octets for a client that pipelines and does not read
@@ -122,7 +124,7 @@ def test_a_client_that_does_not_read_is_sent_away_when_its_time_is_up():
 
 
 def test_a_client_that_pipelines_and_does_not_read_costs_little_memory(start):
-    gateway = start(INIT, "--workers", "1")
+    gateway = start(INIT.replace("relay_hosts", "limits = { errors = 0 }, relay_hosts"), "--workers", "1")
     (worker,) = gateway.workers()
     hogs = flood(gateway.address, 10)
     before = resident(worker)  # what comes once is no client's

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import EgressPath, ListenerParams, LocalLogs, QueueConfig
+from gateway.config import EgressPath, Limits, ListenerParams, LocalLogs, QueueConfig
 from gateway.policy.options import LONGEST, MOST, BadOptions, Option, Role, Schema, duration, integer
 from gateway.policy.schemas import LISTENER_BLOCK, SCHEMAS, amount
 from gateway.policy.upstream_schemas import _limit
@@ -105,7 +105,16 @@ def test_mail_passes_with_every_number_at_its_maximum(start: Any, sink: Any) -> 
     wait_until(lambda: len(gateway.records()) == 2, lambda: str(gateway.records()))
 
 
-def test_schemas_within_schemas_have_no_numbers_that_are_not_looked_at() -> None:
-    for schema in SCHEMAS.values():
-        inner = [option.read for option in schema.options.values() if isinstance(option.read, Schema)]
-        assert not [name for one in inner for name, option in one.options.items() if most(option) is not None]
+def test_numbers_of_schemas_within_schemas_are_taken_up_to_their_maximum_and_no_further() -> None:
+    readers = [option.read for schema in SCHEMAS.values() for option in schema.options.values()]
+    inner = [schema for schema in readers if isinstance(schema, Schema)]
+    numbers = [(one, name, value) for one in inner for name, option in one.options.items() if (value := most(option))]
+    assert {name for _, name, _ in numbers} == {field for field in Limits.__slots__ if field != "trusted"}
+    for schema, name, value in numbers:
+        limits = schema({name: value})
+        session = ServerSession(Terms(ListenerParams(hostname="gw.example", limits=limits)), Observer())
+        session.limit(Terms(ListenerParams(hostname="gw.example", limits=limits)).limits)
+        session.receive_data(b"NOOP\r\nX\r\nRCPT TO:<a@b>\r\n")
+        assert session.next_event() is None
+        with pytest.raises(BadOptions, match=r" at most | to "):
+            schema({name: value + 1})

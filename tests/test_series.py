@@ -41,6 +41,7 @@ STAGES = ("connect", "command", "auth", "mail", "rcpt", "data")
 COUNTED_ELSEWHERE = [
     ("connections_refused_total", "internal_error"),
     ("tls_handshake_failures_total", "local"),
+    ("rejections_total", "connect/data_too_slow"),  # it takes ten seconds, but not in tests/test_conduct.py
     *(("rejections_total", f"{stage}/internal_error") for stage in STAGES),
 ]
 
@@ -318,6 +319,54 @@ def introductions(moved: Moved) -> None:
     moved.scrape(gateway)
 
 
+STRICT = INIT.replace(
+    "relay_hosts",
+    "limits = { errors = 1, invalid_recipients = 1, idle_commands = %d }, "
+    "first_command_timeout = 0.2, command_timeout = 0.2, data_timeout = 0.2, relay_hosts",
+)
+MAIL, RCPT, PLAIN = "MAIL FROM:<a@b>", "RCPT TO:<c@reports.example>", "AUTH PLAIN AHgAeA=="
+TLS_FIRST = ("EHLO x", "STARTTLS", "TLS", "EHLO x")
+MANY_ERRORS = [
+    ("NOOP", "X", "X"),
+    ("EHLO x", "X", "STARTTLS now"),
+    ("EHLO x", "X", "AUTH what"),
+    ("EHLO x", "X", "MAIL what"),
+    ("EHLO x", MAIL, "RCPT TO:<c@d>", MAIL, RCPT),
+    ("EHLO x", MAIL, "RCPT TO:<c@d>", "RSET", MAIL),
+    ("EHLO x", MAIL, RCPT, "X", "DATA now"),
+    (*TLS_FIRST, *[PLAIN] * 6),
+    (),
+]
+MUCH_IDLENESS = [("NOOP",) * 2, ("EHLO x", "STARTTLS"), ("EHLO x", MAIL), ("EHLO x", "AUTH PLAIN")]
+
+
+def limits(moved: Moved) -> None:
+    """Clients that do too much of everything, or too little."""
+    listens = """
+        kumo.on('smtp_server_auth_plain', function() return false end)
+        kumo.on('get_listener_domain', function(domain)
+          if domain == 'reports.example' then return kumo.make_listener_domain { log_oob = true } end
+        end)"""
+    for most, scripts in ((20, MANY_ERRORS), (1, MUCH_IDLENESS)):
+        gateway = moved.start((STRICT % most) + listens)
+        with ThreadPoolExecutor(len(scripts) + 2) as pool:
+            for done in [
+                *(pool.submit(session, gateway, *script) for script in scripts),
+                pool.submit(_dawdle, gateway, b"EHLO x\r\nNO"),
+                pool.submit(_dawdle, gateway, f"EHLO x\r\n{MAIL}\r\n{RCPT}\r\nDATA\r\nx".encode()),
+                pool.submit(_dawdle, gateway, b""),
+            ]:
+                done.result()
+        moved.scrape(gateway)
+
+
+def _dawdle(gateway: Gateway, said: bytes) -> None:
+    with gateway.connect() as client:
+        client.sendall(said)
+        while client.recv(4096):
+            pass
+
+
 CACHING = """
 local calls = 0
 kumo.on('get_listener_domain', function(domain)
@@ -330,7 +379,7 @@ end)
 def decisions(moved: Moved) -> None:
     """A handler that the cache cannot trust, and more domains than the cache holds."""
     for domains in (["changing.example"] * 3000, [f"d{number}.example" for number in range(70_000)]):
-        gateway = moved.start(INIT + CACHING)
+        gateway = moved.start(INIT.replace("relay_hosts", "limits = { invalid_recipients = 0 }, relay_hosts") + CACHING)
         with gateway.connect() as client, client.makefile("rb") as replies:
             client.sendall(b"EHLO x\r\nMAIL FROM:<a@out.example>\r\n")
             for start in range(0, len(domains), 500):
@@ -580,6 +629,10 @@ def reports(moved: Moved) -> None:
 SCENARIOS: list[Callable[[Moved], None]] = [
     dialogues, sessions, events, handshakes, introductions, decisions, refused_connections, processes, shutting_down,
     logs, maildirs, fleet, waiting, reports, contents, notifications,
+
+
+    dialogues, sessions, events, handshakes, decisions, refused_connections, processes, shutting_down, logs, maildirs,
+    fleet, waiting, reports, contents, notifications, limits,
 ]  # fmt: skip
 
 

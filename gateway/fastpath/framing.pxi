@@ -322,5 +322,9 @@ cdef class Framer:
         return self.content is not None and (self.content.fd >= 0 or self.content.octets >= BULK)
 
     @property
+    def content_octets(self):
+        return self.scan.octets if self.content is not None else 0
+
+    @property
     def buffered(self):
         return len(self.data) - self.at

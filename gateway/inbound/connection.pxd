@@ -28,7 +28,8 @@ cdef class Connection(Protocol):
     cdef Outbox _outbox
     cdef Reception _reception
     cdef double _timeout, _last_read, _began
-    cdef bint _closing, _eof, _shaking, _in_outbox, _turn_due, _waits, _reading_paused, _writing_paused
+    cdef bint _closing, _eof, _shaking, _in_outbox, _turn_due, _waits, _reading_paused, _writing_paused, _resting
+    cdef object _pace
 
     cpdef begin(self, Reception reception)
     cpdef data_received(self, bytes data)
@@ -38,6 +39,8 @@ cdef class Connection(Protocol):
     cpdef resume_writing(self)
     cpdef check_idle(self, double now)
     cpdef _advance(self)
+    cdef _rest(self, Reception reception)
+    cdef _check_pace(self, Reception reception, limits, double now, bint waits)
     cdef bint _is_held(self) except? False
     cpdef _in_the_next_turn(self)
     cpdef _go_on(self)

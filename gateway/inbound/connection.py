@@ -12,12 +12,14 @@ from gateway._fastpath import CounterPage
 from gateway.config import ListenerParams
 from gateway.delivery.services import Services
 from gateway.inbound.complaints import Complaints
+from gateway.inbound.pace import FIRST_COMMAND, Pace
 from gateway.inbound.reception import Reception
 from gateway.net import tls
 from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Poller, Protocol, Stream
 from gateway.net.tls_stream import TlsStream, Transport
+from gateway.smtp.conduct import SessionLimits
 from gateway.smtp.replies import Reason
 
 log = logging.getLogger(__name__)
@@ -80,6 +82,8 @@ class Connection(Protocol):
         self._in_outbox = False
         self._turn_due = False
         self._waits = False  # in the middle of a content: for its turn, or for room
+        self._resting = False  # a reply is held back: a refusal after many
+        self._pace: Pace | None = None  # while it is in the middle of something
         self._eof = False
         self._reading_paused = False
         self._writing_paused = False
@@ -109,7 +113,7 @@ class Connection(Protocol):
         reception = self._reception
         if reception is None or self._closing:
             return False
-        return reception.is_asked() or reception.session.is_behind()
+        return reception.is_asked() or self._resting or reception.session.is_behind()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -133,10 +137,30 @@ class Connection(Protocol):
         reception = self._reception
         if reception is None or self._closing:
             return
-        if reception.is_asked() or self._waits:
+        waits = reception.is_asked() or self._waits or self._resting
+        if waits:
             self._last_read = now  # it is us who are being waited for
         elif now >= self._last_read + self._timeout:
             self._end("idle too long", Reason.IDLE_TIMEOUT, "4.4.2")
+            return
+        limits = reception.session.limits
+        if limits is not None:
+            self._check_pace(reception, limits, now, waits or self._reading_paused)
+
+    def _check_pace(self, reception: Reception, limits: SessionLimits, now: float, waits: bool) -> None:
+        """Ends the session of a client that dawdles."""
+        session = reception.session
+        verdict = None
+        if not waits and not session.commands and 0 < limits.first_command_timeout <= now - self._began:
+            verdict = FIRST_COMMAND
+        if not session.is_receiving() and (waits or not session.buffered()):
+            self._pace = None
+        else:
+            if self._pace is None:
+                self._pace = Pace()
+            verdict = self._pace.look(limits, session.progress(), now, waits) or verdict
+        if verdict is not None:
+            self._end(*verdict, "4.4.2")
 
     def drain(self) -> None:
         """Ends the session with 421 as soon as no transaction is under way."""
@@ -167,11 +191,17 @@ class Connection(Protocol):
         reception = self._reception
         if reception is None or self._closing:
             return
+        if self._resting:
+            self._pause_or_resume()
+            return
         if self._turn_due or self._is_held():
             self._flush()
             self._pause_or_resume()
             return
         wants_tls = reception.advance(MOST_COMMANDS)
+        if reception.session.penalty > 0:
+            self._rest(reception)
+            return
         self._flush()
         if wants_tls:
             self._begin_tls()
@@ -185,6 +215,19 @@ class Connection(Protocol):
             if reception.session.is_receiving() and not self._waits:
                 self._wait_with_content(reception)
             self._pause_or_resume()
+
+    def _rest(self, reception: Reception) -> None:
+        """Holds the last reply back."""
+        self._resting = True
+        self._poller.call_later(reception.session.penalty, self._rested)
+        reception.session.penalty = 0.0
+        self._pause_or_resume()
+
+    def _rested(self) -> None:
+        self._resting = False
+        if self._reception is not None and not self._closing:
+            self._flush()  # before more is executed: a client that is gone is noticed by it
+            self._in_the_next_turn()
 
     def _is_held(self) -> bool:
         """Nothing is executed now: the client does not read its replies, or there is no room for records."""
@@ -228,7 +271,7 @@ class Connection(Protocol):
     def write_out(self) -> None:
         """Called by the outbox."""
         self._in_outbox = False
-        if self._reception is not None:
+        if self._reception is not None and not self._resting:
             data = self._reception.data_to_send()
             if data:
                 self._transport.write(data)
@@ -237,7 +280,7 @@ class Connection(Protocol):
         reception = self._reception
         if self._closing or reception is None or self._shaking:
             return
-        waits = self._turn_due or reception.is_asked()
+        waits = self._turn_due or self._resting or reception.is_asked()
         ahead = waits and reception.session.buffered() > MAX_BUFFERED
         pause = self._waits or ahead or self._writing_paused or self._logs.full
         if pause != self._reading_paused:
@@ -299,6 +342,7 @@ class Connection(Protocol):
         if self._closing:
             return
         self._closing = True
+        self._resting = False
         self.write_out()
         if linger and not self._eof:
             self._transport.finish(LINGER)

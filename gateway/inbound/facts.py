@@ -23,6 +23,13 @@ def known_at_first(endpoints: Endpoints, terms: Terms) -> dict[str, Any]:
     }
 
 
+def is_relay_host(session: ServerSession, endpoints: Endpoints, terms: Terms) -> bool:
+    """Whether the peer may relay to anywhere; and the session is held to what such a peer is."""
+    found: bool = endpoints.peer in terms.relay_hosts
+    session.limit(terms.limits_of_relay_hosts if found else terms.limits)
+    return found
+
+
 def origin(
     session: ServerSession, endpoints: Endpoints, session_id: str, tls: tuple[str, str] | None
 ) -> records.Origin:

@@ -16,7 +16,7 @@ from gateway.config import ListenerDomain, ListenerParams
 from gateway.decision import Decision, decide, grants_anybody, ground, sender_matters
 from gateway.delivery.services import Services
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
-from gateway.inbound.facts import known_at_first, origin, received_start
+from gateway.inbound.facts import is_relay_host, known_at_first, origin, received_start
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
 from gateway.inbound.wording import worded
@@ -80,8 +80,8 @@ class Reception(Observer):
         resume: Callable[[], None],
     ) -> None:
         self._services = services
-        self._policy: Policy = self._services.policy
-        self._page = self._services.page
+        self._policy: Policy = services.policy
+        self._page = services.page
         self._table = table
         self._terms = terms
         self._endpoints = endpoints
@@ -92,7 +92,7 @@ class Reception(Observer):
             self.session = ServerSession(terms, self, services.contents)
         self._refusals = Refusals(services)
         self._session_id = new_session_id()
-        self._peer_is_relay_host = self._endpoints.peer in self._terms.relay_hosts
+        self._peer_is_relay_host = is_relay_host(self.session, endpoints, terms)
         self._conn = ConnMeta(known_at_first(endpoints, terms))
         self._accepted_with: dict[str, Any] | None = None  # the metadata after the policy looked at the connection
         self._facts: SessionFacts | None = None
@@ -144,7 +144,7 @@ class Reception(Observer):
     def _adopt(self, terms: Terms) -> None:
         self._terms = terms
         self.session.adopt(terms)
-        self._peer_is_relay_host = self._endpoints.peer in terms.relay_hosts
+        self._peer_is_relay_host = is_relay_host(self.session, self._endpoints, terms)
         self._conn.values.update(hostname=terms.hostname, **terms.params.meta)
 
     def _greet(self, greeting: Reply) -> None:

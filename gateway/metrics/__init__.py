@@ -58,12 +58,14 @@ CONNECTION_REASONS = (
 
 # What can be refused at which stage; no other series exists.
 _WHEREVER_LUA_RUNS = (Reason.POLICY_REJECT, Reason.POLICY_ERROR, Reason.INTERNAL_ERROR)
-_OF_ARGUMENTS = (Reason.SYNTAX, Reason.LINE_TOO_LONG)
+_OF_RECIPIENTS = (Reason.SYNTAX, Reason.LINE_TOO_LONG)
+_OF_ARGUMENTS = (*_OF_RECIPIENTS, Reason.TOO_MANY_ERRORS)
+_OF_TIME = (Reason.FIRST_COMMAND_TIMEOUT, Reason.COMMAND_TIMEOUT, Reason.DATA_TIMEOUT, Reason.DATA_TOO_SLOW)
 _OF_PATHS = (Reason.BAD_SEQUENCE, Reason.PARAMETER_UNKNOWN, Reason.SMTPUTF8_REQUIRED)
 REFUSED_AT = {
-    "connect": (*CONNECTION_REASONS, Reason.IDLE_TIMEOUT, Reason.SHUTTING_DOWN),
-    "command": (*_WHEREVER_LUA_RUNS, *_OF_ARGUMENTS, Reason.UNKNOWN_COMMAND),
-    "tls": (*_OF_ARGUMENTS, Reason.BAD_SEQUENCE, Reason.TLS_PIPELINED),
+    "connect": (*CONNECTION_REASONS, Reason.IDLE_TIMEOUT, *_OF_TIME, Reason.SHUTTING_DOWN),
+    "command": (*_WHEREVER_LUA_RUNS, *_OF_ARGUMENTS, Reason.UNKNOWN_COMMAND, Reason.TOO_MANY_IDLE_COMMANDS),
+    "tls": (*_OF_ARGUMENTS, Reason.BAD_SEQUENCE, Reason.TLS_PIPELINED, Reason.TOO_MANY_IDLE_COMMANDS),
     "auth": (
         *_WHEREVER_LUA_RUNS,
         *_OF_ARGUMENTS,
@@ -74,6 +76,8 @@ REFUSED_AT = {
         Reason.AUTH_SYNTAX,
         Reason.AUTH_CANCELLED,
         Reason.AUTH_FAILED,
+        Reason.TOO_MANY_AUTH_FAILURES,
+        Reason.TOO_MANY_IDLE_COMMANDS,
     ),
     "mail": (
         *_WHEREVER_LUA_RUNS,
@@ -83,13 +87,16 @@ REFUSED_AT = {
         Reason.PARAMETER_SYNTAX,
         Reason.MESSAGE_TOO_BIG,
         Reason.MESSAGE_LIMIT,
+        Reason.TOO_MANY_IDLE_COMMANDS,
+        Reason.TOO_MANY_INVALID_RECIPIENTS,
     ),
     "rcpt": (
         *_WHEREVER_LUA_RUNS,
-        *_OF_ARGUMENTS,
+        *_OF_RECIPIENTS,
         *_OF_PATHS,
         Reason.RECIPIENT_SYNTAX,
         Reason.TOO_MANY_RECIPIENTS,
+        Reason.TOO_MANY_INVALID_RECIPIENTS,
         Reason.RELAY_DENIED,
         Reason.MIXED_RECIPIENTS,
     ),

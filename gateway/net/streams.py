@@ -5,7 +5,7 @@ more than its SMTP. Here a connection is one Stream, and its events reach its Pr
 the names and the promises of asyncio's transports and protocols. TLS stands on a Stream and has the same methods:
 tls_stream.py.
 
-No SMTP, and no timers but that of the end. The system calls are gateway/fastpath/sockets.pxi.
+No SMTP, and no timers of its own but that of the end. The system calls are gateway/fastpath/sockets.pxi.
 """
 
 from __future__ import annotations
@@ -96,6 +96,10 @@ class Poller:
     def next_turn(self, callback: Callable[[], None]) -> None:
         """Calls it once what has come meanwhile for other connections has been handled, too."""
         self.loop.call_soon(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Calls it in so many seconds."""
+        self.loop.call_later(delay, callback)
 
     async def connect(self, host: str, port: int) -> Stream:
         """A stream to an address that is no name. Raises OSError."""

@@ -16,6 +16,7 @@ from gateway.config import (
     Disposition,
     HttpListener,
     KeySource,
+    Limits,
     LineEndings,
     Listener,
     ListenerDomain,
@@ -50,6 +51,7 @@ from gateway.policy.options import (
     string,
 )
 from gateway.policy.upstream_schemas import EGRESS_PATH, QUEUE_CONFIG
+from gateway.rates import Rate
 from gateway.smtp.address import AddressError, normalise_domain, parse_address
 
 # --- make_listener_domain ---------------------------------------------------------------------------------
@@ -140,6 +142,14 @@ def _mailbox_or_domain(value: object) -> str:
 _MAILBOXES_AND_DOMAINS = list_of(_mailbox_or_domain, "addresses and domains")
 
 
+def rate(value: object) -> Rate:
+    """So many in so much time, in the words of kumo.make_throttle."""
+    try:
+        return Rate.read(string(value))
+    except ValueError as error:
+        raise refusal(str(error)) from None
+
+
 def feedback_senders(value: object) -> frozenset[str]:
     """Whose complaints may have the older form: addresses, and domains for all of theirs."""
     return frozenset(_MAILBOXES_AND_DOMAINS(value))
@@ -151,6 +161,16 @@ def _block(value: object) -> dict[str, Any]:
     return block
 
 
+_LIMITS = Schema(
+    {
+        "errors": Option(integer(0)),
+        "invalid_recipients": Option(integer(0)),
+        "idle_commands": Option(integer(0)),
+        "trusted": Option(boolean),
+    },
+    lambda options: Limits(**options),
+)
+
 _DYNAMIC = {
     "hostname": Option(host_name),
     "banner": Option(one_line),
@@ -159,6 +179,11 @@ _DYNAMIC = {
     "max_recipients_per_message": Option(integer(1)),
     "max_messages_per_connection": Option(integer(1)),
     "client_timeout": Option(duration),
+    "first_command_timeout": Option(duration, ours=True),
+    "command_timeout": Option(duration, ours=True),
+    "data_timeout": Option(duration, ours=True),
+    "minimum_data_rate": Option(rate, ours=True),
+    "limits": Option(_LIMITS, ours=True),
     "data_processing_timeout": Option(duration),
     "line_length_hard_limit": Option(integer(512)),  # RFC 5321 §4.5.3.1.4
     "invalid_line_endings": Option(one_of(LineEndings)),

@@ -18,6 +18,14 @@ class Reason(StrEnum):
     TOO_MANY_CONNECTIONS = "too_many_connections"
     SHUTTING_DOWN = "shutting_down"
     IDLE_TIMEOUT = "idle_timeout"
+    FIRST_COMMAND_TIMEOUT = "first_command_timeout"
+    COMMAND_TIMEOUT = "command_timeout"
+    DATA_TIMEOUT = "data_timeout"
+    DATA_TOO_SLOW = "data_too_slow"
+    TOO_MANY_ERRORS = "too_many_errors"
+    TOO_MANY_IDLE_COMMANDS = "too_many_idle_commands"
+    TOO_MANY_INVALID_RECIPIENTS = "too_many_invalid_recipients"
+    TOO_MANY_AUTH_FAILURES = "too_many_auth_failures"
     INTERNAL_ERROR = "internal_error"
     POLICY_ERROR = "policy_error"
     POLICY_REJECT = "policy_reject"
@@ -254,6 +262,9 @@ AUTH_SYNTAX = Reply(501, "5.5.2", "Malformed AUTH response", Reason.AUTH_SYNTAX)
 AUTH_TOO_LONG = Reply(500, "5.5.6", "AUTH line too long", Reason.LINE_TOO_LONG)
 AUTH_FAILED = Reply(535, "5.7.8", "Authentication credentials invalid", Reason.AUTH_FAILED)
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients", Reason.TOO_MANY_RECIPIENTS)
+INVALID_RECIPIENTS = Reply(
+    452, "4.7.0", "too many invalid recipients before this one", Reason.TOO_MANY_INVALID_RECIPIENTS
+)
 MIXED_RECIPIENTS = Reply(
     452, "4.5.3", "This recipient is handled differently; send it in its own transaction", Reason.MIXED_RECIPIENTS
 )

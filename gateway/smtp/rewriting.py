@@ -68,6 +68,8 @@ class RewritingSession(ServerSession):
         if not self._asks or reply is AUTH_CONTINUE:  # a challenge is data of a protocol, nothing that is said
             ServerSession._say(self, reply)
             return
+        if reply.reason is not None and self.limits is not None:
+            reply = self._weighed(reply)
         kept = self._observer.held(self._verb, reply, self._argument)
         self._made.append(ReplyMade(self._verb, reply, self._argument, kept))
         self.awaiting = self._made[0]

@@ -29,6 +29,11 @@ cdef class ServerSession:
     cdef readonly object awaiting
     cdef public int state
     cdef readonly bint closed
+    cdef readonly object limits
+    cdef readonly Py_ssize_t commands
+    cdef public double penalty
+    cdef Py_ssize_t _idle, _most_idle
+    cdef object _conduct
     cdef public object ehlo_name
     cdef public bint esmtp, tls, authenticated, quit
     cdef public MailCommand mail
@@ -50,6 +55,8 @@ cdef class ServerSession:
     cpdef bint is_idle(self)
     cpdef Py_ssize_t buffered(self)
     cpdef _say(self, Reply reply)
+    cpdef Reply _weighed(self, Reply reply)
+    cdef _count_idle(self)
 
     @cython.locals(state=int)
     cpdef _move(self, int step)

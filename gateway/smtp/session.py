@@ -19,6 +19,7 @@ from gateway._fastpath import DATA, EHLO, HELO, MAIL, QUIT, RCPT, ContentStore, 
 from gateway.smtp import replies, states
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt, parse_text
+from gateway.smtp.conduct import UNLIMITED, Conduct, SessionLimits
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
@@ -72,6 +73,12 @@ class ServerSession:
         self._messages = 0
         self.state: int = _CONNECTED
         self.closed = False  # nothing more will be read
+        self.limits: SessionLimits | None = None  # None: the client may do what it wants
+        self.commands = 0  # that were read
+        self.penalty = 0.0  # seconds for which the last reply is to be held back, and the session with it
+        self._idle = 0  # commands since the last message, but for RCPT and DATA
+        self._most_idle = UNLIMITED
+        self._conduct: Conduct | None = None  # once the client was refused something
         self._allowance = -1  # how many more commands may be executed now; negative: any number
         self.ehlo_name = ""
         self.esmtp = False
@@ -145,6 +152,12 @@ class ServerSession:
         self._terms = terms
         self._framer.lengthen(max(terms.max_line, MAX_AUTH_LINE) + 2)
 
+    def limit(self, limits: SessionLimits | None) -> None:
+        """What the client may do, from now on."""
+        self.limits = limits
+        self._most_idle = UNLIMITED if limits is None else limits.idle_commands
+        self._conduct = None
+
     def greet(self, reply: Reply) -> None:
         """Says the first reply of the connection: the greeting or a refusal."""
         self.awaiting = None
@@ -181,6 +194,12 @@ class ServerSession:
     def give_up(self) -> None:
         """The client is gone, or might as well be."""
 
+    def progress(self) -> tuple[bool, int, int]:
+        """What is being received: whether that is a content, its number, and how many octets of it there are."""
+        if self.state == _CONTENT:
+            return True, self._messages, self._framer.content_octets
+        return False, self.commands, self._framer.buffered
+
     def is_receiving(self) -> bool:
         """True within a message content."""
         return self.state == _CONTENT
@@ -204,10 +223,33 @@ class ServerSession:
     # -- replies and state --------------------------------------------------------------------------------------------
 
     def _say(self, reply: Reply) -> None:
+        if reply.reason is not None and self.limits is not None:
+            reply = self._weighed(reply)
         self._observer.replied(self._verb, reply, self._argument)
         self._out.append(reply.wire)
         if reply.closes:
             self._move(_END)
+
+    def _weighed(self, reply: Reply) -> Reply:
+        """A refusal, or what this client gets instead after all that it was refused before."""
+        if self._verb in (NO_COMMAND, END_OF_DATA) or reply.closes:
+            return reply
+        reply, delay = self._its_conduct().weigh(self._verb, reply)
+        if delay > 0:
+            self.penalty = delay
+            self._allowance = 0
+        return reply
+
+    def _its_conduct(self) -> Conduct:
+        if self._conduct is None:
+            assert self.limits is not None
+            self._conduct = Conduct(self.limits, self._terms.hostname)
+        return self._conduct
+
+    def _count_idle(self) -> None:
+        self._idle += 1
+        if self._idle > self._most_idle:
+            raise Refused(self._its_conduct().too_idle())
 
     def _move(self, step: int) -> None:
         """The one place where the state changes. step: a verb or one of states.py's."""
@@ -231,6 +273,10 @@ class ServerSession:
         elif type(event) is AuthRequested:
             self._move(fp.AUTH)
             self.authenticated = True
+        elif type(event) is MessageReceived:
+            self._idle = 0
+            if self._conduct is not None:
+                self._conduct.forgive()
 
     def _begin(self, event: EhloRequested) -> None:
         self.ehlo_name = event.name
@@ -248,6 +294,7 @@ class ServerSession:
         if command is None:
             return _INCOMPLETE
         verb, argument = command
+        self.commands += 1
         self._verb = verb
         self._argument = argument
         if len(argument) + 5 > self._terms.max_line and verb != fp.AUTH:  # 5: the verb and the blank behind it
@@ -266,10 +313,11 @@ class ServerSession:
                 return self._rcpt(argument)
             if verb == DATA:
                 return self._data(argument)
-            if verb == EHLO:
-                return self._ehlo(argument)
             if verb == QUIT:
                 return self._quit(argument)
+            self._count_idle()
+            if verb == EHLO:
+                return self._ehlo(argument)
             return _HANDLERS[verb](self, argument)
         except Refused as refused:
             self._say(refused.reply)
@@ -285,6 +333,9 @@ class ServerSession:
         return EhloRequested(parse_ehlo(argument), None)
 
     def _mail(self, argument: bytes) -> Event:
+        self._count_idle()
+        if self._conduct is not None and (refusal := self._conduct.refusal_of_sender()) is not None:
+            raise Refused(refusal)
         command = parse_mail(argument, self._terms.offer_auth and self.tls)
         if command.size > self._terms.max_size:  # RFC 1870 §6.1: before the data
             raise Refused(replies.MESSAGE_TOO_BIG)
@@ -295,6 +346,10 @@ class ServerSession:
 
     def _rcpt(self, argument: bytes) -> Event:
         assert self.mail is not None
+        if self._conduct is not None:
+            refusal = self._conduct.refusal_of_recipient(len(self.recipients))
+            if refusal is not None:
+                raise Refused(refusal)
         recipient = parse_rcpt(argument, self.mail.smtputf8)
         if len(self.recipients) >= self._terms.max_recipients:
             raise Refused(replies.TOO_MANY_RECIPIENTS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gateway.config import LineEndings, ListenerParams
 from gateway.smtp import replies
+from gateway.smtp.conduct import session_limits
 
 
 class Terms:
@@ -27,6 +28,8 @@ class Terms:
         self.max_messages = params.max_messages_per_connection
         self.rejects_lone_cr_lf = params.invalid_line_endings is LineEndings.DENY
         self.begins_otherwise = params.require_proxy_protocol or params.proxy_protocol_from is not None
+        self.limits = session_limits(params, trusted=False)
+        self.limits_of_relay_hosts = session_limits(params, trusted=True)
         self.offer_tls = offer_tls
         self.offer_auth = offer_auth
         self.greeting = replies.greeting(params.hostname, params.banner)
