@@ -15,6 +15,7 @@ from gateway._fastpath import ContentStore, CounterPage, content_of
 from gateway.config import Destination, EgressPath, Host, QueueConfig, SmtpFleet
 from gateway.couriers import couriers
 from gateway.couriers.couriers import Couriers
+from gateway.couriers.fleet.table import MemberTable
 from gateway.handover import Batch, HandOver, Status
 from gateway.net.streams import Poller
 from gateway.smtp.address import parse_address
@@ -48,11 +49,11 @@ def batch(*recipients: str, content: bytes = CONTENT, store: ContentStore | None
 class Gateway:
     """A worker's couriers, and what they reported: every hand-over must be reported once, and never at once."""
 
-    def __init__(self, *members: Upstream, ehlo_domain: str = "gw.example") -> None:
+    def __init__(self, *members: Upstream, ehlo_domain: str = "gw.example", table: MemberTable | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.page = CounterPage(bytearray(metrics.page_size()))
         self.poller = Poller(self.loop)
-        self.couriers = Couriers(self.poller, self.page, "machine", ehlo_domain)
+        self.couriers = Couriers(self.poller, self.page, "machine", ehlo_domain, table)
         self.members = members
         self.reports: list[HandOver] = []
         self.handed = 0

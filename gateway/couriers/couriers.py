@@ -14,6 +14,7 @@ from gateway._fastpath import CounterPage
 from gateway.config import Destination, Listener, Maildir, SmtpFleet
 from gateway.couriers.courier import Courier
 from gateway.couriers.fleet.courier import FleetCourier
+from gateway.couriers.fleet.table import MemberTable
 from gateway.couriers.maildir import MaildirCourier
 from gateway.handover import Batch
 from gateway.later import Later
@@ -35,13 +36,16 @@ def ehlo_domain(listeners: Sequence[Listener], hostname: str) -> str:
 
 class Couriers:
     """hostname: the machine's, in Maildir file names. ehlo_domain: for EHLO where the egress path names none; "" is the
-    address of our end of the connection (RFC 5321 §4.1.4).
+    address of our end of the connection (RFC 5321 §4.1.4). table: what the workers know of the fleet's members; None
+    where there are no others.
     """
 
-    def __init__(self, poller: Poller, page: CounterPage, hostname: str, ehlo_domain: str) -> None:
+    def __init__(
+        self, poller: Poller, page: CounterPage, hostname: str, ehlo_domain: str, table: MemberTable | None = None
+    ) -> None:
         self._loop = poller.loop
         self._by_type: dict[type, Courier] = {
-            SmtpFleet: FleetCourier(poller, page, ehlo_domain),
+            SmtpFleet: FleetCourier(poller, page, ehlo_domain, table),
             Maildir: MaildirCourier(self._loop, page, hostname),
         }
         self._timer: asyncio.TimerHandle | None = None

@@ -19,6 +19,7 @@ from gateway import metrics
 from gateway._fastpath import ContentStore
 from gateway.config import Listener, ListenerParams
 from gateway.couriers.couriers import Couriers, ehlo_domain
+from gateway.couriers.fleet.table import MemberTable
 from gateway.delivery.services import Services
 from gateway.inbound.arrival import ListenerHost
 from gateway.logs.writer import LogWriter
@@ -89,7 +90,13 @@ class Worker:
         self._room = Room(contents, loop.call_later)
         self._services = Services(
             policy=policy,
-            couriers=Couriers(self._poller, context.page, hostname, ehlo_domain(policy.config.listeners, hostname)),
+            couriers=Couriers(
+                self._poller,
+                context.page,
+                hostname,
+                ehlo_domain(policy.config.listeners, hostname),
+                MemberTable(context.arena.part("members"), 2 * context.slot + context.epoch % 2),
+            ),
             logs=logs,
             page=context.page,
             now_ns=time.time_ns,

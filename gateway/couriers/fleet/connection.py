@@ -48,7 +48,7 @@ class MemberConnection(Protocol):
     """An upstream connection: the protocol of its stream, in clear or under TLS.
 
     route: the addresses to attempt. address: the one in use, "" before. source_address: "IP:PORT" of this end.
-    transactions: begun so far.
+    started: when, on the loop's clock. transactions: begun so far.
     """
 
     def __init__(self, wiring: Wiring, host: Host, path: EgressPath, owner: Owner, route: Route) -> None:
@@ -61,6 +61,7 @@ class MemberConnection(Protocol):
         self.tls_cipher: str | None = None
         self.tls_protocol_version: str | None = None
         self.transactions = 0
+        self.started = wiring.poller.time()
         self._since = wiring.poller.time()  # when the upstream's time began to run
         self.exchange: Exchange | None = None
         self._poller = wiring.poller

@@ -17,3 +17,4 @@ cdef class FleetCourier(Courier):
     cpdef Later submit(self, Batch batch, destination, double deadline)
     cpdef bint sweep(self, double now) except? True
     cdef Fleet _find(self, destination)
+    cdef _sync(self, double now)

@@ -13,6 +13,7 @@ from gateway.couriers.courier import Courier
 from gateway.couriers.fleet.fleet import Fleet
 from gateway.couriers.fleet.lane import Lane
 from gateway.couriers.fleet.member import Member
+from gateway.couriers.fleet.table import MemberTable
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.handover import Batch
 from gateway.later import Later
@@ -25,8 +26,8 @@ MOST_DESTINATIONS = 1024
 class FleetCourier(Courier):
     """ehlo_domain: for EHLO where the egress path names none; see Wiring."""
 
-    def __init__(self, poller: Poller, page: CounterPage, ehlo_domain: str) -> None:
-        self._wiring = Wiring(poller, page, ehlo_domain)
+    def __init__(self, poller: Poller, page: CounterPage, ehlo_domain: str, table: MemberTable | None = None) -> None:
+        self._wiring = Wiring(poller, page, ehlo_domain, table or MemberTable())
         self._by_destination: dict[Destination, Fleet] = {}
         self._fleets: dict[tuple[SmtpFleet, EgressPath], Fleet] = {}
         self._lanes: dict[tuple[Host, EgressPath], Lane] = {}
@@ -41,6 +42,7 @@ class FleetCourier(Courier):
 
     def sweep(self, now: float) -> bool:
         ended = now >= self._ends
+        self._sync(now)
         for fleet in self._fleets.values():
             if ended:
                 fleet.expire(now)
@@ -50,8 +52,10 @@ class FleetCourier(Courier):
                 lane.abort(now)
             lane.sweep(now)
         self._forget(now)
-        return any([lane.connections for lane in self._lanes.values()]) or any(
-            [fleet.jobs for fleet in self._fleets.values()]
+        return (
+            any([lane.connections for lane in self._lanes.values()])
+            or any([fleet.jobs for fleet in self._fleets.values()])
+            or (not self._wiring.closing and any([not member.admits for member in self._members.values()]))
         )
 
     def close(self, deadline: float) -> None:
@@ -79,9 +83,22 @@ class FleetCourier(Courier):
     def _lane(self, host: Host, path: EgressPath) -> Lane:
         lane = self._lanes.get((host, path))
         if lane is None:
-            member = self._members.setdefault((host.address.lower(), host.port or path.smtp_port), Member())
+            key = host.address.lower(), host.port or path.smtp_port
+            member = self._members.get(key)
+            if member is None:
+                member = self._members[key] = Member(self._wiring.table, *key)
             lane = self._lanes[host, path] = Lane(self._wiring, member, host, path)
         return lane
+
+    def _sync(self, now: float) -> None:
+        """Tell the other workers what is asked of the members here, and learn what they know."""
+        connections: dict[int, int] = {}
+        for lane in self._lanes.values():
+            connections[id(lane.member)] = connections.get(id(lane.member), 0) + len(lane.connections)
+        self._wiring.table.beat(now)
+        for member in self._members.values():
+            member.entry.ask(connections.get(id(member), 0), member.busy)
+            member.sync(now)
 
     def _forget(self, now: float) -> None:
         """Fleets that nobody uses, and what only they use."""
@@ -93,4 +110,6 @@ class FleetCourier(Courier):
             self._fleets.pop(key).leave()
         self._lanes = {key: lane for key, lane in self._lanes.items() if lane.dispatchers or lane.connections}
         used = {id(lane.member) for lane in self._lanes.values()}
+        for member in [member for member in self._members.values() if id(member) not in used]:
+            self._wiring.table.leave(member.entry)
         self._members = {key: member for key, member in self._members.items() if id(member) in used}

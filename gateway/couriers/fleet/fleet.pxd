@@ -28,5 +28,8 @@ cdef class Fleet(Dispatcher):
 
     @cython.locals(lane=Lane)
     cdef _place(self, Job job, Reply reply)
+    cdef _retry(self, Lane lane, Job job)
+    cdef bint _has_hope(self, Job job) except? True
+    cdef _give_up_hopeless(self)
     cdef Lane _choose(self, Job job)
     cdef _give_up(self, Job job, Reply reply)

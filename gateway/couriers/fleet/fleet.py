@@ -105,11 +105,19 @@ class Fleet(Dispatcher):
         if now >= job.deadline:
             self._give_up(job, replies.UPSTREAM_TIMEOUT)
         elif _is_no_failure(connection):
-            lane.carry(job, True)
+            self._retry(lane, job)
         else:
             lane.member.failed(now, connection)
             job.rule_out(lane)
             self._place(job, outcome.failure_reply(connection.session))
+
+    def moves(self, lane: Lane, job: Job) -> bool:
+        other = choice.choose([each for each in self.lanes if each is not lane], job, 0)
+        if other is None:
+            return False
+        job.rule_out(lane)
+        other.carry(job)
+        return True
 
     def oldest_waiting(self, lane: Lane) -> Job | None:
         for job in self._waiting:
@@ -136,6 +144,8 @@ class Fleet(Dispatcher):
                 break
             else:
                 blocked = True
+        if self._waiting and not all([lane.member.admits for lane in self.lanes]):
+            self._give_up_hopeless()
 
     # --- choosing -----------------------------------------------------------------------------------------------------
 
@@ -144,14 +154,21 @@ class Fleet(Dispatcher):
         if job.finished():
             self.report(job)
         else:
+            self._retry(lane, job)
+
+    def _retry(self, lane: Lane, job: Job) -> None:
+        """A new connection to the same member may do better."""
+        if lane.member.admits:
             lane.carry(job, True)
+        else:
+            self._place(job, _UNREACHABLE)
 
     def _place(self, job: Job, reply: Reply) -> None:
         """Give the job to a lane, or let it wait for one, or give up with `reply` when all have been tried."""
         lane = self._choose(job)
         if lane is not None:
             lane.carry(job)
-        elif len(job.tried) < len(self.lanes):
+        elif self._has_hope(job):
             self._waiting.append(job)
             self._wiring.waiting += 1
             self._wiring.page.add(counting.WAITING)
@@ -159,6 +176,26 @@ class Fleet(Dispatcher):
             self._give_up(job, reply if self.lanes else _UNREACHABLE)
         else:  # one that failed might have taken it
             self._give_up(job, _UNREACHABLE if reply.code // 100 == 5 else reply)
+
+    def _has_hope(self, job: Job) -> bool:
+        """True where a member that the job was not tried on may take it, now or after a probe that is under way; which
+        is begun here where no member is left that admits any.
+        """
+        left = [lane for lane in self.lanes if lane not in job.tried]
+        if any([lane.member.admits or lane.member.probes for lane in left]):
+            return True
+        now = self._wiring.poller.time()
+        due = [lane for lane in left if lane.member.due(now, True)]
+        for lane in due:
+            lane.probe()
+        return bool(due)
+
+    def _give_up_hopeless(self) -> None:
+        """Those that wait, and whom no member can take."""
+        for job in list(self._waiting):
+            if job in self._waiting and not self._has_hope(job):
+                self.carried(job)
+                self._give_up(job, _UNREACHABLE)
 
     def _choose(self, job: Job) -> Lane | None:
         self._next = (self._next + 1) % (len(self.lanes) or 1)

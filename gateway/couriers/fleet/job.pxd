@@ -15,6 +15,7 @@ cdef class Dispatcher:
     cpdef report(self, Job job)
     cpdef declined(self, lane, Job job, Reply reply)
     cpdef recover(self, lane, Job job, MemberConnection connection)
+    cpdef bint moves(self, lane, Job job) except? True
     cpdef Job oldest_waiting(self, lane)
     cpdef carried(self, Job job)
     cpdef serve_waiting(self)

@@ -43,6 +43,10 @@ class Dispatcher:
         """The connection ended under its job."""
         raise NotImplementedError
 
+    def moves(self, lane: Lane, job: Job) -> bool:
+        """True where another lane carries the job now, which waited for a connection of this one."""
+        raise NotImplementedError
+
     def oldest_waiting(self, lane: Lane) -> Job | None:
         """The job that has waited longest among those that this lane may carry."""
         raise NotImplementedError

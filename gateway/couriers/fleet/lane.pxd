@@ -17,6 +17,7 @@ cdef class Lane:
     cdef object _host, _path
     cdef Py_ssize_t _limit, _most_deliveries, _most_recipients, _large, _most_large
     cdef list _idle
+    cdef set _probes
 
     cpdef bint admits(self, Job job)
     cpdef bint has_room(self, Job job)
@@ -28,7 +29,13 @@ cdef class Lane:
     @cython.locals(job=Job)
     cpdef exchange_concluded(self, MemberConnection connection, Exchange exchange)
     cpdef bint _begin(self, MemberConnection connection, Job job)
+    cpdef probe(self)
     cdef _open(self, Job job, route)
+    cdef _take_for_probe(self, MemberConnection connection)
+    cdef _let_go(self, MemberConnection connection, Job job, double now)
+
+    @cython.locals(dispatcher=Dispatcher)
+    cdef _serve(self)
     cdef bint _may_go_on(self, MemberConnection connection, Job job) except? True
     cdef _take_on(self, Job job)
 
@@ -36,7 +43,7 @@ cdef class Lane:
     cpdef _release(self, MemberConnection connection)
 
     @cython.locals(job=Job)
-    cpdef _spare(self, MemberConnection connection)
+    cpdef _spare(self, MemberConnection connection, bint keep=*)
 
     @cython.locals(dispatcher=Dispatcher, job=Job, oldest=Job)
     cdef Job _oldest_waiting(self)

@@ -20,6 +20,7 @@ from gateway.smtp.exchange import Exchange
 # One in so many of a lane's connections carries no large job, so that the others need not wait until those are sent.
 KEPT_FOR_SMALL = 4
 _MOST_BUSY = 1 << 30  # more than a member ever has in flight
+HEDGE = 0.25  # seconds for which a message waits for a new connection while another member could have it
 
 
 class Lane:
@@ -40,6 +41,7 @@ class Lane:
         self._most_large = max(1, self._limit - max(1, self._limit // KEPT_FOR_SMALL))
         self._most_deliveries = path.max_deliveries_per_connection
         self._most_recipients = path.max_recipients_per_batch
+        self._probes: set[MemberConnection] = set()
         self._idle: list[MemberConnection] = []  # last used last, so that a surplus grows old and is closed
 
     def admits(self, job: Job) -> bool:
@@ -51,8 +53,8 @@ class Lane:
         return (bool(self._idle) or len(self.connections) < self._limit) and self.admits(job)
 
     def load(self, job: Job) -> int:
-        """What makes a lane a worse choice than another: its member rests, else it has no room, else it is busier."""
-        return (2 * self.member.resting + (not self.has_room(job))) * _MOST_BUSY + self.member.busy
+        """What makes a lane a worse choice than another: it has no room, else its member is busier."""
+        return (not self.has_room(job)) * _MOST_BUSY + self.member.busy
 
     def carry(self, job: Job, afresh: bool = False) -> None:
         """Put the job on an idle connection, or on a new one: always with `afresh`."""
@@ -68,15 +70,27 @@ class Lane:
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for long enough, drop what has been waited for in vain."""
-        self.member.sweep(now)
+        if self.dispatchers and self.member.due(now, False):
+            self.probe()
         for connection, job in list(self.connections.items()):
+            if connection in self._probes and now - connection.started >= self._path.connect_timeout:
+                connection.time_out()
+                continue
             if not connection.overdue(now) and (job is None or now < job.deadline):
+                if job is not None and not connection.transactions and now - connection.started >= HEDGE:
+                    self._let_go(connection, job, now)
                 continue
             if connection.ready():
                 self._idle.remove(connection)
                 connection.quit()
             else:
                 connection.time_out()
+
+    def probe(self) -> None:
+        """Open a connection that carries no message, to see how the member fares."""
+        now = self._wiring.poller.time()
+        self.member.probing(now, self._path.connect_timeout)
+        self._open(None, Route(self._host, self._host.port or self._path.smtp_port, self.member.address))
 
     def quit_idle(self) -> None:
         """Close what carries nothing."""
@@ -99,15 +113,23 @@ class Lane:
     def connection_ready(self, connection: MemberConnection) -> None:
         self._count_answered(connection)
         self.member.address = connection.address
-        if self.member.away:
-            self.member.greeted(self._wiring.poller.time(), connection)
+        watched = self.member.watched
+        if watched:
+            self.member.greeted(self._wiring.poller.time())
         job = self.connections[connection]
-        if job is None or not self._begin(connection, job):
+        if connection in self._probes:
+            self._probes.remove(connection)
+            self.member.probes -= 1
+            self._spare(connection, False)
+        elif job is None or not self._begin(connection, job):
             self._spare(connection)
+        if watched:
+            self._serve()
 
     def exchange_concluded(self, connection: MemberConnection, exchange: Exchange) -> None:
         counting.count_exchange(self._wiring.page, exchange)
-        if self.member.away:
+        watched = self.member.watched
+        if watched:
             self.member.concluded(self._wiring.poller.time(), connection)
         if exchange.postponed:
             self.member.learn_limit(exchange.accepted, connection)
@@ -122,38 +144,69 @@ class Lane:
         if connection.ready():
             self._spare(connection)  # first, so that whoever is told next finds it
         job.dispatcher.report(job)
+        if watched:
+            self._serve()
 
     def connection_ended(self, connection: MemberConnection) -> None:
         job = self.connections[connection]
         if connection in self._idle:
             self._idle.remove(connection)
         self._count_end(connection, job)
+        probe = connection in self._probes
+        if probe:
+            self._probes.remove(connection)
+            self.member.probes -= 1
         if connection.session.bdat_unknown:
             self.member.learn_bdat_unknown(connection)
-        if job is not None and self._may_go_on(connection, job):
+        if (probe or job is not None) and self._may_go_on(connection, job):
             del self.connections[connection]
             self._open(job, connection.route)
             return
+        if probe:
+            self.member.failed(self._wiring.poller.time(), connection, True)
         if job is not None:
             self._release(connection)
         del self.connections[connection]
         if job is not None:
             job.dispatcher.recover(self, job, connection)
-        for dispatcher in self.dispatchers:
-            dispatcher.serve_waiting()
+        self._serve()
 
     # --- jobs on connections ------------------------------------------------------------------------------------------
 
-    def _open(self, job: Job, route: Route) -> None:
+    def _open(self, job: Job | None, route: Route) -> None:
+        """A new connection, for a job or as a probe."""
         connection = MemberConnection(self._wiring, self._host, self._path, self, route)
         self.connections[connection] = job
-        job.connection = connection
+        if job is None:
+            self._take_for_probe(connection)
+        else:
+            job.connection = connection
         connection.open()
 
-    def _may_go_on(self, connection: MemberConnection, job: Job) -> bool:
+    def _may_go_on(self, connection: MemberConnection, job: Job | None) -> bool:
         """True where the member has further addresses to attempt, and nothing was asked of it yet: RFC 5321 §5.1."""
-        untried = bool(connection.route.untried) and connection.transactions == 0
-        return untried and self._wiring.poller.time() < job.deadline
+        if not connection.route.untried or connection.transactions:
+            return False
+        return not self._wiring.closing if job is None else self._wiring.poller.time() < job.deadline
+
+    def _take_for_probe(self, connection: MemberConnection) -> None:
+        self._probes.add(connection)
+        self.member.probes += 1
+
+    def _let_go(self, connection: MemberConnection, job: Job, now: float) -> None:
+        """Let a job that waits for this connection to be ready go elsewhere, if it can; the connection is a probe then.
+
+        Nothing was said of it yet, so nobody gets it twice.
+        """
+        if job.dispatcher.moves(self, job):
+            self._release(connection)
+            self._take_for_probe(connection)
+            self.member.stalled(now, connection, self._path.connect_timeout)
+
+    def _serve(self) -> None:
+        """There may be room, or none any more."""
+        for dispatcher in self.dispatchers:
+            dispatcher.serve_waiting()
 
     def _begin(self, connection: MemberConnection, job: Job) -> bool:
         """Start the job's next exchange; False when the member cannot take the message."""
@@ -179,15 +232,15 @@ class Lane:
         if job is not None and job.large:
             self._large -= 1
 
-    def _spare(self, connection: MemberConnection) -> None:
+    def _spare(self, connection: MemberConnection, keep: bool = True) -> None:
         """A connection has nothing to do: give it the job that waits longest, keep it, or close it."""
         if connection.transactions < self._most_deliveries:
-            while self._wiring.waiting and (job := self._oldest_waiting()) is not None:
+            while self._wiring.waiting and self.member.trusted() and (job := self._oldest_waiting()) is not None:
                 job.dispatcher.carried(job)
                 self._take_on(job)
                 if self._begin(connection, job):
                     return
-            if not self._wiring.closing:
+            if keep and not self._wiring.closing:
                 self._idle.append(connection)
                 return
         connection.quit()
@@ -212,5 +265,5 @@ class Lane:
             page.add(counting.OPEN, -1)
         if connection.exchange is not None:
             counting.count_exchange(page, connection.exchange)
-        if job is not None:  # an idle connection may be closed by either side at any time
+        if job is not None or connection in self._probes:  # an idle connection may be closed by either side at any time
             counting.count_failure(page, connection.session)

@@ -3,17 +3,23 @@
 from gateway.couriers.fleet.connection cimport MemberConnection
 
 cdef class Member:
-    cdef public Py_ssize_t busy
+    cdef public Py_ssize_t busy, probes
     cdef public str address
-    cdef readonly Py_ssize_t most_recipients
-    cdef readonly bint away, resting, bdat_unknown
-    cdef double _rests_until, _away_since
-    cdef bint _greets
+    cdef readonly Py_ssize_t most_recipients, window
+    cdef readonly bint admits, watched, bdat_unknown
+    cdef readonly object table, entry
+    cdef object _health
+    cdef bint _told
 
-    cpdef failed(self, double now, MemberConnection connection)
-    cpdef greeted(self, double now, MemberConnection connection)
+    cpdef bint trusted(self)
+    cpdef failed(self, double now, MemberConnection connection, bint probe=*)
+    cpdef stalled(self, double now, MemberConnection connection, double patience)
+    cpdef probing(self, double now, double patience)
+    cpdef greeted(self, double now)
     cpdef concluded(self, double now, MemberConnection connection)
-    cpdef sweep(self, double now)
+    cpdef bint due(self, double now, bint needed) except? True
+    cpdef sync(self, double now)
     cpdef learn_limit(self, Py_ssize_t recipients, MemberConnection connection)
     cpdef learn_bdat_unknown(self, MemberConnection connection)
-    cdef _is_back(self, double now, MemberConnection connection)
+    cdef _learn(self, health)
+    cdef _take(self, health)

@@ -1,65 +1,88 @@
 """Member: a host of the fleet as one worker knows it, whatever fleets and egress paths name it.
 
-What it is like today (sound, or failed lately) and what has been learned about it; no connections: those are its lanes'
-(gateway/couriers/fleet/lane.py). Times are on the event loop's clock.
+How it fares (gateway/couriers/fleet/health.py decides, table.py tells the other workers) and what has been learned
+about it; no connections: those are its lanes' (gateway/couriers/fleet/lane.py). Times are on the event loop's clock.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 
 from gateway.couriers.fleet.connection import MemberConnection
-
-REST = 5.0  # seconds for which a member that failed is asked last
-NO_LIMIT = 1 << 30
+from gateway.couriers.fleet.health import NO_LIMIT, Health, MemberState, later
+from gateway.couriers.fleet.table import MemberTable
 
 logger = logging.getLogger(__name__)
 
 
 class Member:
-    """busy: transactions in flight, over all lanes. away: it failed, and has not done its work since. resting: it
-    failed lately, so that the others come first.
+    """busy: transactions in flight, over all lanes. probes: connections under way that are to show how it fares.
 
+    admits: it may have clients' messages, `window` of them at a time. watched: what it answers is news.
     most_recipients: what it has been found to take in one transaction. bdat_unknown: it offers CHUNKING, but does not
     know BDAT. address: the one that served last, "" before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, table: MemberTable, host: str, port: int) -> None:
         self.busy = 0
-        self.away = False
-        self.resting = False
+        self.probes = 0
         self.most_recipients = NO_LIMIT
         self.bdat_unknown = False
         self.address = ""
-        self._rests_until = 0.0
-        self._away_since = 0.0
-        self._greets = False  # it failed with a message in hand, so a greeting does not mean that it is back
+        self.table = table
+        self.entry = table.enter(host, port)
+        self._health = Health()
+        self._told = False  # the log, that it failed
+        self._take(self.entry.latest())
 
-    def failed(self, now: float, connection: MemberConnection) -> None:
-        """It failed a job; the others come first for a while."""
-        session = connection.session
-        self._greets = session.exchange is not None
-        if not self.away:
-            self.away = True
-            self._away_since = now
+    def trusted(self) -> bool:
+        """True when it may have one more message."""
+        return self.admits and self.busy < self.window
+
+    def failed(self, now: float, connection: MemberConnection, probe: bool = False) -> None:
+        """It failed a job, or a probe; the others do its work until a probe succeeds."""
+        if not self._told:
+            self._told = True
+            session = connection.session
             where = f"{connection.host.name} [{connection.address}]"
             logger.warning("%s failed at %s: %s: %s", where, session.failed_at, session.failure, session.detail)
-        self.resting = True
-        self._rests_until = now + REST
+        self._learn(self._health.failed(now, random.random(), probe))
 
-    def greeted(self, now: float, connection: MemberConnection) -> None:
-        """It was away, and answered to EHLO."""
-        if not self._greets:
-            self._is_back(now, connection)
+    def stalled(self, now: float, connection: MemberConnection, patience: float) -> None:
+        """A message that waited for it to be ready goes elsewhere. patience: seconds that it still has."""
+        if not self._told:
+            self._told = True
+            where = f"{connection.host.name} [{connection.address}]"
+            logger.warning("%s lets messages wait at %s", where, connection.session.stage)
+        self._learn(self._health.stalled(now, patience))
+
+    def probing(self, now: float, patience: float) -> None:
+        """A probe begins."""
+        self._learn(self._health.probing(now, patience))
+
+    def greeted(self, now: float) -> None:
+        """It is ready for a message."""
+        self._learn(self._health.greeted(now))
 
     def concluded(self, now: float, connection: MemberConnection) -> None:
-        """It was away, and answered to all of an exchange."""
-        self._is_back(now, connection)
+        """It answered to all of an exchange."""
+        since = self._health.since
+        self._learn(self._health.answered(now))
+        if self._told:
+            self._told = False
+            where = f"{connection.host.name} [{connection.address}]"
+            logger.warning("%s is back after %.1f s", where, now - since)
 
-    def sweep(self, now: float) -> None:
-        """It has rested for long enough."""
-        if self.resting and now >= self._rests_until:
-            self.resting = False
+    def due(self, now: float, needed: bool) -> bool:
+        """True when a probe should begin. needed: no other member can take the mail."""
+        return not self.admits and not self.probes and self._health.due(now, needed)
+
+    def sync(self, now: float) -> None:
+        """Learn what the other workers have learned, and tell them what is asked of it here."""
+        latest = later(self._health, self.entry.latest())
+        if latest is not self._health:
+            self._take(latest)
 
     def learn_limit(self, recipients: int, connection: MemberConnection) -> None:
         """It took so many recipients in one transaction, and no more."""
@@ -74,7 +97,13 @@ class Member:
             where, detail = connection.host.name, connection.session.detail
             logger.warning("%s is sent to without CHUNKING from now on: %s", where, detail)
 
-    def _is_back(self, now: float, connection: MemberConnection) -> None:
-        where = f"{connection.host.name} [{connection.address}]"
-        logger.warning("%s is back after %.1f s", where, now - self._away_since)
-        self.away = self.resting = False
+    def _learn(self, health: Health) -> None:
+        if health is not self._health:
+            self._take(health)
+            self.entry.publish(health)
+
+    def _take(self, health: Health) -> None:
+        self._health = health
+        self.admits = health.admits
+        self.window = health.window
+        self.watched = health.state is not MemberState.UP

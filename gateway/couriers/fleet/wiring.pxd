@@ -9,6 +9,6 @@ cdef class Wiring:
     cdef readonly CounterPage page
     cdef readonly str ehlo_domain
     cdef readonly Outbox outbox
-    cdef readonly object resolver
+    cdef readonly object resolver, table
     cdef public Py_ssize_t waiting
     cdef public bint closing, submitting
