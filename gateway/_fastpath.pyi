@@ -405,6 +405,10 @@ def outline(message: bytes) -> list[tuple[str, int, int]]:
     """(Content-Type without parameters, in lower case, or ""; where it begins, with its header section, and ends) of a
     message and of its first 32 parts."""
 
+def compare_at_once(octets: int) -> int:
+    """How many octets of a message the scanner compares at once: 32, 16 or 0, for one by one; as many as the processor
+    can at most, which is what it begins with. Returns what it is then. What is found does not depend on it."""
+
 # --- json.pxi ---------------------------------------------------------------------------------------------
 
 @disjoint_base

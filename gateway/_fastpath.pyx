@@ -16,6 +16,7 @@ include "fastpath/framing.pxi"   # Framer: bytes of a connection -> lines and co
 include "fastpath/path.pxi"      # plain_from, plain_to, read_parameters: the usual arguments of MAIL and RCPT
 include "fastpath/mime.pxi"      # count_fields; lines, header fields and encodings of a MIME message
 include "fastpath/content_type.pxi"   # Content-Type and its parameters
+include "fastpath/skip.pxi"      # octets among which nothing begins, passed over many at once
 include "fastpath/parts.pxi"     # header sections and delimiter lines: where the parts of a multipart are
 include "fastpath/report_types.pxi"   # which parts matter to a report, by their Content-Type
 include "fastpath/report_parts.pxi"   # those among the children of a multipart; the text for people

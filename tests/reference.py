@@ -142,3 +142,23 @@ def report_fields(message: bytes) -> tuple[list[list[tuple[str, str]]], list[tup
 
 def _fields(block: email.message.Message) -> list[tuple[str, str]]:
     return [(name.lower(), " ".join(value.split())) for name, value in block.items()]
+
+
+def part_places(message: bytes, at: int, boundary: bytes) -> list[tuple[int, int]]:
+    """Where the parts of the multipart whose body begins at `at` begin and end, by lines (RFC 2046 §5.1.1)."""
+    delimiter = re.compile(rb"--" + re.escape(boundary) + rb"(--)?[ \t]*\r?\n?")
+    places = []
+    start = -1
+    for line in re.finditer(rb"[^\n]*\n|[^\n]+", message[at:]):
+        if (found := delimiter.fullmatch(line[0])) is None:
+            continue
+        here = at + line.start()
+        if start >= 0:
+            end = here - (2 if message[start:here].endswith(b"\r\n") else 1)
+            places.append((start, max(start, end)))
+        start = -1 if found[1] else at + line.end()
+        if found[1]:
+            break
+    if start >= 0:
+        places.append((start, len(message)))
+    return places

@@ -1,7 +1,7 @@
 # Span and byte-level helpers shared by the kernels.
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, strlen
 
@@ -63,9 +63,7 @@ cdef inline bint equals_folded(Span s, Span lower) noexcept nogil:
         return False
     for i in range(s.n):
         c = s.p[i]
-        if c'A' <= c <= c'Z':
-            c += 32
-        if c != lower.p[i]:
+        if c != lower.p[i] and not (c'A' <= c <= c'Z' and c + 32 == lower.p[i]):
             return False
     return True
 

@@ -9,6 +9,7 @@ cdef struct Parameter:
     Span name
     Span value             # without the quotes
     bint quoted
+    bint has_pairs         # there may be quoted-pairs in it
 
 
 cdef inline bint is_fws(uint8_t c) noexcept nogil:
@@ -52,14 +53,15 @@ cdef Span take_word(Span* s, uint8_t stop) noexcept nogil:
     return word
 
 
-cdef Span take_quoted(Span* s) noexcept nogil:
+cdef Span take_quoted(Span* s, bint* has_pairs) noexcept nogil:
     # RFC 5322 §3.2.4; s begins with the opening quote. One without its end goes up to the end of the field.
     cdef Span inner
     cdef const uint8_t* end
     advance(s, 1)
     inner = s[0]
     end = <const uint8_t*>memchr(s.p, c'"', s.n)
-    if end != NULL and memchr(s.p, c'\\', end - s.p) == NULL:  # nearly always
+    has_pairs[0] = end == NULL or memchr(s.p, c'\\', end - s.p) != NULL
+    if not has_pairs[0]:  # nearly always
         advance(s, end - s.p)
     while s.n and s.p[0] != c'"':
         advance(s, 2 if s.p[0] == c'\\' and s.n > 1 else 1)
@@ -73,7 +75,7 @@ cdef bint parameter_next(Span* s, Parameter* found) noexcept nogil:
     """The next `name=value` behind a semicolon; a name without `=` has an empty value."""
     while s.n and s.p[0] != c';':
         if s.p[0] == c'"':
-            take_quoted(s)
+            take_quoted(s, &found.has_pairs)
         elif s.p[0] == c'(':
             skip_comments(s)
         else:
@@ -86,14 +88,14 @@ cdef bint parameter_next(Span* s, Parameter* found) noexcept nogil:
         return False
     found.name = take_word(s, c'=')
     skip_comments(s)
-    found.quoted = False
+    found.quoted = found.has_pairs = False
     found.value.p = s.p
     found.value.n = 0
     if s.n and s.p[0] == c'=':
         advance(s, 1)
         skip_comments(s)
         found.quoted = s.n and s.p[0] == c'"'
-        found.value = take_quoted(s) if found.quoted else take_word(s, c';')
+        found.value = take_quoted(s, &found.has_pairs) if found.quoted else take_word(s, c';')
     return True
 
 
@@ -146,15 +148,10 @@ cdef Span without_charset(Span value) noexcept nogil:
     return value
 
 
-cdef inline bint may_need_unquoting(Span value) noexcept nogil:
-    """Whether a value may have a quoted-pair or a fold in it."""
-    return value.n and (memchr(value.p, c'\\', value.n) != NULL or memchr(value.p, c'\n', value.n) != NULL)
-
-
 cdef size_t parameter_append(Parameter* found, bint extended, uint8_t* out, size_t used, size_t room) noexcept nogil:
     cdef Span rest = found.value
     cdef int octet
-    if not extended and not may_need_unquoting(rest):  # nearly always
+    if rest.n and not extended and not found.has_pairs and memchr(rest.p, c'\n', rest.n) == NULL:  # nearly always
         rest.n = min(rest.n, room - used)
         memcpy(out + used, rest.p, rest.n)
         return used + rest.n

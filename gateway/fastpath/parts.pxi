@@ -4,87 +4,6 @@
 # Most lines matter to nobody, and hostile messages have many short ones. So lines are found 64 octets at a time, as
 # bits of a number, and a line that does not matter costs looking at its first octet.
 
-cdef extern from *:
-    """
-    #ifdef __SSE2__
-    #include <immintrin.h>
-    #endif
-
-    /* Bit i of the result: the n octets from p + i on are `pattern`. Reads 63 + n octets. */
-    static inline uint64_t find_in_block(const uint8_t *p, const char *pattern, int n)
-    {
-        uint64_t found = 0;
-    #ifdef __SSE2__
-        for (int i = 0; i < 64; i += 16) {
-            __m128i equal = _mm_set1_epi8(-1);
-            for (int k = 0; k < n; k++) {
-                __m128i octets = _mm_loadu_si128((const __m128i *)(p + i + k));
-                equal = _mm_and_si128(equal, _mm_cmpeq_epi8(octets, _mm_set1_epi8(pattern[k])));
-            }
-            found |= (uint64_t)_mm_movemask_epi8(equal) << i;
-        }
-    #else
-        for (int i = 0; i < 64; i++)
-            found |= (uint64_t)(memcmp(p + i, pattern, n) == 0) << i;
-    #endif
-        return found;
-    }
-
-    /* From p on in steps of 64, as long as that is before `stop`: on to where in 64 octets the first of a pair begins:
-       `first` and then `second`, whatever the 0x20 in that one. Reads 65 octets. */
-    static const uint8_t *skip_baseline(const uint8_t *p, const uint8_t *stop, char first, char second)
-    {
-    #ifdef __SSE2__
-        const __m128i a = _mm_set1_epi8(first), b = _mm_set1_epi8(second | 0x20);
-        const __m128i folded = _mm_set1_epi8(0x20);
-        for (; p < stop; p += 64) {
-            __m128i found = _mm_setzero_si128();
-            for (int i = 0; i < 64; i += 16) {
-                __m128i here = _mm_loadu_si128((const __m128i *)(p + i));
-                __m128i next = _mm_or_si128(_mm_loadu_si128((const __m128i *)(p + i + 1)), folded);
-                found = _mm_or_si128(found, _mm_and_si128(_mm_cmpeq_epi8(here, a), _mm_cmpeq_epi8(next, b)));
-            }
-            if (_mm_movemask_epi8(found))
-                break;
-        }
-    #endif
-        return p;
-    }
-
-    #ifdef __SSE2__
-    __attribute__((target("avx2")))
-    static const uint8_t *skip_avx2(const uint8_t *p, const uint8_t *stop, char first, char second)
-    {
-        const __m256i a = _mm256_set1_epi8(first), b = _mm256_set1_epi8(second | 0x20);
-        const __m256i folded = _mm256_set1_epi8(0x20);
-        for (; p < stop; p += 64) {
-            __m256i found = _mm256_setzero_si256();
-            for (int i = 0; i < 64; i += 32) {
-                __m256i here = _mm256_loadu_si256((const __m256i *)(p + i));
-                __m256i next = _mm256_or_si256(_mm256_loadu_si256((const __m256i *)(p + i + 1)), folded);
-                found = _mm256_or_si256(
-                    found, _mm256_and_si256(_mm256_cmpeq_epi8(here, a), _mm256_cmpeq_epi8(next, b)));
-            }
-            if (_mm256_movemask_epi8(found))
-                break;
-        }
-        return p;
-    }
-    #endif
-
-    static inline const uint8_t *skip_to_pair(const uint8_t *p, const uint8_t *stop, char first, char second)
-    {
-    #ifdef __SSE2__
-        if (__builtin_cpu_supports("avx2"))
-            return skip_avx2(p, stop, first, second);
-    #endif
-        return skip_baseline(p, stop, first, second);
-    }
-    """
-    uint64_t find_in_block(const uint8_t* p, const char* pattern, int n) noexcept nogil
-    const uint8_t* skip_to_pair(const uint8_t* p, const uint8_t* stop, char first, char second) noexcept nogil
-    int lowest_bit "__builtin_ctzll"(uint64_t bits) noexcept nogil
-
 cdef enum Delimiter:
     NO_DELIMITER
     NEXT_PART
@@ -95,66 +14,94 @@ cdef enum HeaderEvent:
     CONTENT_TRANSFER_ENCODING
     END_OF_HEADER
 
+cdef extern from *:
+    """
+    #define FOLD_8 0x2020202020202020u  /* makes ASCII letters lower case */
+    #define CONTENT_DASH 0x636f6e74656e742du  /* "content-" */
+    """
+    const uint64_t FOLD_8, CONTENT_DASH
+
 cdef enum:
-    LOOKAHEAD = 64 + 2
+    LOOKAHEAD = 64 + 1
+    MAX_SOUGHT = 60             # octets of a delimiter of which the rarest are looked for
+    MAX_MISSES = 4              # of an octet that is not rare in this message, until pairs are looked for
+    FOLD_4 = 0x20202020         # makes ASCII letters lower case
+    TYPE = 0x74797065           # "type"
     MAX_GUESSES = 256           # dashes that are looked at one by one, before reading everything is cheaper
 
 cdef struct LineEnds:       # a place in a message, and line ends from there on
     const uint8_t* block    # 64 octets that are being looked at
     uint64_t found          # bit i: block[i] is such a line end, and it is still to come
-    const uint8_t* end      # what to look through
+    const uint8_t* start    # what to look through
+    const uint8_t* end
     const uint8_t* limit    # what may be read: the end of the message
 
 cdef struct HeaderReader:
     LineEnds ends
     const uint8_t* line     # where to read on: the start of a line
     bint stuffed            # see LineReader
-    bint after_crlf
+    bint any_failed         # whether there may be an X-Failed-Recipients in front of `line`
 
 cdef struct PartReader:
-    LineEnds ends
+    LineEnds ends           # that a dash follows
     const uint8_t* p        # the start of a line
-    Span delimiter          # "--" and the boundary
+    Span delimiter          # "--" and the boundary; in front of it stands a line end
+    Rare rare               # of that line end and the delimiter
+    int misses_left
     int lines_left          # that begin with the delimiter and may still be looked at
 
 
 # --- lines ---
 
-cdef inline uint64_t line_ends_of_block(const uint8_t* p, const uint8_t* limit, bint dashed) noexcept nogil:
-    cdef uint8_t[LOOKAHEAD] last
-    if limit - p < LOOKAHEAD:
-        memset(last, 0, sizeof(last))
-        memcpy(last, p, limit - p)
-        p = last
-    return find_in_block(p, b"\n--", 3) if dashed else find_in_block(p, b"\n", 1)
+cdef uint64_t line_ends_of_last_block(const LineEnds* ends, bint dashed) noexcept nogil:
+    cdef uint8_t[64 + 1] last
+    cdef const uint8_t* p = ends.block
+    cdef Py_ssize_t missing = 64 + dashed - (ends.limit - p)
+    if missing >= 64:
+        return 0
+    if p - ends.start >= missing:
+        p -= missing
+        return (find_in_block(p, b"\n-", 2) if dashed else find_in_block(p, b"\n", 1)) >> missing
+    memset(last, 0, sizeof(last))
+    memcpy(last, p, ends.limit - p)
+    return find_in_block(last, b"\n-", 2) if dashed else find_in_block(last, b"\n", 1)
+
+
+cdef inline void block_from(LineEnds* ends, const uint8_t* p, bint dashed) noexcept nogil:
+    ends.block = p
+    if ends.limit - p < 64 + dashed:
+        ends.found = line_ends_of_last_block(ends, dashed)
+    else:
+        ends.found = find_in_block(p, b"\n-", 2) if dashed else find_in_block(p, b"\n", 1)
 
 
 cdef inline void line_ends_from(
     LineEnds* ends, const uint8_t* p, const uint8_t* end, const uint8_t* limit, bint dashed
 ) noexcept nogil:
-    ends.block = p
-    ends.found = line_ends_of_block(p, limit, dashed)
+    ends.start = p
     ends.end = end
     ends.limit = limit
+    block_from(ends, p, dashed)
 
 
-cdef inline const uint8_t* line_end_next(LineEnds* ends, bint dashed) noexcept nogil:
-    """The next line end; with `dashed` the next one that two dashes follow. `end` if there is none."""
-    cdef const uint8_t* p
-    while ends.found == 0:
-        if ends.end - ends.block <= 64:
-            return ends.end
-        ends.block += 64
-        if dashed:
-            ends.block = skip_to_pair(ends.block, min(ends.end - 64, ends.limit - LOOKAHEAD + 1), c'\n', c'-')
-        ends.found = line_ends_of_block(ends.block, ends.limit, dashed)
-    p = ends.block + lowest_bit(ends.found)
+cdef inline const uint8_t* line_end_taken(LineEnds* ends) noexcept nogil:
+    """The next of the line ends of the block; `end` if that is passed."""
+    cdef const uint8_t* p = ends.block + lowest_bit(ends.found)
     ends.found &= ends.found - 1
     if p >= ends.end:
         ends.found = 0
         ends.block = ends.end
         return ends.end
     return p
+
+
+cdef inline const uint8_t* line_end_next(LineEnds* ends) noexcept nogil:
+    """The next line end; `end` if there is none."""
+    while ends.found == 0:
+        if ends.end - ends.block <= 64:
+            return ends.end
+        block_from(ends, ends.block + 64, False)
+    return line_end_taken(ends)
 
 
 # --- a word, wherever ---
@@ -170,7 +117,7 @@ cdef bint may_hold(
     cdef const uint8_t* found
     cdef uint64_t dashes
     while block < end:
-        block = skip_to_pair(block, min(end, limit - LOOKAHEAD + 1), c'-', word.p[dash + 1])
+        block = skip_to_dash(block, min(end, limit - LOOKAHEAD - 63), word.p[dash + 1])
         if block >= end:
             return False
         if limit - block < LOOKAHEAD:
@@ -187,19 +134,31 @@ cdef bint may_hold(
         if left <= 0:
             return True
         block += 64
+        block -= <size_t>block & 31  # twice as quick from such an address
     return False
 
 
 # --- header sections ---
 
-cdef const uint8_t* value_behind(const uint8_t* p, const uint8_t* end, Span name) noexcept nogil:
-    # Where the value of the field that begins at p begins, if the field is `name`, else NULL.
-    if <size_t>(end - p) <= name.n or not equals_folded(Span(p, name.n), name):
-        return NULL
-    p += name.n
+cdef const uint8_t* behind_colon(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    # p is behind the name of a field; NULL: it is not.
     while p < end and is_blank(p[0]):  # RFC 5322 §4.5
         p += 1
     return p + 1 if p < end and p[0] == c':' else NULL
+
+
+cdef inline const uint8_t* content_field(const uint8_t* p, const uint8_t* end, HeaderEvent* which) noexcept nogil:
+    """Where the value of the field that begins at p begins, if it is one of the two; else NULL."""
+    cdef Span encoding = literal(b"content-transfer-encoding")
+    if end - p <= 12 or load_be64(p) | FOLD_8 != CONTENT_DASH or p[7] != c'-':
+        return NULL
+    if load_be32(p + 8) | FOLD_4 == TYPE:
+        which[0] = CONTENT_TYPE
+        return behind_colon(p + 12, end)
+    which[0] = CONTENT_TRANSFER_ENCODING
+    if <size_t>(end - p) <= encoding.n or not equals_folded(Span(p, encoding.n), encoding):
+        return NULL
+    return behind_colon(p + encoding.n, end)
 
 
 cdef inline void header_from(
@@ -208,7 +167,27 @@ cdef inline void header_from(
     line_ends_from(&r.ends, p, end, limit, False)
     r.line = p
     r.stuffed = stuffed
-    r.after_crlf = True
+    r.any_failed = False
+
+
+cdef inline const uint8_t* line_that_may_matter(LineEnds* ends) noexcept nogil:
+    """Where the next line begins that may matter, behind the line ends that were taken; `end` if there is none."""
+    cdef const uint8_t* last = ends.end - 1
+    cdef const uint8_t* p
+    while True:
+        while ends.found:
+            p = ends.block + lowest_bit(ends.found)
+            ends.found &= ends.found - 1
+            if p >= last:
+                return ends.end
+            if may_matter[p[1]]:
+                return p + 1
+        if ends.end - ends.block <= 64:
+            return ends.end
+        p = ends.block + 64
+        if ends.limit - p > 128:
+            p = skip_to_line(p, min(ends.end, ends.limit - 128))
+        block_from(ends, p, False)
 
 
 cdef HeaderEvent header_next(HeaderReader* r, Span* value) noexcept nogil:
@@ -219,28 +198,29 @@ cdef HeaderEvent header_next(HeaderReader* r, Span* value) noexcept nogil:
     cdef const uint8_t* start
     cdef const uint8_t* stop
     cdef HeaderEvent event
+    if r.line < end and not may_matter[r.line[0]]:
+        r.line = line_that_may_matter(&r.ends)
     while r.line < end:
         p = r.line
-        if p[0] == c'.' and r.stuffed and r.after_crlf and p + 1 < end:
+        if p[0] == c'.' and r.stuffed and (p == r.ends.start or (p - 2)[0] == c'\r') and p + 1 < end:
             p += 1
-        stop = line_end_next(&r.ends, False)
+        if p[0] | 0x20 == c'x':
+            r.any_failed = r.any_failed or end - p > 9 and p[2] | 0x20 == c'f' and p[8] == c'-'
+        stop = line_end_next(&r.ends)
         if stop < end and (p == stop or (p + 1 == stop and p[0] == c'\r')):
             r.line = stop + 1
             return END_OF_HEADER
-        start = NULL
-        event = CONTENT_TYPE
-        if p[0] | 0x20 == c'c':
-            start = value_behind(p, stop, literal(b"content-type"))
-            if start == NULL:
-                event = CONTENT_TRANSFER_ENCODING
-                start = value_behind(p, stop, literal(b"content-transfer-encoding"))
+        start = content_field(p, stop, &event)
         while start != NULL and stop < end and stop + 1 < end and is_blank(stop[1]):  # continuation lines
-            stop = line_end_next(&r.ends, False)
-        r.line = stop + (stop < end)
-        r.after_crlf = (stop - 1)[0] == c'\r'
+            stop = line_end_next(&r.ends)
         if start != NULL:
             value[0] = Span(start, min(stop - start, <Py_ssize_t>MAX_CONTENT_TYPE))
+            r.line = stop + (stop < end)
             return event
+        if stop + 1 < end and may_matter[stop[1]]:
+            r.line = stop + 1
+        else:
+            r.line = line_that_may_matter(&r.ends) if stop < end else end
     return END_OF_HEADER
 
 
@@ -270,17 +250,48 @@ cdef Delimiter delimiter_end(const uint8_t* p, const uint8_t* end, const uint8_t
     return kind
 
 
-cdef inline void parts_from(PartReader* r, const uint8_t* p, const uint8_t* end) noexcept nogil:
-    """Begin with the body from p on, in front of which stands a line end."""
+cdef inline void parts_from(
+    PartReader* r, const uint8_t* p, const uint8_t* end, Span delimiter, int most
+) noexcept nogil:
+    """Begin with the body from p on, in front of which stands a line end. most: lines to look at."""
     line_ends_from(&r.ends, p - 1, end, end, True)
     r.p = p
+    r.delimiter = delimiter
+    r.lines_left = most
+    r.misses_left = -1
+
+
+cdef const uint8_t* likely_block(PartReader* r, const uint8_t* block) noexcept nogil:
+    """From `block` on to 64 octets among which a delimiter may begin, or to the last ones."""
+    cdef const uint8_t* stop
+    cdef const uint8_t* found
+    if r.ends.end - block <= 64 + LOOKAHEAD + MAX_SOUGHT:
+        return block
+    if r.misses_left <= 0:
+        r.rare = rarest(r.delimiter.p - 1, 1 + min(r.delimiter.n, <size_t>MAX_SOUGHT - 1), r.misses_left < 0)
+        r.misses_left = MAX_MISSES
+    stop = r.ends.end - LOOKAHEAD - 64 - r.rare.at
+    # Twice as quick from an address that is a multiple of 32; then a few octets are looked at again.
+    found = skip_without(block - ((<size_t>block + r.rare.at) & 31), stop, &r.rare)
+    r.misses_left -= r.rare.is_octet
+    return max(block, found)
+
+
+cdef inline const uint8_t* dash_next(PartReader* r) noexcept nogil:
+    """The next line end that a dash follows; `end` if there is none. One that does not begin a delimiter may be left
+    out."""
+    while r.ends.found == 0:
+        if r.ends.end - r.ends.block <= 64:
+            return r.ends.end
+        block_from(&r.ends, likely_block(r, r.ends.block + 64), True)
+    return line_end_taken(&r.ends)
 
 
 cdef inline bint begins_with(const uint8_t* p, const uint8_t* end, Span delimiter) noexcept nogil:
-    # Two dashes stand at p. Most lines that do not begin with the boundary differ in its first octet.
+    # A dash stands at p. Most lines that do not begin with the delimiter differ in its first octets.
     return (
         <size_t>(end - p) >= delimiter.n and p[2] == delimiter.p[2]
-        and (delimiter.n == 3 or memcmp(p + 3, delimiter.p + 3, delimiter.n - 3) == 0)
+        and memcmp(p + 1, delimiter.p + 1, delimiter.n - 1) == 0
     )
 
 
@@ -289,7 +300,7 @@ cdef Delimiter delimiter_next(PartReader* r, const uint8_t** before) noexcept no
     ends; both to the end of the message if there is none, or if too many lines were looked at."""
     cdef const uint8_t* start = r.p
     cdef const uint8_t* end = r.ends.end
-    cdef const uint8_t* stop = line_end_next(&r.ends, True)
+    cdef const uint8_t* stop = dash_next(r)
     cdef Delimiter kind
     while stop < end and r.lines_left:
         if begins_with(stop + 1, end, r.delimiter):
@@ -299,6 +310,6 @@ cdef Delimiter delimiter_next(PartReader* r, const uint8_t** before) noexcept no
                 # the line end belongs to the delimiter
                 before[0] = stop - (stop > start and (stop - 1)[0] == c'\r') if stop >= start else start
                 return kind
-        stop = line_end_next(&r.ends, True)
+        stop = dash_next(r)
     before[0] = r.p = end
     return NO_DELIMITER

@@ -7,6 +7,7 @@ cdef enum:
     MAX_STATUS_PARTS = 4        # that are read until one is usable
     MAX_LEVELS = 4              # of multiparts that are searched for a text
     MAX_TEXT_PARTS = 32         # of each of them
+    TEXT = 0x74657874           # "text"
 
 cdef struct Part:
     const uint8_t* header       # of its header section
@@ -20,8 +21,9 @@ cdef struct Multipart:          # what the header section of one says
     ReportType wanted           # which kind of part makes it a report
     const uint8_t* start        # of its body
     const uint8_t* end
-    uint8_t[MAX_BOUNDARY + 2] boundary  # behind two dashes
+    uint8_t[MAX_BOUNDARY + 3] boundary  # behind a line end and two dashes
     Span delimiter              # in `boundary`
+    bint any_failed             # see HeaderReader; of the message's own
 
 cdef struct Parts:              # the children that matter, the first of each kind
     bint any
@@ -42,9 +44,10 @@ cdef inline void multipart_from(
     m.kind = kind
     m.start = start
     m.end = end
-    m.boundary[0] = m.boundary[1] = c'-'
-    m.delimiter.p = m.boundary
-    m.delimiter.n = 2 + parameter_copy(parameters, literal(b"boundary"), m.boundary + 2, MAX_BOUNDARY)
+    m.boundary[0] = c'\n'
+    m.boundary[1] = m.boundary[2] = c'-'
+    m.delimiter.p = m.boundary + 1
+    m.delimiter.n = 2 + parameter_copy(parameters, literal(b"boundary"), m.boundary + 3, MAX_BOUNDARY)
     m.delimiter = trimmed(m.delimiter)  # RFC 2046 §5.1.1: a boundary does not end in a blank
     if m.delimiter.n == 2:
         m.delimiter.n = 0
@@ -59,9 +62,20 @@ cdef inline void no_parts(Parts* parts) noexcept nogil:
 
 
 cdef inline void children_from(PartReader* r, Multipart* m) noexcept nogil:
-    parts_from(r, m.start, m.end)
-    r.delimiter = m.delimiter
-    r.lines_left = MAX_DELIMITERS
+    parts_from(r, m.start, m.end, m.delimiter, MAX_DELIMITERS)
+
+
+cdef inline bint is_plainly_other(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Whether a part begins with a Content-Type of no interest, as most do: text/plain, text/html, image/png."""
+    cdef uint8_t first
+    if end - p < 24 or load_be64(p) | FOLD_8 != CONTENT_DASH or p[7] != c'-' or load_be32(p + 8) | FOLD_4 != TYPE:
+        return False
+    if p[12] != c':' or p[13] != c' ':
+        return False
+    first = p[14] | 0x20
+    if first == c't':
+        return load_be32(p + 14) | FOLD_4 == TEXT and p[18] == c'/' and (p[19] | 0x20 == c'p' or p[19] | 0x20 == c'h')
+    return c'b' <= first <= c'z' and first != c'm'
 
 
 cdef MediaType part_read(
@@ -72,6 +86,8 @@ cdef MediaType part_read(
     cdef MediaType kind = OTHER_TYPE
     cdef Span value
     cdef bint typed = False, encoded = False
+    if is_plainly_other(start, end):
+        return OTHER_TYPE
     header_from(&reader, start, end, limit, stuffed)
     part.encoding = IDENTITY
     while event != END_OF_HEADER:

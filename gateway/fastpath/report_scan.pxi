@@ -144,12 +144,11 @@ cdef bint has_field(const uint8_t* p, const uint8_t* end, bint stuffed, Span nam
     return False
 
 
-cdef bint has_failed_recipients(
-    const uint8_t* message, const uint8_t* body, const uint8_t* end, bint stuffed
+cdef inline bint has_failed_recipients(
+    const uint8_t* message, const uint8_t* body, bint any_failed, bint stuffed
 ) noexcept nogil:
-    """Whether there is an X-Failed-Recipients in the header section of a message whose body is known."""
-    cdef Span name = literal(b"x-failed-recipients")
-    return may_hold(message, body, end, name, 1) and has_field(message, body, stuffed, name)
+    """Whether there is an X-Failed-Recipients in the header section of a message. any_failed: see HeaderReader."""
+    return any_failed and has_field(message, body, stuffed, literal(b"x-failed-recipients"))
 
 
 cdef bint is_qsbmf(const uint8_t* p, const uint8_t* end) noexcept nogil:
@@ -180,7 +179,7 @@ cdef bint has_nothing(const uint8_t* message, Multipart* top, Parts* parts, Mode
     return not mode.null_sender or (
         parts.inner.start == NULL
         and not (parts.any and is_qsbmf_part(&parts.leading, top.end, mode.stuffed))
-        and not has_failed_recipients(message, top.start, top.end, mode.stuffed)
+        and not has_failed_recipients(message, top.start, top.any_failed, mode.stuffed)
     )
 
 
@@ -191,9 +190,9 @@ cdef Report candidate(Report report, str name, size_t n):
     return report
 
 
-cdef Report scan_text(const uint8_t* message, size_t n, const uint8_t* body, Mode* mode):
+cdef Report scan_text(const uint8_t* message, size_t n, const uint8_t* body, bint any_failed, Mode* mode):
     """Of a message that is no multipart: a candidate, or None."""
-    if has_failed_recipients(message, body, message + n, mode.stuffed):
+    if has_failed_recipients(message, body, any_failed, mode.stuffed):
         return candidate(new_report(message, mode), "x_failed_recipients", n)
     if is_qsbmf(body, message + n):
         return candidate(new_report(message, mode), "qsbmf", n)
@@ -230,7 +229,7 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
                 return scan_attached(message, n, &header, mode)
             while event != END_OF_HEADER:
                 event = header_next(&header, &parameters)
-            return scan_text(message, n, header.line, mode) if mode.null_sender else None
+            return scan_text(message, n, header.line, header.any_failed, mode) if mode.null_sender else None
     body = body_behind(&header)
     anybody = kind != MULTIPART_REPORT and not mode.null_sender and not mode.listed
     # The type is never encoded, and has to stand there in one piece: most letters need not be parsed.
@@ -240,6 +239,7 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
         return None
     top.wanted = wanted_by(kind, parameters, mode)
     multipart_from(&top, kind, parameters, body, message + n)
+    top.any_failed = header.any_failed
     if anybody and wants_nothing(&top, mode):
         return None
     children_read(&reader, &top, mode, &parts)
@@ -264,7 +264,7 @@ cdef Report scan_further(Report found, Report report, size_t n, Multipart* top, 
         wrapped = scan_wrapped(report, &parts.inner, top.end, mode, &wrapped_claims)
         if wrapped is not None and wrapped.reason is None:
             return wrapped
-    if mode.null_sender and has_failed_recipients(report.message, top.start, top.end, mode.stuffed):
+    if mode.null_sender and has_failed_recipients(report.message, top.start, top.any_failed, mode.stuffed):
         return candidate(report, "x_failed_recipients", n)
     if mode.null_sender and claims and report.original is not None:
         return candidate(report, "claimed", n)
@@ -275,6 +275,15 @@ cdef Report scan_further(Report found, Report report, size_t n, Multipart* top, 
     if mode.listed and report.original is not None and not claims:
         return candidate(report, "junk", n)
     return found if found is not None else wrapped
+
+
+def compare_at_once(int octets):
+    global vector_octets
+    vector_octets = min(octets, most_vector_octets())
+    return vector_octets
+
+
+compare_at_once(32)
 
 
 def scan_report(
@@ -288,11 +297,14 @@ def scan_report(
     mode.null_sender = null_sender
     mode.listed = listed_sender
     mode.tolerant = tolerant or null_sender or listed_sender
-    PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-    try:
-        report = scan(<const uint8_t*>view.buf, view.len, &mode, placed)
-    finally:
-        PyBuffer_Release(&view)
+    if PyBytes_CheckExact(message):
+        report = scan(octets_of(<bytes>message), PyBytes_GET_SIZE(message), &mode, placed)
+    else:
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            report = scan(<const uint8_t*>view.buf, view.len, &mode, placed)
+        finally:
+            PyBuffer_Release(&view)
     if report is not None:
         report.message = NULL
     return report

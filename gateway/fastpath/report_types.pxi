@@ -1,6 +1,12 @@
 # What a part is, by its Content-Type: the types that reports are made of (RFC 3464, 5965, 6522, 6533), and those that
 # are nearly theirs. How a Content-Type is read is content_type.pxi's.
 
+cdef extern from *:
+    """
+    #define MULTIPAR 0x6d756c7469706172u  /* "multipar" */
+    """
+    const uint64_t MULTIPAR
+
 cdef enum MediaType:
     OTHER_TYPE
     MULTIPART_REPORT
@@ -45,17 +51,21 @@ cdef MediaType media_type(Span* s) noexcept nogil:
     first = s.p[0] | 0x20 if s.n else 0
     if first != c'm' and first != c't' and first != c'a':
         return OTHER_TYPE
+    if (s.n > 10 and load_be64(s.p) | FOLD_8 == MULTIPAR and s.p[8] | 0x20 == c't' and s.p[9] == c'/'
+            and s.p[10] > c')'):  # as nearly all of them are written
+        advance(s, 10)
+        return multipart_type(take_word(s, c';'))
     kind = take_word(s, c'/')
     skip_comments(s)
     if s.n == 0 or s.p[0] != c'/':
         return OTHER_TYPE
     advance(s, 1)
     skip_comments(s)
+    if s.n and equals_folded(kind, literal(b"multipart")):
+        return multipart_type(take_word(s, c';'))
     if s.n == 0 or s.p[0] | 0x20 == c'p' or s.p[0] | 0x20 == c'h':  # text/plain, text/html: most parts
         return OTHER_TYPE
     subtype = take_word(s, c';')
-    if equals_folded(kind, literal(b"multipart")):
-        return multipart_type(subtype)
     if equals_folded(kind, literal(b"text")):
         return ORIGINAL if equals_folded(subtype, literal(b"rfc822-headers")) else nearly(subtype)
     if not equals_folded(kind, literal(b"message")):

@@ -1,0 +1,199 @@
+# Passing over octets in which nothing that is looked for can begin: as many at once as the processor can. What is
+# looked for, parts.pxi knows.
+#
+# Such a loop is bound by how much it does with each octet, so it does little: it looks for what is rare and stands in
+# each occurrence at a known distance from its beginning. That is one octet; or three, which make two pairs, and one of
+# these is at an even place wherever the occurrence begins: pairs at odd places need not be looked at, half the work.
+# Where the three are the same octet, so are the pairs, and it is half again.
+
+from libc.stdint cimport uint16_t
+
+cdef extern from *:
+    """
+    #ifdef __SSE2__
+    #include <immintrin.h>
+    #endif
+
+    static int vector_octets;  /* that are compared at once: 32, 16, or 0 where there are no such instructions */
+
+    static inline int most_vector_octets(void)
+    {
+    #ifdef __SSE2__
+        return __builtin_cpu_supports("avx2") ? 32 : 16;
+    #else
+        return 0;
+    #endif
+    }
+
+    /* Bit i of the result: the n octets from p + i on are `pattern`. Reads 63 + n octets. */
+    static inline uint64_t find_in_block(const uint8_t *p, const char *pattern, int n)
+    {
+        uint64_t found = 0;
+    #ifdef __SSE2__
+        if (vector_octets) {
+            for (int i = 0; i < 64; i += 16) {
+                __m128i equal = _mm_set1_epi8(-1);
+                for (int k = 0; k < n; k++) {
+                    __m128i octets = _mm_loadu_si128((const __m128i *)(p + i + k));
+                    equal = _mm_and_si128(equal, _mm_cmpeq_epi8(octets, _mm_set1_epi8(pattern[k])));
+                }
+                found |= (uint64_t)_mm_movemask_epi8(equal) << i;
+            }
+            return found;
+        }
+    #endif
+        for (int i = 0; i < 64; i++)
+            found |= (uint64_t)(memcmp(p + i, pattern, n) == 0) << i;
+        return found;
+    }
+
+    /* The loops. From p on in steps of 64, as long as that is before `stop`: on to 64 octets among which FOUND is true
+       of `here`, octets beside each other that are compared with `a` and `b`. Two steps at once: may read 64 more. */
+    #define SKIP(NAME, TARGET, VECTOR, MM, SI, SPLAT, FOUND)                                    \\
+        TARGET static const uint8_t *NAME(const uint8_t *p, const uint8_t *stop, int x, int y)  \\
+        {                                                                                       \\
+            const VECTOR a = MM##_set1_##SPLAT(x), b = MM##_set1_##SPLAT(y);                    \\
+            for (; p < stop; p += 128) {                                                        \\
+                VECTOR found[2] = {MM##_setzero_##SI(), MM##_setzero_##SI()};                   \\
+                for (size_t i = 0; i < 128; i += sizeof(VECTOR)) {                              \\
+                    const VECTOR here = MM##_loadu_##SI((const VECTOR *)(p + i));               \\
+                    found[i / 64] = MM##_or_##SI(found[i / 64], FOUND);                         \\
+                }                                                                               \\
+                if (MM##_movemask_epi8(MM##_or_##SI(found[0], found[1])))                       \\
+                    return MM##_movemask_epi8(found[0]) ? p : p + 64;                           \\
+            }                                                                                   \\
+            (void)b;                                                                            \\
+            return p;                                                                           \\
+        }
+    #define SKIPS(WIDTH, TARGET, VECTOR, MM, SI)                                                \\
+        SKIP(skip_to_octet_##WIDTH, TARGET, VECTOR, MM, SI, epi8, MM##_cmpeq_epi8(here, a))     \\
+        SKIP(skip_to_pair_##WIDTH, TARGET, VECTOR, MM, SI, epi16, MM##_cmpeq_epi16(here, a))    \\
+        SKIP(skip_to_pairs_##WIDTH, TARGET, VECTOR, MM, SI, epi16,                              \\
+             MM##_or_##SI(MM##_cmpeq_epi16(here, a), MM##_cmpeq_epi16(here, b)))                \\
+        SKIP(skip_to_letter_##WIDTH, TARGET, VECTOR, MM, SI, epi8,                              \\
+             MM##_and_##SI(MM##_cmpeq_epi8(here, a), MM##_cmpeq_epi8(b,                         \\
+                 MM##_or_##SI(MM##_loadu_##SI((const VECTOR *)(p + i + 1)), MM##_set1_epi8(0x20)))))
+
+    /* A line end, and behind it something that may_matter, or nearly so: one of cCxX, or of ()*+,-./ and the control
+       characters 0x08 to 0x0f. */
+    #define SKIP_LINES(WIDTH, TARGET, VECTOR, MM, SI)                                           \\
+        TARGET static inline VECTOR begins_##WIDTH(VECTOR next)                                 \\
+        {                                                                                       \\
+            next = MM##_or_##SI(next, MM##_set1_epi8(0x20));                                    \\
+            return MM##_or_##SI(                                                                \\
+                MM##_or_##SI(MM##_cmpeq_epi8(next, MM##_set1_epi8('c')),                        \\
+                             MM##_cmpeq_epi8(next, MM##_set1_epi8('x'))),                       \\
+                MM##_cmpeq_epi8(MM##_and_##SI(next, MM##_set1_epi8((char)0xf8)),                \\
+                                MM##_set1_epi8(0x28)));                                         \\
+        }                                                                                       \\
+        SKIP(skip_to_line_##WIDTH, TARGET, VECTOR, MM, SI, epi8,                                \\
+             MM##_and_##SI(MM##_cmpeq_epi8(here, a),                                            \\
+                           begins_##WIDTH(MM##_loadu_##SI((const VECTOR *)(p + i + 1)))))
+
+    #ifdef __SSE2__
+    SKIP_LINES(16, , __m128i, _mm, si128)
+    SKIP_LINES(32, __attribute__((target("avx2"))), __m256i, _mm256, si256)
+    SKIPS(16, , __m128i, _mm, si128)
+    SKIPS(32, __attribute__((target("avx2"))), __m256i, _mm256, si256)
+    #define SKIP_WITH(NAME, P, STOP, X, Y) \\
+        (vector_octets == 32 ? NAME##_32(P, STOP, X, Y) : vector_octets ? NAME##_16(P, STOP, X, Y) : (P))
+    #else
+    #define SKIP_WITH(NAME, P, STOP, X, Y) (P)
+    #endif
+
+    typedef struct {
+        int at;          /* how far behind the beginning of an occurrence is what is loaded */
+        int is_octet;
+        uint16_t one;    /* the octet, or a pair, of which the first octet is the lower half */
+        uint16_t other;  /* the other pair */
+    } Rare;
+
+    static inline uint16_t pair_of(const uint8_t *p)
+    {
+        return p[0] | p[1] << 8;
+    }
+
+    /* How common octets are in letters and their attachments, roughly. */
+    static inline int commonness(uint8_t c)
+    {
+        static const uint8_t of[256] = {
+            ['a' ... 'z'] = 8, ['A' ... 'Z'] = 3, ['0' ... '9'] = 3, [' '] = 12, ['+'] = 3, ['/'] = 4, ['='] = 3,
+            ['\\r'] = 6, ['\\n'] = 6, ['-'] = 5, ['.'] = 4, [','] = 4, [':'] = 4, ['"'] = 4, ['\\''] = 3, ['('] = 2,
+            [')'] = 2, ['?'] = 2, [';'] = 3, ['<'] = 4, ['>'] = 4,
+        };
+        return of[c];
+    }
+
+    /* The rarest of n octets, three at least, that an occurrence begins with: one of them, if one is rare and
+       `octet_too`, or a pair. */
+    static Rare rarest(const uint8_t *p, int n, int octet_too)
+    {
+        Rare rare = {0};
+        int best = 1 << 30, at = 0;
+        for (int i = 0; i < n && octet_too; i++)
+            if (commonness(p[i]) == 0) {
+                rare.at = i;
+                rare.is_octet = 1;
+                rare.one = p[i];
+                return rare;
+            }
+        for (int i = 0; i + 2 < n && best > 20; i++) {
+            int common = commonness(p[i + 1]) * (commonness(p[i]) + commonness(p[i + 2]));
+            if (p[i] == p[i + 1] && p[i + 1] == p[i + 2])
+                common = common / 2;
+            if (common < best) {
+                best = common;
+                at = i;
+            }
+        }
+        rare.at = at + 1;
+        rare.one = pair_of(p + at);
+        rare.other = pair_of(p + at + 1);
+        return rare;
+    }
+
+    /* On to 64 octets from which on an occurrence may begin, from p on in steps of 64 and as long as that is before
+       `stop`. Reads 128 octets behind rare->at. */
+    static inline const uint8_t *skip_without(const uint8_t *p, const uint8_t *stop, const Rare *rare)
+    {
+        const uint8_t *at = p + rare->at;
+        stop += rare->at;
+        if (rare->is_octet)
+            at = SKIP_WITH(skip_to_octet, at, stop, rare->one, 0);
+        else if (rare->one == rare->other)
+            at = SKIP_WITH(skip_to_pair, at, stop, rare->one, 0);
+        else
+            at = SKIP_WITH(skip_to_pairs, at, stop, rare->one, rare->other);
+        return at - rare->at;
+    }
+
+    /* Whether a line of a header section that begins so may be one that is looked at; empty lines, and dots that may be
+       stuffed, included. */
+    static const uint8_t may_matter[256] = {
+        ['c'] = 1, ['C'] = 1, ['x'] = 1, ['X'] = 1, ['.'] = 1, ['\\r'] = 1, ['\\n'] = 1
+    };
+
+    /* The same for a line end behind which something may_matter; reads 129 octets. */
+    static inline const uint8_t *skip_to_line(const uint8_t *p, const uint8_t *stop)
+    {
+        return SKIP_WITH(skip_to_line, p, stop, '\\n', 0);
+    }
+
+    /* The same for a dash and a letter, in lower case, whatever the 0x20 in that; reads 129 octets. */
+    static inline const uint8_t *skip_to_dash(const uint8_t *p, const uint8_t *stop, uint8_t letter)
+    {
+        return SKIP_WITH(skip_to_letter, p, stop, '-', letter);
+    }
+    """
+    ctypedef struct Rare:
+        int at
+        int is_octet
+    int vector_octets
+    int most_vector_octets() noexcept nogil
+    uint64_t find_in_block(const uint8_t* p, const char* pattern, int n) noexcept nogil
+    Rare rarest(const uint8_t* p, int n, int octet_too) noexcept nogil
+    const uint8_t* skip_without(const uint8_t* p, const uint8_t* stop, const Rare* rare) noexcept nogil
+    const uint8_t* may_matter
+    const uint8_t* skip_to_line(const uint8_t* p, const uint8_t* stop) noexcept nogil
+    const uint8_t* skip_to_dash(const uint8_t* p, const uint8_t* stop, uint8_t letter) noexcept nogil
+    int lowest_bit "__builtin_ctzll"(uint64_t bits) noexcept nogil
