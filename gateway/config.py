@@ -15,7 +15,10 @@ from typing import Any
 from gateway._fastpath import CidrSet
 from gateway.rates import Rate
 
-RECORD_TYPES = ("Reception", "Delivery", "TransientFailure", "Bounce", "Rejection", "OOB", "Feedback")
+RECORD_TYPES = (
+    *("Reception", "Delivery", "TransientFailure", "Bounce", "Expiration", "AdminBounce"),
+    *("Rejection", "OOB", "Feedback"),
+)
 
 
 class LineEndings(Enum):
@@ -177,12 +180,22 @@ class LocalLogs:
     min_free_inodes: str | int = "10%"
 
 
+class SpoolOrder(Enum):
+    """`order` of a spool: what goes first where the fleet has room for some of what there is only."""
+
+    NEW_FIRST = "NewFirst"  # the default: what was spooled takes at most half of the room there is
+    OLDEST_FIRST = "OldestFirst"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spool:
-    """One `kumo.define_spool` call. Accepted; nothing is spooled yet."""
+class SpoolSettings:
+    """One `kumo.define_spool` call, or `--spool`: a directory for what the fleet cannot take now."""
 
     name: str
     path: str
+    min_free_space: str | int = "10%"
+    min_free_inodes: str | int = "10%"
+    order: SpoolOrder = SpoolOrder.NEW_FIRST  # the gateway's own option
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +231,9 @@ class QueueConfig:
     egress_pool: str | None = None
     provider_name: str | None = None
     refresh_interval: float = 60.0
+    retry_interval: float = 1200.0
+    max_retry_interval: float | None = None
+    max_age: float = 604_800.0
     on_partial_refusal: PartialRefusal = PartialRefusal.DSN  # the gateway's own option
 
 
@@ -278,11 +294,12 @@ class Deployment:
     """Where a policy runs, which it does not say itself.
 
     fleet: where accepted mail goes, whatever the policy says about it; None: where that says. listen: the addresses of
-    its SMTP listeners instead of its own; (): those.
+    its SMTP listeners instead of its own; (): those. spool: instead of its own.
     """
 
     fleet: Destination | None = None
     listen: tuple[str, ...] = ()
+    spool: SpoolSettings | None = None
 
     def listeners(self, declared: tuple[Listener, ...]) -> tuple[Listener, ...]:
         """The policy's listeners where they listen here: in their order; further addresses are like the last one's."""
@@ -301,5 +318,10 @@ class PolicyConfig:
     listeners: tuple[Listener, ...] = ()
     http_listeners: tuple[HttpListener, ...] = ()
     local_logs: tuple[LocalLogs, ...] = ()
-    spools: tuple[Spool, ...] = ()
+    spools: tuple[SpoolSettings, ...] = ()  # KumoMTA's files have two of them
     watched: tuple[str, ...] = ()  # globs of files whose changes make the policy be loaded again
+
+    @property
+    def spool(self) -> SpoolSettings | None:
+        """The one that is used: "data", or the first."""
+        return next((spool for spool in self.spools if spool.name == "data"), next(iter(self.spools), None))

@@ -12,7 +12,7 @@ cdef class Batch:
     cdef readonly EnvelopeAddress sender
     cdef readonly object recipients
     cdef readonly Content content
-    cdef readonly bint smtputf8
+    cdef readonly bint smtputf8, divisible
 
 
 @cython.freelist(32)

@@ -20,7 +20,8 @@ __all__ = ["Batch", "HandOver", "RecipientOutcome", "Response", "Status"]
 class Batch:
     """Recipients of one message that travel together. Not changed by a courier.
 
-    content: sent as it is. smtputf8: the message needs SMTPUTF8 (RFC 6531) all the way.
+    content: sent as it is. smtputf8: the message needs SMTPUTF8 (RFC 6531) all the way. divisible: some recipients may
+    be served though others are deferred, because the gateway itself tries those again.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class Batch:
         recipients: Sequence[EnvelopeAddress],
         content: Content,
         smtputf8: bool = False,
+        divisible: bool = False,
     ) -> None:
         self.message_id = message_id
         self.sender = sender
         self.recipients = recipients
         self.content = content
         self.smtputf8 = smtputf8
+        self.divisible = divisible
 
 
 class Status(Enum):
@@ -45,10 +48,13 @@ class Status(Enum):
     TRANSIENT = "transient"  # certainly not delivered; may be tried again
     PERMANENT = "permanent"  # certainly not delivered; refused for good
     UNKNOWN = "unknown"  # the next hop vanished with the whole message in hand (RFC 1047)
+    SPOOLED = "spooled"  # the gateway's own spool has it on disk, and tries again
 
 
 class RecipientOutcome:
-    """One recipient's fate. `reason` is None for DELIVERED only; a TRANSIENT response is always 4xx."""
+    """One recipient's fate. `reason` is None for DELIVERED only; a TRANSIENT response is always 4xx. No courier says
+    SPOOLED.
+    """
 
     def __init__(self, recipient: EnvelopeAddress, status: Status, response: Response, reason: Reason | None) -> None:
         self.recipient = recipient

@@ -325,10 +325,10 @@ def test_null_sender_and_utf8_addresses_on_the_wire() -> None:
     assert "RCPT TO:<ü@y.example>\r\n".encode() in said
 
 
-def run(answers: bytes, *recipients: str, ehlo: bytes = EHLO) -> tuple[Dialogue, Exchange, bytes]:
+def run(answers: bytes, *recipients: str, ehlo: bytes = EHLO, **options: bool) -> tuple[Dialogue, Exchange, bytes]:
     """A transaction against all those answers, given one at a time; returns what was said after MAIL."""
     dialogue = ready(ehlo)
-    started = exchange(*recipients)
+    started = exchange(*recipients, **options)
     dialogue.begin(started)
     said = b""
     for answer in answers.splitlines(keepends=True):
@@ -387,6 +387,19 @@ class TestRefusals:
         assert [status for status, _ in statuses(started)] == ["TRANSIENT"] * 2
         assert all(code // 100 == 4 for _, code in statuses(started))
         assert dialogue.session.state is ClientState.RESET
+
+    def test_a_divisible_batch_goes_to_those_who_are_accepted(self, ehlo: bytes) -> None:
+        answers = MAIL_OK + b"450 4.2.1 later\r\n" + RCPT_OK + GO_AHEAD + QUEUED
+        _, started, said = run(answers, *BOTH, ehlo=ehlo, divisible=True)
+        assert said.endswith(b"hello\r\n.\r\n")
+        assert statuses(started) == [("TRANSIENT", 450), ("DELIVERED", 250)]
+
+    def test_a_divisible_batch_of_which_nobody_is_accepted_goes_to_nobody(self, ehlo: bytes) -> None:
+        later = b"554 5.5.1 refused\r\n" if ehlo is EHLO else b""
+        answers = MAIL_OK + b"450 4.2.1 later\r\n" + b"550 5.1.1 no\r\n" + later
+        _, started, said = run(answers, *BOTH, ehlo=ehlo, divisible=True)
+        assert b"Subject" not in said
+        assert statuses(started) == [("TRANSIENT", 450), ("PERMANENT", 550)]
 
     def test_refused_data_is_the_answer_for_the_accepted(self, ehlo: bytes) -> None:
         answers = MAIL_OK + RCPT_OK + b"550 5.1.1 no\r\n" + b"451 4.3.0 disk\r\n"

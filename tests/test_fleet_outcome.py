@@ -33,7 +33,8 @@ def addresses(count: int) -> list[Any]:
 
 def exchange(*rcpts: Any, mail: Any = OK, data: Any = None, verdict: Any = None, of: int = 0, **flags: Any) -> Exchange:
     """An exchange for as many recipients as there are answers, or `of`."""
-    made = Exchange(SENDER, addresses(of or len(rcpts)), CONTENT)
+    divisible = flags.pop("divisible", False)
+    made = Exchange(SENDER, addresses(of or len(rcpts)), CONTENT, divisible=divisible)
     made.mail, made.data, made.verdict = mail, data, verdict
     made.rcpts.extend(rcpts)
     made.accepted = sum(code == 200 for code, _ in rcpts)
@@ -85,6 +86,14 @@ MAIL = "MAIL FROM:<a@x.example>\r\n"
         (
             exchange(OK, FULL, NO, data=GO, verdict=YES, postponed=(1,)),
             [DELIVERED, None, ("PERMANENT", 500, rcpt(2), REFUSED)],
+        ),
+        (
+            exchange(OK, LATER, NO, data=GO, verdict=YES, deferred=True, divisible=True),
+            [DELIVERED, ("TRANSIENT", 400, rcpt(1), DEFERRED), ("PERMANENT", 500, rcpt(2), REFUSED)],
+        ),
+        (
+            exchange(LATER, LATER, data=NO, deferred=True, divisible=True),
+            [("TRANSIENT", 400, rcpt(0), DEFERRED), ("TRANSIENT", 400, rcpt(1), DEFERRED)],
         ),
     ],
 )
@@ -182,6 +191,13 @@ def job(
 ):
     batch = Batch("id1", parse_address(sender), addresses(recipients), content_of(content), **flags)
     return Job(batch, 10.0, Nobody())
+
+
+@pytest.mark.parametrize("most", [9, 1])
+@pytest.mark.parametrize("divisible", [True, False])
+def test_an_exchange_is_as_divisible_as_its_batch(divisible: bool, most: int):
+    assert job(2, divisible=divisible).next_exchange(most).divisible == divisible
+    assert not Exchange(SENDER, addresses(1), CONTENT).divisible
 
 
 def outcomes(*statuses: Status | None) -> list[RecipientOutcome | None]:

@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+from gateway.metrics import REDELIVERED
 from gateway.net import tls
 from tests.dialogue import Dialogue, ScriptedUpstream, Values, metrics_page, play_over_sockets
 from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, TO_UPSTREAMS, Gateway, wait_until
@@ -43,6 +44,12 @@ COUNTED_ELSEWHERE = [
     ("tls_handshake_failures_total", "local"),
     ("rejections_total", "connect/data_too_slow"),  # it takes ten seconds, but not in tests/test_conduct.py
     *(("rejections_total", f"{stage}/internal_error") for stage in STAGES),
+    # tests/test_spool_service.py and tests/test_spool_faults.py are about these
+    *(("spool_redeliveries_total", result) for result in REDELIVERED),
+    *((f"spool_{name}", "") for name in ("messages", "bytes", "kept_total", "failures_total", "damaged_total")),
+    *(("spool_oldest_age_seconds", "0"), ("spool_commit_duration_seconds_count", "")),
+    *(("messages_total", "spooled"), ("notifications_total", "spooled")),
+    *(("log_records_total", kind) for kind in ("Expiration", "AdminBounce")),
 ]
 
 

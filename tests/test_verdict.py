@@ -16,6 +16,7 @@ ANSWERS = {
     "refused too": (Status.PERMANENT, Response(554, "5.6.0", "not such content"), Reason.UPSTREAM_REFUSED),
     "deferred": (Status.TRANSIENT, Response(451, "4.2.0", "later"), Reason.UPSTREAM_DEFERRED),
     "deferred too": (Status.TRANSIENT, Response(452, "4.2.2", "full"), Reason.UPSTREAM_DEFERRED),
+    "spooled": (Status.SPOOLED, Response(451, "4.4.1", "not reached"), Reason.UPSTREAM_UNREACHABLE),
     "unknown": (Status.UNKNOWN, Response(451, "4.4.2", "vanished"), Reason.OUTCOME_UNKNOWN),
     "unknown too": (Status.UNKNOWN, Response(451, "4.4.0", "vanished, too"), Reason.OUTCOME_UNKNOWN),
 }
@@ -55,6 +56,14 @@ CONTRACT: list[tuple[str, str, int, int, tuple[str, ...], Next, str | None]] = [
     ("reported for one, handed over for another", "taken", 0, 1, (), Next.RECORD, None),
     ("reported for one, handed over for another: synced", "taken", 0, 1, ("reports",), Next.SYNC, None),
     ("reported for one: lost for another", "deferred", 0, 1, (), Next.REFUSE, "451 4.2.0 later"),
+    # 3. spooled: on disk already, or it would not be called so
+    ("spooled", "spooled", 0, 0, (), Next.ACCEPT, None),
+    ("spooled for one, handed over for another", "taken, spooled", 0, 0, (), Next.ACCEPT, None),
+    ("spooled for one, lost for another", "spooled, deferred", 0, 0, (), Next.REFUSE, "451 4.2.0 later"),
+    ("spooled for one, unknown for another", "spooled, unknown", 0, 0, (), Next.REFUSE, "451 4.4.2 vanished"),
+    ("spooled for one, nobody knows about another", "spooled", 0, 1, NONE, Next.REFUSE, "451 4.3.0"),
+    ("refused beside one that is spooled", "refused, spooled", 0, 0, (), Next.RECORD, None),
+    ("refused beside one that is spooled: nobody knows", "refused, spooled", 0, 0, NONE, Next.REFUSE, "451 4.3.0"),
     # 4. discarded on purpose
     ("discarded: a record says so", "", 1, 0, (), Next.RECORD, None),
     ("discarded: nothing waits for the disk", "", 1, 0, NONE, Next.ACCEPT, None),

@@ -21,6 +21,10 @@ class Courier:
         """
         raise NotImplementedError
 
+    def room(self, destination: Destination) -> int:
+        """How many batches more could be under way to it at once, as far as is known; 0 while others wait."""
+        raise NotImplementedError
+
     def sweep(self, now: float) -> bool:
         """Notice whose time is up. True while there is something that wants to be swept again."""
         raise NotImplementedError

@@ -57,6 +57,11 @@ class Couriers:
             self._timer = self._loop.call_later(SWEEP_INTERVAL, self._sweep)
         return courier.submit(batch, destination, deadline)
 
+    def room(self, destination: Destination) -> int:
+        """How many batches more could be under way to where a queue says: see Courier.room."""
+        courier = self._by_type[type(destination.queue.protocol)]
+        return courier.room(destination)
+
     async def close(self, grace: float) -> None:
         """Stop: hand-overs under way get `grace` seconds, then come back as if their deadline had passed."""
         deadline = self._loop.time() + grace

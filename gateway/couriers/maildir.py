@@ -66,6 +66,9 @@ class MaildirCourier(Courier):
         stored.add_done_callback(report)
         return later
 
+    def room(self, destination: Destination) -> int:
+        return max(0, THREADS - self._jobs)
+
     def sweep(self, now: float) -> bool:
         return self._jobs > 0 and now < self._ends
 

@@ -1,7 +1,7 @@
 """Telling senders whom the fleet refused while others were served: who is told, by which way, and what came of it.
 
-There is nothing to store a notification in, so it is handed over before the client gets its 250, and not again. What it
-says is notification.py's business.
+A notification is handed over before the client gets its 250; where it is not taken for now it goes into the spool, and
+without one it is not tried again. What it says is notification.py's business.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import logging
 
 from gateway import metrics
 from gateway.config import PartialRefusal
+from gateway.couriers.spool.kept import Envelope
 from gateway.delivery.journal import Accepted
+from gateway.delivery.redelivery import to_keep
 from gateway.delivery.routing import Delivery
 from gateway.delivery.services import Services
 from gateway.handover import Batch, RecipientOutcome, Status
 from gateway.later import Waits
 from gateway.logs import identity
+from gateway.logs.records import Origin
 from gateway.mail.message import Message
 from gateway.mail.notification import Notice, Refusal, notification
 from gateway.policy.problems import PolicyError, Rejected
@@ -23,17 +26,25 @@ from gateway.smtp.address import NULL_SENDER, EnvelopeAddress
 
 log = logging.getLogger(__name__)
 
-_RESULTS = {result: metrics.NOTIFICATIONS.slot(result) for result in ("sent", "failed", "null_sender", "record")}
+_RESULTS = {
+    result: metrics.NOTIFICATIONS.slot(result) for result in ("sent", "spooled", "failed", "null_sender", "record")
+}
 
 
 def tell_senders(
-    services: Services, hostname: str, accepted: list[Accepted], deliveries: list[Delivery], deadline: float
+    services: Services,
+    hostname: str,
+    origin: Origin,
+    accepted: list[Accepted],
+    deliveries: list[Delivery],
+    deadline: float,
 ) -> Waits:
     """Tells each sender whom the fleet refused, and notes with each delivery what came of it.
 
     Returns whether all of them know.
 
-    deliveries: all of a transaction, handed over. deadline: on the clock of the event loop.
+    origin: of the refused messages. deliveries: all of a transaction, handed over. deadline: on the clock of the
+    event loop.
     """
     due: dict[str, list[Delivery]] = {}
     told = True
@@ -51,17 +62,22 @@ def tell_senders(
             due.setdefault(sender, []).append(delivery)
     for concerned in due.values():
         try:
-            notice = yield from _notify(services, hostname, accepted, concerned, deadline)
+            notice = yield from _notify(services, hostname, origin, accepted, concerned, deadline)
         except Exception:  # the others have their mail, so the client gets its 250
             log.exception("internal error in a notification about message %s", concerned[0].message.id)
             notice = Notice("failed")
         _note(services, concerned, notice)
-        told = told and notice.result == "sent"
+        told = told and notice.result in ("sent", "spooled")
     return told
 
 
 def _notify(
-    services: Services, hostname: str, accepted: list[Accepted], concerned: list[Delivery], deadline: float
+    services: Services,
+    hostname: str,
+    origin: Origin,
+    accepted: list[Accepted],
+    concerned: list[Delivery],
+    deadline: float,
 ) -> Waits:
     """Hands a notification over to where the policy sends mail for the sender's domain, else to the fleet that refused.
 
@@ -89,6 +105,23 @@ def _notify(
     result = yield services.couriers.submit(batch, destination or first.destination, deadline)
     (outcome,) = result.outcomes
     sent = outcome.status is Status.DELIVERED
+    if not sent and outcome.status is not Status.PERMANENT and services.spool is not None:
+        envelope = Envelope(
+            id=message_id,
+            sender=NULL_SENDER,
+            recipients=[sender],
+            given=None,
+            meta={},
+            origin=origin,
+            smtputf8=batch.smtputf8,
+            hostname=hostname,
+            received_at=now_ns / 1e9,
+        )
+        message.received_at = envelope.received_at
+        where = destination or first.destination
+        kept = to_keep(envelope, message, sender.domain, result, where, envelope.received_at)
+        if (yield from services.spool.keep([kept])) is None:
+            return Notice("spooled", message_id, outcome.response)
     if not sent:
         log.warning("a notification to <%s> was not taken: %s", sender.email, outcome.response.content)
     return Notice("sent" if sent else "failed", message_id, outcome.response)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gateway._fastpath import CounterPage
 from gateway.couriers.couriers import Couriers
+from gateway.couriers.spool.spool import Spool
 from gateway.logs.writer import LogWriter
 from gateway.net.turns import Room
 from gateway.policy.engine import Policy
@@ -15,7 +16,8 @@ from gateway.tracing.tracer import Tracer
 class Services:
     """now_ns: nanoseconds since 1970. monotonic: seconds on the event loop's clock, for deadlines. afterwards: calls
     something when the replies of this turn of the loop are written. room: of contents, what messages are
-    kept in, and for those who wait for more of it. tracer: knows who looks on; traced: somebody does.
+    kept in, and for those who wait for more of it. spool: None unless the policy has one. tracer: knows who looks on;
+    traced: somebody does.
     """
 
     def __init__(
@@ -39,5 +41,6 @@ class Services:
         self.afterwards = afterwards
         self.room = room
         self.contents = room.contents
+        self.spool: Spool | None = None
         self.tracer = Tracer(0, now_ns, monotonic)
         self.traced = False

@@ -34,7 +34,8 @@ cdef class Transaction:
     cdef readonly object unreadable
     cdef double _began
     cdef long long _now_ns
-    cdef list _decisions, _accepted, _deliveries, _outcomes
+    cdef list _decisions, _accepted, _deliveries, _outcomes, _not_taken
+    cdef object _spool
     cdef Py_ssize_t _promised, _discarded, _reported, _handed_over
 
     cpdef double seconds(self)

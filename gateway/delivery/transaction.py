@@ -13,15 +13,17 @@ from typing import Any
 
 from gateway import metrics
 from gateway.config import Destination, LineEndings, ListenerParams
+from gateway.couriers.spool.kept import Envelope
 from gateway.decision import RELAY, Decision, fate
 from gateway.delivery.journal import Accepted, log_hand_overs, log_messages
 from gateway.delivery.notifying import tell_senders
 from gateway.delivery.recognition import NOTHING, Recognition, count, recognise
+from gateway.delivery.redelivery import to_keep
 from gateway.delivery.routing import Delivery, deliveries, is_discarded, queue_names, split
 from gateway.delivery.services import Services
 from gateway.delivery.shaping import shaped
 from gateway.delivery.verdict import UNACCOUNTED, UNRECORDED, Evidence, Next, Verdict, verdict
-from gateway.handover import Batch, HandOver, RecipientOutcome, Status
+from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.later import Later, Waits
 from gateway.logs import identity, records
 from gateway.mail.headers import HeaderField
@@ -36,12 +38,13 @@ from gateway.smtp.replies import Reply
 log = logging.getLogger(__name__)
 
 # What is looked up for every message: CPython 3.11 takes its time to find a member in its enum, or a module's name.
-_DELIVERED, _PERMANENT = Status.DELIVERED, Status.PERMANENT
+_DELIVERED, _PERMANENT, _SPOOLED = Status.DELIVERED, Status.PERMANENT, Status.SPOOLED
 _ACCEPT, _RECORD, _SYNC = Next.ACCEPT, Next.RECORD, Next.SYNC
 _MAX_HOPS = trace.MAX_HOPS
 _FIX = LineEndings.FIX
 
 _RELAYED = metrics.MESSAGES.slot("relayed")
+_INTO_SPOOL = metrics.MESSAGES.slot("spooled")
 _REPORT_LOGGED = metrics.MESSAGES.slot("report_logged")
 _DISCARDED = metrics.MESSAGES.slot("discarded")
 _RECEIVED_BYTES = metrics.RECEIVED_BYTES.slot()
@@ -98,6 +101,9 @@ class Transaction:
         self._outcomes: list[RecipientOutcome] = []  # of all that is over
         # Recipients: all of them, those whom the policy discards, those who are served by a report's record alone.
         self._promised = self._discarded = self._reported = 0
+        spool = services.spool
+        self._spool = spool if spool is not None and spool.usable else None
+        self._not_taken: list[Delivery] = []  # those of which somebody failed for now, and is to be spooled
 
     def seconds(self) -> float:
         """How long the transaction has been under way."""
@@ -136,14 +142,12 @@ class Transaction:
         for delivery in self._deliveries:
             if not self._goes_on(delivery, (yield self._hand_over(delivery))):
                 break
+        if self._not_taken:
+            yield from self._keep()
         evidence = None
         decided = self._verdict(evidence)
         if decided.next is _RECORD:
-            evidence = self._recorded((yield from self._tell()) if self._deliveries else True)
-            decided = self._verdict(evidence)
-            if decided.next is _SYNC:
-                evidence.on_disk = yield self._services.logs.durable()
-                decided = self._verdict(evidence)
+            decided, evidence = yield from self._with_records()
         return self._end(decided, evidence)
 
     # -- the message --------------------------------------------------------------------------------------------------
@@ -270,6 +274,7 @@ class Transaction:
             delivery.recipients,
             message.wire(),
             self._event.mail.smtputf8,
+            self._spool is not None,
         )
         witness = self._facts.conn.witness
         if witness is not None:
@@ -277,7 +282,7 @@ class Transaction:
         return self._services.couriers.submit(batch, delivery.destination, self._began + self._facts.timeout)
 
     def _goes_on(self, delivery: Delivery, result: HandOver) -> bool:
-        """Takes a result down. After a recipient that failed for now no more is sent."""
+        """Takes a result down. After a recipient that failed for now no more is sent, unless it can be spooled."""
         delivery.result = result
         if self._facts.conn.witness is not None:
             self._facts.conn.witness.handed_over(delivery.message.id, result)
@@ -292,17 +297,55 @@ class Transaction:
                 goes_on = False
         if delivered:
             self._page.add(_SENT_BYTES, delivery.message.size)
+        if not goes_on and self._spool is not None:
+            self._not_taken.append(delivery)
+            return True
         return goes_on
+
+    def _keep(self) -> Waits:
+        """Has all that the fleet could not take for now on disk, and takes that down as its outcome."""
+        facts, now = self._facts, self._now_ns / 1e9
+        kept = []
+        for delivery in self._not_taken:
+            result, message = delivery.result, delivery.message
+            assert result is not None
+            envelope = Envelope(
+                id=message.id,
+                sender=message.sender,
+                recipients=[outcome.recipient for outcome in result.outcomes if _failed_for_now(outcome)],
+                given=next((entry.given for entry in self._accepted if entry.message is message), None),
+                meta=message.meta,
+                origin=facts.origin,
+                smtputf8=self._event.mail.smtputf8,
+                hostname=facts.hostname,
+                received_at=message.received_at,
+            )
+            kept.append(to_keep(envelope, message, delivery.queue_name, result, delivery.destination, now))
+        assert self._spool is not None
+        refused = yield from self._spool.keep(kept)
+        self._outcomes = [
+            _kept(outcome, refused) if _failed_for_now(outcome) else outcome for outcome in self._outcomes
+        ]
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _verdict(self, evidence: Evidence | None) -> Verdict:
         return verdict(self._promised, self._outcomes, self._discarded, self._reported, evidence)
 
+    def _with_records(self) -> Waits:
+        """What the contract calls for once there are records, on disk where that is asked for; and the evidence."""
+        evidence = self._recorded((yield from self._tell()) if self._deliveries else True)
+        decided = self._verdict(evidence)
+        if decided.next is _SYNC:
+            evidence.on_disk = yield self._services.logs.durable()
+            decided = self._verdict(evidence)
+        return decided, evidence
+
     def _tell(self) -> Waits:
         """Tells the sender whom the fleet refused; returns whether that was everybody."""
         deadline = self._began + self._facts.timeout
-        return tell_senders(self._services, self._facts.hostname, self._accepted, self._deliveries, deadline)
+        facts = self._facts
+        return tell_senders(self._services, facts.hostname, facts.origin, self._accepted, self._deliveries, deadline)
 
     def _recorded(self, told: bool) -> Evidence:
         """All records of a message of which some are all there is of a recipient. told: the sender knows of those whom
@@ -338,6 +381,8 @@ class Transaction:
     def _taken(self) -> Reply:
         """The 250, counted."""
         disposition = _RELAYED if self._handed_over else _DISCARDED if self._discarded else _REPORT_LOGGED
+        if self._not_taken:
+            disposition = _INTO_SPOOL
         self._page.add(disposition)
         ids = [accepted.message.id for accepted in self._accepted]
         refused = 0
@@ -351,6 +396,20 @@ def _existing(destination: Destination | None) -> Destination:
     if destination is None:
         raise TransactionRefused(replies.NO_DESTINATION)
     return destination
+
+
+def _failed_for_now(outcome: RecipientOutcome) -> bool:
+    """Whether the spool takes it over. It does where nobody knows (RFC 1047), as the client would: it tries again."""
+    return outcome.status is not _DELIVERED and outcome.status is not _PERMANENT
+
+
+def _kept(outcome: RecipientOutcome, refused: Reply | None) -> RecipientOutcome:
+    """What became of it in the spool."""
+    if refused is None:
+        return RecipientOutcome(outcome.recipient, _SPOOLED, outcome.response, outcome.reason)
+    if outcome.status is Status.UNKNOWN:
+        return outcome
+    return RecipientOutcome(outcome.recipient, Status.TRANSIENT, Response.from_reply(refused), refused.reason)
 
 
 def _only(recipients: list[EnvelopeAddress]) -> str | None:

@@ -15,6 +15,7 @@ from gateway.smtp.replies import Reason, Reply
 
 # CPython 3.11 takes its time to find a member in its enum
 _DELIVERED, _PERMANENT, _UNKNOWN = Status.DELIVERED, Status.PERMANENT, Status.UNKNOWN
+_SPOOLED = Status.SPOOLED
 
 
 class Next(Enum):
@@ -71,7 +72,7 @@ def verdict(
     deferred: RecipientOutcome | None = None
     for outcome in outcomes:
         status = outcome.status
-        if status is _DELIVERED:
+        if status is _DELIVERED or status is _SPOOLED:
             continue
         if status is _PERMANENT:
             refused += 1

@@ -54,7 +54,8 @@ cpdef list handed_over(
     first=RecipientOutcome, answer=Response, peer=bint, source=bint, tls=bint, session=bint, tells=bint, shape=tuple
 )
 cpdef Record _outcome(
-    Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool, list outcomes, notice
+    str kind, Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool, list outcomes,
+    notice
 )
 
 cpdef list _same_results(list outcomes)

@@ -16,6 +16,7 @@ from gateway.logs.encoding import GAP, Draft, Form, Record, to_json
 from gateway.logs.identity import node_id
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reply
+from gateway.smtp.response import Response
 
 if TYPE_CHECKING:
     from gateway.mail.message import Message
@@ -276,13 +277,35 @@ def handed_over(
 
     notice: how the sender was told of those who bounced.
     """
+    pool = egress_pool or "unspecified"
     return [
-        _outcome(message, origin, queue, result, now_ns, egress_pool or "unspecified", outcomes, notice)
+        _outcome(_type_of(outcomes[0].status), message, origin, queue, result, now_ns, pool, outcomes, notice)
         for outcomes in _same_results(result.outcomes)
     ]
 
 
-def _outcome(
+def given_up(  # noqa: PLR0913, PLR0917  # all that a record tells of it
+    kind: str,
+    message: Message,
+    origin: Origin,
+    queue: str,
+    response: Response,
+    site: str,
+    now_ns: int,
+    egress_pool: str | None = None,
+    notice: Notice | None = None,
+) -> Record:
+    """Nobody tries to deliver a message any more: an "Expiration", or an "AdminBounce" where an operator said so.
+
+    response: why. site: where it was to go. notice: how the sender was told.
+    """
+    outcomes = [RecipientOutcome(recipient, _PERMANENT, response, None) for recipient in message.recipients]
+    result = HandOver(outcomes, site, "ESMTP", 0.0)
+    return _outcome(kind, message, origin, queue, result, now_ns, egress_pool or "unspecified", outcomes, notice)
+
+
+def _outcome(  # noqa: PLR0913, PLR0917  # a record
+    kind: str,
     message: Message,
     origin: Origin,
     queue: str,
@@ -297,7 +320,7 @@ def _outcome(
     peer, source = bool(result.peer_address), bool(result.source_address)
     tls, session = result.tls_cipher is not None, result.session_id is not None
     tells = notice is not None and first.status is _PERMANENT
-    shape = _type_of(first.status), peer, source, tls, session, first.reason is not None, tells
+    shape = kind, peer, source, tls, session, first.reason is not None, tells
     draft = _begun(_hand_over_forms.get(shape) or _new_hand_over_form(*shape))
     _put_envelope(draft, message, [outcome.recipient for outcome in outcomes], queue)
     draft.text(result.site)

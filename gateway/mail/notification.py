@@ -57,16 +57,18 @@ def notification(
     *,
     arrived: int,
     now: int,
+    in_time: bool = True,
 ) -> bytes:
     """The whole message, with CRLF line ends; it needs SMTPUTF8 where the sender's address is not ASCII.
 
     id: its own. hostname: ours. sender: of the refused message, whom it goes to. header: the refused message's header.
-    arrived, now: unix times of the refused message's end and of this.
+    arrived, now: unix times of the refused message's end and of this. in_time: the fleet refused them; False where
+    it did not take the message for so long that nobody tries any more.
     """
     as_it_is = not sender.email.isascii()  # then it goes by SMTPUTF8, which has 8BITMIME with it (RFC 6531 §3.1)
     quoted = _quoted(header)
     parts = [
-        _part("text/plain; charset=utf-8", _for_humans(hostname, refusals).encode(), as_it_is),
+        _part("text/plain; charset=utf-8", _for_humans(hostname, refusals, in_time).encode(), as_it_is),
         _part(*_status(hostname, refusals, arrived, now), as_it_is),
         _part("text/rfc822-headers" if quoted.isascii() else "message/global-headers", quoted, as_it_is),
     ]
@@ -105,13 +107,14 @@ def remote_mta(name: str, address: str) -> str | None:
     return host if _HOST.match(host) else None
 
 
-def _for_humans(hostname: str, refusals: Sequence[Refusal]) -> str:
+def _for_humans(hostname: str, refusals: Sequence[Refusal], in_time: bool) -> str:
     """The first part, for whoever reads it."""
     lines = [
         f"This is the mail gateway {hostname}.",
         "",
-        "Your message could not be delivered to the recipients below: they were refused",
-        "for good. This does not concern its other recipients.",
+        "Your message could not be delivered to the recipients below: "
+        + ("they were refused" if in_time else "it was not taken"),
+        f"{'for good' if in_time else 'for too long'}. This does not concern its other recipients.",
     ]
     for refusal in refusals:
         given = refusal.given or refusal.recipient

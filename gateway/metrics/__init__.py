@@ -182,7 +182,7 @@ MESSAGES = Counter(
     LAYOUT,
     "messages_total",
     "Messages received completely, by what became of them",
-    disposition=("relayed", "refused", "report_logged", "discarded", "unknown"),
+    disposition=("relayed", "spooled", "refused", "report_logged", "discarded", "unknown"),
 )
 RECEIVED_BYTES = Counter(LAYOUT, "received_bytes_total", "Octets of messages received completely")
 SENT_BYTES = Counter(LAYOUT, "sent_bytes_total", "Octets of messages handed over, added headers included")
@@ -201,7 +201,7 @@ NOTIFICATIONS = Counter(
     LAYOUT,
     "notifications_total",
     "Senders to be told of recipients that the fleet refused while others were served, by what became of that",
-    result=("sent", "failed", "null_sender", "record"),
+    result=("sent", "spooled", "failed", "null_sender", "record"),
 )
 MESSAGE_DURATION = Histogram(
     LAYOUT, "message_duration_seconds", "From a message's final dot to the reply to it", _100_US_TO_5_MIN
@@ -268,6 +268,25 @@ RELAY_DURATION = Histogram(
     LAYOUT, "relay_duration_seconds", "From handing a message to the relay to knowing its outcome", _100_US_TO_5_MIN
 )
 UPSTREAM_WAITING = Gauge(LAYOUT, "upstream_waiting", "Transactions waiting for a connection to the fleet")
+
+# --- spool ------------------------------------------------------------------------------------------------------------
+
+REDELIVERED = ("delivered", "deferred", "unreachable", "unknown", "refused", "expired", "failed")
+SPOOL_MESSAGES = Gauge(LAYOUT, "spool_messages", "Messages in the spool")
+SPOOL_BYTES = Gauge(LAYOUT, "spool_bytes", "Octets of their contents")
+SPOOL_OLDEST = WorkerGauge(LAYOUT, "spool_oldest_age_seconds", "Since the oldest message in the worker's spool arrived")
+SPOOL_KEPT = Counter(LAYOUT, "spool_kept_total", "Messages that were put into the spool")
+SPOOL_REDELIVERIES = Counter(
+    LAYOUT, "spool_redeliveries_total", "Attempts to deliver recipients out of the spool", result=REDELIVERED
+)
+SPOOL_COMMIT_DURATION = Histogram(
+    LAYOUT,
+    "spool_commit_duration_seconds",
+    "Time that a transaction of the spool took, its sync included",
+    _100_US_TO_5_MIN,
+)
+SPOOL_FAILURES = Counter(LAYOUT, "spool_failures_total", "Messages that the spool could not take")
+SPOOL_DAMAGED = Counter(LAYOUT, "spool_damaged_total", "Messages and files of the spool that were found damaged")
 
 # --- log records ------------------------------------------------------------------------------------------------------
 

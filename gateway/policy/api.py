@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from gateway import __version__
-from gateway.config import Deployment, HttpListener, Listener, LocalLogs, PolicyConfig, Spool
+from gateway.config import Deployment, HttpListener, Listener, LocalLogs, PolicyConfig, SpoolSettings
 from gateway.later import Later
 from gateway.policy import delivery_side, events
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
@@ -168,12 +168,12 @@ class Api:
         listeners: list[Listener] = self._declared["start_esmtp_listener"]
         http: list[HttpListener] = self._declared["start_http_listener"]
         logs: list[LocalLogs] = self._declared["configure_local_logs"]
-        spools: list[Spool] = self._declared["define_spool"]
+        spools: list[SpoolSettings] = self._declared["define_spool"]
         return PolicyConfig(
             listeners=self._deployment.listeners(tuple(listeners)),
             http_listeners=tuple(http),
             local_logs=tuple(logs),
-            spools=tuple(spools),
+            spools=tuple(spools) if self._deployment.spool is None else (self._deployment.spool,),
             watched=self._watched,
         )
 

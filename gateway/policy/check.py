@@ -81,9 +81,10 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     model = of_this_gateway()
     text = Lint(source, model)
     listeners = policy.config.listeners if policy is not None else ()
-    loggers = policy.config.local_logs if policy is not None else ()
     defects = surroundings.unusable_keys(source, listeners, tls.KeyFiles(), text, datetime.now(UTC))
-    defects += surroundings.unusable_directories(source, loggers, text, make=False)
+    defects += surroundings.unusable_directories(
+        source, policy.config if policy is not None else None, text, make=False
+    )
     elsewhere = kumomta_refuses(source, model) if kumomta else []
     found = merged(loading, [*text.problems(), *(defect.problem for defect in defects), *elsewhere])
     if policy is None:

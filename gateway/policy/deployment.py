@@ -18,10 +18,11 @@ from gateway.config import (
     PartialRefusal,
     QueueConfig,
     SmtpFleet,
+    SpoolSettings,
     UpstreamTls,
 )
 from gateway.policy.domain_files import EVERYWHERE, Parameters, Text, Unreadable, parsed
-from gateway.policy.options import BadOptions, Option, Schema, Trouble, as_table, list_of, one_of, refusal
+from gateway.policy.options import BadOptions, Option, Schema, Trouble, as_table, list_of, one_of, refusal, string
 from gateway.policy.problems import PolicyProblems, Problem
 from gateway.policy.schemas import socket_address
 from gateway.policy.source import PolicySource
@@ -47,6 +48,7 @@ FILE = Schema(
     {
         "fleet": Option(_members),
         "listen": Option(list_of(socket_address, "addresses"), default=()),
+        "spool": Option(string),
         "path": Option(_path, default={}),
         "on_partial_refusal": Option(one_of(PartialRefusal), default=PartialRefusal.DSN),
     }
@@ -68,9 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="listen for SMTP there, instead of where the policy's listeners do, with their parameters in their order",
     )
     parser.add_argument(
+        "--spool",
+        metavar="DIR",
+        help="keep there what cannot be handed over now, whatever the policy says about spools",
+    )
+    parser.add_argument(
         "--gateway-config",
         metavar="FILE",
-        help="the same and more in TOML: fleet, listen, path, on_partial_refusal; the command line goes first",
+        help="the same and more in TOML: fleet, listen, spool, path, on_partial_refusal; the command line goes first",
     )
 
 
@@ -86,13 +93,15 @@ def _deployment(args: argparse.Namespace) -> Deployment:
     options = FILE.read({}) if args.gateway_config is None else _options(args.gateway_config)
     members = args.fleet or options.get("fleet")
     listen = args.listen or options["listen"]
+    directory = args.spool or options.get("spool")
+    spool = None if directory is None else SpoolSettings(name="data", path=directory)
     if members is None:
         if options["path"]:
             raise PolicyProblems([Problem(args.gateway_config, 0, "path is for a fleet, and there is none")])
-        return Deployment(listen=listen)
+        return Deployment(listen=listen, spool=spool)
     queue = QueueConfig(protocol=SmtpFleet(members), on_partial_refusal=options["on_partial_refusal"])
     path: EgressPath = EGRESS_PATH.built({**_PATH, **options["path"]})
-    return Deployment(fleet=Destination(queue, path), listen=listen)
+    return Deployment(fleet=Destination(queue, path), listen=listen, spool=spool)
 
 
 def _options(path: str) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from gateway.config import (
     ListenerDomain,
     LocalLogs,
     RecordSettings,
-    Spool,
+    SpoolOrder,
+    SpoolSettings,
     TraceHeaders,
 )
 from gateway.logs.encoding import Template, TemplateError
@@ -345,10 +346,11 @@ SPOOL = Schema(
         "kind": accepted(string),
         "flush": accepted(boolean),
         "rocks_params": accepted(json_value),
-        "min_free_space": accepted(amount),
-        "min_free_inodes": accepted(amount),
+        "min_free_space": Option(amount),
+        "min_free_inodes": Option(amount),
+        "order": Option(one_of(SpoolOrder), ours=True),
     },
-    lambda options: Spool(**options),
+    lambda options: SpoolSettings(**options),
 )
 
 # --- set_handler_limits -----------------------------------------------------------------------------------

@@ -6,12 +6,12 @@ and line where that is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.config import Listener, LocalLogs
+from gateway.config import Listener, PolicyConfig
 from gateway.logs import disk
 from gateway.net import tls
 from gateway.policy.options import BadOptions
@@ -75,28 +75,38 @@ def _keys_written_out(text: Lint, files: tls.KeyFiles, at: datetime | None) -> I
 
 
 def unusable_directories(
-    source: PolicySource, loggers: Sequence[LocalLogs], text: Lint | None = None, *, make: bool
+    source: PolicySource, config: PolicyConfig | None, text: Lint | None = None, *, make: bool
 ) -> list[Defect]:
-    """Log directories that no record could be written to.
+    """Directories of logs and of the spool that nothing could be written to. config: None where there is none.
 
     text: as for unusable_keys. make: create what is missing; otherwise only what can be known without it is said.
     """
     troubles = []
-    for directory in dict.fromkeys(name for logger in loggers for name in disk.directories(logger)):
+    for directory, name, function in _directories(config):
         error = disk.unusable(directory) if make else disk.unmakeable(directory)
         if error is not None:
             text = text or _text(source)
-            file, line = _where(text, directory) or (source.path, 0)
-            message = f"log_dir {directory} cannot be written to: {error.strerror or error}"
+            file, line = _where(text, directory, name, function) or (source.path, 0)
+            message = f"{name} {directory} cannot be written to: {error.strerror or error}"
             troubles.append(Defect(Problem(file, line, message), True))
     return troubles
 
 
-def _where(text: Lint, directory: str) -> tuple[str, int] | None:
-    """The line that names a log directory; None where the policy computes it."""
-    for call, options, lines in text.tables("kumo.configure_local_logs"):
+def _directories(config: PolicyConfig | None) -> Iterator[tuple[str, str, str]]:
+    """Each directory, and the option of which function names it."""
+    if config is None:
+        return
+    for directory in dict.fromkeys(name for logger in config.local_logs for name in disk.directories(logger)):
+        yield directory, "log_dir", "kumo.configure_local_logs"
+    if config.spool is not None:
+        yield config.spool.path, "path", "kumo.define_spool"
+
+
+def _where(text: Lint, directory: str, name: str, function: str) -> tuple[str, int] | None:
+    """The line that names a directory; None where the policy computes it."""
+    for call, options, lines in text.tables(function):
         for keys, line in lines.items():
-            if keys[-1] == "log_dir" and _entry(options, keys) == directory:
+            if keys[-1] == name and _entry(options, keys) == directory:
                 return call.where.file, line
     return None
 

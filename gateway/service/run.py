@@ -155,7 +155,7 @@ def load(args: argparse.Namespace) -> LoadedPolicy | BadPolicy:
         return BadPolicy(tuple(map(str, found.problems)))
     keys = tls.KeyFiles()
     troubles = surroundings.unusable_keys(policy.source, policy.config.listeners, keys)
-    troubles += surroundings.unusable_directories(policy.source, policy.config.local_logs, make=True)
+    troubles += surroundings.unusable_directories(policy.source, policy.config, make=True)
     if troubles:
         texts = tuple(str(trouble.problem) for trouble in troubles)
         return BadPolicy(texts, may_pass=all(trouble.may_pass for trouble in troubles))

@@ -20,6 +20,8 @@ from gateway._fastpath import ContentStore
 from gateway.config import Listener, ListenerParams
 from gateway.couriers.couriers import Couriers, ehlo_domain
 from gateway.couriers.fleet.table import MemberTable
+from gateway.couriers.spool.spool import Spool
+from gateway.delivery.redelivery import Redelivery
 from gateway.delivery.services import Services
 from gateway.inbound.arrival import ListenerHost
 from gateway.logs.writer import LogWriter
@@ -105,6 +107,9 @@ class Worker:
             room=self._room,
         )
         self._services.tracer = Tracer(context.slot, time.time_ns, time.monotonic, self._watch)
+        spool = policy.config.spool
+        self._spool = None if spool is None else Spool(loop, context.page, spool, context.slot, time.time)
+        self._services.spool = self._spool
         self._to_watch: list[OpenConnection] = []
         self._window = Window(loop, self._services.tracer, context.page)
         self._content_watch = ContentWatch(contents, context.page, context.content.directory)
@@ -128,6 +133,8 @@ class Worker:
         gc.collect()
         gc.freeze()  # what lives as long as the process is no garbage collector's business
         gc.set_threshold(*GC_THRESHOLDS)
+        if self._spool is not None:
+            Redelivery(self._services, self._spool).start()
         context.enter(ProcessState.READY)
         await self._stop.wait()
         for listener in self._listeners:
@@ -201,7 +208,11 @@ class Worker:
             except TimeoutError:
                 log.warning("%d sessions were still busy at the drain deadline", len(self._roster))
                 self._roster.abort()
+        if self._spool is not None:
+            self._spool.stop_trying()  # whoever takes the files over goes on
         await self._services.couriers.close(max(0.0, deadline - self._loop.time()))
+        if self._spool is not None:
+            await self._spool.close(max(1.0, deadline - self._loop.time()))
         await self._tell_policy(max(1.0, deadline - self._loop.time()))
         await self._background.close()
         self._services.logs.close(LOG_CLOSE_TIMEOUT)

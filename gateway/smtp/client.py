@@ -2,9 +2,10 @@
 
 Lives here: the order of commands (greeting, EHLO, STARTTLS, then one transaction after the other), what the server
 offers, and the rule that decides whether the content goes out: MAIL and DATA accepted, at least one recipient
-accepted, and none deferred, because a message must not reach some now and again all of them later. The content for a
-single recipient needs no such care, and goes out with the envelope where the server offers CHUNKING. What the answers
-mean for each recipient is the courier's, couriers/fleet/outcome.py; so are sockets, clocks and TLS.
+accepted, and none deferred unless the batch is divisible, because a message must not reach some now and again all of
+them later. The content for a single recipient needs no such care, and goes out with the envelope where the server
+offers CHUNKING. What the answers mean for each recipient is the courier's, couriers/fleet/outcome.py; so are sockets,
+clocks and TLS.
 RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 6152 (8BITMIME), 6531 (SMTPUTF8).
 """
 

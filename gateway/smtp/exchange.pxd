@@ -11,7 +11,7 @@ cdef class Exchange:
     cdef readonly EnvelopeAddress sender
     cdef readonly object recipients
     cdef readonly Content content
-    cdef readonly bint smtputf8
+    cdef readonly bint smtputf8, divisible
     cdef public tuple mail, data, verdict, postponed
     cdef readonly list rcpts
     cdef public int accepted

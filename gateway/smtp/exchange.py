@@ -24,7 +24,8 @@ _MAIL, _RCPT, _DATA, _END_OF_DATA = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.EN
 class Exchange:
     """MAIL, a RCPT for each recipient, DATA and the content; or BDAT in the place of the last two.
 
-    recipients: at least one. smtputf8: the message needs SMTPUTF8 (RFC 6531).
+    recipients: at least one. smtputf8: the message needs SMTPUTF8 (RFC 6531). divisible: the content goes to those who
+    are accepted though others are deferred.
     mail, data, verdict: the answers to MAIL, to DATA, and to the final dot or BDAT; None while there is none. rcpts:
     the answers to RCPT so far, in the recipients' order. They stay when the connection ends: what was answered counts.
     accepted: recipients answered with 2xx. deferred: some were answered with 4xx. postponed: the places of those that
@@ -34,12 +35,18 @@ class Exchange:
     """
 
     def __init__(
-        self, sender: EnvelopeAddress, recipients: Sequence[EnvelopeAddress], content: Content, smtputf8: bool = False
+        self,
+        sender: EnvelopeAddress,
+        recipients: Sequence[EnvelopeAddress],
+        content: Content,
+        smtputf8: bool = False,
+        divisible: bool = False,
     ) -> None:
         self.sender = sender
         self.recipients = recipients
         self.content = content
         self.smtputf8 = smtputf8
+        self.divisible = divisible
         self.mail: Answer | None = None
         self.rcpts: list[Answer] = []
         self.data: Answer | None = None
@@ -71,7 +78,7 @@ class Exchange:
 
     def content_may_follow(self) -> bool:
         """True when the answers to MAIL and RCPT do not speak against sending the content."""
-        if self.mail is None or self.accepted == 0 or self.deferred:
+        if self.mail is None or self.accepted == 0 or (self.deferred and not self.divisible):
             return False
         code = self.mail[0]
         return code // 100 == 2

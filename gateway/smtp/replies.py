@@ -280,6 +280,7 @@ POLICY_FAILED = Reply(451, "4.3.0", "Local problem; try again later", Reason.POL
 INTERNAL = Reply(451, "4.3.0", "Local problem; try again later", Reason.INTERNAL_ERROR)
 NO_ROOM = Reply(452, "4.3.1", "no room for this message now; try again later", Reason.NO_ROOM)
 STORAGE = Reply(451, "4.3.0", "Local problem; try again later", Reason.STORAGE)
+SPOOL_FULL = Reply(452, "4.3.1", "No room to keep this message; try again later", Reason.STORAGE)
 
 # What the relay says where no next hop has said anything that could be passed on. RFC 3463 §3.5.
 UPSTREAM_UNREACHABLE = Reply(451, "4.4.1", "The next hop cannot be reached", Reason.UPSTREAM_UNREACHABLE)

@@ -40,6 +40,10 @@ class FleetCourier(Courier):
             fleet = self._find(destination)
         return fleet.submit(batch, deadline)
 
+    def room(self, destination: Destination) -> int:
+        fleet = self._by_destination.get(destination) or self._find(destination)
+        return fleet.room()
+
     def sweep(self, now: float) -> bool:
         ended = now >= self._ends
         self._sync(now)

@@ -53,6 +53,10 @@ class Fleet(Dispatcher):
             self._wiring.submitting = False
         return job.later
 
+    def room(self) -> int:
+        """How many jobs more could be on connections at once; 0 while some wait."""
+        return 0 if self._waiting else sum([lane.room() for lane in self.lanes])
+
     def sweep(self, now: float) -> None:
         """Notice whose time is up among those that wait."""
         for job in [job for job in self._waiting if now >= job.deadline]:

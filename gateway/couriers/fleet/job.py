@@ -111,10 +111,10 @@ class Job:
         batch = self.batch
         if self._outcomes is None and len(batch.recipients) <= most_recipients:
             self._asked = None
-            return Exchange(batch.sender, batch.recipients, batch.content, self.smtputf8)
+            return Exchange(batch.sender, batch.recipients, batch.content, self.smtputf8, batch.divisible)
         self._asked = self._open()[:most_recipients]
         recipients = [batch.recipients[place] for place in self._asked]
-        return Exchange(batch.sender, recipients, batch.content, self.smtputf8)
+        return Exchange(batch.sender, recipients, batch.content, self.smtputf8, batch.divisible)
 
     def settle(self, outcomes: list[RecipientOutcome | None]) -> None:
         """The outcomes of the last exchange's recipients. The rest is not tried once one of these is not final."""

@@ -48,6 +48,13 @@ class Lane:
         """False for a large job where there are as many as there may be: the other connections are for small ones."""
         return not job.large or self._large < self._most_large
 
+    def room(self) -> int:
+        """How many jobs more could be carried at once; 0 while its member is not trusted."""
+        member = self.member
+        if not member.trusted():
+            return 0
+        return min(member.window - member.busy, self._limit - len(self.connections) + len(self._idle))
+
     def has_room(self, job: Job) -> bool:
         """True when this job could be carried at once."""
         return (bool(self._idle) or len(self.connections) < self._limit) and self.admits(job)

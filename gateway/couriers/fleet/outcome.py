@@ -3,7 +3,7 @@
 The rules, in the order in which they apply (gateway/smtp/client.py keeps to them when it decides on the content):
 - MAIL refused: every recipient gets that answer.
 - One RCPT deferred (4xx): nothing was sent to anyone, and everyone is TRANSIENT, so that the whole message can be tried
-  again without reaching anybody twice.
+  again without reaching anybody twice; but for a batch that is divisible, where it is TRANSIENT for that recipient.
 - A RCPT refused (5xx): PERMANENT for that recipient, whatever becomes of the others.
 - A RCPT refused only because the transaction has too many: no outcome; it belongs into another transaction.
 - DATA or the content refused: that answer for all recipients that had been accepted.
@@ -57,7 +57,7 @@ def concluded(exchange: Exchange) -> Outcomes:
     code = mail[0]
     if code // 100 != 2:
         return _mail_refused(exchange, mail)
-    if exchange.deferred:
+    if exchange.deferred and not exchange.divisible:
         return _deferred(exchange)
     if exchange.verdict is not None:
         return _with_verdict(exchange, _verdict(exchange.verdict, _last_command(exchange)))

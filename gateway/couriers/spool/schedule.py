@@ -18,6 +18,7 @@ from itertools import count
 
 FIRST_PAUSE = 1.0  # seconds from a site's failure to the next try
 MOST_PAUSE = 60.0  # … doubled up to this, so that the end of an outage is noticed within a minute
+LEAST_INTERVAL = 1.0  # seconds from one try of a message to the next, whatever the policy says
 MOST_UNDER_WAY = 64  # messages of a site that are tried at a time, whatever room it has
 
 
@@ -70,7 +71,7 @@ _Entry = tuple[float, int, int, Spooled]  # of a heap: by what it is ordered, a 
 def retry_after(attempts: int, retry_interval: float, max_retry_interval: float | None) -> float:
     """Seconds from the end of the attempt of this number (1 for the first) to the next one."""
     delay = retry_interval * 2.0 ** min(max(0, attempts - 1), 64)
-    return delay if max_retry_interval is None else min(delay, max_retry_interval)
+    return max(LEAST_INTERVAL, delay if max_retry_interval is None else min(delay, max_retry_interval))
 
 
 class _Site:
@@ -116,6 +117,7 @@ class Schedule:
         self._times: list[_Entry] = []
         self._all: dict[tuple[int, int], Spooled] = {}
         self._serial = count()  # so that no two entries of a heap are alike
+        self._by_age: deque[Spooled] = deque()  # those that are gone are taken out by and by
         self.octets = 0
 
     def __len__(self) -> int:
@@ -129,8 +131,12 @@ class Schedule:
         return self._all.get(place)
 
     def oldest(self) -> float | None:
-        """When the oldest one arrived; None where nobody waits. Those that come from the same file are in order."""
-        return min((waiting.arrived for waiting in self._all.values()), default=None)
+        """When the one arrived that has been here for longest; None where nobody waits."""
+        if len(self._by_age) > 2 * len(self._all) + 1000:
+            self._by_age = deque(sorted(self._all.values(), key=lambda each: each.arrived))
+        while self._by_age and self._by_age[0].phase is Phase.NOTHING:
+            self._by_age.popleft()
+        return self._by_age[0].arrived if self._by_age else None
 
     # --- what happens to one ------------------------------------------------------------------------------------------
 
@@ -231,6 +237,7 @@ class Schedule:
         waiting.change += 1
         if waiting.place not in self._all:
             self._all[waiting.place] = waiting
+            self._by_age.append(waiting)
             self.octets += waiting.octets
 
     def _at(self, time: float, waiting: Spooled) -> None:

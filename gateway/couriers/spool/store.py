@@ -132,6 +132,19 @@ class Store:
             raise
         self.commits += 1
 
+    @contextlib.contextmanager
+    def part(self) -> Iterator[None]:
+        """A part of a transaction: nothing of it is done after an exception, whatever becomes of the rest."""
+        self._database.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            if self._database.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK TO part")
+            raise
+        self._database.execute("RELEASE part")
+
     # --- changes ------------------------------------------------------------------------------------------------------
 
     def append(self, row: Row, pieces: Iterable[bytes]) -> None:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 from gateway.couriers.spool.store import Damaged, Row, Store, opened
@@ -70,7 +71,8 @@ class SpoolWriter:
         self._limits = limits
         self._jobs: deque[_Job] = deque()
         self._work = threading.Event()
-        self._closing = False
+        self._closing = self._shrinking = False
+        self._retired: Callable[[], None] | None = None
         self._store: Store | None = None
         self._trouble = SpoolUnusable("it is not open yet")
         self._open_at = 0.0
@@ -91,6 +93,17 @@ class SpoolWriter:
         """Has something looked up."""
         return self._add(_Job(work, writes=False, needs_room=False))
 
+    def shrink(self) -> None:
+        """Gives room back to the file system, when there is nothing else to do."""
+        self._shrinking = True
+        self._work.set()
+
+    def retire(self, ended: Callable[[], None]) -> None:
+        """The file is empty and not needed any more: it is deleted. ended: called on the event loop then."""
+        self._retired = ended
+        self._closing = True
+        self._work.set()
+
     def close(self) -> None:
         """What was asked for is done first. Blocks for a moment: for the end of a process."""
         self._closing = True
@@ -98,8 +111,11 @@ class SpoolWriter:
         self._thread.join(CLOSE_PATIENCE)
 
     def _add(self, job: _Job) -> Later:
-        self._jobs.append(job)
-        self._work.set()
+        if self._closing:
+            job.later.fail(SpoolUnusable("it is being closed"))
+        else:
+            self._jobs.append(job)
+            self._work.set()
         return job.later
 
     # --- on the thread ------------------------------------------------------------------------------------------------
@@ -116,9 +132,23 @@ class SpoolWriter:
                 self._tell(lambda results=results: _settle(results))  # type: ignore[misc]
             if self._closing and not self._jobs:
                 break
-        if self._store is not None:
-            with suppress(sqlite3.Error):
-                self._store.close()
+            if self._shrinking and self._store is not None:
+                self._shrinking = False
+                with suppress(sqlite3.Error):  # another process looks into it
+                    self._store.shrink()
+        self._end()
+
+    def _end(self) -> None:
+        store = self._store
+        with suppress(sqlite3.Error, OSError):
+            if store is not None:
+                unneeded = self._retired is not None and not any(True for _ in store.rows())
+                store.close()
+                if unneeded:
+                    for suffix in ("", "-wal", "-shm"):
+                        Path(self.path + suffix).unlink(missing_ok=True)
+        if self._retired is not None:
+            self._tell(self._retired)
 
     def _open(self) -> None:
         if time.monotonic() < self._open_at:
@@ -193,7 +223,8 @@ class SpoolWriter:
 
 def _done(job: _Job, store: Store) -> tuple[Later, Any, BaseException | None]:
     try:
-        return job.later, job.work(store), None
+        with store.part() if job.writes else nullcontext():
+            return job.later, job.work(store), None
     except (Damaged, OSError) as error:  # of one message: what is stored, or the file that its content is in
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         return job.later, None, SpoolFull(str(error)) if full else error

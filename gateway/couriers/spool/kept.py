@@ -1,0 +1,117 @@
+"""What the spool keeps of a message beside its content, as values and as octets. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gateway._fastpath import Content
+from gateway.handover import Response
+from gateway.logs.encoding import to_json
+from gateway.logs.records import Origin
+from gateway.smtp.address import EnvelopeAddress
+
+_OF_ORIGIN = (
+    "peer_name", "peer_address", "session_id", "protocol", "tls_cipher", "tls_protocol_version",
+    "tls_peer_subject_name",
+)  # fmt: skip
+
+
+class Envelope:
+    """A message's envelope and where it came from.
+
+    recipients: those who do not have it yet. given: as the client named them, None where that is not known. hostname:
+    ours, in notifications. received_at: unix time. last: what was said last.
+    """
+
+    def __init__(  # noqa: PLR0913  # all that is kept
+        self,
+        *,
+        id: str,
+        sender: EnvelopeAddress,
+        recipients: list[EnvelopeAddress],
+        given: list[EnvelopeAddress] | None,
+        meta: dict[str, Any],
+        origin: Origin,
+        smtputf8: bool,
+        hostname: str,
+        received_at: float,
+        last: Response | None = None,
+    ) -> None:
+        self.id = id
+        self.sender = sender
+        self.recipients = recipients
+        self.given = given
+        self.meta = meta
+        self.origin = origin
+        self.smtputf8 = smtputf8
+        self.hostname = hostname
+        self.received_at = received_at
+        self.last = last
+
+    def encoded(self) -> bytes:
+        """As octets."""
+        last = self.last
+        return to_json(
+            {
+                "id": self.id,
+                "sender": _pair(self.sender),
+                "recipients": [_pair(each) for each in self.recipients],
+                "given": None if self.given is None else [_pair(each) for each in self.given],
+                "meta": self.meta,
+                "origin": [getattr(self.origin, name) for name in _OF_ORIGIN],
+                "smtputf8": self.smtputf8,
+                "hostname": self.hostname,
+                "received_at": self.received_at,
+                "last": None if last is None else [last.code, last.enhanced, last.content, last.command],
+            }
+        )
+
+    @classmethod
+    def decoded(cls, octets: bytes) -> Envelope:
+        """What encoded() was made of."""
+        read = json.loads(octets)
+        name, address, session_id, *others = read["origin"]
+        return cls(
+            id=read["id"],
+            sender=EnvelopeAddress(*read["sender"]),
+            recipients=[EnvelopeAddress(*each) for each in read["recipients"]],
+            given=None if read["given"] is None else [EnvelopeAddress(*each) for each in read["given"]],
+            meta=read["meta"],
+            origin=Origin(name, address, session_id, **dict(zip(_OF_ORIGIN[3:], others, strict=True))),
+            smtputf8=read["smtputf8"],
+            hostname=read["hostname"],
+            received_at=read["received_at"],
+            last=None if read["last"] is None else Response(*read["last"]),
+        )
+
+
+class ToKeep:
+    """A message that is to be spooled, for some of its recipients.
+
+    queue, site: where it was to go, as records name it. due: when it is tried again, None for as soon as its site
+    is back. expires: both unix times. attempts: how often it was tried.
+    """
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        content: Content,
+        *,
+        queue: str,
+        site: str,
+        due: float | None,
+        expires: float,
+        attempts: int = 1,
+    ) -> None:
+        self.envelope = envelope
+        self.content = content
+        self.queue = queue
+        self.site = site
+        self.due = due
+        self.expires = expires
+        self.attempts = attempts
+
+
+def _pair(address: EnvelopeAddress) -> tuple[str, str]:
+    return address.email, address.domain

@@ -1,0 +1,78 @@
+"""What an operator asks of a spool: which messages, and what is to be done to them. On an open file, in any process."""
+
+from __future__ import annotations
+
+from gateway.couriers.spool.kept import Envelope
+from gateway.couriers.spool.store import DAMAGED, HELD, WAITS_FOR_TIME, Row, Store
+
+STATES = {0: "waiting", 1: "unreachable", HELD: "held", DAMAGED: "damaged"}  # as list shows them
+
+
+class Order:
+    """what: "retry", "hold" or "drop". The others say which messages: those that meet all that is not None.
+
+    ids: some of these. older: arrived before this unix time.
+    """
+
+    def __init__(  # every filter there is
+        self,
+        *,
+        what: str = "",
+        ids: list[str] | None = None,
+        queue: str | None = None,
+        site: str | None = None,
+        sender: str | None = None,
+        recipient: str | None = None,
+        state: str | None = None,
+        older: float | None = None,
+    ) -> None:
+        self.what = what
+        self.ids = ids
+        self.queue = queue
+        self.site = site
+        self.sender = sender
+        self.recipient = recipient
+        self.state = state
+        self.older = older
+
+    def means(self, row: Row) -> bool:
+        """Whether it is about this message. An address may be a domain alone: "@example.com"."""
+        if self.queue is not None and self.queue != row.queue:
+            return False
+        if self.site is not None and self.site not in row.site:
+            return False
+        if self.state is not None and self.state != STATES[row.state]:
+            return False
+        if self.older is not None and row.arrived >= self.older:
+            return False
+        if self.ids is None and self.sender is None and self.recipient is None:
+            return True
+        if row.state == DAMAGED:
+            return False
+        envelope = Envelope.decoded(row.envelope)
+        if self.ids is not None and envelope.id not in self.ids:
+            return False
+        if self.sender is not None and not _is(self.sender, envelope.sender.email):
+            return False
+        return self.recipient is None or any([_is(self.recipient, each.email) for each in envelope.recipients])
+
+
+def select(store: Store, which: Order) -> list[Row]:
+    """The messages that are meant."""
+    return [row for row in store.rows() if which.means(row)]
+
+
+def carry_out(store: Store, row: Row, what: str) -> None:
+    """Does it to one message, inside a transaction."""
+    if what == "drop":
+        store.remove(row.number)
+    elif row.state != DAMAGED:
+        row.state = HELD if what == "hold" else WAITS_FOR_TIME
+        if what == "retry":
+            row.due = 0.0
+        store.change(row)
+
+
+def _is(wanted: str, address: str) -> bool:
+    wanted, address = wanted.lower(), address.lower()
+    return address.endswith(wanted) if wanted.startswith("@") else address == wanted

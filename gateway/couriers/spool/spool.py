@@ -1,0 +1,374 @@
+"""The spool of one worker: takes messages on, has those tried again whose time has come, and finds the files of others.
+
+What is tried and what becomes of it is gateway/delivery/redelivery.py's; when, schedule.py's; the disk is writer.py's.
+All methods belong to the event loop's thread, and none waits for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from gateway import metrics
+from gateway._fastpath import CounterPage
+from gateway.config import SpoolOrder
+from gateway.config import SpoolSettings as Settings
+from gateway.couriers.spool import holdings, orders
+from gateway.couriers.spool.holdings import Holding
+from gateway.couriers.spool.kept import ToKeep
+from gateway.couriers.spool.schedule import Phase, Schedule, Spooled
+from gateway.couriers.spool.store import DAMAGED, WAITS_FOR_SITE, WAITS_FOR_TIME, Damaged, Row, Store
+from gateway.couriers.spool.writer import SpoolFull, SpoolWriter
+from gateway.later import Later, Waits, begun
+from gateway.smtp import replies
+from gateway.smtp.replies import Reply
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL = 0.1  # seconds; how late a message may be tried
+LOOK_INTERVAL = 1.0  # seconds between two looks for orders of a command
+FORSAKEN_INTERVAL = 5.0  # seconds between two looks for files that nobody works on
+REST = 1.0  # seconds for which nothing is given to a disk that refused
+READ_AGAIN = 10.0  # seconds, where the disk does not give a message
+MOST_UNDER_WAY = 128  # messages that are tried at a time, whose contents are in memory
+LAST_TRY = 300.0  # seconds that a message has after a start at least, however old it is
+
+_MESSAGES, _OCTETS = metrics.SPOOL_MESSAGES.slot(), metrics.SPOOL_BYTES.slot()
+_OLDEST = metrics.SPOOL_OLDEST.slot()
+_KEPT, _DAMAGED = metrics.SPOOL_KEPT.slot(), metrics.SPOOL_DAMAGED.slot()
+_COMMIT, _FAILURES = metrics.SPOOL_COMMIT_DURATION.slot(), metrics.SPOOL_FAILURES.slot()
+
+
+class Spool:
+    """room: how many messages more a site could take, as far as is known. attempt: tries one, see start()."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        page: CounterPage,
+        settings: Settings,
+        slot: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """Takes a file of the slot, which is opened later. clock: unix time. Raises OSError."""
+        self.schedule = Schedule()
+        self._loop = loop
+        self._page = page
+        self._clock = clock
+        self._settings = settings
+        self._holdings: dict[int, Holding] = {}
+        self._next_number = 0
+        self._own = self._take(Holding.claim(settings.path, slot, 0))
+        self._rests_until = 0.0
+        self._attempt: Callable[[Spooled, Row, bytes | None], Waits] | None = None
+        self._room: Callable[[str], int] = lambda site: 0
+        self._drop: Callable[[Row], None] = lambda row: None
+        self._under_way: set[Later] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = self._forsaken_at = 0.0
+        self._looking = False
+        self._had_much = False
+        self._closed = False
+
+    # --- taking on ----------------------------------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is worth trying to keep a message: the disk has refused none lately."""
+        return self._loop.time() >= self._rests_until and not self._closed
+
+    def keep(self, messages: list[ToKeep]) -> Waits:
+        """Has messages on disk: all of them, or none. Returns None then, else why not, as a reply."""
+        now = self._clock()
+        rows = [_row_of(message, now) for message in messages]
+        contents = [message.content for message in messages]
+
+        def append(store: Store) -> None:
+            for row, content in zip(rows, contents, strict=True):
+                store.append(row, content.pieces())
+
+        writer = self._own.writer
+        assert writer is not None
+        try:
+            yield writer.write(append, needs_room=True)
+        except SpoolFull:
+            return self._refused(replies.SPOOL_FULL)
+        except Exception as error:
+            log.error("the spool cannot keep message %s: %s", messages[0].envelope.id, error)
+            return self._refused(replies.STORAGE)
+        self._page.add(_KEPT, len(rows))
+        for row in rows:
+            self.waits(self._known(self._own, row), row)
+        return None
+
+    def _refused(self, reply: Reply) -> Reply:
+        self._page.add(_FAILURES)
+        self._rests_until = self._loop.time() + REST
+        return reply
+
+    # --- what becomes of one ------------------------------------------------------------------------------------------
+
+    def writer_of(self, spooled: Spooled) -> SpoolWriter:
+        """Who works on the file that has it."""
+        writer = self._holdings[spooled.place[0]].writer
+        assert writer is not None
+        return writer
+
+    def waits(self, spooled: Spooled, row: Row) -> None:
+        """It goes on waiting, as its row says."""
+        spooled.site, spooled.due, spooled.expires, spooled.attempts = row.site, row.due, row.expires, row.attempts
+        if row.state == WAITS_FOR_SITE:
+            self.schedule.wait_for_site(spooled, self._clock())
+        elif row.state == WAITS_FOR_TIME:
+            self.schedule.wait_for_time(spooled)
+        else:
+            self.schedule.hold(spooled)
+        self._publish()
+        self._wake()
+
+    def added(self, spooled: Spooled, row: Row) -> None:
+        """A message was put into the file that has this one."""
+        self.waits(self._known(self._holdings[spooled.place[0]], row), row)
+
+    def gone(self, spooled: Spooled) -> None:
+        """It is in no file any more."""
+        self.schedule.remove(spooled)
+        self._publish()
+        holding = self._holdings[spooled.place[0]]
+        if not self.schedule and self._had_much and holding.own:
+            self._had_much = False
+            self.writer_of(spooled).shrink()
+
+    def pause(self, seconds: float) -> Later:
+        """An answer that comes after so many seconds."""
+        later = Later()
+        self._loop.call_later(seconds, later.settle, None)
+        return later
+
+    # --- trying again -------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        attempt: Callable[[Spooled, Row, bytes | None], Waits],
+        room: Callable[[str], int],
+        drop: Callable[[Row], None],
+    ) -> None:
+        """Begin. attempt: the steps of trying a message, given its row and content; no content where it has waited for
+        too long. room: how many messages more a site can take at once. drop: records that an operator dropped one.
+        """
+        self._attempt, self._room, self._drop = attempt, room, drop
+        self._wake()
+
+    def stop_trying(self) -> None:
+        """Try nothing more: the process is about to end."""
+        self._attempt = None
+
+    async def close(self, grace: float) -> None:
+        """Give those under way so many seconds, and let go of the files. What is on disk stays there."""
+        self.stop_trying()
+        deadline = self._loop.time() + grace
+        while self._under_way and self._loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        for steps in list(self._under_way):
+            steps.cancel()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for holding in self._holdings.values():
+            holding.let_go()
+
+    def _wake(self) -> None:
+        if self._timer is None and not self._closed:
+            self._timer = self._loop.call_later(SWEEP_INTERVAL if self.schedule else LOOK_INTERVAL, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        if not self._looking and now >= self._look_at:
+            self._look_at = now + LOOK_INTERVAL
+            self._looking = True
+            begun(self._look())
+        self._try_some()
+        self._publish()
+        self._wake()
+
+    def _try_some(self) -> None:
+        if self._attempt is None:
+            return
+        taken, expired = self.schedule.take(self._clock(), self._room_of, MOST_UNDER_WAY - len(self._under_way))
+        for spooled in taken:
+            self._begin(spooled, spooled.site, True)
+        for spooled in expired:
+            self._begin(spooled, None, False)
+
+    def _room_of(self, site: str) -> int:
+        room = self._room(site)
+        return room if self._settings.order is SpoolOrder.OLDEST_FIRST else (room + 1) // 2
+
+    def _begin(self, spooled: Spooled, site: str | None, tried: bool) -> None:
+        """site: whose turn it takes."""
+        steps = begun(self._tried(spooled, site, tried))
+        if not steps.done:
+            self._under_way.add(steps)
+            steps.then(lambda: self._over(steps))
+
+    def _over(self, steps: Later) -> None:
+        self._under_way.discard(steps)
+        if steps.failed:
+            try:
+                steps.result()
+            except Exception:
+                log.exception("internal error in the spool")
+        self._try_some()
+
+    def _tried(self, spooled: Spooled, site: str | None, tried: bool) -> Waits:
+        attempt = self._attempt
+        number = spooled.place[1]
+        try:
+            row, content = yield self.writer_of(spooled).read(partial(_read, number=number, content=tried))
+        except Damaged as error:
+            log.error("%s", error)
+            self._page.add(_DAMAGED)
+            self.schedule.hold(spooled)
+            self.writer_of(spooled).write(partial(_mark_damaged, number=number))
+        except Exception as error:
+            log.error("message %d of the spool cannot be read now: %s", number, error)
+            spooled.due = self._clock() + READ_AGAIN
+            self.schedule.wait_for_time(spooled)
+        else:
+            if row is None:
+                self.gone(spooled)
+            elif row.state == DAMAGED or attempt is None:
+                self.waits(spooled, row)
+            else:
+                yield from attempt(spooled, row, content)
+                return
+        if site is not None:
+            self.schedule.not_tried(site)
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _take(self, holding: Holding) -> Holding:
+        number = self._next_number = self._next_number + 1
+        holding.number = number
+        self._holdings[number] = holding
+        settings = self._settings
+        holding.writer = SpoolWriter(
+            holding.path,
+            self._loop.call_soon_threadsafe,
+            lambda rows, aside: self._opened(holding, rows, aside),
+            lambda seconds: self._page.observe(_COMMIT, seconds),
+            (settings.min_free_space, settings.min_free_inodes),
+        )
+        return holding
+
+    def _known(self, holding: Holding, row: Row) -> Spooled:
+        place = (holding.number, row.number)
+        return self.schedule.get(place) or Spooled(
+            place, row.site, row.queue, row.arrived, row.due, row.expires, row.size, row.attempts
+        )
+
+    def _opened(self, holding: Holding, rows: list[Row], aside: bool) -> None:
+        """A file is open, with these messages in it."""
+        if self._closed:
+            return
+        holding.is_open = True
+        there = {row.number for row in rows}
+        for spooled in [each for each in self.schedule if each.place[0] == holding.number]:
+            if spooled.place[1] not in there and spooled.phase is not Phase.ANSWER:
+                self.schedule.remove(spooled)
+        damaged = [row for row in rows if row.state == DAMAGED]
+        if damaged or aside:
+            self._page.add(_DAMAGED, len(damaged) + aside)
+            log.error("%d messages of the spool's file %s are damaged, and stay there", len(damaged), holding.path)
+        for row in rows:
+            if self.schedule.get((holding.number, row.number)) is None:
+                row.expires = max(row.expires, self._clock() + LAST_TRY)
+                self.waits(self._known(holding, row), row)
+        if rows:
+            log.info("%d messages are in the spool's file %s", len(rows), holding.path)
+        elif not holding.own:
+            self._retire(holding)
+
+    def _retire(self, holding: Holding) -> None:
+        """A file of another slot is empty: it is not needed any more."""
+        del self._holdings[holding.number]
+        assert holding.writer is not None
+        holding.writer.retire(holding.let_go)
+
+    def _look(self) -> Waits:
+        """Looks for orders, and for files that nobody works on."""
+        try:
+            for holding in list(self._holdings.values()):
+                assert holding.writer is not None
+                yield from self._carry_out(holding, (yield holding.writer.read(Store.orders)))
+                of_others = holding.is_open and not holding.own
+                if of_others and not any([each.place[0] == holding.number for each in self.schedule]):
+                    self._retire(holding)
+            if self._loop.time() >= self._forsaken_at and self._attempt is not None:
+                self._forsaken_at = self._loop.time() + FORSAKEN_INTERVAL
+                assert self._own.writer is not None
+                for path, lock in (yield self._own.writer.read(lambda _: holdings.forsaken(self._settings.path))):
+                    log.info("nobody works on the spool's file %s: it is taken over", path)
+                    self._take(Holding(path, lock, 0, False))
+        except Exception as error:
+            log.warning("cannot look after the spool: %s", error)
+        finally:
+            self._looking = False
+
+    def _carry_out(self, holding: Holding, asked: list[tuple[int, str]]) -> Waits:
+        writer = holding.writer
+        assert writer is not None
+        for number, text in asked:
+            order = orders.Order(**json.loads(text))
+            rows = yield writer.read(partial(orders.select, which=order))
+            done = 0
+            for row in rows:
+                spooled = self.schedule.get((holding.number, row.number))
+                if spooled is None or spooled.phase is Phase.ANSWER:
+                    continue
+                done += 1
+                yield writer.write(partial(orders.carry_out, row=row, what=order.what))
+                if order.what == "drop":
+                    self._drop(row)
+                    self.gone(spooled)
+                elif order.what == "hold":
+                    self.schedule.hold(spooled)
+                else:
+                    self.schedule.hurry(spooled)
+            yield writer.write(lambda store, n=number, d=done: store.answer(n, json.dumps(d)))  # type: ignore[misc]
+
+    # --- counting -----------------------------------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        schedule, page = self.schedule, self._page
+        page.set(_MESSAGES, len(schedule))
+        page.set(_OCTETS, schedule.octets)
+        self._had_much = self._had_much or schedule.octets > 1 << 20
+        oldest = schedule.oldest()
+        page.set_float(_OLDEST, 0.0 if oldest is None else max(0.0, self._clock() - oldest))
+
+
+def _row_of(message: ToKeep, now: float) -> Row:
+    state = WAITS_FOR_SITE if message.due is None else WAITS_FOR_TIME
+    due = now if message.due is None else message.due
+    arrived = message.envelope.received_at
+    envelope = message.envelope.encoded()
+    return Row(0, due, arrived, message.expires, 0, message.attempts, state, message.site, message.queue, envelope)
+
+
+def _read(store: Store, number: int, content: bool) -> tuple[Row | None, bytes | None]:
+    row = store.row(number)
+    if row is None or row.state == DAMAGED or not content:
+        return row, None
+    return row, store.content(number)
+
+
+def _mark_damaged(store: Store, number: int) -> None:
+    row = store.row(number)
+    if row is not None:
+        row.state = DAMAGED
+        store.change(row)

@@ -1,0 +1,328 @@
+"""What becomes of a spooled message when its time has come: one more hand-over, its records, and what is told to whom.
+
+When that is, is the spool's business (gateway/couriers/spool/), how a hand-over goes the couriers'. A recipient leaves
+the spool when the fleet has it, when its sender's notification is in the spool, or when the record that is all there
+is of it is on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from gateway import metrics
+from gateway._fastpath import content_of
+from gateway.config import Destination, PartialRefusal
+from gateway.couriers.spool.kept import Envelope, ToKeep
+from gateway.couriers.spool.schedule import Spooled, retry_after
+from gateway.couriers.spool.spool import Spool
+from gateway.couriers.spool.store import WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
+from gateway.delivery.services import Services
+from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
+from gateway.later import Waits
+from gateway.logs import identity, records
+from gateway.mail.message import Message
+from gateway.mail.notification import Notice, Refusal, notification
+from gateway.policy.problems import PolicyError, Rejected
+from gateway.smtp.address import NULL_SENDER, EnvelopeAddress
+from gateway.smtp.replies import Reason
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 300.0  # seconds for a hand-over: nobody waits for it
+MOST_UNKNOWN = 16  # messages that are tried at a time before it is known where they go
+WRITE_AGAIN = 2.0  # seconds, where the disk does not take what has become of a message
+
+EXPIRED = Response(551, "5.4.7", "The message has waited for longer than max_age")
+DROPPED = Response(551, "5.7.1", "An administrator has dropped the message")
+
+# The next hop was not reached, or fell silent: this is about it and no message.
+_ABOUT_THE_SITE = {
+    Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_LOST, Reason.UPSTREAM_PROTOCOL,
+}  # fmt: skip
+_RESULTS = {result: metrics.SPOOL_REDELIVERIES.slot(result) for result in metrics.REDELIVERED}
+_SENT_BYTES = metrics.SENT_BYTES.slot()
+
+
+def is_about_the_site(outcomes: list[RecipientOutcome]) -> bool:
+    """Whether what failed for now, and nothing else did, failed for want of a next hop that answers."""
+    return all([each.status is Status.TRANSIENT and each.reason in _ABOUT_THE_SITE for each in outcomes])
+
+
+def to_keep(
+    envelope: Envelope, message: Message, queue_name: str, result: HandOver, destination: Destination, now: float
+) -> ToKeep:
+    """A message after its first hand-over, for those whom it did not reach. now: unix time."""
+    queue = destination.queue
+    envelope.last = result.outcomes[0].response
+    for outcome in result.outcomes:
+        if outcome.recipient == envelope.recipients[0]:
+            envelope.last = outcome.response
+    return ToKeep(
+        envelope,
+        message.wire(),
+        queue=queue_name,
+        site=result.site,
+        due=None
+        if is_about_the_site(result.outcomes)
+        else now + retry_after(1, queue.retry_interval, queue.max_retry_interval),
+        expires=message.received_at + queue.max_age,
+    )
+
+
+class Redelivery:
+    """What a worker does with the messages in its spool."""
+
+    def __init__(self, services: Services, spool: Spool) -> None:
+        self._services = services
+        self._spool = spool
+        self._destinations: dict[str, Destination] = {}  # by site, as they were when it was last tried
+
+    def start(self) -> None:
+        """Begin."""
+        self._spool.start(self.attempt, self._room, self.dropped)
+
+    def _room(self, site: str) -> int:
+        destination = self._destinations.get(site)
+        return MOST_UNKNOWN if destination is None else self._services.couriers.room(destination)
+
+    def attempt(self, spooled: Spooled, row: Row, octets: bytes | None) -> Waits:
+        """Hands the message over once more; without octets it has expired, and nobody tries any more."""
+        envelope = Envelope.decoded(row.envelope)
+        site = spooled.site
+        destination: Destination | None = None
+        try:
+            destination = yield self._services.policy.destination(row.queue)
+        except (Rejected, PolicyError):  # which are logged
+            pass
+        except Exception:
+            log.exception("internal error: where message %s goes", envelope.id)
+        if octets is None:
+            octets = yield self._spool.writer_of(spooled).read(lambda store: store.content(row.number))
+            yield from self._concluded(spooled, row, envelope, self._message(envelope, row, octets), destination, None)
+            return
+        if destination is None:
+            self._count("failed", len(envelope.recipients))
+            self._spool.schedule.not_tried(site)
+            row.due, row.state = self._now() + row.attempts * 60.0, WAITS_FOR_TIME
+            self._spool.waits(spooled, row)
+            return
+        try:
+            message = self._message(envelope, row, octets)
+            batch = Batch(envelope.id, envelope.sender, envelope.recipients, message.wire(), envelope.smtputf8, True)
+            result = yield self._services.couriers.submit(batch, destination, self._services.monotonic() + TIMEOUT)
+        except BaseException:
+            self._spool.schedule.not_tried(site)
+            row.due, row.state = self._now() + 60.0, WAITS_FOR_TIME
+            self._spool.waits(spooled, row)
+            raise
+        if is_about_the_site(result.outcomes):
+            self._spool.schedule.not_reached(site, self._now())
+        else:
+            self._spool.schedule.reached(site)
+        if len(self._destinations) > 1000:
+            self._destinations.clear()
+        self._destinations[result.site] = self._destinations[site] = destination
+        row.site = result.site
+        yield from self._concluded(spooled, row, envelope, message, destination, result)
+
+    def dropped(self, row: Row) -> None:
+        """An operator dropped the message."""
+        envelope = Envelope.decoded(row.envelope)
+        message = self._message(envelope, row, b"")
+        message.size = row.size
+        record = records.given_up(
+            "AdminBounce", message, envelope.origin, row.queue, DROPPED, row.site, self._services.now_ns()
+        )
+        self._services.logs.submit(record, message)
+
+    # --- after a hand-over --------------------------------------------------------------------------------------------
+
+    def _concluded(
+        self,
+        spooled: Spooled,
+        row: Row,
+        envelope: Envelope,
+        message: Message,
+        destination: Destination | None,
+        result: HandOver | None,
+    ) -> Waits:
+        """Records what came of it, tells the sender what is to be told, and has both on disk. result: None where it was
+        not tried, since it has waited for too long.
+        """
+        services, now = self._services, self._now()
+        row.attempts += 1
+        refused: list[RecipientOutcome] = []
+        left = envelope.recipients
+        if result is not None:
+            refused = [each for each in result.outcomes if each.status is Status.PERMANENT]
+            rest = [each for each in result.outcomes if each.status in (Status.TRANSIENT, Status.UNKNOWN)]
+            left = [each.recipient for each in rest]
+            if rest:
+                envelope.last = rest[0].response
+            self._count_outcomes(result, message)
+        queue = None if destination is None else destination.queue
+        if result is not None and left and queue is not None:
+            waits_for_site = is_about_the_site(result.outcomes)
+            row.state = WAITS_FOR_SITE if waits_for_site else WAITS_FOR_TIME
+            row.due = now + retry_after(row.attempts, queue.retry_interval, queue.max_retry_interval)
+        expired = left if result is None or _is_too_late(row, now) else []
+        notice, dsn = self._told(envelope, message, destination, result, refused, expired)
+        self._record(envelope, message, row, result, expired, notice, None if queue is None else queue.egress_pool)
+        if (refused or expired) and dsn is None:
+            yield services.logs.durable()
+        if expired:
+            self._count("expired", len(expired))
+            left = []
+        envelope.recipients = left
+        yield from self._written(spooled, row, envelope, dsn)
+
+    def _written(self, spooled: Spooled, row: Row, envelope: Envelope, dsn: tuple[Row, bytes] | None) -> Waits:
+        """Has it on disk, however long that takes: what is not would be done again."""
+        row.envelope = envelope.encoded()
+        gone = not envelope.recipients
+
+        def change(store: Store) -> None:
+            if dsn is not None:
+                dsn[0].number = 0
+                store.append(dsn[0], [dsn[1]])
+            if gone:
+                store.remove(row.number)
+            else:
+                store.change(row)
+
+        while True:
+            try:
+                yield self._spool.writer_of(spooled).write(change)
+                break
+            except Exception as error:
+                log.error("the spool cannot note what became of message %s: %s", envelope.id, error)
+                yield self._spool.pause(WRITE_AGAIN)
+        if dsn is not None:
+            self._spool.added(spooled, dsn[0])
+        if gone:
+            self._spool.gone(spooled)
+        else:
+            self._spool.waits(spooled, row)
+
+    def _told(
+        self,
+        envelope: Envelope,
+        message: Message,
+        destination: Destination | None,
+        result: HandOver | None,
+        refused: list[RecipientOutcome],
+        expired: list[EnvelopeAddress],
+    ) -> tuple[Notice | None, tuple[Row, bytes] | None]:
+        """What the sender is told: how that is recorded, and the notification as it is to be spooled."""
+        if not refused and not expired:
+            return None, None
+        sender = envelope.sender
+        if not sender.email:  # RFC 5321 §4.5.5: nobody is notified of a notification
+            return Notice("null_sender"), None
+        if destination is not None and destination.queue.on_partial_refusal is PartialRefusal.RECORD:
+            return Notice("record"), None
+        now_ns = self._services.now_ns()
+        seconds = now_ns / 1e9
+        by = result or HandOver([], "", "ESMTP", 0.0)
+        failed = [*refused, *(RecipientOutcome(each, Status.PERMANENT, _expired(envelope), None) for each in expired)]
+        given = envelope.given or []
+        refusals = [
+            Refusal(each, each.recipient if each.recipient in given else given[0] if len(given) == 1 else None, by)
+            for each in failed
+        ]
+        id = identity.new_message_id(now_ns)
+        octets = notification(
+            id,
+            envelope.hostname,
+            sender,
+            refusals,
+            message.header_block(),
+            arrived=int(envelope.received_at),
+            now=int(seconds),
+            in_time=bool(refused),
+        )
+        about = Envelope(
+            id=id,
+            sender=NULL_SENDER,
+            recipients=[sender],
+            given=None,
+            meta={},
+            origin=envelope.origin,
+            smtputf8=not sender.email.isascii(),
+            hostname=envelope.hostname,
+            received_at=seconds,
+        )
+        max_age = 604_800.0 if destination is None else destination.queue.max_age
+        wire = b"".join(Message(id, NULL_SENDER, [sender], data=octets).wire().pieces())
+        row = Row(0, seconds, seconds, seconds + max_age, 0, 0, WAITS_FOR_TIME, "", sender.domain, about.encoded())
+        return Notice("spooled", id), (row, wire)
+
+    # --- records and counters -----------------------------------------------------------------------------------------
+
+    def _record(
+        self,
+        envelope: Envelope,
+        message: Message,
+        row: Row,
+        result: HandOver | None,
+        expired: list[EnvelopeAddress],
+        notice: Notice | None,
+        pool: str | None,
+    ) -> None:
+        services, origin = self._services, envelope.origin
+        now_ns = services.now_ns()
+        if result is not None:
+            for record in records.handed_over(message, origin, row.queue, result, now_ns, pool, notice):
+                services.logs.submit(record, message)
+        if expired:
+            late = Message(message.id, message.sender, expired, message.wire(), meta=message.meta)
+            late.received_at, late.attempts = message.received_at, message.attempts
+            record = records.given_up(
+                "Expiration", late, origin, row.queue, _expired(envelope), row.site, now_ns, pool, notice
+            )
+            services.logs.submit(record, late)
+
+    def _count_outcomes(self, result: HandOver, message: Message) -> None:
+        for outcome in result.outcomes:
+            if outcome.status is Status.DELIVERED:
+                self._count("delivered")
+            elif outcome.status is Status.PERMANENT:
+                self._count("refused")
+            elif outcome.status is Status.UNKNOWN:
+                self._count("unknown")
+            else:
+                self._count("unreachable" if outcome.reason in _ABOUT_THE_SITE else "deferred")
+        if any([outcome.status is Status.DELIVERED for outcome in result.outcomes]):
+            self._services.page.add(_SENT_BYTES, message.size)
+
+    def _count(self, result: str, recipients: int = 1) -> None:
+        self._services.page.add(_RESULTS[result], recipients)
+
+    def _message(self, envelope: Envelope, row: Row, octets: bytes) -> Message:
+        message = Message(
+            envelope.id,
+            envelope.sender,
+            envelope.recipients,
+            content_of(octets, self._services.contents),
+            meta=envelope.meta,
+            received_at=envelope.received_at,
+        )
+        message.attempts = row.attempts
+        return message
+
+    def _now(self) -> float:
+        return self._services.now_ns() / 1e9
+
+
+def _is_too_late(row: Row, now: float) -> bool:
+    """Whether there will be no other try: the site may be back at any time."""
+    return (now if row.state == WAITS_FOR_SITE else row.due) >= row.expires
+
+
+def _expired(envelope: Envelope) -> Response:
+    last = envelope.last
+    if last is None:
+        return EXPIRED
+    return Response(
+        EXPIRED.code, EXPIRED.enhanced, f"{EXPIRED.content}; last: {last.code} {last.enhanced} {last.content}"
+    )
