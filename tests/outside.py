@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import dns.flags
@@ -205,6 +207,28 @@ class _Datagrams(asyncio.DatagramProtocol):
         answer = self._server.answer(data, "udp")
         if answer is not None:
             self._transport.sendto(answer, addr)
+
+
+class RealRedisServer:
+    """Redis itself, in memory alone, at a port of its own choice. Within it, it runs."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.url = f"unix://{folder}/redis.sock"
+        command = [program, "--port", "0", "--unixsocket", f"{folder}/redis.sock", "--save", "", "--dir", str(folder)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> RealRedisServer:
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if "ready to accept connections" in line.lower():
+                return self
+        raise AssertionError("".join(said))
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 class RedisServer(InThread):

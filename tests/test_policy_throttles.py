@@ -21,8 +21,9 @@ from gateway.policy.outside.throttles import Rate, Throttles
 from gateway.policy.problems import PolicyProblems
 from gateway.smtp.address import parse_address
 from tests.gateway_process import INIT, Gateway
-from tests.outside import RedisServer, redis_server
+from tests.outside import RealRedisServer, RedisServer, redis_server
 from tests.policy_tools import Clock, load
+from tests.programs import program
 
 SENDER = parse_address("a@a.example")
 
@@ -191,7 +192,15 @@ def server() -> Iterator[RedisServer]:
         yield running
 
 
-def test_a_policy_asks_redis(server: RedisServer) -> None:
+@pytest.fixture(scope="module")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedisServer]:
+    with RealRedisServer(program("redis-server"), tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("kind", ["server", "real_server"])
+def test_a_policy_asks_redis(kind: str, request: pytest.FixtureRequest) -> None:
+    server = request.getfixturevalue(kind)
     text = f"""
         local conn = require('redis').open {{ node = '{server.url}' }}
         local result = {{
@@ -207,6 +216,18 @@ def test_a_policy_asks_redis(server: RedisServer) -> None:
     found = json.loads(bytes.fromhex(load(text).config.listeners[0].overrides["banner"]))
     assert found[:6] == ["OK", 1, "nil", 2, 5, "5"]
     assert "NONSENSE: unknown command 'nonsense'" in found[6]
+
+
+def test_redis_itself_runs_the_script_of_throttles(
+    real_server: RealRedisServer, handled: Callable[..., Asking]
+) -> None:
+    # other options than these are none of KumoMTA's, which takes no notice of them
+    start = f"kumo.configure_redis_throttles {{ node = '{real_server.url}', limits = {{ max = 1 }} }}"
+    turn = "result = kumo.make_throttle('real', '2/day'):throttle()"
+    one, other = (handled(turn, Clock(), start) for _ in range(2))
+    assert [one()["throttled"], other()["throttled"], one()["throttled"]] == [False, False, True]
+    assert one()["remaining"] == 0
+    assert one()["retry_after"] > 43_000
 
 
 def test_throttles_are_shared_through_redis(server: RedisServer, handled: Callable[..., Asking]) -> None:

@@ -259,17 +259,18 @@ class Api:
             return None
 
     def _make(self, name: str, *arguments: object) -> Made:
-        """Every call returns an object of its own; the values behind equal ones are shared."""
+        """Equal tables give the same object: it is read-only, and Lua's collector is slow to let go of others."""
         table = self.lua.plain(arguments[0]) if arguments else None
         key = name, repr(table)
-        known = self._made.get(key)
-        if known is MISSING:
-            options = self._options(name, table)
-            if options is None:
-                return Made(name, SCHEMAS[name].read({}), SCHEMAS[name]({}))
-            known = options, SCHEMAS[name].built(options)
-            self._made.put(key, known)
-        return Made(name, *known)
+        made = self._made.get(key)
+        if made is not MISSING:
+            return made  # type: ignore[no-any-return]
+        options = self._options(name, table)
+        if options is None:
+            return Made(name, SCHEMAS[name].read({}), SCHEMAS[name]({}))
+        made = Made(name, options, SCHEMAS[name].built(options))
+        self._made.put(key, made)
+        return made
 
     def _declare(self, name: str, *arguments: object) -> None:
         if not self._runs.loading:

@@ -12,6 +12,7 @@ cdef class Entry:
     cdef readonly Known known
     cdef readonly dict options
     cdef readonly frozenset users
+    cdef public object made
 
 cdef class _Section:
     cdef PackedNames _exact, _below

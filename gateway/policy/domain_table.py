@@ -37,14 +37,17 @@ Domains = dict[str, dict[str, Any]]  # parameters by normalised domain
 
 
 class Entry:
-    """What is granted. known: as an answer. options: as read. users: of whom each may relay from where he is."""
+    """What is granted. known: as an answer. options: as read. users: of whom each may relay from where he is. made: as a
+    policy gets it, once it has asked.
+    """
 
-    __slots__ = ("known", "options", "users")
+    __slots__ = ("known", "made", "options", "users")
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.users = frozenset(options.get("relay_from_authz", ()))
         self.options = {name: value for name, value in options.items() if name in LISTENER_DOMAIN.options}
         self.known = Known(LISTENER_DOMAIN.built(self.options))
+        self.made: object = None
 
     def from_here(self, received_from: object) -> Entry:
         """The same for one of its users: its relay_from is the peer's address."""

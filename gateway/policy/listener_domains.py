@@ -78,13 +78,17 @@ class ListenerDomains:
 
     def _find(
         self, table: DomainTable, domain: object = None, listener: object = None, conn: object = None, *_: object
-    ) -> Made | None:
+    ) -> Any:
         if not isinstance(domain, str) or not isinstance(listener, str) or not isinstance(conn, ConnMeta):
             raise Fault("expected the arguments of get_listener_domain: domain, listener, conn_meta")
         run = self._runs.running
         evaluation = None if run is None else run.evaluation
         entry = table.entry(normalised(inward(domain)), inward(listener), conn, evaluation)
-        return None if entry is None else Made("make_listener_domain", entry.options, entry.known.result())
+        if entry is None:
+            return None
+        if entry.made is None:
+            entry.made = Made("make_listener_domain", entry.options, entry.known.result())
+        return entry.made
 
 
 def _content(path: str) -> str:

@@ -25,7 +25,8 @@ class NotingApi(Api):
     """The `kumo` module that notes where in a policy's files it was called."""
 
     def _make(self, name: str, *arguments: object) -> Made:
-        made = super()._make(name, *arguments)
+        shared = super()._make(name, *arguments)
+        made = Made(name, shared.options, shared.value)  # which knows where it was made
         made.made_at = self.lua.where()
         return made
 

@@ -17,17 +17,17 @@ BLOCK = 16  # octets
 KEY_SIZES = (16, 32)
 
 
-def aes_encrypt_block(algorithm: Any, plaintext: Any, key: Any) -> BinaryResult:
+def aes_encrypt_block(algorithm: Any, plaintext: Any, key: Any) -> str:
     """Encrypts with `'Cbc'` or `'Ecb'`; the key is a KeySource"""
     octets = binary(string(plaintext, "aes_encrypt_block"))
     padding = BLOCK - len(octets) % BLOCK
     vector = os.urandom(BLOCK) if _is_cbc(algorithm, "aes_encrypt_block") else b""
     encryptor = _cipher(key, vector, "aes_encrypt_block").encryptor()
-    return BinaryResult(vector + encryptor.update(octets + bytes([padding]) * padding) + encryptor.finalize())
+    return text_of(vector + encryptor.update(octets + bytes([padding]) * padding) + encryptor.finalize())
 
 
-def aes_decrypt_block(algorithm: Any, ciphertext: Any, key: Any) -> str:
-    """The octets that were encrypted"""
+def aes_decrypt_block(algorithm: Any, ciphertext: Any, key: Any) -> BinaryResult:
+    """What was encrypted"""
     octets = binary(string(ciphertext, "aes_decrypt_block"))
     start = BLOCK if _is_cbc(algorithm, "aes_decrypt_block") else 0
     if len(octets) % BLOCK or len(octets) < start + BLOCK:
@@ -37,7 +37,7 @@ def aes_decrypt_block(algorithm: Any, ciphertext: Any, key: Any) -> str:
     padding = found[-1]
     if not 1 <= padding <= BLOCK or found[-padding:] != bytes([padding]) * padding:
         raise ValueError("aes_decrypt_block: it is not encrypted with this key")
-    return text_of(found[:-padding])
+    return BinaryResult(found[:-padding])
 
 
 def _is_cbc(algorithm: Any, function: str) -> bool:
