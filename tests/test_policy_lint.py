@@ -412,3 +412,34 @@ def test_what_is_handed_to_what_the_fleet_does_is_not_called_here() -> None:
 def test_loading_reading_and_rehearsing_tell_a_problem_once(text: str) -> None:
     [problem] = problems_of(text)
     assert problem.startswith("policy.lua:1: ")
+
+
+# --- objects ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("local d = kumo.make_listener_domain {} return d.relay_too and nil", None),
+        (
+            "local d = kumo.make_listener_domain {} local x = d.relay_too",
+            "policy.lua:1: warning: d.relay_too: a listener domain has no such method or field;",
+        ),
+        ("local d = kumo.make_listener_domain {} local x = d.relay_to", None),
+        (
+            "local d = kumo.make_listener_domain {} d.relay_to = true",
+            "policy.lua:1: cannot set 'relay_to': the object is",
+        ),
+        ("conn_meta.x_user = 'ann'", "policy.lua:1: cannot set 'x_user': the object is read-only"),
+        (
+            "local x = conn_meta:get_meta 'authz_ids'",
+            "policy.lua:1: warning: conn_meta:get_meta: nothing sets 'authz_ids'; did you mean 'authz_id'?",
+        ),
+        ("conn_meta:set_meta('authz_ids', 1) local x = conn_meta:get_meta 'authz_ids'", None),
+        ("local x = conn_meta:get_meta 'x_authz'", None),
+    ],
+)
+def test_fields_and_keys_that_are_not_there_are_seen(code: str, problem: str | None) -> None:
+    found = seen_in(f"kumo.on('get_listener_domain', function(domain, listener, conn_meta) {code} end)")
+    assert len(found) == (problem is not None)
+    assert not found or found[0].startswith(str(problem))

@@ -6,11 +6,13 @@ import pytest
 
 from gateway.mail.headers import AddressHeader
 from gateway.policy import events
+from gateway.policy.api import MAKERS
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.kumo.regexes import Regex
 from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.model import Function, Model, Namespace, of_this_gateway
 from gateway.policy.objects import Made
+from gateway.policy.schemas import SCHEMAS
 from gateway.smtp.address import EnvelopeAddress
 from tests.policy_tools import load
 
@@ -37,7 +39,6 @@ def test_whatever_the_kumo_module_has_in_lua_is_in_the_model() -> None:
 @pytest.mark.parametrize(
     ("path", "gives"),
     [
-        (("make_listener_domain",), Made),
         (("regex", "compile"), Regex),
         (("string", "trim"), str),
         (("serde", "json_parse"), None),
@@ -62,7 +63,9 @@ def test_methods_and_fields_of_objects_are_known() -> None:
     assert message.methods["dkim_sign"].unsupported
     assert MODEL.kinds[EnvelopeAddress].fields == {"user", "domain", "email"}
     assert set(MODEL.kinds[ConnMeta].methods) == {"get_meta", "set_meta", "auth_info"}
-    assert MODEL.kinds[Made].fields is None  # those of a queue's configuration are not those of a listener domain
+    for maker, schema in ((name, SCHEMAS[name]) for name in MAKERS):  # a class of its own for each
+        made = function(maker).gives
+        assert made is not None and issubclass(made, Made) and MODEL.kinds[made].fields == frozenset(schema.options)
 
 
 def test_parameters_of_handlers_have_classes() -> None:

@@ -119,8 +119,11 @@ def _warnings_in(found: list[Problem]) -> list[Problem]:
 
 
 def _is_explained(failure: Problem, found: list[Problem]) -> bool:
-    """Whether an error at that line says already why a handler failed."""
-    return any(one.file == failure.file and failure.line in (one.line, one.at) for one in _errors(found))
+    """Whether an error at that line, or in the same words in that file, says already why a handler failed."""
+    return any(
+        one.file == failure.file and (failure.line in (one.line, one.at) or failure.message == one.message)
+        for one in _errors(found)
+    )
 
 
 def _number(found: list[Problem]) -> str:

@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gateway.tracing.witness import Witness
 
+# What the gateway itself puts into it.
+KEYS = (
+    "reception_protocol", "received_from", "received_via", "orig_received_from", "orig_received_via", "hostname",
+    "ehlo_domain", "authn_id", "authz_id", "tls_cipher", "tls_protocol_version", "tls_peer_subject_name",
+)  # fmt: skip
 IDENTITY_KEYS = ("authn_id", "authz_id")
 AUTHENTICATION, AUTHORIZATION = "SmtpAuthPlainAuthentication", "SmtpAuthPlainAuthorization"
 

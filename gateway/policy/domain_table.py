@@ -37,8 +37,9 @@ Domains = dict[str, dict[str, Any]]  # parameters by normalised domain
 
 
 class Entry:
-    """What is granted. known: as an answer. options: as read. users: of whom each may relay from where he is. made: as a
-    policy gets it, once it has asked.
+    """What is granted. known: as an answer. options: as read. users: of whom each may relay from where he is.
+
+    made: as a policy gets it, once it has asked.
     """
 
     __slots__ = ("known", "made", "options", "users")

@@ -12,6 +12,7 @@ from typing import Any
 from gateway.policy import delivery_side, events
 from gateway.policy.abstract import Path, as_options
 from gateway.policy.api import DECLARATIONS, WARNED
+from gateway.policy.conn_meta import KEYS
 from gateway.policy.findings import Called, NilUse, Place, Where
 from gateway.policy.kumo.values import integer
 from gateway.policy.memo import MEMOIZE
@@ -43,6 +44,7 @@ class Lint:
         self._has_fleet = source.deployment.fleet is not None
         self._calls = walk.calls
         self._strings = walk.strings()
+        self._names = walk.fields()
         self._places = walk.lines()
         self._missing_modules = walk.missing_modules
         self.calls = [call for call in walk.calls if call.where.uncalled is None]
@@ -121,9 +123,19 @@ class Lint:
             yield from self._of_event(call)
         elif name in ("kumo.reject", "kumo.disconnect"):
             yield from _of_verdict(call)
+        elif name == "conn_meta:get_meta":
+            yield from self._of_key(call)
         elif name == "require" and call.arguments and call.arguments[0] in self._missing_modules:
             message, hint = missing_module(str(call.arguments[0]))
             yield _error(call.where, message, delivery_side.HINT if _is_module(call) else hint)
+
+    def _of_key(self, call: Called) -> Iterator[Problem]:
+        """A key that nothing in the policy sets, and that is nearly one of those that are set."""
+        key = call.arguments[0] if call.arguments else None
+        if not isinstance(key, str) or key in KEYS or self._strings[key] > 1 or key in self._names:
+            return
+        if hint := did_you_mean(key, KEYS):
+            yield _warning(call.where, f"{call.written}: nothing sets '{key}'", hint)
 
     def _removal(self, call: Called) -> Iterator[Problem]:
         """Header fields that are gone when the fleet's policy looks for them."""

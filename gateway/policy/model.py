@@ -17,11 +17,14 @@ from typing import Any
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.policy import events
+from gateway.policy.api import MAKERS
 from gateway.policy.background import Background
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.handlers import Handlers
 from gateway.policy.messages.handle import MessageHandle
+from gateway.policy.objects import Made
 from gateway.policy.runtime import Exposed, Unsupported, Waiting
+from gateway.policy.schemas import SCHEMAS
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import EnvelopeAddress
 
@@ -48,11 +51,14 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What objects of one class offer. fields: None where they differ from one object to the other."""
+    """What objects of one class offer. fields: None where they differ from one object to the other. read_only: none of
+    them can be assigned.
+    """
 
     name: str
     methods: Mapping[str, Function]
     fields: frozenset[str] | None
+    read_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +109,16 @@ class Model:
             name: Namespace(name, {key: Function(f"{name}.{key}") for key in keys}) if keys else Function(name)
             for name, keys in handlers.lua.globals().items()
         }
+        kinds = {kind: _kind(kind, exposed) for kind, exposed in host.exposed.items()}
+        for maker in MAKERS:  # each is a class of its own here, because they differ in their options
+            made = type(maker, (Made,), {})
+            members[maker] = Function(f"kumo.{maker}", made)
+            name = maker.removeprefix("make_").replace("_", " ")
+            kinds[made] = Kind(name, {}, frozenset(SCHEMAS[maker].options))
         members["gateway"] = Namespace("kumo.gateway", {"version": None, "fleet": None})
         libraries["kumo"] = Namespace("kumo", members)
-        kinds = {kind: _kind(kind, exposed) for kind, exposed in host.exposed.items()}
         strings = {key: Function(f"string.{key}", str) for key in handlers.lua.globals()["string"]}
-        kinds[str] = Kind("string", strings, frozenset())
+        kinds[str] = Kind("string", strings, frozenset(), read_only=False)
         return cls(libraries, modules, kinds, host.extras)
 
 
@@ -129,7 +140,7 @@ def _function(name: str, function: Callable[..., Any] | Waiting) -> Function:
 def _kind(kind: type, exposed: Exposed) -> Kind:
     name = exposed.name or kind.__name__
     fields = None if callable(exposed.fields) or exposed.index is not None else frozenset(exposed.fields)
-    return Kind(name, _functions(f"{name}:", exposed.methods), fields)
+    return Kind(name, _functions(f"{name}:", exposed.methods), fields, exposed.assign is None)
 
 
 def _given(function: Callable[..., Any] | Waiting) -> type | None:

@@ -16,9 +16,9 @@ from typing import TypeAlias
 from tree_sitter import Node
 
 from gateway.policy import delivery_side, lua_text
-from gateway.policy.abstract import Closure, Scope, Table, Thing, Value, joined
+from gateway.policy.abstract import Absent, Closure, Scope, Table, Thing, Value, joined
 from gateway.policy.expressions import UNSET, Expressions
-from gateway.policy.findings import LuaFile, Place, is_local
+from gateway.policy.findings import LuaFile, NilUse, Place, is_local
 from gateway.policy.handlers import KUMOMTA_PATHS
 from gateway.policy.lua_text import field, line_of, parts, written
 from gateway.policy.messages.handle import MessageHandle
@@ -107,6 +107,10 @@ class Walk(Expressions):
     def strings(self) -> Counter[str]:
         """How often each string literal stands in the policy."""
         return Counter(text for file in self._files.values() for text in file.strings())
+
+    def fields(self) -> set[str]:
+        """The names that entries of tables have where they are written, or are given later."""
+        return set().union(*(file.fields for file in self._files.values()))
 
     # --- files and functions ----------------------------------------------------------------------------------
 
@@ -274,6 +278,9 @@ class Walk(Expressions):
                 base.entries[key] = joined(base.entries[key], value) if key in base.entries else value
                 if base.entries[key] is value:
                     return
+        if isinstance(base, Thing) and base.kind in self._model.kinds and self._model.kinds[base.kind].read_only:
+            absent = Absent(f"cannot set '{key}'", "the object is read-only")
+            self.nil_uses.append(NilUse(absent, self._where(target)))
         if isinstance(base, Namespace) and isinstance(key, str):
             self._overridden.add((base.name, key))
         self._escape(value)
