@@ -25,6 +25,7 @@ COMMANDS = {
     "diff": ("gateway.why.diff_command", "say what another policy would change of what the records say was asked"),
     "trace": ("gateway.admin.trace", "show a running gateway's sessions as they happen, or what it refused last"),
     "logs": ("gateway.logs.command", "print log records, and follow new ones with -f"),
+    "spool": ("gateway.couriers.spool.command", "look into a spool; try, hold, drop and move its messages"),
     "report": ("gateway.reports.command", "say what bounces and complaints in files report"),
     "sink": ("gateway.sink", "an SMTP server that keeps or discards what it gets, to try things out"),
     "bench": ("relay_gateway_bench.cli", "load and measure SMTP servers"),

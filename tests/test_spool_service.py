@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import smtplib
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -211,6 +213,29 @@ def test_without_room_the_client_is_told_so_and_keeps_the_message(outage, tmp_pa
         send(gateway, "r@senders.example")
         assert gateway.metric("spool_failures_total") == 1
         assert "TransientFailure" not in {kind for kind, _ in kinds(gateway, "r@senders.example")}
+
+
+def ordered(folder: Path, *words: str) -> str:
+    """What `relay-gateway spool` says."""
+    action, *options = words
+    command = [sys.executable, "-m", "gateway", "spool", action, str(folder / "spool"), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_an_operator_holds_retries_and_drops_messages_of_a_gateway_that_runs(outage, tmp_path):
+    outage.add("away", away=True)
+    with gateway_before(outage.fleets, tmp_path, outage.lua(tmp_path) + POLICY) as gateway:
+        for name in ("held", "dropped"):
+            send(gateway, f"{name}@away.example")
+        assert ordered(tmp_path, "list").count("unreachable") == 2
+        assert ordered(tmp_path, "hold", "--recipient", "held@away.example") == "1 message held\n"
+        assert ordered(tmp_path, "drop", "--recipient", "dropped@away.example") == "1 message dropped\n"
+        assert gateway.metric("spool_messages") == 1
+        wait_until(lambda: "AdminBounce" in dict(kinds(gateway, "dropped@away.example")), "it is logged")
+        outage.back("away")
+        assert ordered(tmp_path, "retry", "--all") == "1 message to be tried now\n"
+        wait_until(lambda: outage.mails("away"), "it arrived")
+        assert [mail.recipients for mail in outage.mails("away")] == [["held@away.example"]]
 
 
 # --- processes that end -----------------------------------------------------------------------------------------------

@@ -36,7 +36,11 @@ class Order:
         self.older = older
 
     def means(self, row: Row) -> bool:
-        """Whether it is about this message. An address may be a domain alone: "@example.com"."""
+        """Whether it is about this message. An address may be a domain alone: "@example.com". What is damaged can only
+        be dropped.
+        """
+        if row.state == DAMAGED and self.what in {"retry", "hold"}:
+            return False
         if self.queue is not None and self.queue != row.queue:
             return False
         if self.site is not None and self.site not in row.site:
@@ -66,7 +70,7 @@ def carry_out(store: Store, row: Row, what: str) -> None:
     """Does it to one message, inside a transaction."""
     if what == "drop":
         store.remove(row.number)
-    elif row.state != DAMAGED:
+    else:
         row.state = HELD if what == "hold" else WAITS_FOR_TIME
         if what == "retry":
             row.due = 0.0
