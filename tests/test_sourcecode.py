@@ -52,7 +52,7 @@ IMPORTERS = {
         "why/asking.py", "why/diff_command.py",
     },
     "threading": {"policy/limits.py", "logs/writer.py", "couriers/spool/writer.py"},
-    "sqlite3": {"couriers/spool/store.py", "couriers/spool/writer.py", "policy/outside/sqlite.py"},
+    "sqlite3": {"couriers/spool", "policy/outside/sqlite.py"},
     "subprocess": set(),
     "multiprocessing": set(),
     "zstandard": {"logs"},
