@@ -24,6 +24,14 @@ packages=
     case $packages in *postfix*)
         echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections 2>/dev/null ;;
     esac
+    # likewise, by Debian's policy-rc.d
+    case $packages in *prometheus*)
+        if [ ! -e /usr/sbin/policy-rc.d ]; then
+            trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+            printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+            chmod 755 /usr/sbin/policy-rc.d
+        fi ;;
+    esac
     said=$(mktemp)
     if ! { apt-get -qq update && apt-get -qq install -y --no-install-recommends $packages; } >"$said" 2>&1 </dev/null; then
         tail -n 3 "$said" >&2

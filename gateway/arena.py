@@ -17,6 +17,7 @@ PAGE = 4096  # octets; parts begin at multiples of it
 # Octets by part. Whoever changes what a part's octets mean gives it another name.
 PARTS: Mapping[str, int] = {
     "members": 4 << 20,  # couriers/fleet/table.py
+    "listeners": PAGE,  # metrics/listeners.py
 }
 
 

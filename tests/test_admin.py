@@ -21,6 +21,7 @@ from gateway._fastpath import CidrSet, CounterPage
 from gateway.admin import health
 from gateway.admin import server as admin
 from gateway.admin.context import AdminContext
+from gateway.admin.processes import PolicyName
 from gateway.config import HttpListener
 from gateway.metrics import readiness
 from gateway.metrics.families import ProcessState
@@ -50,6 +51,8 @@ class AdminProcess:
             smtp=LISTENERS,
             pages=self.pages,
             enter=lambda state: os.close(ready) if state is ProcessState.READY else None,
+            names=lambda: LISTENERS,
+            policy=lambda: PolicyName("init.lua", "0123456789abcdef"),
             explain=lambda inquiry: inquiry,
         )
         self.pid = child.start(lambda: admin.run(context), "admin")

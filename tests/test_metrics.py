@@ -18,7 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics
 from gateway._fastpath import PAGE_HEADER_WORDS, CounterPage, HistogramSlot
-from gateway.metrics import families
+from gateway.admin.processes import PolicyName, System
+from gateway.metrics import Surroundings, families
+from gateway.metrics.listeners import MOST, OTHERS, SIZE, ListenerNames, ListenerWatch
 from gateway.smtp.replies import Reason
 
 DOCS = Path(__file__).parent.parent / "docs" / "metrics.md"
@@ -32,6 +34,19 @@ def new_page(*, worker: int = 0, generation: int = 1, pid: int = 1) -> CounterPa
     return page
 
 
+class Elsewhere(Surroundings):
+    """What these tests know besides pages."""
+
+    def listeners(self) -> list[str]:
+        return ["192.0.2.1:25", "192.0.2.1:587"]
+
+    def memory(self, pid: int) -> int:
+        return pid * 4096
+
+    def descriptors(self, pid: int) -> tuple[int, int]:
+        return pid, 1024
+
+
 class Registry:
     """What prometheus-client's exposition wants to see."""
 
@@ -39,7 +54,7 @@ class Registry:
         self.pages, self.now = pages, now
 
     def collect(self):
-        return metrics.collect(self.pages, now=self.now, memory=lambda pid: pid * 4096)
+        return metrics.collect(self.pages, now=self.now, surroundings=Elsewhere())
 
 
 def exposed(*pages: CounterPage, now: float = 0.0) -> dict[str, float]:
@@ -148,7 +163,9 @@ def test_every_series_is_present_from_the_start():
     assert samples['relay_gateway_rejections_total{reason="relay_denied",stage="rcpt"}'] == 0
     assert samples['relay_gateway_worker_memory_bytes{worker="0"}'] == 4096
     expected = sum(
-        len(family.slots) * (len(family.bounds) + 3 if isinstance(family, families.Histogram) else 1)
+        2  # listeners
+        if isinstance(family, families.NamedSlots)
+        else len(family.slots) * (len(family.bounds) + 3 if isinstance(family, families.Histogram) else 1)
         for family in metrics.LAYOUT.families
     )
     assert len(samples) == expected + len(families.ProcessState) + 1  # workers by state, build info
@@ -208,9 +225,50 @@ def test_openmetrics_accepts_the_exposition():
 def test_names_follow_prometheus_conventions():
     for family in metrics.LAYOUT.families:
         assert re.fullmatch(r"relay_gateway_[a-z][a-z0-9_]*", family.name)
-        assert family.name.endswith("_total") == isinstance(family, families.Counter), family.name
+        is_counter = isinstance(family, families.Counter | families.NamedCounter)
+        assert family.name.endswith("_total") == is_counter, family.name
         assert not isinstance(family, families.Histogram) or family.name.endswith("_seconds")
         assert family.help and not family.help.endswith(".")
+
+
+# --- listeners --------------------------------------------------------------------------------------------------------
+
+
+def test_a_listener_keeps_its_place_and_further_ones_share_the_last():
+    memory = memoryview(bytearray(SIZE))
+    names = ListenerNames(memory)
+    assert names.all() == []
+    first, second = "[2001:db8::1]:25", "192.0.2.1:25"
+    assert [names.place_of(address) for address in (first, second, first)] == [0, 1, 0]
+    assert ListenerNames(memory).all() == ["[2001:db8::1]:25", "192.0.2.1:25"]
+    places = [names.place_of(f"192.0.2.2:{port}") for port in range(100)]
+    assert places == [*range(2, MOST - 1), *[MOST - 1] * (102 - MOST + 1)]
+    assert len(names.all()) == MOST
+    assert names.all()[-1] == OTHERS
+    assert names.place_of("192.0.2.1:25") == 1
+
+
+def test_a_worker_tells_of_its_listeners_and_what_it_had_open_ends_with_it():
+    page = new_page()
+    watch, alike = ListenerWatch(page, 1), ListenerWatch(page, 1)
+    watch.tell(opened=5, refused=2, now_open=3, limit=100)
+    watch.tell(opened=6, refused=2, now_open=1, limit=100)
+    alike.tell(opened=1, refused=0, now_open=1, limit=10)
+
+    def told() -> list[float]:
+        names = ("opened_total", "refused_total", "open", "limit")
+        samples = exposed(page)
+        return [samples[f'relay_gateway_listener_connections_{name}{{listener="192.0.2.1:587"}}'] for name in names]
+
+    assert told() == [7, 2, 2, 110]
+    metrics.release(page)
+    assert told() == [7, 2, 0, 0]
+
+
+def test_counts_by_listener_do_not_go_over_to_another_layout():
+    page = new_page()
+    ListenerWatch(page, 0).tell(1, 1, 1, 1)
+    assert not [name for name in metrics.totals([page]) if "listener" in name]
 
 
 # --- documentation ----------------------------------------------------------------------------------------------------
@@ -219,11 +277,13 @@ def test_names_follow_prometheus_conventions():
 def test_docs_and_code_agree_on_names_types_and_labels():
     row = re.compile(r"^\| `(\w+?)(?:\{([a-z,]+)\})?` \| (\w+) \| \S", re.MULTILINE)
     documented = {
-        "relay_gateway_" + name: (kind, tuple(labels.split(",")) if labels else ())
+        ("" if name.startswith("process_") else "relay_gateway_") + name: (kind, tuple(filter(None, labels.split(","))))
         for name, labels, kind in row.findall(DOCS.read_text())
     }
     declared = {}
-    for family in metrics.collect([new_page()], now=0.0, memory=lambda pid: 0):
+    page = new_page(pid=os.getpid())
+    surroundings = System([page], lambda: ["192.0.2.1:25"], PolicyName("init.lua", "0"))
+    for family in metrics.collect([page], now=0.0, surroundings=surroundings):
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = family.samples[0].labels.keys() - {"le"}
         declared[family.name + suffix] = ("gauge" if family.type == "info" else family.type, labels)
@@ -235,6 +295,6 @@ def test_docs_and_code_agree_on_names_types_and_labels():
 def test_docs_list_every_label_value():
     text = DOCS.read_text()
     for family in metrics.LAYOUT.families:
-        for values in family.slots:
+        for values in () if isinstance(family, families.NamedSlots) else family.slots:
             for label, value in zip(family.labels, values, strict=False):
                 assert value in set(Reason) or f"`{value}`" in text, (family.name, label, value)

@@ -106,6 +106,7 @@ class Moved:
                 continue
             family = next(f for f in (name, name.removesuffix("_count")) if f)
             values_of = dict(labels)
+            values_of = {key: "any" if key in ("listener", "file", "hash") else each for key, each in values_of.items()}
             label = "/".join(values_of[key] for key in sorted(values_of, key=_order))
             series = family.removeprefix("relay_gateway_"), label
             self.all.add(series)
@@ -572,7 +573,7 @@ def waiting(moved: Moved) -> None:
 
 def contents(moved: Moved) -> None:
     """More large messages than there are files for, and files that cannot be as large as a message."""
-    limits = ["prlimit", "--nofile=200:200", "--fsize=200000"]
+    limits = ["prlimit", "--nofile=200:200", "--fsize=8000000"]  # more than what the processes share
     gateway = moved.start(OPEN + TO_MAILDIR, "--content-memory", "1M", under=limits)
     clients = [gateway.connect() for _ in range(50)]
     for client in clients:
@@ -584,7 +585,7 @@ def contents(moved: Moved) -> None:
     moved.scrape(gateway)
     for client in clients:
         client.close()
-    send(gateway, content="x" * 70 + "\r\n" * 300_000)
+    send(gateway, content="x" * 70 + "\r\n" * 4_500_000)
     wait_until(lambda: gateway.metric("content_failures_total"), "lost for want of room")
     moved.scrape(gateway)
 

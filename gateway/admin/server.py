@@ -22,6 +22,7 @@ from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
 from gateway.admin import health
 from gateway.admin.context import AdminContext
+from gateway.admin.processes import System
 from gateway.admin.streaming import Streams
 from gateway.config import HttpListener
 from gateway.metrics.families import ProcessState
@@ -75,7 +76,7 @@ async def _start(
 ) -> web.AppRunner:
     application = web.Application(client_max_size=LARGEST_INQUIRY)
     application.on_response_prepare.append(_name_server)
-    exposition = Exposition(context.pages)
+    exposition = Exposition(context)
     readiness = _readiness(context)
     application.router.add_get("/", _index)
     application.router.add_get("/metrics", _only_for(listener.trusted_hosts, exposition.answer))
@@ -134,11 +135,12 @@ def _explaining(explain: Callable[[bytes], bytes]) -> Handler:
 class Exposition(Collector):
     """/metrics: prometheus-client's text or OpenMetrics format, whichever the scraper prefers."""
 
-    def __init__(self, pages: Sequence[CounterPage]) -> None:
-        self._pages = pages
+    def __init__(self, context: AdminContext) -> None:
+        self._pages = context.pages
+        self._system = System(context.pages, context.names, context.policy())
 
     def collect(self) -> Iterator[Metric]:
-        return metrics.collect(self._pages, now=time.monotonic(), memory=health.resident_memory)
+        return metrics.collect(self._pages, now=time.monotonic(), surroundings=self._system)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

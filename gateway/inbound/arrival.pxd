@@ -14,7 +14,7 @@ cdef class ListenerHost(ConnectionHost):
     cdef tuple _bound_to
     cdef TermsTable _terms_table
     cdef str _hostname
-    cdef Py_ssize_t _max_connections
+    cdef readonly Py_ssize_t max_connections, arrived, refused
     cdef public Py_ssize_t awaited
 
     cpdef accepted(self, Stream stream)

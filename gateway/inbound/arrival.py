@@ -58,12 +58,14 @@ class ListenerHost(ConnectionHost):
         self._bound_to = None if ipaddress.ip_address(bound_to[0].partition("%")[0]).is_unspecified else bound_to
         self._terms_table = TermsTable(listener, offer_auth=events.AUTH_PLAIN in services.policy.handles)
         self._hostname: str = listener.overrides.get("hostname") or os.uname().nodename
-        self._max_connections = max_connections
+        self.max_connections = max_connections
+        self.arrived = self.refused = 0  # connections so far
         self.awaited = 0  # connections that have yet to name their client
 
     def accepted(self, stream: Stream) -> None:
         """A client has connected."""
         self.services.page.add(_OPENED)
+        self.arrived += 1
         try:
             endpoints = Endpoints(stream.peer, self._bound_to or stream.local_address())
         except Exception:
@@ -111,7 +113,7 @@ class ListenerHost(ConnectionHost):
 
     def admission(self, params: ListenerParams) -> Reply | None:
         """None where a new connection is welcome, else the reply that turns it away."""
-        if self.open + self.awaited >= self._max_connections:
+        if self.open + self.awaited >= self.max_connections:
             what = "too many concurrent sessions. Try later"
             return replies.closing(params.hostname, what, Reason.TOO_MANY_CONNECTIONS)
         if self.services.logs.disk_problem is not None:
@@ -124,6 +126,7 @@ class ListenerHost(ConnectionHost):
         self._turn_away(stream, replies.technical_difficulties(self._hostname, Reason.INTERNAL_ERROR), peer_address, {})
 
     def _turn_away(self, stream: Stream, refusal: Reply, peer_address: str, meta: Mapping[str, Any]) -> None:
+        self.refused += 1
         stream.set_protocol(_TURNED_AWAY)
         stream.write(refusal.wire)
         stream.finish(LINGER)

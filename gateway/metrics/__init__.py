@@ -7,7 +7,7 @@ become samples) is in gateway/metrics/families.py; docs/metrics.md tells an oper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from platform import python_version
 
@@ -15,8 +15,20 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from gateway import __version__
 from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, CounterPage
+from gateway.arena import PARTS
 from gateway.config import RECORD_TYPES
-from gateway.metrics.families import Counter, Gauge, Histogram, Layout, ProcessState, WorkerGauge, newest_workers
+from gateway.metrics.families import (
+    Counter,
+    Gauge,
+    Histogram,
+    Layout,
+    NamedCounter,
+    NamedGauge,
+    NamedSlots,
+    ProcessState,
+    WorkerGauge,
+    newest_workers,
+)
 from gateway.smtp.replies import Reason
 
 LAYOUT = Layout(prefix="relay_gateway_")
@@ -158,6 +170,27 @@ PROXY_HEADERS = Counter(
     "Connections that were to begin with a PROXY header, by what it named or why there was none",
     result=PROXY_RESULTS,
 )
+MOST_LISTENERS = 64  # that are told apart: of further ones readiness is not told, and their counts are one
+LISTENER_OPENED = NamedCounter(
+    LAYOUT,
+    "listener_connections_opened_total",
+    "Client connections accepted at a listener, refused ones included",
+    "listener",
+    MOST_LISTENERS,
+)
+LISTENER_REFUSED = NamedCounter(
+    LAYOUT,
+    "listener_connections_refused_total",
+    "Client connections turned away at a listener before the banner",
+    "listener",
+    MOST_LISTENERS,
+)
+LISTENER_OPEN = NamedGauge(
+    LAYOUT, "listener_connections_open", "Client connections open now at a listener", "listener", MOST_LISTENERS
+)
+LISTENER_LIMIT = NamedGauge(
+    LAYOUT, "listener_connections_limit", "Client connections a listener may have open", "listener", MOST_LISTENERS
+)
 ACCEPT_FAILURES = Counter(
     LAYOUT, "accept_failures_total", "Seconds in which a listener accepted nothing for want of descriptors or memory"
 )
@@ -292,6 +325,7 @@ SPOOL_DAMAGED = Counter(LAYOUT, "spool_damaged_total", "Messages and files of th
 
 LOG_RECORDS = Counter(LAYOUT, "log_records_total", "Log records submitted", type=RECORD_TYPES)
 LOG_BACKLOG = Gauge(LAYOUT, "log_backlog_records", "Log records not yet written")
+LOG_BACKLOG_LIMIT = Gauge(LAYOUT, "log_backlog_limit_records", "Log records that may wait before clients have to")
 LOG_FAILURES = Counter(LAYOUT, "log_failures_total", "Attempts to write log records that failed")
 LOG_LOST = Counter(LAYOUT, "log_lost_records_total", "Log records given up")
 
@@ -331,15 +365,25 @@ REPORT_SCAN_DURATION = Histogram(
 # --- processes --------------------------------------------------------------------------------------------------------
 
 WORKER_RESTARTS = Counter(LAYOUT, "worker_restarts_total", "Workers that died and were replaced")
+WORKER_LAST_RESTART = Gauge(
+    LAYOUT, "worker_last_restart_timestamp_seconds", "When a worker died last, in seconds since 1970; 0 for never"
+)
 POLICY_RELOADS = Counter(LAYOUT, "policy_reloads_total", "Reloads of the policy", result=("ok", "failed"))
 POLICY_EPOCH = Gauge(LAYOUT, "policy_epoch", "Number of the policy in force; 1 for the first")
+POLICY_LAST_LOAD = Gauge(
+    LAYOUT, "policy_last_load_timestamp_seconds", "When the policy came into force, in seconds since 1970"
+)
+POLICY_LAST_FAILURE = Gauge(
+    LAYOUT, "policy_last_failure_timestamp_seconds", "When a reload failed last, in seconds since 1970; 0 for never"
+)
 EVENT_LOOP_LAG = WorkerGauge(LAYOUT, "worker_event_loop_lag_seconds", "How late the worker's last timer was")
 HEARTBEAT_AGE = WorkerGauge(LAYOUT, "worker_heartbeat_age_seconds", "Since the worker's event loop last ran a timer")
 WORKER_MEMORY = WorkerGauge(LAYOUT, "worker_memory_bytes", "Resident memory of the worker")
+WORKER_DESCRIPTORS = WorkerGauge(LAYOUT, "worker_descriptors_open", "File descriptors that the worker has open")
+WORKER_DESCRIPTOR_LIMIT = WorkerGauge(LAYOUT, "worker_descriptors_limit", "File descriptors that the worker may open")
 
 # --- no metrics -------------------------------------------------------------------------------------------------------
 
-MOST_LISTENERS = 64  # whose readiness is told apart; further ones are taken to be ready
 NOWHERE = LAYOUT.reserve(1)  # counts what cannot occur, so that the hot path need not ask
 ADMISSION = LAYOUT.reserve(MOST_LISTENERS)  # what a worker would answer to a new connection: metrics/readiness.py
 WINDOW = LAYOUT.reserve(1)  # at which socket one can look on in a worker: service/window.py
@@ -374,7 +418,7 @@ def release(page: CounterPage) -> None:
 def layout_digest() -> str:
     """What tells whether another program's pages mean the same."""
     families = [(type(each).__name__, each.name, each.slots, getattr(each, "bounds", ())) for each in LAYOUT.families]
-    return sha256(repr((families, ADMISSION, WINDOW, page_size())).encode()).hexdigest()
+    return sha256(repr((families, ADMISSION, WINDOW, page_size(), PARTS)).encode()).hexdigest()
 
 
 def totals(pages: Sequence[CounterPage]) -> dict[str, dict[str, list[float]]]:
@@ -388,17 +432,47 @@ def restore(page: CounterPage, counted: Mapping[str, Mapping[str, list[float]]])
         family.restore(page, counted.get(family.name, {}))
 
 
-def collect(pages: Sequence[CounterPage], *, now: float, memory: Callable[[int], int]) -> Iterator[Metric]:
-    """All families with their values, in order of declaration.
+class Surroundings:
+    """What the pages do not say. Each method has a value for who knows nothing."""
 
-    now: CLOCK_MONOTONIC seconds. memory: the resident octets of a process id.
-    """
+    def listeners(self) -> Sequence[str]:
+        """Names by place, see gateway/metrics/listeners.py."""
+        return ()
+
+    def memory(self, pid: int) -> int:
+        """Resident octets of a process."""
+        return 0
+
+    def descriptors(self, pid: int) -> tuple[int, int]:
+        """How many a process has open, and may have."""
+        return 0, 0
+
+    def others(self) -> Iterator[Metric]:
+        """Families of their own."""
+        yield from ()
+
+
+NOTHING_KNOWN = Surroundings()
+
+
+def collect(
+    pages: Sequence[CounterPage], *, now: float, surroundings: Surroundings = NOTHING_KNOWN
+) -> Iterator[Metric]:
+    """All families with their values, in order of declaration. now: CLOCK_MONOTONIC seconds."""
     workers = newest_workers(pages)
+    names = surroundings.listeners()
+    descriptors = {page.worker: surroundings.descriptors(page.pid) for page in workers}
     for family in LAYOUT.families:
         if family is HEARTBEAT_AGE:
             yield HEARTBEAT_AGE.labelled({page.worker: max(0.0, now - page.heartbeat) for page in workers})
         elif family is WORKER_MEMORY:
-            yield WORKER_MEMORY.labelled({page.worker: memory(page.pid) for page in workers})
+            yield WORKER_MEMORY.labelled({page.worker: surroundings.memory(page.pid) for page in workers})
+        elif family is WORKER_DESCRIPTORS:
+            yield WORKER_DESCRIPTORS.labelled({worker: is_open for worker, (is_open, _) in descriptors.items()})
+        elif family is WORKER_DESCRIPTOR_LIMIT:
+            yield WORKER_DESCRIPTOR_LIMIT.labelled({worker: limit for worker, (_, limit) in descriptors.items()})
+        elif isinstance(family, NamedSlots):
+            yield family.named(pages, names)
         else:
             yield family.collect(pages)
     name, help_text, labels = WORKERS
@@ -409,3 +483,4 @@ def collect(pages: Sequence[CounterPage], *, now: float, memory: Callable[[int],
     yield states
     name, help_text, _ = BUILD
     yield InfoMetricFamily(name, help_text, value={"version": __version__, "python": python_version()})
+    yield from surroundings.others()

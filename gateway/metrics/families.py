@@ -152,6 +152,50 @@ class Gauge(Summed):
             page.set(slot, 0)
 
 
+class NamedSlots(Family):
+    """A bounded number of words, one for each thing of a kind; who is asked for the samples knows the things' names.
+
+    label: what the things are. slots: how many at most.
+    """
+
+    sample_family: type[CounterMetricFamily] | type[GaugeMetricFamily]
+
+    def __init__(self, layout: Layout, name: str, help_text: str, label: str, slots: int) -> None:
+        super().__init__(layout, name, help_text, 1, slot=[str(place) for place in range(slots)])
+        self.labels = (label,)
+
+    def at(self, place: int) -> int:
+        """The slot of a thing by its place, for CounterPage.add and set."""
+        return self.slots[str(place),]
+
+    def collect(self, pages: Sequence[CounterPage]) -> Metric:
+        return self.named(pages, ())
+
+    def named(self, pages: Sequence[CounterPage], names: Sequence[str]) -> Metric:
+        """The samples of the things that have a name, by place."""
+        family = self.sample_family(self.name, self.help, labels=self.labels)
+        for place, name in enumerate(names):
+            slot = self.at(place)
+            family.add_metric((name,), sum(page.get(slot) for page in pages))
+        return family
+
+
+class NamedCounter(NamedSlots):
+    """Only ever goes up. Over to another layout it does not go: the names may not."""
+
+    sample_family = CounterMetricFamily
+
+
+class NamedGauge(NamedSlots):
+    """Goes up and down; a process that ended counts no more."""
+
+    sample_family = GaugeMetricFamily
+
+    def forget(self, page: CounterPage) -> None:
+        for slot in self.slots.values():
+            page.set(slot, 0)
+
+
 class WorkerGauge(Family):
     """A fractional gauge of each worker alive, labelled with its slot number."""
 

@@ -6,6 +6,7 @@ first one to read a file keeps its bytes here, and the value is handed to every 
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,17 @@ class PolicySource:
         content = self.files[self.path]
         assert content is not None
         return content
+
+    def digest(self) -> str:
+        """A hash of all that was read: the same for the same text, wherever it is kept."""
+        found = sha256()
+        for path, content in sorted(self.files.items()):
+            name = "" if path == self.path else path
+            found.update(f"{name}\0{'-' if content is None else len(content)}\0".encode())
+            found.update(content or b"")
+        for made_of in sorted(self.tables):
+            found.update(made_of.encode())
+        return found.hexdigest()[:16]
 
     def load(self, path: str) -> bytes | None:
         """The content of a file that the policy asks for; None where there is none. The first answer stays."""

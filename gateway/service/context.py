@@ -45,6 +45,7 @@ class WorkerContext:
     slot: int  # 0 to the number of workers − 1
     listeners: Sequence[tuple[Listener, socket]]  # bound and listening; this slot's own SO_REUSEPORT sockets
     max_connections: Sequence[int]  # how many this worker may have open at each listener
+    places: Sequence[int]  # of each listener among those that are counted apart
     source: PolicySource  # the policy's text as the supervisor validated it
     keys: KeyFiles  # certificates and keys as they were found good
     epoch: int  # the policy's number

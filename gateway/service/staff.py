@@ -13,7 +13,10 @@ from socket import socket
 
 from gateway._fastpath import CounterPage
 from gateway.admin.context import AdminContext
+from gateway.admin.processes import PolicyName
+from gateway.metrics import listeners
 from gateway.metrics.families import ProcessState
+from gateway.metrics.listeners import ListenerNames
 from gateway.service import child, descriptors, privileges
 from gateway.service.context import DEFAULT_CONTENT_LIMITS, ContentLimits, WorkerContext
 from gateway.service.estate import Estate
@@ -53,6 +56,7 @@ class Staff:
     ) -> None:
         self._settings, self._run_worker, self._run_admin, self._estate = settings, run_worker, run_admin, estate
         self._smtp, self._http = estate.smtp, estate.http
+        self._names = ListenerNames(estate.arena.part(listeners.PART))
         self.limit = descriptors.raise_limit()
         self.for_clients = descriptors.for_clients(self.limit)
 
@@ -61,7 +65,8 @@ class Staff:
         if slot == ADMIN:
             return child.start(lambda: self._admin(policy, page), name_of(slot))
         self._smtp.listen(slot)
-        return child.start(lambda: self._worker(policy, generation, slot, page), name_of(slot))
+        places = [self._names.place_of(address) for address in self._smtp.bound(smtp_addresses(policy))]
+        return child.start(lambda: self._worker(policy, generation, slot, page, places), name_of(slot))
 
     def shares(self, policy: LoadedPolicy) -> list[int]:
         """How many connections a worker may have open at each listener."""
@@ -85,13 +90,14 @@ class Staff:
         if self._settings.user:
             privileges.drop_to(self._settings.user)
 
-    def _worker(self, policy: LoadedPolicy, epoch: int, slot: int, page: CounterPage) -> int:
+    def _worker(self, policy: LoadedPolicy, epoch: int, slot: int, page: CounterPage, places: list[int]) -> int:
         sockets = self._smtp.of_slot(smtp_addresses(policy), slot)
         self._close_all_but(smtp=sockets, http=())
         context = WorkerContext(
             slot=slot,
             listeners=list(zip(policy.config.listeners, sockets, strict=True)),
             max_connections=self.shares(policy),
+            places=places,
             source=policy.source,
             keys=policy.keys,
             epoch=epoch,
@@ -114,6 +120,8 @@ class Staff:
             page=page,
             pages=self._estate.pages.all,
             enter=lambda state: self._enter(state, page),
+            names=self._names.all,
+            policy=lambda: PolicyName(policy.source.path, policy.source.digest()),
             explain=Answering(policy.source).answer,
         )
         return self._run_admin(context)

@@ -261,6 +261,7 @@ class Supervisor:
             self._died.setdefault(process.slot, (process.pid, now))
             if process.slot != ADMIN:
                 self._own_page.add(metrics.WORKER_RESTARTS.slot())
+                self._own_page.set(metrics.WORKER_LAST_RESTART.slot(), int(time.time()))
         elif death is plan.Death.GIVEN_UP:
             log.error("%s: not started again, the configuration is at fault", name_of(process.slot))
         elif death is plan.Death.ROLLED_BACK:
@@ -341,6 +342,7 @@ class Supervisor:
         first = not self._service.announced
         self._service.announce()
         self._own_page.set(metrics.POLICY_EPOCH.slot(), self._service.generation)
+        self._own_page.set(metrics.POLICY_LAST_LOAD.slot(), int(time.time()))
         if not first:
             self._own_page.add(metrics.POLICY_RELOADS.slot("ok"))
         status = f"policy epoch {self._service.generation} in force, {self._settings.workers} workers ready"
@@ -358,6 +360,7 @@ class Supervisor:
             log.error("%s", problem)
         if self._service.generation:
             self._own_page.add(metrics.POLICY_RELOADS.slot("failed"))
+            self._own_page.set(metrics.POLICY_LAST_FAILURE.slot(), int(time.time()))
             log.error("reload failed: the policy before stays in force")
             self._notifier.ready(f"Reload failed: {problems[0]}")
         else:

@@ -46,6 +46,7 @@ def _try_worker(policy: LoadedPolicy, run_worker: Callable[[WorkerContext], int]
             slot=0,
             listeners=[],
             max_connections=[],
+            places=[],
             source=policy.source,
             keys=policy.keys,
             epoch=0,

@@ -27,6 +27,7 @@ from gateway.inbound.arrival import ListenerHost
 from gateway.logs.writer import LogWriter
 from gateway.metrics import readiness
 from gateway.metrics.families import ProcessState
+from gateway.metrics.listeners import ListenerWatch
 from gateway.net import streams, tls
 from gateway.net.outbox import Outbox
 from gateway.net.roster import OpenConnection, Roster
@@ -50,6 +51,7 @@ LOG_CLOSE_TIMEOUT = 10.0  # seconds to get the last records onto the disk
 GC_THRESHOLDS = (20_000, 20, 20)
 
 _LAG = metrics.EVENT_LOOP_LAG.slot()
+_BACKLOG_LIMIT = metrics.LOG_BACKLOG_LIMIT.slot()
 _EXHAUSTED = metrics.ACCEPT_FAILURES.slot()
 _NOBODY = ListenerParams(hostname="")  # in whose name the readiness is asked
 
@@ -114,6 +116,7 @@ class Worker:
         self._window = Window(loop, self._services.tracer, context.page)
         self._content_watch = ContentWatch(contents, context.page, context.content.directory)
         self._hosts: list[ListenerHost] = []
+        self._watches: list[ListenerWatch] = []
         self._listeners: list[streams.Acceptor] = []
         self._contexts = tls.ServerContexts(policy.config.listeners, context.keys)
 
@@ -129,6 +132,9 @@ class Worker:
             streams.Acceptor(self._poller, sock, host.accepted, lambda: context.page.add(_EXHAUSTED))
             for (_, sock), host in zip(context.listeners, self._hosts, strict=True)
         ]
+        self._watches = [ListenerWatch(context.page, place) for place in context.places]
+        local_logs = self._services.policy.config.local_logs
+        context.page.set(_BACKLOG_LIMIT, sum(logger.back_pressure for logger in local_logs))
         self._beat(self._loop.time())
         gc.collect()
         gc.freeze()  # what lives as long as the process is no garbage collector's business
@@ -140,6 +146,7 @@ class Worker:
         for listener in self._listeners:
             listener.close()  # at once: no connection is accepted from here on
         context.enter(ProcessState.DRAINING)
+        self._tell_of_listeners()
         await self._drain(context.drain_timeout)
         return 0
 
@@ -161,6 +168,7 @@ class Worker:
         self._context.page.heartbeat = time.monotonic()
         self._roster.check_idle(now)
         self._publish_readiness()
+        self._tell_of_listeners()
         self._content_watch.beat(len(self._poller.turns) + len(self._room))
         self._loop.call_at(now + HEARTBEAT, self._beat, now + HEARTBEAT)
 
@@ -192,6 +200,11 @@ class Worker:
                 answer = refusal.reason
             readiness.publish(self._context.page, number, answer)
 
+    def _tell_of_listeners(self) -> None:
+        draining = self._stop.is_set()
+        for watch, host in zip(self._watches, self._hosts, strict=True):
+            watch.tell(host.arrived, host.refused, host.open, 0 if draining else host.max_connections)
+
     async def _drain(self, timeout: float) -> None:
         """Ends idle sessions and the others when their transaction is over; then closes what is behind them.
 
@@ -216,6 +229,7 @@ class Worker:
         await self._tell_policy(max(1.0, deadline - self._loop.time()))
         await self._background.close()
         self._services.logs.close(LOG_CLOSE_TIMEOUT)
+        self._tell_of_listeners()
 
     async def _tell_policy(self, patience: float) -> None:
         """Lets the policy know of the end; what goes wrong there is logged already. patience: seconds."""
