@@ -9,11 +9,10 @@ from collections.abc import Mapping
 
 from gateway.config import BatchHandling, Destination
 from gateway.handover import HandOver
-from gateway.mail.message import Message
+from gateway.mail.message import NULL_QUEUE, Message
 from gateway.mail.notification import Notice
 from gateway.smtp.address import EnvelopeAddress
 
-NULL_QUEUE = "null"  # KumoMTA's name for "discard on purpose"
 _TOGETHER, _BY_DOMAIN = BatchHandling.TOGETHER, BatchHandling.BY_DOMAIN
 
 

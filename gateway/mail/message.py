@@ -13,6 +13,7 @@ from gateway.mail import headers
 from gateway.mail.headers import HeaderField
 from gateway.smtp.address import EnvelopeAddress
 
+NULL_QUEUE = "null"  # KumoMTA's name for "discard on purpose"
 _KEPT = 1 << 20  # octets of a whole message that are kept for the next one who asks
 _HEAD = 16_384  # octets in which most header blocks have their end
 

@@ -32,6 +32,7 @@ FUNCTIONS = frozenset(
     }
 )  # fmt: skip
 MODULES = frozenset({"aaa", "amqp", "api", "dkim", "kafka", "mpsc", "nats", "shaping", "xfer"})
+PUBLISHERS = frozenset({"amqp", "kafka", "nats"})  # those that tell somebody else of a message
 EXTRAS = MISSING_EXTRAS  # of policy-extras
 METHODS = frozenset({"arc_seal", "dkim_sign"})  # of messages
 EVENTS = frozenset(

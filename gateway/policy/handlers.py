@@ -84,6 +84,7 @@ class Handlers:
             exposed={**self._objects.exposed(), **messages.exposed(), **modules.exposed()},
             read=self._read,
             unstable=self.runs.unstable,
+            published=self.runs.published,
             wait=self.runs.wait,
             forget=self.runs.forget,
             condemned=self.runs.condemned,

@@ -195,6 +195,21 @@ local function own_functions(extra)
   return found
 end
 
+-- The same for what a policy publishes with: the host is told of each call, because nobody has got what was published.
+local publisher = {}
+do
+  local behaviour = {}
+  for key, value in pairs(getmetatable(inert)) do behaviour[key] = value end
+  behaviour.__index = function(_, key)
+    if type(key) ~= 'number' then return publisher end
+  end
+  behaviour.__call = function()
+    host.published()
+    return publisher
+  end
+  setmetatable(publisher, behaviour)
+end
+
 local left_extras = {}
 for extra in host.left_extras:gmatch '%S+' do left_extras[extra] = true end
 
@@ -235,13 +250,15 @@ for name in host.left:gmatch '%S+' do
     return inert
   end
 end
+local publishers = {}
+for name in host.publishers:gmatch '%S+' do publishers[name] = true end
 local left_modules = {}
 for name in host.left_modules:gmatch '%S+' do left_modules[name] = true end
 for name in host.missing_modules:gmatch '%S+' do
   kumo[name] = setmetatable({}, left_modules[name] and {
     __index = function(_, key)
       host.leave_to_fleet(('kumo.%s.%s'):format(name, key))
-      return inert
+      return publishers[name] and publisher or inert
     end,
   } or {
     __index = function(_, key) error(('kumo.%s.%s is not supported yet by relay-gateway'):format(name, key), 2) end,
@@ -386,7 +403,7 @@ end
 
 calls.tostring = tostring
 
-function calls.is_inert(value) return value == inert end
+function calls.is_inert(value) return value == inert or value == publisher end
 
 function calls.behind(f) return behind[f] end
 

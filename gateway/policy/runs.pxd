@@ -19,7 +19,7 @@ cdef class Run(Later):
     cdef readonly str event
     cdef public Evaluation evaluation
     cdef readonly bint condemned
-    cdef public bint takes_all
+    cdef public bint takes_all, publishes
     cdef public Later waits_for
     cdef readonly object lua
     cdef Runs _runs

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gateway import metrics
 from gateway._fastpath import CounterPage
 from gateway.later import Later
+from gateway.mail.message import NULL_QUEUE
 from gateway.policy.background import Background, CannotWait
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Evaluation
@@ -91,6 +92,12 @@ class Runs:
         if run is not None and run.evaluation is not None:
             run.evaluation.stable = False
 
+    def published(self) -> None:
+        """For LuaHost.published."""
+        run = self.running
+        if run is not None:
+            run.publishes = True
+
     def wait(self, later: Later) -> bool:
         """For LuaHost.wait."""
         if self.loading:
@@ -164,8 +171,8 @@ class Run(Later):
     PolicyError.
 
     event: its name, None for the policy's top level. evaluation: what notes what is read, None where nothing does.
-    condemned: it has to end, and nothing that its handler is prepared for may keep it. waits_for: what it stands still
-    for.
+    publishes: something was left to the fleet that its handlers would tell others. condemned: it has to end, and
+    nothing that its handler is prepared for may keep it. waits_for: what it stands still for.
     """
 
     def __init__(
@@ -192,6 +199,7 @@ class Run(Later):
         self._handlers: Sequence[Handler | Task] = ()
         self._arguments: tuple[object, ...] = ()
         self.takes_all = False
+        self.publishes = False
         self._called = 0  # so many of the handlers
         self._coroutine = _NO_COROUTINE
         self._began = 0.0
@@ -288,6 +296,8 @@ class Run(Later):
 
     def _close(self, value: object = None, error: Exception | None = None) -> None:
         if self._handle is not None:
+            if self.publishes:
+                self._keep(self._handle)
             self._handle.message = None
         event = str(self.event)
         runs = self._runs
@@ -295,6 +305,15 @@ class Run(Later):
         runs.page.observe(DURATION.get(event, DURATION[OTHER_EVENT]), took)
         if runs.traced:
             self._tell(event, value, error, took)
+
+    def _keep(self, handle: MessageHandle) -> None:
+        """What is only published and then discarded would be gone here, where nothing is published: the fleet gets it,
+        and does both.
+        """
+        message = handle.message
+        if message is not None and message.meta.get("queue") == NULL_QUEUE:
+            del message.meta["queue"]
+            log.info("%s: not discarded, but left to the fleet with what the policy publishes", message.id)
 
     def _tell(self, event: str, value: object, error: Exception | None, took: float) -> None:
         """Tells the witness of the session it was asked for, if there is one."""

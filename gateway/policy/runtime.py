@@ -144,9 +144,10 @@ class LuaHost:
     takes. extras: the text of a `policy-extras` module by name. extra_functions: those that such a module is given.
     leave_to_fleet: told what of the delivery side is used. fleet: whether there is one that it is left to. read: a Lua
     file's content, None if there is none. memo: what memoize.lua calls. unstable: called when something without a
-    stable answer is used. wait: told of a Later that what runs waits for; returns True if it is going to, False if the
-    answer is there now. forget: it cannot wait, after all. condemned: whether what runs has to end, whatever it is
-    prepared for. loading: whether the policy is still being loaded.
+    stable answer is used. published: called when something would be published, if it were not left to the fleet. wait:
+    told of a Later that what runs waits for; returns True if it is going to, False if the answer is there now. forget:
+    it cannot wait, after all. condemned: whether what runs has to end, whatever it is prepared for. loading: whether
+    the policy is still being loaded.
     """
 
     version: str
@@ -162,6 +163,7 @@ class LuaHost:
     exposed: Mapping[type, Exposed]
     read: Callable[[str], bytes | None]
     unstable: Callable[[], None]
+    published: Callable[[], None]
     wait: Callable[[Later], bool]
     forget: Callable[[], None]
     condemned: Callable[[], bool]
@@ -209,6 +211,8 @@ class LuaState:
             "subtract": partial(self._combined, operator.sub),
             "missing_modules": " ".join(host.missing_modules),
             "left_modules": " ".join(delivery_side.MODULES),
+            "publishers": " ".join(delivery_side.PUBLISHERS),
+            "published": host.published,
             "left_extras": " ".join(delivery_side.EXTRAS),
             "left": " ".join(name for name, found in host.functions.items() if isinstance(found, LeftToTheFleet)),
             "leave_to_fleet": host.leave_to_fleet,
