@@ -258,7 +258,8 @@ class UpstreamTls(Enum):
 class EgressPath:
     """The result of `kumo.make_egress_path`: how to talk to a member of the fleet."""
 
-    connection_limit: int = 32  # per member and worker
+    connection_limit: int = 32  # per member, from all workers
+    wait_timeout: float = 60.0  # for a connection where all are busy; the gateway's own option
     max_deliveries_per_connection: int = 1024
     max_recipients_per_batch: int = 100
     smtp_port: int = 25

@@ -169,12 +169,22 @@ def test_members_are_told_apart() -> None:
 def test_connections_of_workers_that_are_at_work_are_added_up() -> None:
     tables = workers(3)
     entries = [table.enter("mta1", 25) for table in tables]
-    for number, (table, entry) in enumerate(zip(tables, entries, strict=True), 1):
-        entry.ask(number, 0)
-        table.beat(100.0)
+    for number, entry in enumerate(entries, 1):
+        entry.connect(number, 100.0)
     assert [entry.connections_of_others(100.0) for entry in entries] == [5, 4, 3]
     tables[2].beat(90.0)  # it was killed
     assert entries[0].connections_of_others(100.0) == 2
+
+
+def test_what_waits_elsewhere_is_told_with_how_many_share_the_member() -> None:
+    one, two, three = (table.enter("mta1", 25) for table in workers(3))
+    for entry in (one, two, three):
+        entry.connect(0, 100.0)
+    assert one.others(100.0) == (0, 0)
+    two.connect(4, 100.0)
+    three.ask(0, True)
+    assert one.others(100.0) == (2, 1)
+    assert three.others(100.0) == (1, 0)
 
 
 def test_a_worker_takes_a_row_over_without_the_connections_that_ended() -> None:
@@ -182,11 +192,14 @@ def test_a_worker_takes_a_row_over_without_the_connections_that_ended() -> None:
     other, before = MemberTable(memory, 1), MemberTable(memory, 0)
     entry = before.enter("mta1", 25)
     entry.publish(failing(3))
-    entry.ask(7, 7)
+    entry.connect(7, 1.0)
+    entry.ask(7, True)
     after = MemberTable(memory, 0)
     after.beat(1.0)
     assert after.enter("mta1", 25).latest() == failing(3)
-    assert other.enter("mta1", 25).connections_of_others(1.0) == 0
+    seen = other.enter("mta1", 25)
+    assert seen.connections_of_others(1.0) == 0
+    assert seen.others(1.0) == (0, 0)
 
 
 def test_more_members_than_places_are_known_to_their_worker_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,7 @@ EGRESS_PATH = Schema(
     {
         **{name: Option(reader) for name, reader in _PATH_OPTIONS.items()},
         "enable_chunking": Option(boolean, ours=True),
+        "wait_timeout": Option(duration, ours=True),
         "refresh_strategy": Option(one_of(RefreshStrategy)),
         "provider_name": accepted(string),
         "readyq_pool_name": accepted(string),

@@ -17,7 +17,7 @@ cdef class ClientSession:
     cdef ReplyReader _reader
     cdef list _output, _commands
     cdef object _pieces
-    cdef readonly bint bdat_unknown
+    cdef readonly bint bdat_unknown, turned_away
     cdef bint _pipelining, _chunking, _tls_active
 
     @cython.locals(place=Py_ssize_t, answer=tuple)

@@ -51,6 +51,7 @@ class ClientSession:
         self.failed_at = Stage.IDLE  # what was due then
         self.detail = ""  # of the failure, for the log only
         self.answered: list[tuple[Stage, int]] = []  # codes outside transactions, for the caller to count and clear
+        self.turned_away = False  # the failure is that the server takes no connection now
         self.bdat_unknown = False  # CHUNKING was offered, but the failure is that BDAT is not understood
         self._path = path
         self._timeouts = _timeouts(path)
@@ -195,6 +196,7 @@ class ClientSession:
 
     def _on_greeting(self, answer: Answer) -> Event | None:
         if answer[0] != 220:
+            self.turned_away = answer[0] // 100 == 4
             return self.fail(Failure.GREETING, f"greeting: {_shown(answer)}")
         self._hello()
         return None
@@ -206,6 +208,7 @@ class ClientSession:
             self._say(f"HELO {self.ehlo_domain}\r\n")
             return None
         if code != 250:
+            self.turned_away = code // 100 == 4
             return self.fail(Failure.GREETING, f"EHLO: {_shown(answer)}")
         self.extensions = _extensions(octets)
         self.size_limit = _size_limit(self.extensions)

@@ -11,7 +11,7 @@ cdef class MemberConnection(Protocol):
     cdef readonly object host, route
     cdef readonly str session_id, address, source_address, tls_cipher, tls_protocol_version
     cdef readonly Py_ssize_t transactions
-    cdef readonly double started
+    cdef readonly double started, begun
     cdef Poller _poller
     cdef object _resolver, _path, _owner, _transport, _task
     cdef Outbox _outbox

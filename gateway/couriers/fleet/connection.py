@@ -48,7 +48,7 @@ class MemberConnection(Protocol):
     """An upstream connection: the protocol of its stream, in clear or under TLS.
 
     route: the addresses to attempt. address: the one in use, "" before. source_address: "IP:PORT" of this end.
-    started: when, on the loop's clock. transactions: begun so far.
+    started: when, on the loop's clock. transactions: begun so far. begun: when the last one was.
     """
 
     def __init__(self, wiring: Wiring, host: Host, path: EgressPath, owner: Owner, route: Route) -> None:
@@ -62,6 +62,7 @@ class MemberConnection(Protocol):
         self.tls_protocol_version: str | None = None
         self.transactions = 0
         self.started = wiring.poller.time()
+        self.begun = 0.0
         self._since = wiring.poller.time()  # when the upstream's time began to run
         self.exchange: Exchange | None = None
         self._poller = wiring.poller
@@ -99,6 +100,7 @@ class MemberConnection(Protocol):
     def begin(self, exchange: Exchange) -> None:
         """Start an exchange; the connection must be ready."""
         self.transactions += 1
+        self.begun = self._poller.time()
         self.exchange = exchange
         self.session.begin(exchange)
         self._flush()

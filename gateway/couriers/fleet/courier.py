@@ -78,7 +78,7 @@ class FleetCourier(Courier):
         fleet = self._fleets.get((protocol, path))
         if fleet is None:
             lanes = [self._lane(host, path) for host in dict.fromkeys(protocol.mx_list)]
-            fleet = self._fleets[protocol, path] = Fleet(self._wiring, protocol, lanes)
+            fleet = self._fleets[protocol, path] = Fleet(self._wiring, protocol, lanes, path.wait_timeout)
         if len(self._by_destination) >= MOST_DESTINATIONS:
             self._by_destination.clear()
         self._by_destination[destination] = fleet
@@ -96,13 +96,14 @@ class FleetCourier(Courier):
 
     def _sync(self, now: float) -> None:
         """Tell the other workers what is asked of the members here, and learn what they know."""
-        connections: dict[int, int] = {}
-        for lane in self._lanes.values():
-            connections[id(lane.member)] = connections.get(id(lane.member), 0) + len(lane.connections)
         self._wiring.table.beat(now)
-        for member in self._members.values():
-            member.entry.ask(connections.get(id(member), 0), member.busy)
-            member.sync(now)
+        waiting = {id(lane) for fleet in self._fleets.values() if fleet.is_waiting() for lane in fleet.lanes}
+        limits: dict[int, tuple[Member, int, bool]] = {}
+        for (_, path), lane in self._lanes.items():
+            member, limit, waits = limits.get(id(lane.member), (lane.member, 0, False))
+            limits[id(member)] = member, max(limit, path.connection_limit), waits or id(lane) in waiting
+        for member, limit, waits in limits.values():
+            member.sync(now, limit, waits)
 
     def _forget(self, now: float) -> None:
         """Fleets that nobody uses, and what only they use."""

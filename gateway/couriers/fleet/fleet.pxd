@@ -18,6 +18,7 @@ cdef class Fleet(Dispatcher):
     cdef readonly double last_used
     cdef Wiring _wiring
     cdef Py_ssize_t _next
+    cdef double _patience
     cdef object _waiting
     cdef str _site
 
@@ -31,5 +32,7 @@ cdef class Fleet(Dispatcher):
     cdef _retry(self, Lane lane, Job job)
     cdef bint _has_hope(self, Job job) except? True
     cdef _give_up_hopeless(self)
+
+    @cython.locals(lane=Lane)
     cdef Lane _choose(self, Job job)
     cdef _give_up(self, Job job, Reply reply)

@@ -29,13 +29,15 @@ _UNREACHABLE, _DURATION = replies.UPSTREAM_UNREACHABLE, counting.DURATION
 class Fleet(Dispatcher):
     """jobs: submitted and not reported yet. last_used: when a sweep last found some, on the loop's clock."""
 
-    def __init__(self, wiring: Wiring, protocol: SmtpFleet, lanes: list[Lane]) -> None:
+    def __init__(self, wiring: Wiring, protocol: SmtpFleet, lanes: list[Lane], patience: float) -> None:
+        """patience: seconds for which a batch waits for a connection at most."""
         self.lanes = lanes
         self.jobs = 0
         self.last_used = wiring.poller.time()
         self._wiring = wiring
         self._next = 0  # where the next choice starts, so that ties go round
         self._waiting: deque[Job] = deque()
+        self._patience = patience
         self._site = f"unspecified->{site_name(protocol)}@smtp_client"
         for lane in lanes:
             lane.dispatchers.append(self)
@@ -59,7 +61,7 @@ class Fleet(Dispatcher):
 
     def sweep(self, now: float) -> None:
         """Notice whose time is up among those that wait."""
-        for job in [job for job in self._waiting if now >= job.deadline]:
+        for job in [job for job in self._waiting if now >= min(job.deadline, job.started + self._patience)]:
             self.carried(job)
             self._give_up(job, replies.UPSTREAM_BUSY)
         self.serve_waiting()
@@ -70,6 +72,10 @@ class Fleet(Dispatcher):
         """Nobody waits any longer than this."""
         for job in self._waiting:
             job.deadline = now
+
+    def is_waiting(self) -> bool:
+        """True where there are more jobs than connections."""
+        return bool(self._waiting)
 
     def leave(self) -> None:
         """No job will come any more."""
@@ -110,6 +116,8 @@ class Fleet(Dispatcher):
             self._give_up(job, replies.UPSTREAM_TIMEOUT)
         elif _is_no_failure(connection):
             self._retry(lane, job)
+        elif lane.turned_away(connection):
+            self._place(job, outcome.failure_reply(connection.session))
         else:
             lane.member.failed(now, connection)
             job.rule_out(lane)
@@ -117,7 +125,7 @@ class Fleet(Dispatcher):
 
     def moves(self, lane: Lane, job: Job) -> bool:
         other = choice.choose([each for each in self.lanes if each is not lane], job, 0)
-        if other is None:
+        if other is None or not other.claim():
             return False
         job.rule_out(lane)
         other.carry(job)
@@ -203,7 +211,16 @@ class Fleet(Dispatcher):
 
     def _choose(self, job: Job) -> Lane | None:
         self._next = (self._next + 1) % (len(self.lanes) or 1)
-        return choice.choose(self.lanes, job, self._next)
+        lane = choice.choose(self.lanes, job, self._next)
+        if lane is None or lane.claim():
+            return lane
+        others = [each for each in self.lanes if each is not lane]
+        while others:  # other workers have the connections, or this member takes no more
+            lane = choice.choose(others, job, self._next)
+            if lane is None or lane.claim():
+                return lane
+            others.remove(lane)
+        return None
 
     def _give_up(self, job: Job, reply: Reply) -> None:
         job.settle_rest(reply)

@@ -18,10 +18,13 @@ cdef class Lane:
     cdef Py_ssize_t _limit, _most_deliveries, _most_recipients, _large, _most_large
     cdef list _idle
     cdef set _probes
+    cdef bint _claimed
 
     cpdef bint admits(self, Job job)
     cpdef bint has_room(self, Job job)
-    cpdef Py_ssize_t load(self, Job job)
+    cpdef double load(self, Job job)
+    cpdef bint claim(self) except? True
+    cpdef bint turned_away(self, MemberConnection connection) except? True
 
     @cython.locals(connection=MemberConnection)
     cpdef carry(self, Job job, bint afresh=*)

@@ -12,14 +12,14 @@ from gateway.config import EgressPath, Host
 from gateway.couriers.fleet import counting, outcome
 from gateway.couriers.fleet.connection import MemberConnection
 from gateway.couriers.fleet.job import Dispatcher, Job
-from gateway.couriers.fleet.member import Member
+from gateway.couriers.fleet.member import DEFERRED, Member
 from gateway.couriers.fleet.route import Route
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.smtp.exchange import Exchange
 
 # One in so many of a lane's connections carries no large job, so that the others need not wait until those are sent.
 KEPT_FOR_SMALL = 4
-_MOST_BUSY = 1 << 30  # more than a member ever has in flight
+_NO_ROOM = 1e12  # seconds, more than a member ever has to do
 HEDGE = 0.25  # seconds for which a message waits for a new connection while another member could have it
 
 
@@ -37,6 +37,7 @@ class Lane:
         self._host = host
         self._path = path
         self._limit = path.connection_limit
+        self._claimed = False  # a connection that is not opened yet
         self._large = 0  # jobs under way
         self._most_large = max(1, self._limit - max(1, self._limit // KEPT_FOR_SMALL))
         self._most_deliveries = path.max_deliveries_per_connection
@@ -53,15 +54,22 @@ class Lane:
         member = self.member
         if not member.trusted():
             return 0
-        return min(member.window - member.busy, self._limit - len(self.connections) + len(self._idle))
+        return max(0, min(member.window - member.busy, self._limit - member.connections + len(self._idle)))
 
     def has_room(self, job: Job) -> bool:
         """True when this job could be carried at once."""
-        return (bool(self._idle) or len(self.connections) < self._limit) and self.admits(job)
+        return (bool(self._idle) or self.member.connections < self._limit) and self.admits(job)
 
-    def load(self, job: Job) -> int:
-        """What makes a lane a worse choice than another: it has no room, else its member is busier."""
-        return (not self.has_room(job)) * _MOST_BUSY + self.member.busy
+    def load(self, job: Job) -> float:
+        """What makes a lane a worse choice than another: it has no room, else its member has more to do, in seconds."""
+        return (0.0 if self.has_room(job) else _NO_ROOM) + self.member.busy * self.member.pace
+
+    def claim(self) -> bool:
+        """True where a connection is there for a job, which `carry` must be given next: idle, or claimed here."""
+        if not self._idle:
+            self._claimed = self.member.claim(self._limit, self._wiring.poller.time())
+            return self._claimed
+        return True
 
     def carry(self, job: Job, afresh: bool = False) -> None:
         """Put the job on an idle connection, or on a new one: always with `afresh`."""
@@ -71,6 +79,9 @@ class Lane:
             if not self._begin(connection, job):
                 self._spare(connection)
             return
+        if not self._claimed:
+            self.member.connect(1, self._wiring.poller.time())
+        self._claimed = False
         if self.member.bdat_unknown and self._path.enable_chunking:
             self._path = replace(self._path, enable_chunking=False)
         self._open(job, Route(self._host, self._host.port or self._path.smtp_port, self.member.address))
@@ -92,11 +103,14 @@ class Lane:
                 connection.quit()
             else:
                 connection.time_out()
+        if self._idle and self.member.connections > self.member.share:
+            self._idle.pop(0).quit()
 
     def probe(self) -> None:
         """Open a connection that carries no message, to see how the member fares."""
         now = self._wiring.poller.time()
         self.member.probing(now, self._path.connect_timeout)
+        self.member.connect(1, now)
         self._open(None, Route(self._host, self._host.port or self._path.smtp_port, self.member.address))
 
     def quit_idle(self) -> None:
@@ -142,6 +156,15 @@ class Lane:
             self.member.learn_limit(exchange.accepted, connection)
         job = self.connections[connection]
         assert job is not None
+        if exchange.deferred and not exchange.divisible:
+            self.member.took(DEFERRED)
+            if exchange.accepted and job.dispatcher.moves(self, job):  # perhaps another member takes all of them
+                self._release(connection)
+                if connection.ready():
+                    self._spare(connection)
+                return
+        elif exchange.taken():
+            self.member.took(self._wiring.poller.time() - connection.begun)
         job.settle(outcome.concluded(exchange))
         if not job.finished():
             if connection.ready():
@@ -167,9 +190,10 @@ class Lane:
             self.member.learn_bdat_unknown(connection)
         if (probe or job is not None) and self._may_go_on(connection, job):
             del self.connections[connection]
-            self._open(job, connection.route)
+            self._open(job, connection.route)  # counted already
             return
-        if probe:
+        self.member.connect(-1, self._wiring.poller.time())
+        if probe and not self.turned_away(connection):
             self.member.failed(self._wiring.poller.time(), connection, True)
         if job is not None:
             self._release(connection)
@@ -177,6 +201,15 @@ class Lane:
         if job is not None:
             job.dispatcher.recover(self, job, connection)
         self._serve()
+
+    def turned_away(self, connection: MemberConnection) -> bool:
+        """True where the member takes no more connections, but serves others: it does not fail, it is full."""
+        now = self._wiring.poller.time()
+        others = self.member.connections + self.member.entry.connections_of_others(now) - self.member.probes
+        if not connection.session.turned_away or others < 1:
+            return False
+        self.member.learn_full(now, connection)
+        return True
 
     # --- jobs on connections ------------------------------------------------------------------------------------------
 
@@ -241,7 +274,7 @@ class Lane:
 
     def _spare(self, connection: MemberConnection, keep: bool = True) -> None:
         """A connection has nothing to do: give it the job that waits longest, keep it, or close it."""
-        if connection.transactions < self._most_deliveries:
+        if connection.transactions < self._most_deliveries and self.member.connections <= self.member.share:
             while self._wiring.waiting and self.member.trusted() and (job := self._oldest_waiting()) is not None:
                 job.dispatcher.carried(job)
                 self._take_on(job)

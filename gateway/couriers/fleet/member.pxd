@@ -4,6 +4,10 @@ from gateway.couriers.fleet.connection cimport MemberConnection
 
 cdef class Member:
     cdef public Py_ssize_t busy, probes
+    cdef readonly Py_ssize_t connections, share
+    cdef readonly double pace
+    cdef Py_ssize_t _most_connections
+    cdef double _grows_at
     cdef public str address
     cdef readonly Py_ssize_t most_recipients, window
     cdef readonly bint admits, watched, bdat_unknown
@@ -12,13 +16,17 @@ cdef class Member:
     cdef bint _told
 
     cpdef bint trusted(self)
+    cpdef bint claim(self, Py_ssize_t limit, double now) except? True
+    cpdef connect(self, Py_ssize_t more, double now)
+    cpdef learn_full(self, double now, MemberConnection connection)
+    cpdef took(self, double seconds)
     cpdef failed(self, double now, MemberConnection connection, bint probe=*)
     cpdef stalled(self, double now, MemberConnection connection, double patience)
     cpdef probing(self, double now, double patience)
     cpdef greeted(self, double now)
     cpdef concluded(self, double now, MemberConnection connection)
     cpdef bint due(self, double now, bint needed) except? True
-    cpdef sync(self, double now)
+    cpdef sync(self, double now, Py_ssize_t limit, bint waiting)
     cpdef learn_limit(self, Py_ssize_t recipients, MemberConnection connection)
     cpdef learn_bdat_unknown(self, MemberConnection connection)
     cdef _learn(self, health)

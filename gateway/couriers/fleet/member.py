@@ -13,6 +13,12 @@ from gateway.couriers.fleet.connection import MemberConnection
 from gateway.couriers.fleet.health import NO_LIMIT, Health, MemberState, later
 from gateway.couriers.fleet.table import MemberTable
 
+FIRST_PACE = 0.05  # seconds, before it has taken a message
+SMOOTHING = 0.1  # how much the last message counts
+DEFERRED = 1.0  # seconds that a message it deferred counts for: it is not quick because it takes none
+GROWTH = 5.0  # seconds until one connection more is tried than a member was found to take
+FIRST_GROWTH = 1.0  # seconds, where this worker has none because others have them all
+
 logger = logging.getLogger(__name__)
 
 
@@ -20,6 +26,8 @@ class Member:
     """busy: transactions in flight, over all lanes. probes: connections under way that are to show how it fares.
 
     admits: it may have clients' messages, `window` of them at a time. watched: what it answers is news.
+    connections: open or being opened from here, over all lanes. pace: seconds that it takes for a message, lately.
+    share: connections that this worker may keep, because others wait for some.
     most_recipients: what it has been found to take in one transaction. bdat_unknown: it offers CHUNKING, but does not
     know BDAT. address: the one that served last, "" before.
     """
@@ -27,18 +35,54 @@ class Member:
     def __init__(self, table: MemberTable, host: str, port: int) -> None:
         self.busy = 0
         self.probes = 0
+        self.connections = 0
+        self.pace = FIRST_PACE
+        self.share = NO_LIMIT
         self.most_recipients = NO_LIMIT
         self.bdat_unknown = False
         self.address = ""
         self.table = table
         self.entry = table.enter(host, port)
         self._health = Health()
+        self._most_connections = NO_LIMIT  # as many as it was found to take
+        self._grows_at = 0.0  # when one more is tried
         self._told = False  # the log, that it failed
         self._take(self.entry.latest())
 
     def trusted(self) -> bool:
         """True when it may have one more message."""
         return self.admits and self.busy < self.window
+
+    def claim(self, limit: int, now: float) -> bool:
+        """Count one more connection, if there are fewer than `limit` from all workers and it takes that many.
+
+        It is counted first and taken back where it was one too many, so that no two workers take the same.
+        """
+        if self.connections >= self._most_connections or self.connections >= self.share:
+            return False
+        self.connect(1, now)
+        if self.connections + self.entry.connections_of_others(now) <= limit:
+            return True
+        self.connect(-1, now)
+        return False
+
+    def connect(self, more: int, now: float) -> None:
+        """Count connections, or take them back."""
+        self.connections += more
+        self.entry.connect(self.connections, now)
+
+    def learn_full(self, now: float, connection: MemberConnection) -> None:
+        """It turned a connection away, but has others: it is asked for no more than these for a while."""
+        if self._most_connections == NO_LIMIT:
+            logger.warning(
+                "%s takes %d connections: %s", connection.host.name, self.connections, connection.session.detail
+            )
+        self._most_connections = self.connections
+        self._grows_at = now + (GROWTH if self.connections else FIRST_GROWTH)
+
+    def took(self, seconds: float) -> None:
+        """A message took so long."""
+        self.pace += (seconds - self.pace) * SMOOTHING
 
     def failed(self, now: float, connection: MemberConnection, probe: bool = False) -> None:
         """It failed a job, or a probe; the others do its work until a probe succeeds."""
@@ -78,8 +122,19 @@ class Member:
         """True when a probe should begin. needed: no other member can take the mail."""
         return not self.admits and not self.probes and self._health.due(now, needed)
 
-    def sync(self, now: float) -> None:
-        """Learn what the other workers have learned, and tell them what is asked of it here."""
+    def sync(self, now: float, limit: int, waiting: bool) -> None:
+        """Learn what the other workers have learned, and tell them what is asked of it here.
+
+        limit: connections from all workers. waiting: messages wait here for one.
+        """
+        self.entry.ask(self.busy, waiting)
+        workers, wait = self.entry.others(now)
+        self.share = max(1, limit // (workers + 1)) if wait else NO_LIMIT
+        if self._most_connections != NO_LIMIT and now >= self._grows_at:
+            self._most_connections += 1
+            self._grows_at = now + GROWTH
+            if self._most_connections > limit:
+                self._most_connections = NO_LIMIT
         latest = later(self._health, self.entry.latest())
         if latest is not self._health:
             self._take(latest)

@@ -20,7 +20,7 @@ WORDS = 32  # of a place
 SIZE = ROWS * PLACES * WORDS * 8
 
 _COUNT, _BEAT = 0, 1  # of a row's head: entries; when its worker last was at work
-_KEY, _AT, _STATE, _FAILURES, _SINCE, _UNTIL, _WINDOW, _CONNECTIONS, _BUSY = range(9)  # of an entry
+_KEY, _AT, _STATE, _FAILURES, _SINCE, _UNTIL, _WINDOW, _CONNECTIONS, _BUSY, _WAITING = range(10)  # of an entry
 _SILENT = 5.0  # seconds after which a row's worker is taken for gone, and its connections with it
 
 
@@ -36,7 +36,8 @@ class MemberTable:
         self._row = row
         self._used: dict[int, MemberEntry] = {}
         for place in range(1, self.integers[self._head(row) + _COUNT] + 1):  # of the worker before
-            self.integers[self._at(row, place) + _CONNECTIONS] = self.integers[self._at(row, place) + _BUSY] = 0
+            for word in (_CONNECTIONS, _BUSY, _WAITING):
+                self.integers[self._at(row, place) + word] = 0
 
     def enter(self, host: str, port: int) -> MemberEntry:
         """The entry of a member in this worker's row; one that nobody else sees where all places are taken."""
@@ -119,14 +120,29 @@ class MemberEntry:
         """What is known of the member, by whoever learned something last; Health() where nobody did."""
         return max([self._read(first) for first in (self._first, *self._table.others(self._key))], key=_learned)
 
-    def ask(self, connections: int, busy: int) -> None:
-        """So many connections this worker has to the member, and so many messages under way."""
+    def connect(self, connections: int, now: float) -> None:
+        """So many connections this worker has to the member."""
+        self._table.beat(now)
         self._table.integers[self._first + _CONNECTIONS] = connections
+
+    def ask(self, busy: int, waiting: bool) -> None:
+        """So many messages of this worker are under way to the member; whether others wait."""
         self._table.integers[self._first + _BUSY] = busy
+        self._table.integers[self._first + _WAITING] = waiting
 
     def connections_of_others(self, now: float) -> int:
         """How many connections the other workers have to it."""
         return sum([self._table.integers[first + _CONNECTIONS] for first in self._table.others(self._key, now)])
+
+    def others(self, now: float) -> tuple[int, int]:
+        """How many other workers use it, and for how many of these messages wait."""
+        integers = self._table.integers
+        asked = [
+            integers[first + _WAITING]
+            for first in self._table.others(self._key, now)
+            if integers[first + _WAITING] or integers[first + _CONNECTIONS]
+        ]
+        return len(asked), sum(asked)
 
     def _read(self, first: int) -> Health:
         integers, floats = self._table.integers, self._table.floats
