@@ -475,6 +475,68 @@ class CounterPage:
     def observe(self, histogram: HistogramSlot, value: float) -> None:
         """Count `value` (in the histogram's base unit: seconds) under the first bound that is not below it."""
 
+# --- limits.pxi -------------------------------------------------------------------------------------------
+# In memory that processes share, zero at first. A key has 16 octets; a name is for people, of 47 octets.
+
+RATE_TAKE: int
+RATE_CHARGE: int
+RATE_LOOK: int
+
+@final
+class RateCells:
+    """Cells of the Generic Cell Rate Algorithm, in sets of eight. All processes write them, a set at a time.
+
+    A cell is anybody's once it is unused again. A key that finds its set full of others shares one further cell with
+    all like it, so that no limit is forgotten. shared: how often that was so in this process.
+    """
+
+    shared: int
+    def __new__(cls, buffer: bytearray | memoryview) -> Self: ...
+    def __init__(self, buffer: bytearray | memoryview) -> None:
+        """Raises ValueError where there is no room for a set."""
+    def seed(self) -> int:
+        """A random number, the same for all processes, for keys that nobody can choose."""
+    def turn(
+        self,
+        key: bytes,
+        name: bytes,
+        interval: float,
+        burst: int,
+        now: float = -1.0,
+        amount: float = 1.0,
+        mode: int = 0,
+    ) -> tuple[int, float, float | None]:
+        """Counts `amount` more, if they may come: how many more may come at once then, in how many seconds it is unused
+        again, and after how many these may come, None where they may now.
+
+        interval: seconds for one. burst: so many may come at once. now: CLOCK_MONOTONIC seconds; negative: asked here.
+        mode: RATE_TAKE; RATE_CHARGE counts in any case, up to twice the burst; RATE_LOOK counts nothing.
+        """
+    def holders(self, now: float = -1.0) -> list[tuple[bytes, float, int, float]]:
+        """Name, interval and burst of every cell that is not unused, and the seconds until it is."""
+
+@final
+class HeldCells:
+    """How many somebody holds at a time, in a table for each process: only that one writes it, all add them up.
+
+    tables: how many there are. own: the number of this process's, -1 for who only looks. Its table is empty at first;
+    what a process held that is no more counts until somebody would be refused for it.
+    """
+
+    tables: int
+    own: int
+    def __new__(cls, buffer: bytearray | memoryview, size: int, own: int) -> Self: ...
+    def __init__(self, buffer: bytearray | memoryview, size: int, own: int) -> None:
+        """size: octets of a table. Raises ValueError."""
+    def hold(self, key: bytes, name: bytes, most: int) -> int:
+        """One more, if all processes together hold fewer than `most`: what release() needs to know; 0 if not."""
+    def release(self, key: bytes, how: int) -> None:
+        """One less. how: what hold() returned."""
+    def count(self, key: bytes) -> int:
+        """How many all processes hold."""
+    def holders(self) -> dict[bytes, int]:
+        """All that are held, by name."""
+
 # --- sockets.pxi ------------------------------------------------------------------------------------------
 # fd is a non-blocking TCP socket. Everything raises OSError where the socket is broken; having to wait is no error.
 

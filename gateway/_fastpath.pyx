@@ -25,6 +25,7 @@ include "fastpath/report.pxi"    # Report: what one says
 include "fastpath/report_scan.pxi"    # scan_report: is a message a bounce or a feedback report
 include "fastpath/json.pxi"      # JsonLine: values put into a JSON object that is always the same
 include "fastpath/counters.pxi"  # CounterPage: counters, gauges and histograms in shared memory
+include "fastpath/limits.pxi"    # RateCells, HeldCells: what peers do in a time, counted by all processes together
 include "fastpath/steps.pxi"    # step: a generator from one yield to the next
 include "fastpath/lua.pxi"      # LuaLimits: memory and time of Lua code that runs
 include "fastpath/sockets.pxi"  # accept, receive, send…, Epoll: sockets that never block

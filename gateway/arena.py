@@ -18,34 +18,43 @@ PAGE = 4096  # octets; parts begin at multiples of it
 PARTS: Mapping[str, int] = {
     "members": 4 << 20,  # couriers/fleet/table.py
     "listeners": PAGE,  # metrics/listeners.py
+    "rates": 16 << 20,  # quotas.py
 }
+HELD = 589_824  # octets of a worker's table of what peers hold
+PER_WORKER: Mapping[str, int] = {
+    "held": 2 * HELD,  # quotas.py; two generations of workers may be alive
+}
+
+
+def parts_for(workers: int) -> Mapping[str, int]:
+    """All parts of a service with so many workers."""
+    return {**PARTS, **{name: size * workers for name, size in PER_WORKER.items()}}
 
 
 class Arena:
     """The memory, with a descriptor that stands for it."""
 
-    def __init__(self, parts: Mapping[str, int] = PARTS, fd: int | None = None) -> None:
+    def __init__(self, parts: Mapping[str, int], fd: int | None = None) -> None:
         """fd: the memory, where there is one with this layout already."""
         self._places: dict[str, tuple[int, int]] = {}
         end = 0
         for name, size in parts.items():
             self._places[name] = end, size
             end += -(-size // PAGE) * PAGE
-        if fd is None:
-            fd = os.memfd_create("arena", os.MFD_CLOEXEC)
-            os.ftruncate(fd, max(end, PAGE))
-        self.fd = fd
+        size = max(end, PAGE)
+        self.fd = _made(size) if fd is None else fd  # None: it has no descriptor, and no other program can take it over
         self.layout = sha256(repr(sorted(self._places.items())).encode()).hexdigest()
-        self._memory = memoryview(mmap.mmap(fd, max(end, PAGE)))
+        self._memory = memoryview(mmap.mmap(-1 if self.fd is None else self.fd, size))
 
     @classmethod
-    def inherited(cls, fd: int | None, layout: str, parts: Mapping[str, int] = PARTS) -> Arena:
+    def inherited(cls, fd: int | None, layout: str, parts: Mapping[str, int]) -> Arena:
         """That of the program before, or a new one where that one's has another layout, or none."""
         arena = cls(parts)
         if fd is None:
             return arena
         if layout == arena.layout:
-            os.close(arena.fd)
+            if arena.fd is not None:
+                os.close(arena.fd)
             return cls(parts, fd)
         os.close(fd)  # its processes keep their memory
         return arena
@@ -54,3 +63,13 @@ class Arena:
         """The octets of a part, for all who share them to write."""
         start, size = self._places[name]
         return self._memory[start : start + size]
+
+
+def _made(size: int) -> int | None:
+    fd = os.memfd_create("arena", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+    except OSError:  # RLIMIT_FSIZE counts what is in memory, too
+        os.close(fd)
+        return None
+    return fd

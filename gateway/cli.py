@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ("gateway.service.run", "run the service: supervisor, workers and the HTTP side"),
     "reload": ("gateway.service.ask:reload", "make a running service read its policy again"),
     "drain": ("gateway.service.ask:drain", "make a running service not ready, while it goes on serving"),
+    "limits": ("gateway.service.ask:limits", "show who uses how much of what a running service limits"),
     "upgrade": ("gateway.service.ask:upgrade", "let the installed version take over from the running one"),
     "check": ("gateway.policy.check", "load a policy without opening a socket and list every problem"),
     "explain": ("gateway.why.command", "say what a client would be answered, by which rule, and what would change it"),

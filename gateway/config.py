@@ -86,17 +86,29 @@ class KeySource:
     key_data: str | None = None
 
 
+_GUESSES = Rate(120.0, 30)  # 30/1h
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`limits`: what a client may do. The first three are for one session, since its last message; 0: anything.
+    """`limits`: what a client may do; 0 and None: anything.
 
-    trusted: peers in relay_hosts are held to them as well.
+    The first three are for one session, since its last message. The others are for all of a network, or of an identity.
+    ipv4_prefix, ipv6_prefix: how large a network is. trusted: peers in relay_hosts are held to all of it as well.
     """
 
     errors: int = 20
     invalid_recipients: int = 20
     idle_commands: int = 100
     trusted: bool = False
+    connections: int = 1000
+    connection_rate: Rate | None = None
+    message_rate: Rate | None = None
+    recipient_rate: Rate | None = None
+    octet_rate: Rate | None = None
+    auth_failures: Rate | None = _GUESSES
+    ipv4_prefix: int = 32
+    ipv6_prefix: int = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +127,7 @@ class ListenerParams:
     data_timeout: float | None = None
     minimum_data_rate: Rate | None = None  # octets
     limits: Limits = Limits()
+    limits_per_identity: Limits | None = None
     data_processing_timeout: float = 300.0
     line_length_hard_limit: int = 998
     invalid_line_endings: LineEndings = LineEndings.DENY

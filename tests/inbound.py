@@ -25,6 +25,7 @@ from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Acceptor, Poller
 from gateway.net.turns import Room
+from gateway.quotas import Quotas
 from gateway.why.client import MemoryCouriers
 from tests.policy_tools import load, new_page
 
@@ -78,7 +79,13 @@ class Inbound:
     """The listener. host: as it counts."""
 
     def __init__(
-        self, policy: str, overrides: dict[str, Any], max_connections: int, poller: type[Poller], peer: Any
+        self,
+        policy: str,
+        overrides: dict[str, Any],
+        max_connections: int,
+        poller: type[Poller],
+        peer: Any,
+        quotas: Quotas | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.page = new_page()
@@ -100,6 +107,7 @@ class Inbound:
         declared = Listener(listen="127.0.0.1:0", overrides={"hostname": "gw.example", **overrides}, peer=peer)
         sock = socket.create_server(("127.0.0.1", 0))
         self.address = sock.getsockname()
+        services.quotas = quotas
         self.host = ListenerHost(
             declared,
             self.address,
@@ -155,10 +163,11 @@ async def inbound(
     max_connections: int = 100,
     poller: type[Poller] = Poller,
     peer: Mapping[str, Mapping[str, Any]] | None = None,
+    quotas: Quotas | None = None,
     **overrides: Any,
 ) -> AsyncIterator[Inbound]:
     """A listener for one test. peer: its peer blocks. overrides: its other parameters."""
-    made = Inbound(policy, overrides, max_connections, poller, peer or {})
+    made = Inbound(policy, overrides, max_connections, poller, peer or {}, quotas)
     try:
         yield made
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 
 from gateway.arena import PAGE, Arena
 
@@ -55,3 +56,15 @@ def test_a_program_that_had_none_leaves_none():
     arena = Arena.inherited(None, "", {"one": 8})
     assert len(arena.part("one")) == 8
     os.close(arena.fd)
+
+
+def test_where_files_may_not_be_large_the_memory_is_there_without_a_descriptor():
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE, before[1]))
+    try:
+        arena = Arena({"one": 10 * PAGE})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert arena.fd is None
+    arena.part("one")[10 * PAGE - 1] = 7
+    assert Arena.inherited(arena.fd, arena.layout, {"one": 10 * PAGE}).part("one")[10 * PAGE - 1] == 0

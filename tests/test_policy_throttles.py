@@ -1,9 +1,10 @@
-"""kumo.make_throttle: by the worker's clock, or a Redis server's that several share; require 'redis'."""
+"""kumo.make_throttle: by the machine's clock, or a Redis server's that several share; require 'redis'."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -279,3 +280,26 @@ def test_a_throttled_session_waits_and_others_do_not(start: Any) -> None:
             assert other.mail("b@b.example")[0] == 250
         throttled.setblocking(False)
         assert b"2.1.0" not in throttled.recv(4096)
+
+
+@pytest.mark.parametrize("cause", ["timeout", "error"])
+def test_all_workers_count_together_when_redis_does_not_answer(start: Any, cause: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1] if cause == "timeout" else 1
+        gateway: Gateway = start(
+            f"""{INIT}
+            kumo.configure_redis_throttles {{ node = 'redis://127.0.0.1:{port}/', response_timeout = 0.05 }}
+            kumo.on('smtp_server_mail_from', function()
+              if kumo.make_throttle('all', '5/h'):throttle().throttled then kumo.reject(451, '4.4.5 later') end
+            end)
+            """,
+            "--workers",
+            "4",
+        )
+        answers = []
+        for _ in range(12):
+            with gateway.smtp() as client:
+                client.ehlo()
+                answers.append(client.mail("a@a.example")[0])
+        assert answers == [250] * 5 + [451] * 7
+        assert gateway.metric(f'throttle_fallbacks_total{{cause="{cause}"}}') == 12

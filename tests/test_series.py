@@ -43,6 +43,8 @@ COUNTED_ELSEWHERE = [
     ("connections_refused_total", "internal_error"),
     ("tls_handshake_failures_total", "local"),
     ("rejections_total", "connect/data_too_slow"),  # it takes ten seconds, but not in tests/test_conduct.py
+    ("limit_cells_shared_total", ""),  # with a hundred thousand networks; tests/test_allowance.py has a smaller table
+    *(("throttle_fallbacks_total", cause) for cause in ("timeout", "error")),  # tests/test_policy_throttles.py
     *(("rejections_total", f"{stage}/internal_error") for stage in STAGES),
     # tests/test_spool_service.py and tests/test_spool_faults.py are about these
     *(("spool_redeliveries_total", result) for result in REDELIVERED),
@@ -135,18 +137,22 @@ def moved(tmp_path: Path) -> Iterator[Moved]:
 def session(gateway: Gateway, *lines: str) -> None:
     """A client that says line by line whatever the answers are; "TLS" is the handshake."""
     with contextlib.suppress(OSError), gateway.connect() as sock:
-        client: socket.socket = sock
-        _read_reply(client)
-        for line in lines:
-            if line == "TLS":
-                context = ssl.create_default_context()
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                client = context.wrap_socket(client)
-                continue
-            client.sendall(line.encode() + b"\r\n")
-            if not _read_reply(client):
-                break
-        client.close()
+        _talk(sock, lines).close()
+
+
+def _talk(client: socket.socket, lines: Sequence[str]) -> socket.socket:
+    """Returns the socket that goes on."""
+    _read_reply(client)
+    for line in lines:
+        if line == "TLS":
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            client = context.wrap_socket(client)
+            continue
+        client.sendall(line.encode() + b"\r\n")
+        if not _read_reply(client):
+            break
+    return client
 
 
 def _read_reply(client: socket.socket) -> bytes:
@@ -366,6 +372,54 @@ def limits(moved: Moved) -> None:
             ]:
                 done.result()
         moved.scrape(gateway)
+
+
+QUOTAS = """
+kumo.on('init', function()
+  local auth = { connections = 1 }
+  kumo.start_esmtp_listener { listen = LISTEN, hostname = 'gw.example', relay_hosts = {}, peer = {
+    ['127.0.0.2'] = { limits = { connections = 1 } },
+    ['127.0.0.3'] = { limits = { connection_rate = '1/1h' } },
+    ['127.0.0.4'] = { limits = { message_rate = '1/1h' } },
+    ['127.0.0.5'] = { limits = { recipient_rate = '1/1h' } },
+    ['127.0.0.6'] = { limits = { octet_rate = '1/1h' } },
+    ['127.0.0.7'] = { limits = { auth_failures = '1/1h' } },
+    ['127.0.0.8'] = { limits_per_identity = { connections = 1 } },
+    ['127.0.0.9'] = { limits_per_identity = { connection_rate = '1/1h' } },
+  } }
+  kumo.start_http_listener { listen = HTTP }
+  kumo.configure_local_logs { log_dir = LOGS, min_free_space = 0 }
+end)
+kumo.on('smtp_server_auth_plain', function(authz) return authz ~= 'x' end)
+kumo.on('get_listener_domain', function() return kumo.make_listener_domain { relay_to = true } end)
+"""
+ADMITTED = "AUTH PLAIN AHUAcA=="
+
+
+def quotas(moved: Moved) -> None:
+    """Networks that use up what they may."""
+    gateway = moved.start(QUOTAS + TO_MAILDIR)
+    script: tuple[str, ...]
+    for number, script in enumerate(
+        [
+            (),
+            (),
+            ("EHLO x", MAIL, "RSET", MAIL),
+            ("EHLO x", MAIL, RCPT, RCPT),
+            ("EHLO x", MAIL, RCPT, "DATA", "hello\r\n.", MAIL),
+            (*TLS_FIRST, PLAIN, PLAIN),
+            (*TLS_FIRST, ADMITTED, MAIL),
+            (*TLS_FIRST, ADMITTED, MAIL),
+        ],
+        2,
+    ):
+        source = f"127.0.0.{number}"
+        with socket.create_connection(gateway.address, PATIENCE, source_address=(source, 0)) as first:
+            held = _talk(first, script)
+            with socket.create_connection(gateway.address, PATIENCE, source_address=(source, 0)) as second:
+                _talk(second, script).close()
+            held.close()
+    moved.scrape(gateway)
 
 
 def _dawdle(gateway: Gateway, said: bytes) -> None:
@@ -636,11 +690,7 @@ def reports(moved: Moved) -> None:
 
 SCENARIOS: list[Callable[[Moved], None]] = [
     dialogues, sessions, events, handshakes, introductions, decisions, refused_connections, processes, shutting_down,
-    logs, maildirs, fleet, waiting, reports, contents, notifications,
-
-
-    dialogues, sessions, events, handshakes, decisions, refused_connections, processes, shutting_down, logs, maildirs,
-    fleet, waiting, reports, contents, notifications, limits,
+    logs, maildirs, fleet, waiting, reports, contents, notifications, limits, quotas,
 ]  # fmt: skip
 
 

@@ -71,8 +71,8 @@ CALLERS = {
 # Packages and top modules, each above all that it may import: nothing imports what imports it.
 DOWNWARDS = (
     "__main__", "cli", "sink", "service", "why", "admin", "inbound", "delivery", "policy", "tracing", "couriers", "net",
-    "logs", "terminal", "reports", "metrics", "mail", "handover", "later", "decision", "smtp", "config", "rates",
-    "arena", "_fastpath", "__init__",
+    "logs", "terminal", "reports", "metrics", "mail", "handover", "later", "decision", "smtp", "config", "quotas",
+    "rates", "arena", "_fastpath", "__init__",
 )  # fmt: skip
 PURE = {
     "smtp", "reports", "decision.py", "config.py", "rates.py", "mail/message.py", "mail/headers.py",

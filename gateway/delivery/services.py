@@ -10,13 +10,15 @@ from gateway.couriers.spool.spool import Spool
 from gateway.logs.writer import LogWriter
 from gateway.net.turns import Room
 from gateway.policy.engine import Policy
+from gateway.quotas import Quotas
 from gateway.tracing.tracer import Tracer
 
 
 class Services:
     """now_ns: nanoseconds since 1970. monotonic: seconds on the event loop's clock, for deadlines. afterwards: calls
     something when the replies of this turn of the loop are written. room: of contents, what messages are
-    kept in, and for those who wait for more of it. spool: None unless the policy has one. tracer: knows who looks on;
+    kept in, and for those who wait for more of it. spool: None unless the policy has one. quotas: of
+    all clients; None: nobody has any. tracer: knows who looks on;
     traced: somebody does.
     """
 
@@ -42,5 +44,6 @@ class Services:
         self.room = room
         self.contents = room.contents
         self.spool: Spool | None = None
+        self.quotas: Quotas | None = None
         self.tracer = Tracer(0, now_ns, monotonic)
         self.traced = False

@@ -18,6 +18,7 @@ from gateway import metrics
 from gateway.config import Listener, ListenerParams
 from gateway.delivery.services import Services
 from gateway.inbound import prelude, refusals
+from gateway.inbound.allowance import allowance_of
 from gateway.inbound.connection import LINGER, MAX_UNSENT, Connection, ConnectionHost
 from gateway.inbound.reception import Reception
 from gateway.net import tls
@@ -29,6 +30,7 @@ from gateway.policy import events
 from gateway.policy.listener import TermsTable
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
+from gateway.smtp.session import NO_COMMAND
 from gateway.smtp.terms import Terms
 
 log = logging.getLogger(__name__)
@@ -94,14 +96,21 @@ class ListenerHost(ConnectionHost):
 
     def introduced(self, stream: Stream, endpoints: Endpoints, terms: Terms, received: bytes) -> None:
         """It is known who talks to whom. received: from the client so far."""
+        allowance = None
         try:
             refusal = self.admission(terms.params)
             if refusal is None:
+                allowance = allowance_of(self.services, terms, endpoints)
+                refusal = None if allowance is None else allowance.connect()
+            if refusal is None:
                 connection = Connection(self, stream, terms.params)
                 reception = Reception(self.services, self._terms_table, terms, endpoints, connection.resume)
+                reception.allowance = allowance
                 stream.set_write_buffer_limits(MAX_UNSENT)
                 stream.set_protocol(connection)  # from here on it hears of the end
         except Exception:
+            if allowance is not None:
+                allowance.disconnect()
             self._give_up(stream, endpoints.peer_address)
             return
         if refusal is None:
@@ -109,7 +118,8 @@ class ListenerHost(ConnectionHost):
             if received:
                 connection.data_received(received)
         else:
-            self._turn_away(stream, refusal, endpoints.peer_address, terms.params.meta)
+            told = allowance is None or allowance.refused(NO_COMMAND, refusal)
+            self._turn_away(stream, refusal, endpoints.peer_address, terms.params.meta, told)
 
     def admission(self, params: ListenerParams) -> Reply | None:
         """None where a new connection is welcome, else the reply that turns it away."""
@@ -125,12 +135,14 @@ class ListenerHost(ConnectionHost):
         log.exception("no session for a client: internal error")
         self._turn_away(stream, replies.technical_difficulties(self._hostname, Reason.INTERNAL_ERROR), peer_address, {})
 
-    def _turn_away(self, stream: Stream, refusal: Reply, peer_address: str, meta: Mapping[str, Any]) -> None:
+    def _turn_away(
+        self, stream: Stream, refusal: Reply, peer_address: str, meta: Mapping[str, Any], told: bool = True
+    ) -> None:
         self.refused += 1
         stream.set_protocol(_TURNED_AWAY)
         stream.write(refusal.wire)
         stream.finish(LINGER)
-        refusals.turned_away(self.services, refusal, peer_address, meta)
+        refusals.turned_away(self.services, refusal, peer_address, meta, told)
 
 
 class _TurnedAway(Protocol):

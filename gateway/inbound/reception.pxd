@@ -27,6 +27,7 @@ cdef dict _DECIDED_BY_LUA, _DECIDED_FROM_CACHE
 
 cdef class Reception(Observer):
     cdef readonly ServerSession session  # None once the client is gone
+    cdef public object allowance
     cdef Services _services
     cdef Refusals _refusals
     cdef Terms _terms

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from gateway import _fastpath as fp
-from gateway import metrics
 from gateway.config import ListenerDomain, ListenerParams
 from gateway.decision import Decision, decide, grants_anybody, ground, sender_matters
 from gateway.delivery.services import Services
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
+from gateway.inbound import counted
+from gateway.inbound.allowance import Allowance
 from gateway.inbound.facts import is_relay_host, known_at_first, origin, received_start
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
@@ -48,20 +48,9 @@ from gateway.smtp.terms import Terms
 
 log = logging.getLogger(__name__)
 
-_NAMES = (*fp.VERB_NAMES, "END-OF-DATA")
-_COMMAND_SLOTS = [  # by verb, then by the reply's class, from 2xx on
-    [
-        metrics.COMMANDS.slots.get((name if name in metrics.VERBS else "other", f"{digit}xx"), metrics.NOWHERE)
-        for digit in (2, 3, 4, 5)
-    ]
-    for name in _NAMES
-]
-_DECIDED_BY_LUA, _DECIDED_FROM_CACHE = (
-    {outcome: slot for (outcome, source), slot in metrics.DECISIONS.slots.items() if source == wanted}
-    for wanted in ("lua", "cache")
-)
-_AUTH = {result: metrics.AUTH.slot(result) for result in ("accepted", "refused", "error")}
-_MESSAGE_DURATION = metrics.MESSAGE_DURATION.slot()
+_COMMAND_SLOTS = counted.COMMANDS
+_DECIDED_BY_LUA, _DECIDED_FROM_CACHE = counted.DECIDED_BY_LUA, counted.DECIDED_FROM_CACHE
+_AUTH, _MESSAGE_DURATION = counted.AUTH, counted.MESSAGE_DURATION
 
 
 class Reception(Observer):
@@ -91,6 +80,7 @@ class Reception(Observer):
         else:
             self.session = ServerSession(terms, self, services.contents)
         self._refusals = Refusals(services)
+        self.allowance: Allowance | None = None  # of what its listener limits; None: all
         self._session_id = new_session_id()
         self._peer_is_relay_host = is_relay_host(self.session, endpoints, terms)
         self._conn = ConnMeta(known_at_first(endpoints, terms))
@@ -203,6 +193,11 @@ class Reception(Observer):
         if self._conn.witness is not None and type(event) is not ReplyMade:
             self._conn.witness.command(*self.session.command(), event)
         try:
+            if self.allowance is not None:
+                refusal = self.allowance.asked(event, self._conn.values)
+                if refusal is not None:
+                    self._reply(refusal)
+                    return
             steps = self._dispatch(event)
         except Exception as error:
             self._failed(error)
@@ -297,6 +292,8 @@ class Reception(Observer):
     def lost(self) -> None:
         """The client is gone, and nobody waits for the policy any more; but a transaction that is under way goes on."""
         self._refusals.begin_anew(self._known_origin(), self._conn.values)
+        if self.allowance is not None:
+            self.allowance.disconnect()
         if self._conn.witness is not None:
             self._conn.witness.closed(self._transaction is not None)
         if self._transaction is None:
@@ -487,7 +484,8 @@ class Reception(Observer):
         if verb != NO_COMMAND:
             self._page.add(_COMMAND_SLOTS[verb][reply.code // 100 - 2])
         if kept is not None:
-            self._refusals.refused(verb, reply, self._known_origin(), self._conn, kept)
+            told = self.allowance is None or self.allowance.refused(verb, reply)
+            self._refusals.refused(verb, reply, self._known_origin(), self._conn, kept, told)
         if self._conn.witness is not None:
             self._conn.witness.replied(verb, reply, argument)
 

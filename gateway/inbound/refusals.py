@@ -99,8 +99,9 @@ class Refusals:
         origin: records.Origin,
         conn: ConnMeta,
         refused: RefusedCommand,
+        told: bool,
     ) -> None:
-        """A reply that refuses something. verb: as an Observer gets it."""
+        """A reply that refuses something. verb: as an Observer gets it. told: it is worth a record."""
         assert reply.reason is not None
         page = self._services.page
         added = refused.added
@@ -110,7 +111,7 @@ class Refusals:
         elif verb != NO_COMMAND:
             alike = self._of(reply.reason)
             alike.room -= 1
-            if alike.room < 0:
+            if alike.room < 0 or not told:
                 alike.last = reply
                 alike.left_out += 1
                 page.add(_LEFT_OUT)
@@ -184,11 +185,16 @@ def connection_refused(services: Services, reply: Reply) -> None:
     services.page.add(_CONNECTIONS[reply.reason])
 
 
-def turned_away(services: Services, reply: Reply, peer_address: str, meta: Mapping[str, Any]) -> None:
-    """A connection was refused before it had a session."""
+def turned_away(
+    services: Services, reply: Reply, peer_address: str, meta: Mapping[str, Any], told: bool = True
+) -> None:
+    """A connection was refused before it had a session. told: it is worth a record."""
     assert reply.reason is not None
     connection_refused(services, reply)
     _count(services.page, "connect", reply.reason)
+    if not told:
+        services.page.add(_LEFT_OUT)
+        return
     origin = records.Origin("", peer_address, new_session_id())
     services.tracer.refused(
         reply, session_id=origin.session_id, peer_address=peer_address, ehlo="", meta=meta, hidden=frozenset()

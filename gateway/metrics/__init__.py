@@ -66,6 +66,8 @@ CONNECTION_REASONS = (
     Reason.POLICY_REJECT,
     Reason.POLICY_ERROR,
     Reason.INTERNAL_ERROR,
+    Reason.PEER_CONNECTIONS,
+    Reason.CONNECTION_RATE,
 )
 
 # What can be refused at which stage; no other series exists.
@@ -89,6 +91,7 @@ REFUSED_AT = {
         Reason.AUTH_CANCELLED,
         Reason.AUTH_FAILED,
         Reason.TOO_MANY_AUTH_FAILURES,
+        Reason.AUTH_RATE,
         Reason.TOO_MANY_IDLE_COMMANDS,
     ),
     "mail": (
@@ -99,6 +102,10 @@ REFUSED_AT = {
         Reason.PARAMETER_SYNTAX,
         Reason.MESSAGE_TOO_BIG,
         Reason.MESSAGE_LIMIT,
+        Reason.MESSAGE_RATE,
+        Reason.OCTET_RATE,
+        Reason.PEER_CONNECTIONS,
+        Reason.CONNECTION_RATE,
         Reason.TOO_MANY_IDLE_COMMANDS,
         Reason.TOO_MANY_INVALID_RECIPIENTS,
     ),
@@ -109,6 +116,7 @@ REFUSED_AT = {
         Reason.RECIPIENT_SYNTAX,
         Reason.TOO_MANY_RECIPIENTS,
         Reason.TOO_MANY_INVALID_RECIPIENTS,
+        Reason.RECIPIENT_RATE,
         Reason.RELAY_DENIED,
         Reason.MIXED_RECIPIENTS,
     ),
@@ -194,6 +202,9 @@ LISTENER_LIMIT = NamedGauge(
 ACCEPT_FAILURES = Counter(
     LAYOUT, "accept_failures_total", "Seconds in which a listener accepted nothing for want of descriptors or memory"
 )
+LIMIT_CELLS_SHARED = Counter(
+    LAYOUT, "limit_cells_shared_total", "Times that somebody's use of a limit was counted together with others'"
+)
 TLS_HANDSHAKES = Counter(LAYOUT, "tls_handshakes_total", "TLS handshakes with clients", result=("ok", "failed"))
 TLS_CAUSES = ("timeout", "lost", "no_tls", "version", "cipher", "certificate", "local", "other")
 TLS_FAILURES = Counter(
@@ -269,6 +280,12 @@ POLICY_ERRORS = Counter(LAYOUT, "policy_errors_total", "Lua errors in event hand
 POLICY_REJECTS = Counter(LAYOUT, "policy_rejects_total", "kumo.reject and kumo.disconnect raised", event=EVENTS)
 LUA_STATES_REPLACED = Counter(
     LAYOUT, "lua_states_replaced_total", "Lua states given up because they kept memory beyond a handler's limit"
+)
+THROTTLE_FALLBACKS = Counter(
+    LAYOUT,
+    "throttle_fallbacks_total",
+    "Throttles that Redis did not answer for, so that this machine counted by itself",
+    cause=("timeout", "error"),
 )
 DECISION_CACHE_HITS = Counter(LAYOUT, "decision_cache_hits_total", "get_listener_domain answered from the cache")
 DECISION_CACHE_MISSES = Counter(LAYOUT, "decision_cache_misses_total", "get_listener_domain that had to run")

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from gateway.later import Later
+from gateway.quotas import Quotas
 
 T = TypeVar("T")
 
@@ -64,10 +65,12 @@ class _Promised(Later):
 class Background:
     """What one process waits for.
 
-    loop: its event loop; without one, one is made when it is needed, and `finish` ends it.
+    loop: its event loop; without one, one is made when it is needed, and `finish` ends it. quotas: what all processes
+    count together, where there are others.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, quotas: Quotas | None = None) -> None:
+        self.quotas = quotas
         self._loop = loop
         self._is_own = loop is None
         self._kept: dict[str, tuple[Any, Callable[[Any], Awaitable[None]]]] = {}

@@ -4,6 +4,7 @@ from gateway.smtp.terms cimport Terms
 
 cdef class TermsTable:
     cdef bint _offer_auth
+    cdef str _scope
     cdef object _root, _computed
     cdef Terms _same_for_all
     cdef dict _known

@@ -69,7 +69,7 @@ class TermsTable:
     """The terms of one listener's connections. offer_auth: see Terms."""
 
     def __init__(self, listener: Listener, offer_auth: bool) -> None:
-        self._offer_auth = offer_auth
+        self._offer_auth, self._scope = offer_auth, listener.listen
         self._root = block_of({**listener.overrides, "peer": listener.peer, "via": listener.via})
         self._known: dict[tuple[int, ...], Terms] = {}
         self._computed = RecentlyUsed(MOST_COMPUTED)
@@ -103,7 +103,7 @@ class TermsTable:
         for block in chain:
             parameters.update(block.plain)
             meta.update(block.meta)
-        return Terms(ListenerParams(**parameters, meta=meta), offer_auth=self._offer_auth)
+        return Terms(ListenerParams(**parameters, meta=meta), offer_auth=self._offer_auth, scope=self._scope)
 
 
 def _matching(block: Block, peer: bytes, local: bytes) -> list[Block]:

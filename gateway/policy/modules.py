@@ -125,7 +125,7 @@ class Modules:
         self._read = read
         self._sleep = sleep
         self.objects: set[type] = set(_OBJECTS)
-        self.outside = Outside(runs.background, runs.clock, self._loading)
+        self.outside = Outside(runs.background, runs.clock, self._loading, count=runs.page.add)
 
     def _loading(self) -> bool:
         return self._runs.loading

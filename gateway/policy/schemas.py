@@ -162,15 +162,27 @@ def _block(value: object) -> dict[str, Any]:
     return block
 
 
+_RATES = {
+    "connections": Option(integer(0)),
+    "connection_rate": Option(rate),
+    "message_rate": Option(rate),
+    "recipient_rate": Option(rate),
+    "octet_rate": Option(rate),
+}
 _LIMITS = Schema(
     {
         "errors": Option(integer(0)),
         "invalid_recipients": Option(integer(0)),
         "idle_commands": Option(integer(0)),
         "trusted": Option(boolean),
+        "auth_failures": Option(rate),
+        "ipv4_prefix": Option(integer(8, 32)),
+        "ipv6_prefix": Option(integer(16, 128)),
+        **_RATES,
     },
     lambda options: Limits(**options),
 )
+_LIMITS_PER_IDENTITY = Schema(_RATES, lambda options: Limits(**{"connections": 0, **options}))
 
 _DYNAMIC = {
     "hostname": Option(host_name),
@@ -185,6 +197,7 @@ _DYNAMIC = {
     "data_timeout": Option(duration, ours=True),
     "minimum_data_rate": Option(rate, ours=True),
     "limits": Option(_LIMITS, ours=True),
+    "limits_per_identity": Option(_LIMITS_PER_IDENTITY, ours=True),
     "data_processing_timeout": Option(duration),
     "line_length_hard_limit": Option(integer(512)),  # RFC 5321 §4.5.3.1.4
     "invalid_line_endings": Option(one_of(LineEndings)),

@@ -1,4 +1,4 @@
-"""`relay-gateway reload`, `drain` and `upgrade`: ask a running service, wait for how it went, and say so."""
+"""`relay-gateway reload`, `drain`, `upgrade` and `limits`: ask a running service, wait for how it went, and say so."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Ask:
     word: str
     description: str
     can_undo: bool = False
+    asks_for_peer: bool = False
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments of the subcommand."""
@@ -33,12 +34,15 @@ class Ask:
         parser.add_argument("--timeout", metavar="S", type=float, default=180.0, help="seconds to wait (default: 180)")
         if self.can_undo:
             parser.add_argument("--undo", action="store_true", help="be ready again")
+        if self.asks_for_peer:
+            parser.add_argument("peer", metavar="PEER", nargs="?", default="", help="only what has this in its name")
 
     def run(self, args: argparse.Namespace) -> int:
         """Returns 0 where it went well, else 1 with the reasons on standard error."""
         word = f"un{self.word}" if self.can_undo and args.undo else self.word
         try:
-            ok, said = _ask(args.control, word, args.timeout)
+            about = {"peer": args.peer} if self.asks_for_peer else {}
+            ok, said = _ask(args.control, {"ask": word, **about}, args.timeout)
         except TimeoutError:
             ok, said = False, [f"no answer within {args.timeout:g} s; the diagnostic log knows more"]
         except (OSError, ValueError) as error:
@@ -49,11 +53,11 @@ class Ask:
         return 0 if ok else 1
 
 
-def _ask(path: str, word: str, timeout: float) -> tuple[bool, list[str]]:
+def _ask(path: str, request: dict[str, str], timeout: float) -> tuple[bool, list[str]]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(path)
-        connection.sendall(json.dumps({"ask": word}).encode() + b"\n")
+        connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as stream:
             line = stream.readline()
     if not line:
@@ -76,4 +80,10 @@ upgrade = Ask(
     "upgrade",
     "Let the relay-gateway that is installed by now take the place of the running one: same process, same sockets, no "
     "connection refused. What cannot start does not take over.",
+)
+limits = Ask(
+    "limits",
+    "Show who uses how much of what a running service limits: connections now; messages, recipients, octets and failed "
+    "guesses by network or identity; throttles of the policy. The fullest first, at most 500.",
+    asks_for_peer=True,
 )

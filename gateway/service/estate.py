@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.arena import Arena
+from gateway.arena import Arena, parts_for
+from gateway.quotas import Holder, Quotas
 from gateway.service.control import Control
 from gateway.service.listening import ListeningSockets, PassedSockets
 from gateway.service.loading import LoadedPolicy
@@ -26,19 +27,26 @@ class Estate:
         passed = PassedSockets.from_environment()
         self.smtp, self.http = ListeningSockets(workers, passed), ListeningSockets(1, passed)
         self.control: Control | None = None
+        self._quotas: Quotas | None = None  # for looks only, once there was one
         # Two generations at most are alive at a time, each with an admin process; and the supervisor itself.
         count = 2 * (workers + 1) + 1
         if inheritance is None:
-            self.pages, self.arena = Pages(count), Arena()
+            self.pages, self.arena = Pages(count), Arena(parts_for(workers))
             self.awake, self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             return
         self.pages = Pages.inherited(inheritance, count)
-        self.arena = Arena.inherited(inheritance.arena, inheritance.arena_layout)
+        self.arena = Arena.inherited(inheritance.arena, inheritance.arena_layout, parts_for(workers))
         self.awake, self.wake = inheritance.awake, inheritance.wake
         self.smtp.adopt(inheritance.sockets["smtp"])
         self.http.adopt(inheritance.sockets["http"])
         if inheritance.control:
             self.control = Control.inherited(*inheritance.control)
+
+    def holders(self, peer: str) -> list[str]:
+        """Who uses how much of what is limited, a line each. peer: of what has this in its name."""
+        if self._quotas is None:
+            self._quotas = Quotas(self.arena, None)
+        return [_shown(holder) for holder in self._quotas.holders(peer)] or ["nobody uses any limit"]
 
     def processes(self, inheritance: Inheritance) -> dict[Process, CounterPage]:
         """The children of the program before, with their pages."""
@@ -84,3 +92,9 @@ class Estate:
             control=(self.control.listening.fileno(), self.control.path) if self.control else None,
             asked_by=asked_by,
         )
+
+
+def _shown(holder: Holder) -> str:
+    if not holder.seconds:
+        return f"{holder.name}: {holder.most} now"
+    return f"{holder.name}: {holder.left} of {holder.most} left, unused in {holder.seconds:.0f} s"

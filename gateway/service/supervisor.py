@@ -173,6 +173,8 @@ class Supervisor:
                 self._service.show()
                 back = self._service.unready_since is None
                 client.answer(back, ["ready again" if back else "the service is about to stop"])
+            case "limits":
+                client.answer(True, self._estate.holders(str(request.get("peer", ""))))
             case other:
                 client.answer(False, [f"nobody knows how to {other!r} here"])
 

@@ -9,7 +9,7 @@ import select
 import signal
 from collections.abc import Callable
 
-from gateway.arena import Arena
+from gateway.arena import Arena, parts_for
 from gateway.metrics.families import ProcessState
 from gateway.service import child
 from gateway.service.context import EX_SOFTWARE, ContentLimits, WorkerContext
@@ -55,7 +55,7 @@ def _try_worker(policy: LoadedPolicy, run_worker: Callable[[WorkerContext], int]
             drain_timeout=0.0,
             content=content,
             content_files=1,
-            arena=Arena(),
+            arena=Arena(parts_for(1)),
         )
         return run_worker(context)
 

@@ -35,6 +35,7 @@ from gateway.net.streams import Poller
 from gateway.net.turns import Room
 from gateway.policy.background import Background
 from gateway.policy.engine import Policy, PolicyProblems
+from gateway.quotas import Quotas
 from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
 from gateway.service.memory import ContentWatch
 from gateway.service.window import Window
@@ -84,7 +85,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._roster = Roster(self._drained.set)
-        self._background = Background(loop)
+        quotas = Quotas(context.arena, 2 * context.slot + context.epoch % 2)  # two generations may be alive
+        self._background = Background(loop, quotas)
         policy = Policy.load(context.source, epoch=context.epoch, page=context.page, background=self._background)
         logs = LogWriter(policy.config.local_logs, context.page, policy.log_filter, call_soon=loop.call_soon_threadsafe)
         contents = ContentStore(context.content.directory, context.content.memory, context.content_files)
@@ -108,6 +110,7 @@ class Worker:
             afterwards=self._outbox.afterwards,
             room=self._room,
         )
+        self._services.quotas = quotas
         self._services.tracer = Tracer(context.slot, time.time_ns, time.monotonic, self._watch)
         spool = policy.config.spool
         self._spool = None if spool is None else Spool(loop, context.page, spool, context.slot, time.time)

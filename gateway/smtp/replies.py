@@ -26,6 +26,12 @@ class Reason(StrEnum):
     TOO_MANY_IDLE_COMMANDS = "too_many_idle_commands"
     TOO_MANY_INVALID_RECIPIENTS = "too_many_invalid_recipients"
     TOO_MANY_AUTH_FAILURES = "too_many_auth_failures"
+    PEER_CONNECTIONS = "peer_connections"
+    CONNECTION_RATE = "connection_rate"
+    MESSAGE_RATE = "message_rate"
+    RECIPIENT_RATE = "recipient_rate"
+    OCTET_RATE = "octet_rate"
+    AUTH_RATE = "auth_rate"
     INTERNAL_ERROR = "internal_error"
     POLICY_ERROR = "policy_error"
     POLICY_REJECT = "policy_reject"
@@ -262,6 +268,9 @@ AUTH_SYNTAX = Reply(501, "5.5.2", "Malformed AUTH response", Reason.AUTH_SYNTAX)
 AUTH_TOO_LONG = Reply(500, "5.5.6", "AUTH line too long", Reason.LINE_TOO_LONG)
 AUTH_FAILED = Reply(535, "5.7.8", "Authentication credentials invalid", Reason.AUTH_FAILED)
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients", Reason.TOO_MANY_RECIPIENTS)
+MESSAGE_RATE = Reply(451, "4.7.0", "too many messages for now; try again later", Reason.MESSAGE_RATE)
+RECIPIENT_RATE = Reply(452, "4.7.0", "too many recipients for now; try again later", Reason.RECIPIENT_RATE)
+OCTET_RATE = Reply(451, "4.7.0", "too much mail for now; try again later", Reason.OCTET_RATE)
 INVALID_RECIPIENTS = Reply(
     452, "4.7.0", "too many invalid recipients before this one", Reason.TOO_MANY_INVALID_RECIPIENTS
 )

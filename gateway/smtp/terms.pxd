@@ -4,7 +4,7 @@ from gateway.smtp.replies cimport Reply
 
 cdef class Terms:
     cdef readonly object params, relay_hosts, limits, limits_of_relay_hosts
-    cdef readonly str hostname
+    cdef readonly str hostname, scope
     cdef readonly Py_ssize_t max_line, max_size, max_recipients, max_messages
     cdef readonly bint rejects_lone_cr_lf, begins_otherwise, offer_tls, offer_auth
     cdef readonly Reply greeting

@@ -15,11 +15,14 @@ class Terms:
 
     greeting: the reply that opens a session. extensions, extensions_under_tls: what EHLO offers, a line each.
     rejects_lone_cr_lf: in a content. begins_otherwise: something else is said before the session. The limits are those
-    of ListenerParams; a line's is in octets, without CRLF.
+    of ListenerParams; a line's is in octets, without CRLF. scope: whose limits are counted apart from others'.
     """
 
-    def __init__(self, params: ListenerParams, *, offer_tls: bool = True, offer_auth: bool = False) -> None:
+    def __init__(
+        self, params: ListenerParams, *, offer_tls: bool = True, offer_auth: bool = False, scope: str = ""
+    ) -> None:
         self.params = params
+        self.scope = scope
         self.hostname = params.hostname
         self.relay_hosts = params.relay_hosts
         self.max_line = params.line_length_hard_limit

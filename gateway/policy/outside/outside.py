@@ -18,13 +18,15 @@ class Outside:
     """For one Lua state.
 
     background: where what takes time goes on. clock: the policy's, in seconds. loading: whether the policy is being
-    loaded. settings: what the policy has configured, by module.
+    loaded. settings: what the policy has configured, by module. count: adds one
+    in a slot of the metrics.
     """
 
     background: Background
     clock: Callable[[], float]
     loading: Callable[[], bool]
     settings: dict[str, Any] = field(default_factory=dict)
+    count: Callable[[int], None] = lambda slot: None
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """What a function returns that may block, called in a thread."""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 THROTTLE_TIMEOUT = 2.0  # seconds for an answer about a throttle, unless the policy says otherwise
 
 
+class TimedOut(ValueError):
+    """No answer in time."""
+
+
 def _node(value: object) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -74,6 +78,8 @@ async def ask(connection: RedisConnection, *command: Any) -> Any:
     try:
         client: Any = _client(connection)
         return _outward(await client.execute_command(*command))
+    except redis.exceptions.TimeoutError as error:
+        raise TimedOut(f"{str(command[0]).upper()}: {error}") from None
     except (redis.exceptions.RedisError, OSError) as error:
         raise ValueError(f"{str(command[0]).upper()}: {error}") from None
 

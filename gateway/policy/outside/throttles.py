@@ -1,7 +1,7 @@
 """`kumo.make_throttle`: how often something may happen, by the Generic Cell Rate Algorithm.
 
-A throttle's state is one moment: when it would be unused again if nothing more happened. It is kept by name, for a
-worker, or in a Redis server for all that share one; while that does not answer, the worker's own counts.
+A throttle's state is one moment: when it would be unused again if nothing more happened. It is kept by name, for all
+workers, or in a Redis server for all that share one; while that does not answer, the workers' own counts.
 """
 
 from __future__ import annotations
@@ -12,30 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gateway import metrics
 from gateway.policy.kumo.values import Objects, string
 from gateway.policy.outside import redis
 from gateway.policy.outside.outside import Outside
 from gateway.policy.outside.redis import RedisConnection
+from gateway.quotas import Turn
 from gateway.rates import Rate
 
 log = logging.getLogger("gateway.policy")
 
 MOST = 100_000  # names whose state is kept
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a throttle says. remaining: so many more at once. reset_after: seconds until it is unused again.
-    retry_after: seconds until the next may come, None where this one may.
-    """
-
-    remaining: int
-    reset_after: float
-    retry_after: float | None
+_FALLBACKS = {cause: metrics.THROTTLE_FALLBACKS.slot(cause) for cause in ("timeout", "error")}
 
 
 class Throttles:
-    """The state of throttles by name: when each will be unused again."""
+    """The state of throttles by name, in one process: when each will be unused again."""
 
     def __init__(self) -> None:
         self._unused_at: dict[str, float] = {}
@@ -94,11 +86,15 @@ class Throttle:
                 found = await redis.ask(shared, "EVAL", _SCRIPT, 1, f"throttle:{self.name}", interval, tolerance)
                 return Turn(int(found[0]), float(found[1]), float(found[2]) if len(found) > 2 else None)
             except (ValueError, TypeError, LookupError) as error:
-                log.warning("shared throttles do not answer, this worker counts by itself: %s", error)
+                self.outside.count(_FALLBACKS["timeout" if isinstance(error, redis.TimedOut) else "error"])
+                log.warning("shared throttles do not answer, this machine counts by itself: %s", error)
         return self.turn_here()
 
     def turn_here(self) -> Turn:
-        """The same in this worker alone."""
+        """The same on this machine alone, or in this worker."""
+        quotas = self.outside.background.quotas
+        if quotas is not None and not self.rate.local:
+            return quotas.take("throttle", self.name, self.rate)
         throttles = self.outside.background.kept("throttles", Throttles, _nothing)
         return throttles.turn(self.name, self.rate, self.outside.clock())
 

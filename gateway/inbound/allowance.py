@@ -1,0 +1,180 @@
+"""Allowance: what the client of one session may do of what its listener limits, as others of its network do as well.
+
+`limits` counts by the peer's network, `limits_per_identity` by who authenticated. Nothing here knows a socket or a
+session's state: events go in, and replies that refuse them come out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+from gateway import _fastpath as fp
+from gateway import metrics
+from gateway._fastpath import CounterPage
+from gateway.config import Limits
+from gateway.delivery.services import Services
+from gateway.net.endpoints import Endpoints
+from gateway.quotas import Quotas
+from gateway.rates import Rate
+from gateway.smtp import replies
+from gateway.smtp.commands import MailCommand
+from gateway.smtp.events import AuthRequested, MessageReceived, RcptRequested
+from gateway.smtp.replies import Reason, Reply
+from gateway.smtp.terms import Terms
+
+RECORDS = Rate.read("60/h,max_burst=20")  # of refusals for want of a quota, of one network: a flood tells nothing new
+_BY_QUOTA = frozenset(
+    {
+        Reason.PEER_CONNECTIONS,
+        Reason.CONNECTION_RATE,
+        Reason.MESSAGE_RATE,
+        Reason.RECIPIENT_RATE,
+        Reason.OCTET_RATE,
+        Reason.AUTH_RATE,
+    }
+)
+_SHARED = metrics.LIMIT_CELLS_SHARED.slot()
+
+
+def network_of(packed: bytes, limits: Limits) -> str:
+    """The network that a peer is counted with. packed: its address, in network order."""
+    address = ipaddress.ip_address(packed)
+    bits = limits.ipv4_prefix if address.version == 4 else limits.ipv6_prefix
+    return str(ipaddress.ip_network((packed, bits), strict=False))
+
+
+class _Account:
+    """One network's, or one identity's, at one listener."""
+
+    def __init__(self, quotas: Quotas, limits: Limits, who: str, scope: str) -> None:
+        self._quotas, self.limits, self.who, self._scope = quotas, limits, who, scope
+        self._held = 0
+
+    def may(self, what: str, rate: Rate | None) -> bool:
+        """One more, counted if it may be."""
+        return rate is None or self._quotas.take(what, self.who, rate, self._scope).retry_after is None
+
+    def has_left(self, what: str, rate: Rate | None) -> bool:
+        """Whether one more may be."""
+        return rate is None or self._quotas.look(what, self.who, rate, self._scope).retry_after is None
+
+    def charge(self, what: str, rate: Rate | None, amount: float) -> None:
+        """What has been done already."""
+        if rate is not None:
+            self._quotas.charge(what, self.who, rate, self._scope, amount)
+
+    def connect(self) -> Reason | None:
+        """One more connection; why not."""
+        if not self.may("connections", self.limits.connection_rate):
+            return Reason.CONNECTION_RATE
+        if self.limits.connections and not self._held:
+            self._held = self._quotas.hold("open", self.who, self.limits.connections, self._scope)
+            if not self._held:
+                return Reason.PEER_CONNECTIONS
+        return None
+
+    def disconnect(self) -> None:
+        """It is over."""
+        if self._held:
+            self._quotas.release("open", self.who, self._held, self._scope)
+            self._held = 0
+
+
+def allowance_of(services: Services, terms: Terms, endpoints: Endpoints) -> Allowance | None:
+    """A new session's; None where it is held to nothing."""
+    if services.quotas is None or not endpoints.peer:  # nobody: a proxy of ours that speaks for itself
+        return None
+    exempt = not terms.params.limits.trusted and endpoints.peer in terms.relay_hosts
+    if exempt and terms.params.limits_per_identity is None:
+        return None
+    return Allowance(services.quotas, services.page, terms, endpoints.peer, exempt=exempt)
+
+
+class Allowance:
+    """Of one session."""
+
+    def __init__(self, quotas: Quotas, page: CounterPage, terms: Terms, packed: bytes, *, exempt: bool) -> None:
+        """packed: the peer's address. exempt: its network is held to nothing."""
+        self._quotas, self._page, self._terms = quotas, page, terms
+        self._scope = terms.scope
+        limits = terms.params.limits
+        self._peer = None if exempt else _Account(quotas, limits, network_of(packed, limits), self._scope)
+        self._identity: _Account | None = None
+        self._shared = quotas.shared
+
+    def connect(self) -> Reply | None:
+        """A connection: the reply that turns it away; None where it is welcome, and counts until disconnect()."""
+        reason = None if self._peer is None else self._peer.connect()
+        return None if reason is None else _closing(self._terms.hostname, reason)
+
+    def disconnect(self) -> None:
+        """The connection is over."""
+        for account in (self._peer, self._identity):
+            if account is not None:
+                account.disconnect()
+        if self._quotas.shared > self._shared:
+            self._page.add(_SHARED, self._quotas.shared - self._shared)
+
+    def asked(self, event: object, values: Mapping[str, Any]) -> Reply | None:
+        """What a command or content is refused with; None where it may go on. values: of conn_meta."""
+        if isinstance(event, RcptRequested):
+            return None if self._all("recipients", "recipient_rate") else replies.RECIPIENT_RATE
+        if isinstance(event, MailCommand):
+            return self._sender(values)
+        if isinstance(event, MessageReceived):
+            for account in self._accounts():
+                account.charge("octets", account.limits.octet_rate, event.content.size)
+        elif isinstance(event, AuthRequested):
+            peer = self._peer
+            if peer is not None and not peer.has_left("guesses", peer.limits.auth_failures):
+                return _closing(self._terms.hostname, Reason.AUTH_RATE)
+        return None
+
+    def refused(self, verb: int, reply: Reply) -> bool:
+        """A reply that refuses something; whether it is worth a record."""
+        peer = self._peer
+        if verb == fp.AUTH and reply.code >= 500 and reply.reason in (Reason.AUTH_FAILED, Reason.POLICY_REJECT):
+            if peer is not None:
+                peer.charge("guesses", peer.limits.auth_failures, 1.0)
+        elif reply.reason in _BY_QUOTA and peer is not None:
+            return peer.may("records", RECORDS)
+        return True
+
+    def _sender(self, values: Mapping[str, Any]) -> Reply | None:
+        reason = self._authenticated(values)
+        if reason is not None:
+            return _closing(self._terms.hostname, reason)
+        if not all(account.has_left("octets", account.limits.octet_rate) for account in self._accounts()):
+            return replies.OCTET_RATE
+        return None if self._all("messages", "message_rate") else replies.MESSAGE_RATE
+
+    def _authenticated(self, values: Mapping[str, Any]) -> Reason | None:
+        """The first message after AUTH is when an identity's connection counts."""
+        limits, identity = self._terms.params.limits_per_identity, values.get("authz_id")
+        if limits is None or not isinstance(identity, str):
+            return None
+        if self._identity is None or self._identity.who != identity:
+            if self._identity is not None:
+                self._identity.disconnect()
+            self._identity = _Account(self._quotas, limits, identity, f"{self._scope}\0identity")
+            return self._identity.connect()
+        return None
+
+    def _accounts(self) -> list[_Account]:
+        return [account for account in (self._peer, self._identity) if account is not None]
+
+    def _all(self, what: str, name: str) -> bool:
+        return all(account.may(what, getattr(account.limits, name)) for account in self._accounts())
+
+
+_WORDS = {
+    Reason.PEER_CONNECTIONS: "too many connections at a time from your network, or of yours",
+    Reason.CONNECTION_RATE: "too many connections from your network, or of yours; try later",
+    Reason.AUTH_RATE: "too many failures to authenticate from your network; try later",
+}
+
+
+def _closing(hostname: str, reason: Reason) -> Reply:
+    return replies.closing(hostname, _WORDS[reason], reason, enhanced="4.7.0")

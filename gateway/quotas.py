@@ -1,0 +1,94 @@
+"""Quotas: what somebody may do in a time, or have at a time, counted by all processes of a service together.
+
+Whose quotas they are, and what is done when they are used up, is others'. The cells are fastpath/limits.pxi's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+from gateway._fastpath import RATE_CHARGE, RATE_LOOK, RATE_TAKE, HeldCells, RateCells
+from gateway.arena import HELD, Arena
+from gateway.rates import Rate
+
+MOST_SHOWN = 500  # holders, in one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a rate says. remaining: so many more at once. reset_after: seconds until it is unused again. retry_after:
+    seconds until the next may come, None where this one may.
+    """
+
+    remaining: int
+    reset_after: float
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who uses a quota. left: of `most`, how much may come at once. seconds: until nothing of it is used; 0.0 for what
+    is held, of which `most` are.
+    """
+
+    name: str
+    left: int
+    most: int
+    seconds: float
+
+
+class Quotas:
+    """As one process has them. number: a worker's, None for a process that only looks."""
+
+    def __init__(self, arena: Arena, number: int | None) -> None:
+        self._rates = RateCells(arena.part("rates"))
+        self._held = HeldCells(arena.part("held"), HELD, -1 if number is None else number)
+        self._key = lru_cache(4096)(self._hashed)
+        self._seed = self._rates.seed().to_bytes(8, "little")
+
+    @property
+    def shared(self) -> int:
+        """How often somebody found no cell of its own."""
+        return self._rates.shared
+
+    def take(self, what: str, who: str, rate: Rate, scope: str = "", amount: float = 1.0) -> Turn:
+        """Counts so many more, if they may come. scope: whose of that name are counted apart."""
+        return self._turn(what, who, rate, scope, amount, RATE_TAKE)
+
+    def charge(self, what: str, who: str, rate: Rate, scope: str, amount: float) -> Turn:
+        """Counts what has come already."""
+        return self._turn(what, who, rate, scope, amount, RATE_CHARGE)
+
+    def look(self, what: str, who: str, rate: Rate, scope: str) -> Turn:
+        """Whether one more may come."""
+        return self._turn(what, who, rate, scope, 1.0, RATE_LOOK)
+
+    def hold(self, what: str, who: str, most: int, scope: str) -> int:
+        """One more at a time: what release() needs; 0 where all processes hold that many already."""
+        return self._held.hold(self._key(what, who, scope), _name(what, who), most)
+
+    def release(self, what: str, who: str, how: int, scope: str) -> None:
+        """One less."""
+        self._held.release(self._key(what, who, scope), how)
+
+    def holders(self, peer: str = "") -> list[Holder]:
+        """All that is used now, the fullest first; of those alone in whose names `peer` is."""
+        found = [Holder(name.decode("utf-8", "replace"), 0, count, 0.0) for name, count in self._held.holders().items()]
+        for name, interval, burst, seconds in self._rates.holders():
+            left = max(0, int((interval * burst - seconds) / interval + 1e-9))
+            found.append(Holder(name.decode("utf-8", "replace"), left, burst, seconds))
+        wanted = [holder for holder in found if peer in holder.name]
+        return sorted(wanted, key=lambda holder: (holder.left / max(1, holder.most), holder.name))[:MOST_SHOWN]
+
+    def _turn(self, what: str, who: str, rate: Rate, scope: str, amount: float, mode: int) -> Turn:
+        key = self._key(what, who, scope)
+        return Turn(*self._rates.turn(key, _name(what, who), rate.interval, rate.burst, -1.0, amount, mode))
+
+    def _hashed(self, what: str, who: str, scope: str) -> bytes:
+        return blake2b(f"{what}\0{who}\0{scope}".encode(), digest_size=16, key=self._seed).digest()
+
+
+def _name(what: str, who: str) -> bytes:
+    return f"{what} {who}".encode()
