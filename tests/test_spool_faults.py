@@ -25,7 +25,7 @@ from gateway._fastpath import CounterPage, content_of
 from gateway.config import SpoolSettings
 from gateway.couriers.spool.kept import Envelope, ToKeep
 from gateway.couriers.spool.schedule import MOST_UNDER_WAY
-from gateway.couriers.spool.spool import Spool
+from gateway.couriers.spool.spool import Spool, Tried
 from gateway.couriers.spool.store import Store
 from gateway.later import begun
 from gateway.logs.records import Origin
@@ -212,3 +212,26 @@ def test_a_full_disk_is_told_as_such(kept):
     assert refusals[0] is None
     assert refusals[-1] == replies.SPOOL_FULL
     assert len(kept.spool.schedule) == refusals.count(None)
+
+
+def test_an_error_of_our_own_with_one_message_stops_no_other(kept, caplog):
+    for _ in range(3):
+        assert kept.result(kept.keep()) is None
+    tried = []
+
+    def attempt(spooled, row, content):
+        tried.append(row.number)
+        yield kept.spool.pause(0.0)
+        if row.number == 1:
+            raise ZeroDivisionError
+        return Tried(True, None)
+
+    kept.spool.start(attempt, lambda site: 100, lambda row: None)
+
+    async def watch() -> None:
+        while set(tried) != {1, 2, 3}:
+            await asyncio.sleep(0.01)
+
+    kept.loop.run_until_complete(asyncio.wait_for(watch(), PATIENCE))
+    assert "internal error with message 1" in caplog.text
+    assert len(kept.spool.schedule) in {1, 2}  # the last one may be under way

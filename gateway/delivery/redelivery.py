@@ -8,13 +8,14 @@ is of it is on disk.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from gateway import metrics
 from gateway._fastpath import content_of
 from gateway.config import Destination, PartialRefusal
 from gateway.couriers.spool.kept import Envelope, ToKeep
 from gateway.couriers.spool.schedule import Spooled, retry_after
-from gateway.couriers.spool.spool import Spool
+from gateway.couriers.spool.spool import Spool, Tried
 from gateway.couriers.spool.store import WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
 from gateway.delivery.services import Services
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 300.0  # seconds for a hand-over: nobody waits for it
 MOST_UNKNOWN = 16  # messages that are tried at a time before it is known where they go
+NO_DESTINATION = 60.0  # seconds until the policy is asked again where a message goes
+MOST_SITES = 1000
 WRITE_AGAIN = 2.0  # seconds, where the disk does not take what has become of a message
 
 EXPIRED = Response(551, "5.4.7", "The message has waited for longer than max_age")
@@ -86,44 +89,31 @@ class Redelivery:
         return MOST_UNKNOWN if destination is None else self._services.couriers.room(destination)
 
     def attempt(self, spooled: Spooled, row: Row, octets: bytes | None) -> Waits:
-        """Hands the message over once more; without octets it has expired, and nobody tries any more."""
+        """Hands the message over once more; without octets it has expired, and nobody tries any more.
+
+        Returns a Tried.
+        """
         envelope = Envelope.decoded(row.envelope)
-        site = spooled.site
         destination: Destination | None = None
-        try:
+        with suppress(Rejected, PolicyError):  # which are logged
             destination = yield self._services.policy.destination(row.queue)
-        except (Rejected, PolicyError):  # which are logged
-            pass
-        except Exception:
-            log.exception("internal error: where message %s goes", envelope.id)
         if octets is None:
             octets = yield self._spool.writer_of(spooled).read(lambda store: store.content(row.number))
-            yield from self._concluded(spooled, row, envelope, self._message(envelope, row, octets), destination, None)
-            return
+            message = self._message(envelope, row, octets)
+            return (yield from self._concluded(spooled, row, envelope, message, destination, None))
         if destination is None:
             self._count("failed", len(envelope.recipients))
-            self._spool.schedule.not_tried(site)
-            row.due, row.state = self._now() + row.attempts * 60.0, WAITS_FOR_TIME
-            self._spool.waits(spooled, row)
-            return
-        try:
-            message = self._message(envelope, row, octets)
-            batch = Batch(envelope.id, envelope.sender, envelope.recipients, message.wire(), envelope.smtputf8, True)
-            result = yield self._services.couriers.submit(batch, destination, self._services.monotonic() + TIMEOUT)
-        except BaseException:
-            self._spool.schedule.not_tried(site)
-            row.due, row.state = self._now() + 60.0, WAITS_FOR_TIME
-            self._spool.waits(spooled, row)
-            raise
-        if is_about_the_site(result.outcomes):
-            self._spool.schedule.not_reached(site, self._now())
-        else:
-            self._spool.schedule.reached(site)
-        if len(self._destinations) > 1000:
+            row.due, row.state = self._now() + NO_DESTINATION, WAITS_FOR_TIME
+            return Tried(None, row)
+        message = self._message(envelope, row, octets)
+        batch = Batch(envelope.id, envelope.sender, envelope.recipients, message.wire(), envelope.smtputf8, True)
+        deadline = self._services.monotonic() + TIMEOUT
+        result = yield self._services.couriers.submit(batch, destination, deadline)
+        if len(self._destinations) > MOST_SITES:
             self._destinations.clear()
-        self._destinations[result.site] = self._destinations[site] = destination
+        self._destinations[result.site] = self._destinations[spooled.site] = destination
         row.site = result.site
-        yield from self._concluded(spooled, row, envelope, message, destination, result)
+        return (yield from self._concluded(spooled, row, envelope, message, destination, result))
 
     def dropped(self, row: Row) -> None:
         """An operator dropped the message."""
@@ -162,10 +152,10 @@ class Redelivery:
             self._count_outcomes(result, message)
         queue = None if destination is None else destination.queue
         if result is not None and left and queue is not None:
-            waits_for_site = is_about_the_site(result.outcomes)
-            row.state = WAITS_FOR_SITE if waits_for_site else WAITS_FOR_TIME
+            row.state = WAITS_FOR_SITE if is_about_the_site(result.outcomes) else WAITS_FOR_TIME
             row.due = now + retry_after(row.attempts, queue.retry_interval, queue.max_retry_interval)
         expired = left if result is None or _is_too_late(row, now) else []
+        reached = None if result is None else not is_about_the_site(result.outcomes)
         notice, dsn = self._told(envelope, message, destination, result, refused, expired)
         self._record(envelope, message, row, result, expired, notice, None if queue is None else queue.egress_pool)
         if (refused or expired) and dsn is None:
@@ -175,6 +165,7 @@ class Redelivery:
             left = []
         envelope.recipients = left
         yield from self._written(spooled, row, envelope, dsn)
+        return Tried(reached, row if envelope.recipients else None, None if dsn is None else dsn[0])
 
     def _written(self, spooled: Spooled, row: Row, envelope: Envelope, dsn: tuple[Row, bytes] | None) -> Waits:
         """Has it on disk, however long that takes: what is not would be done again."""
@@ -193,16 +184,10 @@ class Redelivery:
         while True:
             try:
                 yield self._spool.writer_of(spooled).write(change)
-                break
+                return
             except Exception as error:
                 log.error("the spool cannot note what became of message %s: %s", envelope.id, error)
                 yield self._spool.pause(WRITE_AGAIN)
-        if dsn is not None:
-            self._spool.added(spooled, dsn[0])
-        if gone:
-            self._spool.gone(spooled)
-        else:
-            self._spool.waits(spooled, row)
 
     def _told(
         self,

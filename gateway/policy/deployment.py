@@ -22,7 +22,18 @@ from gateway.config import (
     UpstreamTls,
 )
 from gateway.policy.domain_files import EVERYWHERE, Parameters, Text, Unreadable, parsed
-from gateway.policy.options import BadOptions, Option, Schema, Trouble, as_table, list_of, one_of, refusal, string
+from gateway.policy.options import (
+    BadOptions,
+    Option,
+    Schema,
+    Trouble,
+    as_table,
+    duration,
+    list_of,
+    one_of,
+    refusal,
+    string,
+)
 from gateway.policy.problems import PolicyProblems, Problem
 from gateway.policy.schemas import socket_address
 from gateway.policy.source import PolicySource
@@ -44,12 +55,15 @@ def _path(value: object) -> dict[str, Any]:
     return EGRESS_PATH.read(value)
 
 
+_RETRIES = ("retry_interval", "max_retry_interval", "max_age")  # of kumo.make_queue_config, with a spool
+
 FILE = Schema(
     {
         "fleet": Option(_members),
         "listen": Option(list_of(socket_address, "addresses"), default=()),
         "spool": Option(string),
         "path": Option(_path, default={}),
+        **{name: Option(duration) for name in _RETRIES},
         "on_partial_refusal": Option(one_of(PartialRefusal), default=PartialRefusal.DSN),
     }
 )
@@ -99,7 +113,8 @@ def _deployment(args: argparse.Namespace) -> Deployment:
         if options["path"]:
             raise PolicyProblems([Problem(args.gateway_config, 0, "path is for a fleet, and there is none")])
         return Deployment(listen=listen, spool=spool)
-    queue = QueueConfig(protocol=SmtpFleet(members), on_partial_refusal=options["on_partial_refusal"])
+    retries = {name: options[name] for name in _RETRIES if options.get(name) is not None}
+    queue = QueueConfig(protocol=SmtpFleet(members), on_partial_refusal=options["on_partial_refusal"], **retries)
     path: EgressPath = EGRESS_PATH.built({**_PATH, **options["path"]})
     return Deployment(fleet=Destination(queue, path), listen=listen, spool=spool)
 

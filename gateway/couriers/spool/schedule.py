@@ -75,7 +75,9 @@ def retry_after(attempts: int, retry_interval: float, max_retry_interval: float 
 
 
 class _Site:
-    """turns: those whose time has come, the oldest first. stalled: those that wait for the site to be back."""
+    """turns: those whose time has come, the oldest first. stalled: those that wait for the site to be back; they stay
+    there when it is, since there may be many, and take turns with the others.
+    """
 
     def __init__(self) -> None:
         self.turns: list[_Entry] = []
@@ -88,15 +90,13 @@ class _Site:
 
     def next(self) -> Spooled | None:
         """Takes who is next: where the site is down, whoever waits for it may be the one that finds it back."""
-        while self.turns:
-            _, _, change, waiting = heappop(self.turns)
-            if waiting.change == change:
-                return waiting
-        while self.stalled:
-            change, waiting = self.stalled.popleft()
-            if waiting.change == change:
-                return waiting
-        return None
+        while self.turns and self.turns[0][3].change != self.turns[0][2]:
+            heappop(self.turns)
+        while self.stalled and self.stalled[0][1].change != self.stalled[0][0]:
+            self.stalled.popleft()
+        if self.turns and (not self.stalled or self.turns[0][0] <= self.stalled[0][1].arrived):
+            return heappop(self.turns)[3]
+        return self.stalled.popleft()[1] if self.stalled else None
 
     def allowance(self, now: float) -> int:
         """How many may be tried now, as far as the site is concerned."""
@@ -200,12 +200,7 @@ class Schedule:
         site.under_way -= 1
         site.window = min(site.window + 1, MOST_UNDER_WAY)
         site.pause = 0.0
-        if site.down:
-            site.down = False
-            for change, waiting in site.stalled:
-                if waiting.change == change:
-                    self._take_turn(waiting)
-            site.stalled.clear()
+        site.down = False
 
     def not_reached(self, site_name: str, now: float) -> None:
         """An attempt is over, and the site could not be reached."""

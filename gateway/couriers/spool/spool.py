@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
@@ -30,8 +31,9 @@ log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 0.1  # seconds; how late a message may be tried
 LOOK_INTERVAL = 1.0  # seconds between two looks for orders of a command
-FORSAKEN_INTERVAL = 5.0  # seconds between two looks for files that nobody works on
+FORSAKEN_INTERVAL = 3.0  # seconds between two looks for files that nobody works on
 REST = 1.0  # seconds for which nothing is given to a disk that refused
+AT_ONCE = 200  # messages of a file that was opened, in a turn of the loop
 READ_AGAIN = 10.0  # seconds, where the disk does not give a message
 MOST_UNDER_WAY = 128  # messages that are tried at a time, whose contents are in memory
 LAST_TRY = 300.0  # seconds that a message has after a start at least, however old it is
@@ -40,6 +42,22 @@ _MESSAGES, _OCTETS = metrics.SPOOL_MESSAGES.slot(), metrics.SPOOL_BYTES.slot()
 _OLDEST = metrics.SPOOL_OLDEST.slot()
 _KEPT, _DAMAGED = metrics.SPOOL_KEPT.slot(), metrics.SPOOL_DAMAGED.slot()
 _COMMIT, _FAILURES = metrics.SPOOL_COMMIT_DURATION.slot(), metrics.SPOOL_FAILURES.slot()
+
+
+class Tried:
+    """What came of an attempt. reached: whether the site answered, None where it was not asked. row: the message as it
+    goes on waiting, None where it is in the file no more. added: another one that was put into the same file.
+    """
+
+    def __init__(self, reached: bool | None, row: Row | None, added: Row | None = None) -> None:
+        self.reached = reached
+        self.row = row
+        self.added = added
+
+
+# The steps of trying a message, given its row and content; no content where it has waited for too long. The outcome is
+# a Tried.
+Attempt: TypeAlias = "Callable[[Spooled, Row, bytes | None], Waits]"
 
 
 class Spool:
@@ -63,12 +81,13 @@ class Spool:
         self._next_number = 0
         self._own = self._take(Holding.claim(settings.path, slot, 0))
         self._rests_until = 0.0
-        self._attempt: Callable[[Spooled, Row, bytes | None], Waits] | None = None
+        self._attempt: Attempt | None = None
         self._room: Callable[[str], int] = lambda site: 0
         self._drop: Callable[[Row], None] = lambda row: None
         self._under_way: set[Later] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._look_at = self._forsaken_at = 0.0
+        self._look_at = 0.0
+        self._forsaken_at = loop.time() + FORSAKEN_INTERVAL  # by then the others have theirs
         self._looking = False
         self._had_much = False
         self._closed = False
@@ -129,10 +148,6 @@ class Spool:
         self._publish()
         self._wake()
 
-    def added(self, spooled: Spooled, row: Row) -> None:
-        """A message was put into the file that has this one."""
-        self.waits(self._known(self._holdings[spooled.place[0]], row), row)
-
     def gone(self, spooled: Spooled) -> None:
         """It is in no file any more."""
         self.schedule.remove(spooled)
@@ -152,13 +167,11 @@ class Spool:
 
     def start(
         self,
-        attempt: Callable[[Spooled, Row, bytes | None], Waits],
+        attempt: Attempt,
         room: Callable[[str], int],
         drop: Callable[[Row], None],
     ) -> None:
-        """Begin. attempt: the steps of trying a message, given its row and content; no content where it has waited for
-        too long. room: how many messages more a site can take at once. drop: records that an operator dropped one.
-        """
+        """Begin. room: how many messages more a site can take at once. drop: records that an operator dropped one."""
         self._attempt, self._room, self._drop = attempt, room, drop
         self._wake()
 
@@ -244,10 +257,37 @@ class Spool:
             elif row.state == DAMAGED or attempt is None:
                 self.waits(spooled, row)
             else:
-                yield from attempt(spooled, row, content)
+                yield from self._attempted(attempt, spooled, site, row, content)
                 return
         if site is not None:
             self.schedule.not_tried(site)
+
+    def _attempted(
+        self, attempt: Attempt, spooled: Spooled, site: str | None, row: Row, content: bytes | None
+    ) -> Waits:
+        tried: Tried | None = None
+        try:
+            tried = yield from attempt(spooled, row, content)
+        except Exception:
+            log.exception("internal error with message %d of the spool", spooled.place[1])
+        reached = None if tried is None else tried.reached
+        if site is not None:
+            if reached is None:
+                self.schedule.not_tried(site)
+            elif reached:
+                self.schedule.reached(site)
+            else:
+                self.schedule.not_reached(site, self._clock())
+        if tried is None:
+            spooled.due = self._clock() + READ_AGAIN
+            self.schedule.wait_for_time(spooled)
+            return
+        if tried.row is None:
+            self.gone(spooled)
+        else:
+            self.waits(spooled, tried.row)
+        if tried.added is not None:
+            self.waits(self._known(self._holdings[spooled.place[0]], tried.added), tried.added)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -284,14 +324,20 @@ class Spool:
         if damaged or aside:
             self._page.add(_DAMAGED, len(damaged) + aside)
             log.error("%d messages of the spool's file %s are damaged, and stay there", len(damaged), holding.path)
-        for row in rows:
+        if rows:
+            log.info("%d messages are in the spool's file %s", len(rows), holding.path)
+            self._take_in(holding, rows, 0)
+        elif not holding.own:
+            self._retire(holding)
+
+    def _take_in(self, holding: Holding, rows: list[Row], begin: int) -> None:
+        """Has the messages of a file wait, some in each turn of the loop: there may be very many."""
+        for row in rows[begin : begin + AT_ONCE]:
             if self.schedule.get((holding.number, row.number)) is None:
                 row.expires = max(row.expires, self._clock() + LAST_TRY)
                 self.waits(self._known(holding, row), row)
-        if rows:
-            log.info("%d messages are in the spool's file %s", len(rows), holding.path)
-        elif not holding.own:
-            self._retire(holding)
+        if begin + AT_ONCE < len(rows) and not self._closed:
+            self._loop.call_soon(self._take_in, holding, rows, begin + AT_ONCE)
 
     def _retire(self, holding: Holding) -> None:
         """A file of another slot is empty: it is not needed any more."""

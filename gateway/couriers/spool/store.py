@@ -262,7 +262,8 @@ def _parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def opened(path: str) -> tuple[Store, list[Row], str | None]:
-    """A store and its messages; one that is damaged is set aside, and a new one has what could be read of it.
+    """A store and its messages, without their envelopes; one that is damaged is set aside, and a new one has what could
+    be read of it.
 
     Returns where the damaged file is now, else None. Raises sqlite3.OperationalError where it is not the file's fault,
     such as a directory that cannot be written to.
@@ -270,7 +271,7 @@ def opened(path: str) -> tuple[Store, list[Row], str | None]:
     store: Store | None = None
     try:
         store = Store(path)
-        return store, list(store.rows()), None
+        return store, _in_short(store), None
     except sqlite3.OperationalError:
         if store is not None:
             store.close()
@@ -284,7 +285,16 @@ def opened(path: str) -> tuple[Store, list[Row], str | None]:
             os.rename(path + suffix, aside + suffix)
     store = Store(path)
     _salvage(aside, store)
-    return store, list(store.rows()), aside
+    return store, _in_short(store), aside
+
+
+def _in_short(store: Store) -> list[Row]:
+    """All messages, without their envelopes: there may be many, and these are read again when they are needed."""
+    rows = []
+    for row in store.rows():
+        row.envelope = b""
+        rows.append(row)
+    return rows
 
 
 def _salvage(aside: str, store: Store) -> None:
