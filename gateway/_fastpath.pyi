@@ -401,6 +401,9 @@ def scan_report(
     `placed`: makes the values of fields of (value, where the field begins, where it ends); both -1 in encoded parts.
     """
 
+def scan_received(content: bytes, null_sender: bool, listed_sender: bool) -> Report | None:
+    """`scan_report`, tolerant and of what is dot-stuffed, as every message is looked at that the gateway receives."""
+
 def outline(message: bytes) -> list[tuple[str, int, int]]:
     """(Content-Type without parameters, in lower case, or ""; where it begins, with its header section, and ends) of a
     message and of its first 32 parts."""

@@ -151,7 +151,10 @@ def test_the_prose_is_read_in_its_charset_and_encoding_and_out_of_html() -> None
 # --- 2: where the status part stands, and what it is called ---
 
 
-@pytest.mark.parametrize("kind", ["related", "alternative", "mixed", "signed", "x-private", "RELATED; type=text/html"])
+KINDS = ["related", "alternative", "mixed", "signed", "parallel", "x-private", "RELATED; type=text/html"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_status_part_counts_in_any_multipart_from_the_null_reverse_path(kind: str) -> None:
     message = bounce(kind=f"multipart/{kind}")
     assert entry(message).recipient == "u@far.example"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import metrics
-from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, Content, CounterPage, Report, content_of, scan_report
+from gateway._fastpath import RECOGNISED, UNREADABLE_REASONS, Content, CounterPage, Report, content_of, scan_received
 from gateway.decision import ReportKind
 from gateway.logs import records
 from gateway.logs.encoding import Record
@@ -90,7 +90,7 @@ def recognise(
     listed = bool(feedback_senders) and is_listed(sender.email, feedback_senders)
     began = monotonic()
     scanned = content.joined()
-    report = scan_report(scanned, dot_stuffed=True, null_sender=not sender.email, listed_sender=listed, tolerant=True)
+    report = scan_received(scanned, not sender.email, listed)
     if report is not None:
         report = read_form(report, scanned)
     page.observe(_SCAN_DURATION, monotonic() - began)

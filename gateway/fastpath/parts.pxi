@@ -117,7 +117,7 @@ cdef bint may_hold(
     cdef const uint8_t* found
     cdef uint64_t dashes
     while block < end:
-        block = skip_to_dash(block, min(end, limit - LOOKAHEAD - 63), word.p[dash + 1])
+        block = skip_to_dash(block, min(end, limit - 64), word.p[dash + 1])
         if block >= end:
             return False
         if limit - block < LOOKAHEAD:
@@ -185,8 +185,7 @@ cdef inline const uint8_t* line_that_may_matter(LineEnds* ends) noexcept nogil:
         if ends.end - ends.block <= 64:
             return ends.end
         p = ends.block + 64
-        if ends.limit - p > 128:
-            p = skip_to_line(p, min(ends.end, ends.limit - 128))
+        p = skip_to_line(p, min(ends.end, ends.limit - 64))
         block_from(ends, p, False)
 
 
@@ -265,15 +264,12 @@ cdef const uint8_t* likely_block(PartReader* r, const uint8_t* block) noexcept n
     """From `block` on to 64 octets among which a delimiter may begin, or to the last ones."""
     cdef const uint8_t* stop
     cdef const uint8_t* found
-    if r.ends.end - block <= 64 + LOOKAHEAD + MAX_SOUGHT:
-        return block
     if r.misses_left <= 0:
         r.rare = rarest(r.delimiter.p - 1, 1 + min(r.delimiter.n, <size_t>MAX_SOUGHT - 1), r.misses_left < 0)
         r.misses_left = MAX_MISSES
-    stop = r.ends.end - LOOKAHEAD - 64 - r.rare.at
+    stop = r.ends.end - 64 - r.rare.at
     # Twice as quick from an address that is a multiple of 32; then a few octets are looked at again.
     found = skip_without(block - ((<size_t>block + r.rare.at) & 31), stop, &r.rare)
-    r.misses_left -= r.rare.is_octet
     return max(block, found)
 
 
@@ -284,6 +280,8 @@ cdef inline const uint8_t* dash_next(PartReader* r) noexcept nogil:
         if r.ends.end - r.ends.block <= 64:
             return r.ends.end
         block_from(&r.ends, likely_block(r, r.ends.block + 64), True)
+        if r.rare.is_octet and r.ends.found == 0:
+            r.misses_left -= 1
     return line_end_taken(&r.ends)
 
 

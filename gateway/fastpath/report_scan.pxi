@@ -111,22 +111,29 @@ cdef ReportType wanted_by(MediaType kind, Span parameters, Mode* mode) noexcept 
     return STATUS_WANTED if mode.null_sender else FEEDBACK_WANTED
 
 
+cdef void inner_read(
+    Part* part, const uint8_t* limit, Mode* mode, Multipart* inner, PartReader* reader, Parts* parts
+) noexcept nogil:
+    """A multipart inside another one, and its children."""
+    cdef HeaderReader header
+    cdef HeaderEvent event = CONTENT_TRANSFER_ENCODING
+    cdef Span parameters
+    header_from(&header, part.header, part.end, limit, mode.stuffed)
+    while event == CONTENT_TRANSFER_ENCODING:
+        event = header_next(&header, &parameters)
+    inner.wanted = wanted_by(media_type(&parameters), parameters, mode)
+    multipart_from(inner, part.kind, parameters, body_behind(&header), header.ends.end)
+    children_read(reader, inner, mode, parts)
+
+
 cdef Report scan_wrapped(Report outer, Part* part, const uint8_t* limit, Mode* mode, bint* claims):
     """A report that somebody put into another multipart, with a footer maybe; None if it is none."""
     cdef Report report = new_report(outer.message, mode)
     cdef Multipart inner
     cdef PartReader reader
     cdef Parts parts
-    cdef HeaderReader header
-    cdef HeaderEvent event = CONTENT_TRANSFER_ENCODING
-    cdef Span parameters
     report.placed = outer.placed
-    header_from(&header, part.header, part.end, limit, mode.stuffed)
-    while event == CONTENT_TRANSFER_ENCODING:
-        event = header_next(&header, &parameters)
-    inner.wanted = wanted_by(media_type(&parameters), parameters, mode)
-    multipart_from(&inner, part.kind, parameters, body_behind(&header), header.ends.end)
-    children_read(&reader, &inner, mode, &parts)
+    inner_read(part, limit, mode, &inner, &reader, &parts)
     if not judge_multipart(report, &inner, &reader, &parts, mode):
         return None
     report.how = "wrapped"
@@ -165,20 +172,35 @@ cdef bint is_qsbmf(const uint8_t* p, const uint8_t* end) noexcept nogil:
     )
 
 
-cdef bint is_qsbmf_part(Part* part, const uint8_t* limit, bint stuffed) noexcept nogil:
-    cdef HeaderReader header
-    header_from(&header, part.header, part.end, limit, stuffed)
-    return is_qsbmf(body_behind(&header), part.end)
+cdef bint is_qsbmf_part(Part* part, bint stuffed) noexcept nogil:
+    cdef LineReader reader = line_reader(part.header, part.end, stuffed)
+    cdef Span line
+    while line_next(&reader, &line) and line.n:  # its header section
+        pass
+    return is_qsbmf(reader.p, part.end)
+
+
+cdef bint inner_has_nothing(Part* part, const uint8_t* limit, Mode* mode) noexcept nogil:
+    """Whether there is no multipart inside the message's, or one that scan_wrapped() would find to be no report."""
+    cdef Multipart inner
+    cdef PartReader reader
+    cdef Parts parts
+    if part.start == NULL:
+        return True
+    if part.kind == MULTIPART_REPORT:
+        return False
+    inner_read(part, limit, mode, &inner, &reader, &parts)
+    return parts.statuses == 0 and parts.feedback.start == NULL
 
 
 cdef bint has_nothing(const uint8_t* message, Multipart* top, Parts* parts, Mode* mode) noexcept nogil:
-    """Whether a multipart that does not claim to be a report has nothing that scan_further() or judge() would look at:
-    ordinary mail, of which no Report is made."""
+    """Whether a multipart that does not claim to be a report, or claims to be one of another kind, has nothing that
+    scan_further() or judge() would look at: ordinary mail, of which no Report is made."""
     if parts.statuses or parts.feedback.start != NULL or mode.listed and parts.original.start != NULL:
         return False
     return not mode.null_sender or (
-        parts.inner.start == NULL
-        and not (parts.any and is_qsbmf_part(&parts.leading, top.end, mode.stuffed))
+        inner_has_nothing(&parts.inner, top.end, mode)
+        and not (parts.any and is_qsbmf_part(&parts.leading, mode.stuffed))
         and not has_failed_recipients(message, top.start, top.any_failed, mode.stuffed)
     )
 
@@ -243,7 +265,7 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
     if anybody and wants_nothing(&top, mode):
         return None
     children_read(&reader, &top, mode, &parts)
-    if kind != MULTIPART_REPORT and has_nothing(message, &top, &parts, mode):
+    if (kind != MULTIPART_REPORT or top.wanted == OTHER_REPORT_TYPE) and has_nothing(message, &top, &parts, mode):
         return None
     report = new_report(message, mode)
     report.placed = placed
@@ -268,7 +290,7 @@ cdef Report scan_further(Report found, Report report, size_t n, Multipart* top, 
         return candidate(report, "x_failed_recipients", n)
     if mode.null_sender and claims and report.original is not None:
         return candidate(report, "claimed", n)
-    if mode.null_sender and parts.any and is_qsbmf_part(&parts.leading, top.end, mode.stuffed):
+    if mode.null_sender and parts.any and is_qsbmf_part(&parts.leading, mode.stuffed):
         return candidate(report, "qsbmf", n)
     if wrapped_claims and wrapped.original is not None:
         return candidate(wrapped, "claimed", n)
@@ -286,28 +308,40 @@ def compare_at_once(int octets):
 compare_at_once(32)
 
 
-def scan_report(
-    message, *, bint dot_stuffed=False, bint null_sender=False, bint tolerant=False, bint listed_sender=False,
-    placed=None
-):
+cdef Report scan_object(message, Mode* mode, placed):
     cdef Py_buffer view
-    cdef Mode mode
     cdef Report report
-    mode.stuffed = dot_stuffed
-    mode.null_sender = null_sender
-    mode.listed = listed_sender
-    mode.tolerant = tolerant or null_sender or listed_sender
     if PyBytes_CheckExact(message):
-        report = scan(octets_of(<bytes>message), PyBytes_GET_SIZE(message), &mode, placed)
+        report = scan(octets_of(<bytes>message), PyBytes_GET_SIZE(message), mode, placed)
     else:
         PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
         try:
-            report = scan(<const uint8_t*>view.buf, view.len, &mode, placed)
+            report = scan(<const uint8_t*>view.buf, view.len, mode, placed)
         finally:
             PyBuffer_Release(&view)
     if report is not None:
         report.message = NULL
     return report
+
+
+def scan_report(
+    message, *, bint dot_stuffed=False, bint null_sender=False, bint tolerant=False, bint listed_sender=False,
+    placed=None
+):
+    cdef Mode mode
+    mode.stuffed = dot_stuffed
+    mode.null_sender = null_sender
+    mode.listed = listed_sender
+    mode.tolerant = tolerant or null_sender or listed_sender
+    return scan_object(message, &mode, placed)
+
+
+def scan_received(bytes content not None, bint null_sender, bint listed_sender):
+    cdef Mode mode
+    mode.stuffed = mode.tolerant = True
+    mode.null_sender = null_sender
+    mode.listed = listed_sender
+    return scan_object(content, &mode, None)
 
 
 cdef tuple type_and_place(const uint8_t* message, const uint8_t* start, const uint8_t* end, const uint8_t* limit):

@@ -47,30 +47,35 @@ cdef extern from *:
         return found;
     }
 
-    /* The loops. From p on in steps of 64, as long as that is before `stop`: on to 64 octets among which FOUND is true
-       of `here`, octets beside each other that are compared with `a` and `b`. Two steps at once: may read 64 more. */
-    #define SKIP(NAME, TARGET, VECTOR, MM, SI, SPLAT, FOUND)                                    \\
+    /* Whether FOUND is true of a `here` in N octets from p on, octets beside each other, compared with `a` and `b`. */
+    #define ANY_OF(N, VECTOR, MM, SI, FOUND) __extension__ ({                                   \\
+            VECTOR found = MM##_setzero_##SI();                                                 \\
+            _Pragma("GCC unroll 16")                                                            \\
+            for (size_t i = 0; i < N; i += sizeof(VECTOR)) {                                    \\
+                const VECTOR here = MM##_loadu_##SI((const VECTOR *)(p + i));                   \\
+                found = MM##_or_##SI(found, FOUND);                                             \\
+            }                                                                                   \\
+            MM##_movemask_epi8(found);                                                          \\
+        })
+
+    /* The loops. From p on in steps of 64, as long as that is before `stop`: on to 64 octets in which FOUND is. */
+    #define SKIP(NAME, AT_ONCE, TARGET, VECTOR, MM, SI, SPLAT, FOUND)                           \\
         TARGET static const uint8_t *NAME(const uint8_t *p, const uint8_t *stop, int x, int y)  \\
         {                                                                                       \\
             const VECTOR a = MM##_set1_##SPLAT(x), b = MM##_set1_##SPLAT(y);                    \\
-            for (; p < stop; p += 128) {                                                        \\
-                VECTOR found[2] = {MM##_setzero_##SI(), MM##_setzero_##SI()};                   \\
-                for (size_t i = 0; i < 128; i += sizeof(VECTOR)) {                              \\
-                    const VECTOR here = MM##_loadu_##SI((const VECTOR *)(p + i));               \\
-                    found[i / 64] = MM##_or_##SI(found[i / 64], FOUND);                         \\
-                }                                                                               \\
-                if (MM##_movemask_epi8(MM##_or_##SI(found[0], found[1])))                       \\
-                    return MM##_movemask_epi8(found[0]) ? p : p + 64;                           \\
-            }                                                                                   \\
+            while (AT_ONCE > 64 && stop - p >= AT_ONCE && !ANY_OF(AT_ONCE, VECTOR, MM, SI, FOUND)) \\
+                p += AT_ONCE;                                                                   \\
+            while (p < stop && !ANY_OF(64, VECTOR, MM, SI, FOUND))                              \\
+                p += 64;                                                                        \\
             (void)b;                                                                            \\
             return p;                                                                           \\
         }
     #define SKIPS(WIDTH, TARGET, VECTOR, MM, SI)                                                \\
-        SKIP(skip_to_octet_##WIDTH, TARGET, VECTOR, MM, SI, epi8, MM##_cmpeq_epi8(here, a))     \\
-        SKIP(skip_to_pair_##WIDTH, TARGET, VECTOR, MM, SI, epi16, MM##_cmpeq_epi16(here, a))    \\
-        SKIP(skip_to_pairs_##WIDTH, TARGET, VECTOR, MM, SI, epi16,                              \\
+        SKIP(skip_to_octet_##WIDTH, 256, TARGET, VECTOR, MM, SI, epi8, MM##_cmpeq_epi8(here, a))     \\
+        SKIP(skip_to_pair_##WIDTH, 256, TARGET, VECTOR, MM, SI, epi16, MM##_cmpeq_epi16(here, a))    \\
+        SKIP(skip_to_pairs_##WIDTH, 256, TARGET, VECTOR, MM, SI, epi16,                              \\
              MM##_or_##SI(MM##_cmpeq_epi16(here, a), MM##_cmpeq_epi16(here, b)))                \\
-        SKIP(skip_to_letter_##WIDTH, TARGET, VECTOR, MM, SI, epi8,                              \\
+        SKIP(skip_to_letter_##WIDTH, 64, TARGET, VECTOR, MM, SI, epi8,                              \\
              MM##_and_##SI(MM##_cmpeq_epi8(here, a), MM##_cmpeq_epi8(b,                         \\
                  MM##_or_##SI(MM##_loadu_##SI((const VECTOR *)(p + i + 1)), MM##_set1_epi8(0x20)))))
 
@@ -86,7 +91,7 @@ cdef extern from *:
                 MM##_cmpeq_epi8(MM##_and_##SI(next, MM##_set1_epi8((char)0xf8)),                \\
                                 MM##_set1_epi8(0x28)));                                         \\
         }                                                                                       \\
-        SKIP(skip_to_line_##WIDTH, TARGET, VECTOR, MM, SI, epi8,                                \\
+        SKIP(skip_to_line_##WIDTH, 64, TARGET, VECTOR, MM, SI, epi8,                                \\
              MM##_and_##SI(MM##_cmpeq_epi8(here, a),                                            \\
                            begins_##WIDTH(MM##_loadu_##SI((const VECTOR *)(p + i + 1)))))
 
@@ -153,7 +158,7 @@ cdef extern from *:
     }
 
     /* On to 64 octets from which on an occurrence may begin, from p on in steps of 64 and as long as that is before
-       `stop`. Reads 128 octets behind rare->at. */
+       `stop`. Reads 64 octets behind rare->at. */
     static inline const uint8_t *skip_without(const uint8_t *p, const uint8_t *stop, const Rare *rare)
     {
         const uint8_t *at = p + rare->at;
@@ -173,13 +178,13 @@ cdef extern from *:
         ['c'] = 1, ['C'] = 1, ['x'] = 1, ['X'] = 1, ['.'] = 1, ['\\r'] = 1, ['\\n'] = 1
     };
 
-    /* The same for a line end behind which something may_matter; reads 129 octets. */
+    /* The same for a line end behind which something may_matter; reads 65 octets. */
     static inline const uint8_t *skip_to_line(const uint8_t *p, const uint8_t *stop)
     {
         return SKIP_WITH(skip_to_line, p, stop, '\\n', 0);
     }
 
-    /* The same for a dash and a letter, in lower case, whatever the 0x20 in that; reads 129 octets. */
+    /* The same for a dash and a letter, in lower case, whatever the 0x20 in that; reads 65 octets. */
     static inline const uint8_t *skip_to_dash(const uint8_t *p, const uint8_t *stop, uint8_t letter)
     {
         return SKIP_WITH(skip_to_letter, p, stop, '-', letter);
