@@ -259,7 +259,7 @@ class MemoryClient:
 
 
 def metrics_of(page: CounterPage) -> Values:
-    return values_of(metrics.collect([page], now=0.0, memory=lambda pid: 0))
+    return values_of(metrics.collect([page], now=0.0))
 
 
 def play_in_memory(dialogue: Dialogue, policy: str, split: Callable[[bytes], Iterable[bytes]]) -> None:

@@ -15,6 +15,7 @@ from gateway import metrics
 from gateway.delivery.services import Services
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
+from gateway.metrics.stages import CONNECTION_REASONS
 from gateway.policy.conn_meta import ConnMeta
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import address_in
@@ -44,7 +45,7 @@ _NO_WORDS: dict[str, str] = {}
 _LEFT_OUT = metrics.REJECTIONS_LEFT_OUT.slot()
 _REFUSED = metrics.MESSAGES.slot("refused")
 _UNKNOWN = metrics.MESSAGES.slot("unknown")
-_CONNECTIONS = {reason: metrics.CONNECTIONS_REFUSED.slot(reason) for reason in metrics.CONNECTION_REASONS}
+_CONNECTIONS = {reason: metrics.CONNECTIONS_REFUSED.slot(reason) for reason in CONNECTION_REASONS}
 
 
 class _Alike:
@@ -209,7 +210,7 @@ def turned_away(
 
 def _count(page: fp.CounterPage, stage: str, reason: Reason) -> None:
     slot = metrics.REJECTIONS.slots.get((stage, reason))
-    if slot is None:  # a fault of metrics.REFUSED_AT, which must not cost a client its reply
+    if slot is None:  # a fault of REFUSED_AT, which must not cost a client its reply
         log.error("refused at %s for %s: no series counts that", stage, reason)
         return
     page.add(slot)
