@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -384,8 +384,10 @@ def test_an_entry_of_a_file_is_a_rule_with_its_line(sender, recipient, auth, ent
 QUICKSTART = ["explain", "--policy", str(ROOT / "deploy/quickstart.lua"), "--from", "a@sender.example"]
 
 
-def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert cli.main([*QUICKSTART, *arguments, "--json"]) == 0
+def explained(
+    capsys: pytest.CaptureFixture[str], *arguments: str, command: Sequence[str] = QUICKSTART
+) -> dict[str, Any]:
+    assert cli.main([*command, *arguments, "--json"]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
@@ -420,6 +422,27 @@ def test_a_message_may_come_from_a_file_and_is_read_for_reports(capsys, tmp_path
     assert found["outcome"] == "report_logged"
     assert [record["type"] for record in found["records"]] == ["Reception", "OOB"]
     assert found["destinations"] == []
+
+
+def test_what_a_handler_read_of_the_message_is_told(capsys, tmp_path):
+    policy = tmp_path / "policy.lua"
+    policy.write_text("""
+        kumo.on('init', function()
+          kumo.start_esmtp_listener { listen = '127.0.0.1:2525', relay_hosts = { '192.0.2.1' } }
+        end)
+        kumo.on('smtp_server_message_received', function(msg)
+          msg:set_meta('tenant', msg:get_first_named_header_value 'X-Tenant')
+          if msg:recipient().domain == 'far.example' and not msg:get_meta 'tenant' then kumo.reject(550, 'whose?') end
+          assert(#msg:get_data() > 0)
+        end)""")
+    command = ["explain", "--policy", str(policy), "--from", "a@sender.example"]
+    found = explained(capsys, "--to", "x@far.example", command=command)
+    [event] = [event for event in found["events"] if event["event"] == "smtp_server_message_received"]
+    assert event["read"] == {
+        "msg:get_first_named_header_value('X-Tenant')": None,
+        "msg:recipient()": "x@far.example",
+        "msg:get_meta('tenant')": None,
+    }
 
 
 def test_nothing_is_written_or_delivered(capsys, tmp_path, monkeypatch):

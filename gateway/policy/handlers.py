@@ -68,7 +68,9 @@ class Handlers:
         directory = str(PurePath(self._source.path).parent)
         templates = [f"{path}/{file}" for path in (directory, *KUMOMTA_PATHS) for file in ("?.lua", "?/init.lua")]
         modules = Modules(self._lua_of_what_runs, self.runs, self._source.load, api.sleep)
-        messages = Messages(self._lua_of_what_runs, modules, self.runs.unstable, self._source.deployment)
+        messages = Messages(
+            self._lua_of_what_runs, modules, self.runs.unstable, self.runs.looked, self._source.deployment
+        )
         listener_domains = ListenerDomains(self._lua_of_what_runs, self._source, self.runs, api)
         return LuaHost(
             version=VERSION,

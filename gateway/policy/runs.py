@@ -17,7 +17,7 @@ from gateway.later import Later
 from gateway.mail.message import NULL_QUEUE
 from gateway.policy.background import Background, CannotWait
 from gateway.policy.conn_meta import ConnMeta
-from gateway.policy.decision_cache import Evaluation
+from gateway.policy.decision_cache import Evaluation, frozen
 from gateway.policy.limits import DEFAULT_LIMITS
 from gateway.policy.problems import PolicyError, Rejected
 from gateway.policy.runtime import Fault, LuaFailure, inward
@@ -32,6 +32,7 @@ DURATION = {event: metrics.POLICY_EVENT_DURATION.slot(event) for event in metric
 ERRORS = {event: metrics.POLICY_ERRORS.slot(event) for event in metrics.EVENTS}
 REJECTS = {event: metrics.POLICY_REJECTS.slot(event) for event in metrics.EVENTS}
 
+BRIEF = 200  # characters of what was read of a message
 _NO_COROUTINE = (0, 0)
 
 log = logging.getLogger("gateway.policy")
@@ -91,6 +92,13 @@ class Runs:
         run = self.running
         if run is not None and run.evaluation is not None:
             run.evaluation.stable = False
+
+    def looked(self, method: str, arguments: list[Any], value: object) -> None:
+        """What runs looked at a message; of interest where somebody notes what is read."""
+        run = self.running
+        if run is not None and run.evaluation is not None:
+            given = ", ".join(repr(one) for one in arguments if one is not None)
+            run.evaluation.reads.setdefault(f"msg:{method}({given})", _brief(value))
 
     def published(self) -> None:
         """For LuaHost.published."""
@@ -157,6 +165,14 @@ class Runs:
         self.page.add(ERRORS.get(event, ERRORS[OTHER_EVENT]))
         log.error("%s: %s%s", event, text, f"\n{traceback}" if traceback else "", exc_info=bug)
         return PolicyError(f"{event}: {text}")
+
+
+def _brief(value: object) -> object:
+    """What was read of a message, for people."""
+    if value is None or isinstance(value, bool | int | float):
+        return frozen(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}… ({len(text)} characters)"
 
 
 class Task:

@@ -27,6 +27,7 @@ WITHOUT_EFFECT = ("save", "shrink", "shrink_data", "set_force_sync")
 NOT_SUPPORTED = (
     "arc_seal", "dkim_sign",
 )  # fmt: skip
+LOOKING = ("get_", "from_", "to_", "parse_", "sender", "recipient", "queue_name")  # how methods that only look begin
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **envelope.FUNCTIONS,
     **header.FUNCTIONS,
@@ -48,9 +49,8 @@ def made(sender: Any, recipient: Any, body: Any) -> MessageHandle:
 
 
 class Messages:
-    """For one Lua state. touched: called whenever Lua uses a message, which is no input of a decision.
-
-    deployment: where the policy runs.
+    """For one Lua state. touched: called whenever Lua uses a message, which is no input of a decision. looked: told
+    which method found what, with which arguments. deployment: where the policy runs.
     """
 
     def __init__(
@@ -58,12 +58,14 @@ class Messages:
         lua: Callable[[], LuaState],
         modules: Modules,
         touched: Callable[[], None],
+        looked: Callable[[str, list[Any], Any], None],
         deployment: Deployment = HERE,
     ) -> None:
         self._has_fleet = deployment.fleet is not None
         self._lua = lua
         self._modules = modules
         self._touched = touched
+        self._looked = looked
         modules.objects.add(MessageHandle)
 
     def exposed(self) -> dict[type, Exposed]:
@@ -100,6 +102,7 @@ class Messages:
 
     def _method(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         count = parameters_of(function)[0] - 1
+        looks = name.startswith(LOOKING)
 
         @wraps(function)
         def call(handle: object = None, *arguments: object) -> Any:
@@ -107,10 +110,13 @@ class Messages:
             if len(arguments) != count:  # as Lua has it: those that are missing are nil, superfluous ones are dropped
                 arguments = (*arguments, *([None] * count))[:count]
             lua = self._lua()
+            given = [_easy(one) or array_parts(lua.plain(one)) for one in arguments]
             try:
-                value = function(message, *[_easy(one) or array_parts(lua.plain(one)) for one in arguments])
+                value = function(message, *given)
             except MISTAKES as error:
                 refuse(f"msg:{name}", error)
+            if looks:
+                self._looked(name, given, value)
             return value if value is None else lua.value(value)
 
         return call
