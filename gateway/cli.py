@@ -21,6 +21,7 @@ COMMANDS = {
     "drain": ("gateway.service.ask:drain", "make a running service not ready, while it goes on serving"),
     "limits": ("gateway.service.ask:limits", "show who uses how much of what a running service limits"),
     "upgrade": ("gateway.service.ask:upgrade", "let the installed version take over from the running one"),
+    "fleet": ("gateway.service.fleet", "show the members of a running service's fleet; drain one of them"),
     "check": ("gateway.policy.check", "load a policy without opening a socket and list every problem"),
     "explain": ("gateway.why.command", "say what a client would be answered, by which rule, and what would change it"),
     "diff": ("gateway.why.diff_command", "say what another policy would change of what the records say was asked"),

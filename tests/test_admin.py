@@ -23,6 +23,7 @@ from gateway.admin import server as admin
 from gateway.admin.context import AdminContext
 from gateway.admin.processes import PolicyName
 from gateway.config import HttpListener
+from gateway.couriers.fleet.table import MemberTable
 from gateway.metrics import readiness
 from gateway.metrics.families import ProcessState
 from gateway.service import child
@@ -51,6 +52,7 @@ class AdminProcess:
             smtp=LISTENERS,
             pages=self.pages,
             enter=lambda state: os.close(ready) if state is ProcessState.READY else None,
+            members=MemberTable(),
             names=lambda: LISTENERS,
             policy=lambda: PolicyName("init.lua", "0123456789abcdef"),
             explain=lambda inquiry: inquiry,

@@ -18,7 +18,7 @@ from gateway.couriers.fleet.health import (
     MemberState,
     later,
 )
-from gateway.couriers.fleet.table import PLACES, SIZE, WORDS, MemberTable
+from gateway.couriers.fleet.table import PLACES, SIZE, WORDS, MemberEntry, MemberTable
 
 UP = Health(MemberState.UP, 1.0, window=NO_LIMIT)
 
@@ -144,12 +144,21 @@ def workers(count: int) -> list[MemberTable]:
     return [MemberTable(memory, row) for row in range(count)]
 
 
+def entries(count: int) -> list[MemberEntry]:
+    """One member in the rows of so many workers, who have looked at each other's."""
+    tables = workers(count)
+    found = [table.enter("mta1", 25) for table in tables]
+    for table in tables:
+        table.look()
+    return found
+
+
 def test_the_arena_has_room_for_it() -> None:
-    assert PARTS["members"] == SIZE
+    assert PARTS["member table"] == SIZE
 
 
 def test_what_one_worker_learns_all_know_and_the_latest_holds() -> None:
-    one, two, three = (table.enter("mta1", 25) for table in workers(3))
+    one, two, three = entries(3)
     assert three.latest() == Health()
     one.publish(failing(3))
     assert two.latest() == three.latest() == failing(3)
@@ -168,16 +177,16 @@ def test_members_are_told_apart() -> None:
 
 def test_connections_of_workers_that_are_at_work_are_added_up() -> None:
     tables = workers(3)
-    entries = [table.enter("mta1", 25) for table in tables]
-    for number, entry in enumerate(entries, 1):
+    found = [table.enter("mta1", 25) for table in tables]
+    for number, entry in enumerate(found, 1):
         entry.connect(number, 100.0)
-    assert [entry.connections_of_others(100.0) for entry in entries] == [5, 4, 3]
+    assert [entry.connections_of_others(100.0) for entry in found] == [5, 4, 3]
     tables[2].beat(90.0)  # it was killed
-    assert entries[0].connections_of_others(100.0) == 2
+    assert found[0].connections_of_others(100.0) == 2
 
 
 def test_what_waits_elsewhere_is_told_with_how_many_share_the_member() -> None:
-    one, two, three = (table.enter("mta1", 25) for table in workers(3))
+    one, two, three = entries(3)
     for entry in (one, two, three):
         entry.connect(0, 100.0)
     assert one.others(100.0) == (0, 0)
@@ -204,12 +213,12 @@ def test_a_worker_takes_a_row_over_without_the_connections_that_ended() -> None:
 
 def test_more_members_than_places_are_known_to_their_worker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     table, other = workers(2)
-    entries = [table.enter(f"mta{number}", 25) for number in range(PLACES)]
-    for number, entry in enumerate(entries):
+    found = [table.enter(f"mta{number}", 25) for number in range(PLACES)]
+    for number, entry in enumerate(found):
         entry.publish(Health(MemberState.UP, 1.0 + number))
-    assert [entry.latest().at for entry in entries] == [1.0 + number for number in range(PLACES)]
+    assert [entry.latest().at for entry in found] == [1.0 + number for number in range(PLACES)]
     assert other.enter(f"mta{PLACES - 1}", 25).latest() == Health()
-    table.leave(entries[3])
+    table.leave(found[3])
     new = table.enter("another", 25)
     assert new.latest() == Health()
     new.publish(failing(1))
@@ -218,7 +227,7 @@ def test_more_members_than_places_are_known_to_their_worker_alone(monkeypatch: p
 
 
 def test_a_health_that_is_being_written_is_not_read() -> None:
-    one, two = (table.enter("mta1", 25) for table in workers(2))
+    one, two = entries(2)
     one.publish(failing(3))
     memory = one._table.floats
     memory[WORDS + table_module._AT] = 0.0

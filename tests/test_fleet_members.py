@@ -179,7 +179,8 @@ def test_of_busy_members_the_one_that_will_be_done_first_is_chosen(run) -> None:
             wiring = Wiring(gateway.poller, gateway.page, "", MemberTable())
             path = EgressPath()
             lanes = [
-                Lane(wiring, Member(wiring.table, name, 25), Host(name, name, 25), path) for name in ("quick", "slow")
+                Lane(wiring, Member(wiring.table, name, 25, name), Host(name, name, 25), path)
+                for name in ("quick", "slow")
             ]
             job = Job(batch(), 0.0, Dispatcher())
             quick, slow = (lane.member for lane in lanes)

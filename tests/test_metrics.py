@@ -19,6 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import metrics
 from gateway._fastpath import PAGE_HEADER_WORDS, CounterPage, HistogramSlot
 from gateway.admin.processes import PolicyName, System
+from gateway.couriers.fleet.table import SIZE as SIZE_OF_MEMBERS
+from gateway.couriers.fleet.table import MemberTable
 from gateway.metrics import Surroundings, families
 from gateway.metrics.listeners import MOST, OTHERS, SIZE, ListenerNames, ListenerWatch
 from gateway.smtp.replies import Reason
@@ -282,7 +284,9 @@ def test_docs_and_code_agree_on_names_types_and_labels():
     }
     declared = {}
     page = new_page(pid=os.getpid())
-    surroundings = System([page], lambda: ["192.0.2.1:25"], PolicyName("init.lua", "0"))
+    members = MemberTable(memoryview(bytearray(SIZE_OF_MEMBERS)), 1)
+    members.enter("10.0.0.1", 25, "mta1")
+    surroundings = System([page], lambda: ["192.0.2.1:25"], PolicyName("init.lua", "0"), members)
     for family in metrics.collect([page], now=0.0, surroundings=surroundings):
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = family.samples[0].labels.keys() - {"le"}

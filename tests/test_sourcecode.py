@@ -41,7 +41,7 @@ IMPORTERS = {
     },
     "time": {
         "admin/server.py",
-        "admin/trace.py",
+        "admin/trace.py", "admin/processes.py",
         "admin/locate.py",  # for a clock to lend to a policy that is read
         "sink.py", "service/worker.py", "service/supervisor.py", "service/diagnostics.py",
         "couriers",

@@ -12,6 +12,7 @@ from gateway._fastpath import CounterPage
 if TYPE_CHECKING:
     from gateway.admin.processes import PolicyName
     from gateway.config import HttpListener
+    from gateway.couriers.fleet.table import MemberTable
     from gateway.metrics.families import ProcessState
 
 
@@ -24,6 +25,7 @@ class AdminContext:
     page: CounterPage  # its own, for the heartbeat
     pages: Sequence[CounterPage]  # every process's; the first one is the supervisor's
     enter: Callable[[ProcessState], None]
+    members: MemberTable  # of the fleet, as the workers know them
     names: Callable[[], Sequence[str]]  # of the listeners that are counted apart, by place
     policy: Callable[[], PolicyName]  # takes the time to read all that was loaded
     explain: Callable[[bytes], bytes]  # an inquiry of `explain` → the answer, in time. ValueError for one that is none

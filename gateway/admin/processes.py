@@ -1,12 +1,13 @@
 """What the system says of the service's processes, as metrics: processor time, memory, descriptors; what the policy is.
 
-Reads /proc and nothing else.
+Reads /proc, and the members' table in the arena.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 
 from gateway._fastpath import CounterPage
 from gateway.admin.health import resident_memory
+from gateway.couriers.fleet.survey import families, survey
+from gateway.couriers.fleet.table import MemberTable
 from gateway.metrics import LAYOUT, Surroundings
 
 POLICY = (LAYOUT.prefix + "policy", "The policy in force: its file, and a hash of all that it loaded", ("file", "hash"))
@@ -40,11 +43,17 @@ class PolicyName:
 class System(Surroundings):
     """The surroundings of real processes.
 
-    pages: of all processes, the first one the supervisor's. names: of the listeners, by place.
+    pages: of all processes, the first one the supervisor's. names: of the listeners, by place. members: of the fleet.
     """
 
-    def __init__(self, pages: Sequence[CounterPage], names: Callable[[], Sequence[str]], policy: PolicyName) -> None:
-        self._pages, self._names, self._policy = pages, names, policy
+    def __init__(
+        self,
+        pages: Sequence[CounterPage],
+        names: Callable[[], Sequence[str]],
+        policy: PolicyName,
+        members: MemberTable | None = None,
+    ) -> None:
+        self._pages, self._names, self._policy, self._members = pages, names, policy, members or MemberTable()
 
     def listeners(self) -> Sequence[str]:
         return self._names()
@@ -62,6 +71,7 @@ class System(Surroundings):
         name, help_text, _ = POLICY
         yield InfoMetricFamily(name, help_text, value={"file": self._policy.file, "hash": self._policy.hash})
         yield GaugeMetricFamily(*MEMORY_LIMIT, value=memory_limit())
+        yield from families(survey(self._members, time.monotonic()))
         living = [page.pid for page in self._pages if page.pid]
         stats = [stat for pid in living if (stat := Stat.of(pid)) is not None]
         yield _family(CounterMetricFamily, _CPU, sum(stat.processor_time for stat in stats))

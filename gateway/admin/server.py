@@ -137,7 +137,7 @@ class Exposition(Collector):
 
     def __init__(self, context: AdminContext) -> None:
         self._pages = context.pages
-        self._system = System(context.pages, context.names, context.policy())
+        self._system = System(context.pages, context.names, context.policy(), context.members)
 
     def collect(self) -> Iterator[Metric]:
         return metrics.collect(self._pages, now=time.monotonic(), surroundings=self._system)

@@ -54,6 +54,7 @@ class Couriers:
         """Hand a batch over to where its queue says (its `protocol` must not be None): see Courier.submit."""
         courier = self._by_type[type(destination.queue.protocol)]
         if self._timer is None:
+            self._at_work()  # nobody has looked for a while what other workers have learned
             self._timer = self._loop.call_later(SWEEP_INTERVAL, self._sweep)
         return courier.submit(batch, destination, deadline)
 

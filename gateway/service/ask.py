@@ -25,13 +25,7 @@ class Ask:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments of the subcommand."""
         parser.description = self.description
-        parser.add_argument(
-            "--control",
-            metavar="PATH",
-            default=control.default_path() or SYSTEMD_PATH,
-            help="the service's control socket, as `run --control` has it (default: %(default)s)",
-        )
-        parser.add_argument("--timeout", metavar="S", type=float, default=180.0, help="seconds to wait (default: 180)")
+        add_control(parser)
         if self.can_undo:
             parser.add_argument("--undo", action="store_true", help="be ready again")
         if self.asks_for_peer:
@@ -40,20 +34,36 @@ class Ask:
     def run(self, args: argparse.Namespace) -> int:
         """Returns 0 where it went well, else 1 with the reasons on standard error."""
         word = f"un{self.word}" if self.can_undo and args.undo else self.word
-        try:
-            about = {"peer": args.peer} if self.asks_for_peer else {}
-            ok, said = _ask(args.control, {"ask": word, **about}, args.timeout)
-        except TimeoutError:
-            ok, said = False, [f"no answer within {args.timeout:g} s; the diagnostic log knows more"]
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            ok, said = False, [f"cannot ask the service at {args.control}: {reason}"]
-        for line in said:
-            print(line, file=sys.stdout if ok else sys.stderr)
-        return 0 if ok else 1
+        about: dict[str, object] = {"peer": args.peer} if self.asks_for_peer else {}
+        return ask_and_tell(args, {"ask": word, **about})
 
 
-def _ask(path: str, request: dict[str, str], timeout: float) -> tuple[bool, list[str]]:
+def add_control(parser: argparse.ArgumentParser) -> None:
+    """Declare where to ask, and how long to wait."""
+    parser.add_argument(
+        "--control",
+        metavar="PATH",
+        default=control.default_path() or SYSTEMD_PATH,
+        help="the service's control socket, as `run --control` has it (default: %(default)s)",
+    )
+    parser.add_argument("--timeout", metavar="S", type=float, default=180.0, help="seconds to wait (default: 180)")
+
+
+def ask_and_tell(args: argparse.Namespace, request: dict[str, object]) -> int:
+    """Ask, and print what was said; returns 0 where it went well, else 1 with the reasons on standard error."""
+    try:
+        ok, said = _ask(args.control, request, args.timeout)
+    except TimeoutError:
+        ok, said = False, [f"no answer within {args.timeout:g} s; the diagnostic log knows more"]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        ok, said = False, [f"cannot ask the service at {args.control}: {reason}"]
+    for line in said:
+        print(line, file=sys.stdout if ok else sys.stderr)
+    return 0 if ok else 1
+
+
+def _ask(path: str, request: dict[str, object], timeout: float) -> tuple[bool, list[str]]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(path)

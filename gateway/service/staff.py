@@ -14,6 +14,7 @@ from socket import socket
 from gateway._fastpath import CounterPage
 from gateway.admin.context import AdminContext
 from gateway.admin.processes import PolicyName
+from gateway.couriers.fleet.table import MemberTable
 from gateway.metrics import listeners
 from gateway.metrics.families import ProcessState
 from gateway.metrics.listeners import ListenerNames
@@ -120,6 +121,7 @@ class Staff:
             page=page,
             pages=self._estate.pages.all,
             enter=lambda state: self._enter(state, page),
+            members=MemberTable(self._estate.arena.part("member table")),
             names=self._names.all,
             policy=lambda: PolicyName(policy.source.path, policy.source.digest()),
             explain=Answering(policy.source).answer,

@@ -27,6 +27,7 @@ from gateway.service.announcement import announce
 from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
 from gateway.service.control import Client, Control, ControlError
 from gateway.service.estate import Estate
+from gateway.service.fleet import FleetDesk
 from gateway.service.listening import UnusableAddress
 from gateway.service.loading import BadPolicy, Load, LoadedPolicy, Loading
 from gateway.service.notify import Notifier
@@ -62,6 +63,7 @@ class Supervisor:
         self._own_page = self._pages.own
         self._staff = Staff(settings, run_worker, run_admin, self._estate)
         self._notifier = Notifier()
+        self._fleet = FleetDesk(self._estate.arena)
         self._loading: Loading | None = None
         self._trial: Trial | None = None
         self._watch = Watch(WatchedFiles(), time.monotonic)
@@ -175,6 +177,8 @@ class Supervisor:
                 client.answer(back, ["ready again" if back else "the service is about to stop"])
             case "limits":
                 client.answer(True, self._estate.holders(str(request.get("peer", ""))))
+            case "fleet":
+                client.answer(*self._fleet.answer(request, now))
             case other:
                 client.answer(False, [f"nobody knows how to {other!r} here"])
 

@@ -101,7 +101,7 @@ class Worker:
                 context.page,
                 hostname,
                 ehlo_domain(policy.config.listeners, hostname),
-                MemberTable(context.arena.part("members"), 2 * context.slot + context.epoch % 2),
+                MemberTable(context.arena.part("member table"), 1 + 2 * context.slot + context.epoch % 2),
             ),
             logs=logs,
             page=context.page,

@@ -72,6 +72,11 @@ class Exchange:
         code = self.verdict[0]
         return code // 100 == 2
 
+    def last_code(self) -> int:
+        """The code of the last answer that there is; 0 before the first."""
+        answers = [self.mail, *self.rcpts, self.data, self.verdict]
+        return next((answer[0] for answer in reversed(answers) if answer is not None), 0)
+
     def let_go(self) -> None:
         """It is over and judged: the content is not kept for a connection that waits for the next one."""
         self.content = _NOTHING

@@ -90,13 +90,14 @@ class FleetCourier(Courier):
             key = host.address.lower(), host.port or path.smtp_port
             member = self._members.get(key)
             if member is None:
-                member = self._members[key] = Member(self._wiring.table, *key)
+                member = self._members[key] = Member(self._wiring.table, *key, host.name)
             lane = self._lanes[host, path] = Lane(self._wiring, member, host, path)
         return lane
 
     def _sync(self, now: float) -> None:
         """Tell the other workers what is asked of the members here, and learn what they know."""
         self._wiring.table.beat(now)
+        self._wiring.table.look()
         waiting = {id(lane) for fleet in self._fleets.values() if fleet.is_waiting() for lane in fleet.lanes}
         limits: dict[int, tuple[Member, int, bool]] = {}
         for (_, path), lane in self._lanes.items():

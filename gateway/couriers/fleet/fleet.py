@@ -102,6 +102,7 @@ class Fleet(Dispatcher):
         now = self._wiring.poller.time()
         exchange, failure = connection.exchange, connection.session.failure
         if exchange is not None and connection.may_have_delivered:
+            lane.member.lost(True)
             lane.member.failed(now, connection)
             job.settle(outcome.unknown(exchange))
             self._go_on(lane, job)
@@ -119,6 +120,8 @@ class Fleet(Dispatcher):
         elif lane.turned_away(connection):
             self._place(job, outcome.failure_reply(connection.session))
         else:
+            if exchange is not None:
+                lane.member.lost(False)
             lane.member.failed(now, connection)
             job.rule_out(lane)
             self._place(job, outcome.failure_reply(connection.session))

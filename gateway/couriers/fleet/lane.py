@@ -12,7 +12,7 @@ from gateway.config import EgressPath, Host
 from gateway.couriers.fleet import counting, outcome
 from gateway.couriers.fleet.connection import MemberConnection
 from gateway.couriers.fleet.job import Dispatcher, Job
-from gateway.couriers.fleet.member import DEFERRED, Member
+from gateway.couriers.fleet.member import Member
 from gateway.couriers.fleet.route import Route
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.smtp.exchange import Exchange
@@ -157,7 +157,7 @@ class Lane:
         job = self.connections[connection]
         assert job is not None
         if exchange.deferred and not exchange.divisible:
-            self.member.took(DEFERRED)
+            self.member.declined(True)
             if exchange.accepted and job.dispatcher.moves(self, job):  # perhaps another member takes all of them
                 self._release(connection)
                 if connection.ready():
@@ -165,6 +165,8 @@ class Lane:
                 return
         elif exchange.taken():
             self.member.took(self._wiring.poller.time() - connection.begun)
+        else:
+            self.member.declined(exchange.last_code() // 100 == 4)
         job.settle(outcome.concluded(exchange))
         if not job.finished():
             if connection.ready():

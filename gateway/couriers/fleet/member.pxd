@@ -13,13 +13,18 @@ cdef class Member:
     cdef readonly bint admits, watched, bdat_unknown
     cdef readonly object table, entry
     cdef object _health
-    cdef bint _told
+    cdef bint _told, _drained
+    cdef Py_ssize_t _delivered, _refused, _deferred, _failed, _unknown
+    cdef double _seconds
+    cdef dict _failures
 
     cpdef bint trusted(self)
     cpdef bint claim(self, Py_ssize_t limit, double now) except? True
     cpdef connect(self, Py_ssize_t more, double now)
     cpdef learn_full(self, double now, MemberConnection connection)
     cpdef took(self, double seconds)
+    cpdef declined(self, bint deferred)
+    cpdef lost(self, bint unknown)
     cpdef failed(self, double now, MemberConnection connection, bint probe=*)
     cpdef stalled(self, double now, MemberConnection connection, double patience)
     cpdef probing(self, double now, double patience)
@@ -29,5 +34,6 @@ cdef class Member:
     cpdef sync(self, double now, Py_ssize_t limit, bint waiting)
     cpdef learn_limit(self, Py_ssize_t recipients, MemberConnection connection)
     cpdef learn_bdat_unknown(self, MemberConnection connection)
+    cdef _count(self)
     cdef _learn(self, health)
     cdef _take(self, health)

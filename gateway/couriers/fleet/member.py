@@ -11,7 +11,7 @@ import random
 
 from gateway.couriers.fleet.connection import MemberConnection
 from gateway.couriers.fleet.health import NO_LIMIT, Health, MemberState, later
-from gateway.couriers.fleet.table import MemberTable
+from gateway.couriers.fleet.table import STAGES, MemberTable
 
 FIRST_PACE = 0.05  # seconds, before it has taken a message
 SMOOTHING = 0.1  # how much the last message counts
@@ -32,7 +32,7 @@ class Member:
     know BDAT. address: the one that served last, "" before.
     """
 
-    def __init__(self, table: MemberTable, host: str, port: int) -> None:
+    def __init__(self, table: MemberTable, host: str, port: int, name: str) -> None:
         self.busy = 0
         self.probes = 0
         self.connections = 0
@@ -42,8 +42,12 @@ class Member:
         self.bdat_unknown = False
         self.address = ""
         self.table = table
-        self.entry = table.enter(host, port)
+        self.entry = table.enter(host, port, name)
         self._health = Health()
+        self._drained = False
+        self._delivered = self._refused = self._deferred = self._failed = self._unknown = 0  # since the last sync
+        self._seconds = 0.0
+        self._failures: dict[str, int] = {}
         self._most_connections = NO_LIMIT  # as many as it was found to take
         self._grows_at = 0.0  # when one more is tried
         self._told = False  # the log, that it failed
@@ -81,14 +85,34 @@ class Member:
         self._grows_at = now + (GROWTH if self.connections else FIRST_GROWTH)
 
     def took(self, seconds: float) -> None:
-        """A message took so long."""
+        """It took a message, in so much time."""
         self.pace += (seconds - self.pace) * SMOOTHING
+        self._delivered += 1
+        self._seconds += seconds
+
+    def declined(self, deferred: bool) -> None:
+        """It answered a message with 4xx or 5xx."""
+        if deferred:
+            self.pace += (DEFERRED - self.pace) * SMOOTHING
+            self._deferred += 1
+        else:
+            self._refused += 1
+
+    def lost(self, unknown: bool) -> None:
+        """It failed with a message in hand, which it may have or has not."""
+        if unknown:
+            self._unknown += 1
+        else:
+            self._failed += 1
 
     def failed(self, now: float, connection: MemberConnection, probe: bool = False) -> None:
         """It failed a job, or a probe; the others do its work until a probe succeeds."""
+        session = connection.session
+        stage = session.failed_at.value if connection.source_address is not None else "connect"
+        if stage in STAGES:
+            self._failures[stage] = self._failures.get(stage, 0) + 1
         if not self._told:
             self._told = True
-            session = connection.session
             where = f"{connection.host.name} [{connection.address}]"
             logger.warning("%s failed at %s: %s: %s", where, session.failed_at, session.failure, session.detail)
         self._learn(self._health.failed(now, random.random(), probe))
@@ -120,7 +144,7 @@ class Member:
 
     def due(self, now: float, needed: bool) -> bool:
         """True when a probe should begin. needed: no other member can take the mail."""
-        return not self.admits and not self.probes and self._health.due(now, needed)
+        return not self.admits and not self.probes and not self._drained and self._health.due(now, needed)
 
     def sync(self, now: float, limit: int, waiting: bool) -> None:
         """Learn what the other workers have learned, and tell them what is asked of it here.
@@ -128,6 +152,10 @@ class Member:
         limit: connections from all workers. waiting: messages wait here for one.
         """
         self.entry.ask(self.busy, waiting)
+        self._count()
+        if self._drained != self.entry.is_drained():
+            self._drained = not self._drained
+            self._take(self._health)
         workers, wait = self.entry.others(now)
         self.share = max(1, limit // (workers + 1)) if wait else NO_LIMIT
         if self._most_connections != NO_LIMIT and now >= self._grows_at:
@@ -152,6 +180,14 @@ class Member:
             where, detail = connection.host.name, connection.session.detail
             logger.warning("%s is sent to without CHUNKING from now on: %s", where, detail)
 
+    def _count(self) -> None:
+        results = self._delivered, self._refused, self._deferred, self._failed, self._unknown
+        if any(results) or self._failures:
+            self.entry.count(results, self._seconds, self._failures)
+            self._delivered = self._refused = self._deferred = self._failed = self._unknown = 0
+            self._seconds = 0.0
+            self._failures = {}
+
     def _learn(self, health: Health) -> None:
         if health is not self._health:
             self._take(health)
@@ -159,6 +195,6 @@ class Member:
 
     def _take(self, health: Health) -> None:
         self._health = health
-        self.admits = health.admits
+        self.admits = health.admits and not self._drained
         self.window = health.window
         self.watched = health.state is not MemberState.UP

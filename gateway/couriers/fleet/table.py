@@ -8,40 +8,62 @@ and writes whole; what was learned is more than one, and its time is written las
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 
 from gateway.couriers.fleet.health import Health, MemberState
 
 ROWS = 128  # processes
+SUPERVISORS_ROW = 0
 MOST_MEMBERS = 127  # of a row
 PLACES = MOST_MEMBERS + 1  # the first is the head
 WORDS = 32  # of a place
 SIZE = ROWS * PLACES * WORDS * 8
 
 _COUNT, _BEAT = 0, 1  # of a row's head: entries; when its worker last was at work
-_KEY, _AT, _STATE, _FAILURES, _SINCE, _UNTIL, _WINDOW, _CONNECTIONS, _BUSY, _WAITING = range(10)  # of an entry
+# of an entry
+_KEY, _AT, _STATE, _FAILURES, _SINCE, _UNTIL, _WINDOW, _CONNECTIONS, _BUSY, _WAITING, _DRAINED = range(11)
+RESULTS = ("delivered", "refused", "deferred", "failed", "unknown")  # of transactions
+STAGES = ("connect", "greeting", "ehlo", "starttls", "mail", "rcpt", "data", "end_of_data")  # where it failed
+_RESULTS = 11
+_SECONDS = _RESULTS + len(RESULTS)
+_STAGES = _SECONDS + 1
+_NAME = _STAGES + len(STAGES)
+_NAME_SIZE = (WORDS - _NAME) * 8  # octets
 _SILENT = 5.0  # seconds after which a row's worker is taken for gone, and its connections with it
 
 
 class MemberTable:
-    """One worker's view of the table. row: its own one; None for a table that nobody shares."""
+    """One process's view of the table. row: its own one; None for who only reads. memory: None for one of its own."""
 
     def __init__(self, memory: memoryview | None = None, row: int | None = None) -> None:
-        if memory is None or row is None or row >= ROWS:
+        if memory is None or (row is not None and row >= ROWS):
             memory, row = memoryview(bytearray(PLACES * WORDS * 8)), 0
+        self._octets = memory
         self.integers = memory.cast("q")
         self.floats = memory.cast("d")
         self.rows = len(self.integers) // (PLACES * WORDS)
-        self._row = row
+        self._row = -1 if row is None else row
         self._used: dict[int, MemberEntry] = {}
-        for place in range(1, self.integers[self._head(row) + _COUNT] + 1):  # of the worker before
+        self._active: list[int] = []  # rows with entries, but for the own one
+        entries = 0 if row is None else self.integers[self._head(row) + _COUNT]
+        for place in range(1, entries + 1):  # of the worker before
             for word in (_CONNECTIONS, _BUSY, _WAITING):
-                self.integers[self._at(row, place) + word] = 0
+                self.integers[self._at(self._row, place) + word] = 0
 
-    def enter(self, host: str, port: int) -> MemberEntry:
-        """The entry of a member in this worker's row; one that nobody else sees where all places are taken."""
+        self.look()
+
+    def enter(self, host: str, port: int, name: str = "") -> MemberEntry:
+        """The entry of a member in this worker's row; one that nobody else sees where all places are taken.
+
+        name: what people call it.
+        """
         key = int.from_bytes(blake2b(f"{host}:{port}".encode(), digest_size=8).digest(), "big", signed=True) or 1
+        return self.enter_key(key, name)
+
+    def enter_key(self, key: int, name: str) -> MemberEntry:
+        """The same for a member that another row has."""
+        self.look()
         place = self.find(self._row, key)
         head = self._head(self._row)
         if place is None and self.integers[head + _COUNT] < MOST_MEMBERS:
@@ -51,13 +73,16 @@ class MemberTable:
         elif place is None:
             place = next((place for place in range(1, PLACES) if place not in self._used), None)
             if place is None:
-                return MemberEntry(MemberTable(), key, 1)
+                return MemberTable().enter_key(key, name)
             first = self._at(self._row, place)
             self.integers[first + _KEY] = 0
             for word in range(first + 1, first + WORDS):
                 self.integers[word] = 0
             self.integers[first + _KEY] = key
         entry = self._used[place] = MemberEntry(self, key, place)
+        text = name.encode()[:_NAME_SIZE]
+        first = (self._at(self._row, place) + _NAME) * 8
+        self._octets[first : first + _NAME_SIZE] = text.ljust(_NAME_SIZE, b"\0")
         return entry
 
     def leave(self, entry: MemberEntry) -> None:
@@ -68,20 +93,61 @@ class MemberTable:
         """This worker is at work."""
         self.floats[self._head(self._row) + _BEAT] = now
 
+    def look(self) -> None:
+        """See which rows there are; what does not matter at once is read of these alone."""
+        rows = range(self.rows)
+        self._active = [row for row in rows if row != self._row and self.integers[self._head(row) + _COUNT]]
+
+    def members(self) -> Iterator[tuple[int, int]]:
+        """The place of each entry of all rows, and its key."""
+        for row in range(self.rows):
+            for place in range(1, self.integers[self._head(row) + _COUNT] + 1):
+                yield self._at(row, place), self.integers[self._at(row, place) + _KEY]
+
+    def name(self, first: int) -> str:
+        """What people call the member whose entry begins here."""
+        octets = bytes(self._octets[(first + _NAME) * 8 : (first + WORDS) * 8])
+        return octets.rstrip(b"\0").decode("utf-8", "ignore")
+
+    def is_at_work(self, first: int, now: float) -> bool:
+        """Whether the worker that has this entry is at work."""
+        head = first - first % (PLACES * WORDS)
+        return now - self.floats[head + _BEAT] <= _SILENT
+
     def own(self, place: int) -> int:
         """Where a place of this worker's row begins."""
         return self._at(self._row, place)
 
     def others(self, key: int, now: float | None = None) -> Iterator[int]:
         """Where the other rows have a member. now: only those whose workers are at work."""
-        for row in range(self.rows):
-            if row == self._row or not self.integers[self._head(row) + _COUNT]:
-                continue
+        for row in self._active:
             if now is not None and now - self.floats[self._head(row) + _BEAT] > _SILENT:
                 continue
             place = self.find(row, key)
             if place is not None:
                 yield self._at(row, place)
+
+    def health(self, first: int) -> Health:
+        """What an entry says; Health() while it is written."""
+        integers, floats = self.integers, self.floats
+        at = floats[first + _AT]
+        state, failures, window = integers[first + _STATE], integers[first + _FAILURES], integers[first + _WINDOW]
+        health = Health(MemberState(state), at, failures, floats[first + _SINCE], floats[first + _UNTIL], window)
+        return health if at > 0 and floats[first + _AT] == at else Health()
+
+    def load(self, first: int) -> tuple[int, int, int, bool]:
+        """What an entry's worker asks of the member: connections, messages under way, those waiting; is it drained."""
+        integers = self.integers
+        connections, busy, waiting, drained = (
+            integers[first + word] for word in (_CONNECTIONS, _BUSY, _WAITING, _DRAINED)
+        )
+        return connections, busy, waiting, bool(drained)
+
+    def counts(self, first: int) -> tuple[list[int], float, list[int]]:
+        """What an entry's worker has counted: transactions by RESULTS, seconds, failures by STAGES."""
+        results = [self.integers[first + _RESULTS + place] for place in range(len(RESULTS))]
+        failures = [self.integers[first + _STAGES + place] for place in range(len(STAGES))]
+        return results, self.floats[first + _SECONDS], failures
 
     def find(self, row: int, key: int) -> int | None:
         """The place that a row has for a member."""
@@ -132,6 +198,7 @@ class MemberEntry:
 
     def connections_of_others(self, now: float) -> int:
         """How many connections the other workers have to it."""
+        self._table.look()
         return sum([self._table.integers[first + _CONNECTIONS] for first in self._table.others(self._key, now)])
 
     def others(self, now: float) -> tuple[int, int]:
@@ -144,12 +211,25 @@ class MemberEntry:
         ]
         return len(asked), sum(asked)
 
+    def is_drained(self) -> bool:
+        """Whether somebody wants it to get no messages."""
+        return any([self._table.integers[first + _DRAINED] for first in self._table.others(self._key)])
+
+    def drain(self, drained: bool) -> None:
+        """Let it get none, or some again."""
+        self._table.integers[self._first + _DRAINED] = drained
+
+    def count(self, results: Sequence[int], seconds: float, failures: Mapping[str, int]) -> None:
+        """So many transactions ended since the last call, by result; so long those delivered took; so it failed."""
+        integers = self._table.integers
+        for place, number in enumerate(results, self._first + _RESULTS):
+            integers[place] += number
+        self._table.floats[self._first + _SECONDS] += seconds
+        for stage, number in failures.items():
+            integers[self._first + _STAGES + STAGES.index(stage)] += number
+
     def _read(self, first: int) -> Health:
-        integers, floats = self._table.integers, self._table.floats
-        at = floats[first + _AT]
-        state, failures, window = integers[first + _STATE], integers[first + _FAILURES], integers[first + _WINDOW]
-        health = Health(MemberState(state), at, failures, floats[first + _SINCE], floats[first + _UNTIL], window)
-        return health if at > 0 and floats[first + _AT] == at else Health()
+        return self._table.health(first)
 
 
 def _learned(health: Health) -> float:
