@@ -231,6 +231,7 @@ def test_what_is_left_is_left_out_of_options_and_lists(tmp_path: Path) -> None:
           }
           kumo.start_http_listener { listen = '127.0.0.1:8000', trusted_hosts = { docker.network() } }
           kumo.start_http_listener { listen = '127.0.0.1:8001', use_tls = true }
+          kumo.start_http_listener { listen = '127.0.0.1:8002', tls_private_key = { vault_path = 'x' } }
         end)
         """,
     )

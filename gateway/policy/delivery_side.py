@@ -70,7 +70,8 @@ def hint_for(function: str, trouble: Trouble) -> str:
 
 def is_injection(options: Mapping[object, Any]) -> bool:
     """Whether a listener for HTTP is for injection, over TLS. One without TLS serves the gateway's own pages here."""
-    return options.get("use_tls") is True or isinstance(options.get("tls_certificate"), str)
+    keys = options.get("tls_certificate"), options.get("tls_private_key")
+    return options.get("use_tls") is True or any(isinstance(key, str | dict) for key in keys)
 
 
 def is_module(name: str) -> bool:
