@@ -206,6 +206,12 @@ def test_a_reason_may_stand_on_the_line_of_its_address() -> None:
     assert [(one.code, status_of(one)) for one in (first, second)] == [(552, "5.2.2"), (550, "5.1.1")]
 
 
+def test_a_reason_ends_where_another_address_stands() -> None:
+    text = "  u@far.example\n    550 5.1.1 unknown:\n    w@far.example\n    at all\n  v@far.example\n    552 full\n"
+    one = entry(exim(text, "X-Failed-Recipients: u@far.example\n"))
+    assert (one.recipient, one.content) == ("u@far.example", "5.1.1 unknown: w@far.example at all")
+
+
 def test_x_failed_recipients_in_encoded_text_and_in_a_multipart() -> None:
     text = exim(EXIM_TEXT).partition(b"\n\n")[2]
     head = "X-Failed-Recipients: u@far.example\n"

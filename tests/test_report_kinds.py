@@ -85,10 +85,28 @@ def test_a_claimed_bounce_names_the_originals_recipient_where_it_is_one(fields: 
         "The message was relayed to a server that sends no notifications.",
         "250 2.1.5 OK: your message was delivered",
         "The server of the recipient said: 250 2.0.0 queued",
+        "There is no problem, your message was successfully delivered.",
+        "Ihre Nachricht wurde erfolgreich zugestellt.",
+        "Votre message a \u00e9t\u00e9 remis avec succ\u00e8s.",
+        "Su mensaje ha sido entregado con \u00e9xito.",
+        "A entrega de sua mensagem est\u00e1 atrasada.",
     ],
 )
 def test_what_claims_success_or_delay_is_no_bounce(text: str) -> None:
     assert found(claim(text)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ihre Nachricht konnte nicht erfolgreich zugestellt werden.",
+        "Votre message n'a pas \u00e9t\u00e9 remis avec succ\u00e8s.",
+        "Su mensaje no fue entregado con \u00e9xito.",
+        "Il messaggio non \u00e8 stato consegnato con successo.",
+    ],
+)
+def test_what_denies_success_is_a_bounce(text: str) -> None:
+    assert found(claim(text)) is not None
 
 
 @pytest.mark.parametrize(
@@ -312,6 +330,8 @@ def test_action_and_status_in_the_first_block_apply_to_who_has_none(
          "failed", 554, "5.7.1", "no"),
         ("Status: 550\nAction: failed\n", "failed", 550, None, ""),
         ("Status: 552\n", "failed", 552, None, ""),
+        ("Status: 250\nAction: failed\n", "failed", 550, None, ""),
+        ("Status: 5.0.0\nDiagnostic-Code: smtp; 250 queued\n", "failed", 550, "5.0.0", "queued"),
         ("Status: 451\n", "delayed", 451, None, ""),
         ("Status: 550 5.1.1 (unknown)\n", "failed", 550, "5.1.1", ""),
         ("Status: 554\nDiagnostic-Code: smtp; 550 5.1.1 gone\n", "failed", 550, "5.1.1", "5.1.1 gone"),

@@ -8,7 +8,7 @@ from gateway._fastpath import Report, outline, scan_report
 from gateway.reports.fields import typed
 from gateway.reports.formats import find_report
 from gateway.reports.replies import diagnostic_reply
-from gateway.reports.rfc3464 import status_or_code
+from gateway.reports.rfc3464 import is_refusal, status_or_code
 
 JSON = dict[str, Any]
 
@@ -157,12 +157,12 @@ def _taken(report: Report) -> Iterator[str]:
     for number, group in enumerate(report.per_recipient or [], 1):
         reply = diagnostic_reply(group.get("diagnostic-code") or "")
         grade, basic = status_or_code(group.get("status") or "")
-        if reply.code is not None:
+        if is_refusal(reply.code):
             yield f"recipient {number}: code {reply.code} and text {reply.text!r} from diagnostic-code"
-        elif basic is not None:
+        elif is_refusal(basic):
             yield f"recipient {number}: code {basic} from status"
         else:
-            yield f"recipient {number}: no reply is quoted, so 550, or 450 where it is delayed"
+            yield f"recipient {number}: no refusal is quoted, so 550, or 450 where it is delayed"
         if grade is None and reply.enhanced:
             yield f"recipient {number}: enhanced code {reply.enhanced} from diagnostic-code"
         if not (group.get("action") or group.get("status")):

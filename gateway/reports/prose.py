@@ -43,18 +43,22 @@ _KIND = re.compile(
 )
 _SUCCESS = re.compile(
     r"\b(?:successful(?:ly)?|(?:was|were|been|is) (?:delivered|relayed|expanded|displayed)|"
-    r"(?:delivery|return|read) (?:receipt|confirmation))\b",
+    r"(?:delivery|return|read) (?:receipt|confirmation)|"
+    r"erfolgreich|avec succ\u00e8s|con \u00e9xito|con successo|com (?:\u00eaxito|sucesso)|met succes)\b",
     re.IGNORECASE,
 )
 _DELAY = re.compile(
     r"(?:\b(?:delay(?:ed|s)?|not yet (?:been )?(?:delivered|sent)|"
     r"(?:will|shall) (?:continue|keep|be|try|retry|attempt)[ \w]{0,20}\b(?:try|trying|tried|retry|retried|attempt\w*)|"
     r"will (?:retry|try again)|attempts will continue|still (?:being |be )?(?:trying|tried|retried|queued|undelivered)|"
-    r"not need to re-?send|no action is|(?:only )?a warning)\b|verz\u00f6ger|retard\u00e9|retrasad|in ritardo)",
+    r"not need to re-?send|no action is|(?:only )?a warning)\b|"
+    r"verz\u00f6ger|retard\u00e9|retrasad|atrasad|in ritardo|vertraagd)",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(
-    r"(?:\b(?:not|never|un|cannot|no longer|without|nor|neither|fail(?:ed|ure)?|unable)\b|n['\u2019]t\b)[^.!?\n]*$",
+    r"(?:\b(?:not|never|un|cannot|no longer|without|nor|neither|fail(?:ed|ure)?|unable|"
+    r"nicht|kein\w*|pas|no (?:fue|ha|se|pud\w+|puede)|non (?:\u00e8|ha|pu\u00f2)|n\u00e3o|niet)\b|"
+    r"n['\u2019]t\b)[^.!?\n]*$",
     re.IGNORECASE,
 )
 _GAVE_UP = re.compile(

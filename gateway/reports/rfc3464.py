@@ -7,7 +7,7 @@ of its own that ends in `_raw`.
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from gateway._fastpath import Report, scan_report
 from gateway.reports.dates import parse_date, rfc3339
@@ -87,6 +87,11 @@ def status_or_code(value: str) -> tuple[JSON | None, int | None]:
     match = _STATUS.match(value[code.end() :] if code else value) or _INSIDE.search(value[:MAX_SHOWN])
     grade = {"class": int(match[1]), "subject": int(match[2]), "detail": int(match[3])} if match else None
     return grade, int(code[1]) if code else None
+
+
+def is_refusal(code: int | None) -> TypeGuard[int]:
+    """Whether there is a reply code, and one of refusal."""
+    return code is not None and code >= 400
 
 
 # --- the shape for Lua ---
@@ -265,7 +270,7 @@ def _entry(group: dict[str, str], mta: str, shared: JSON, excerpt: str | None) -
     return OutOfBand(
         recipient=recipient or "",
         action=done,
-        code=reply.code or basic or (450 if done == "delayed" else NO_REPLY_CODE),
+        code=_code(reply.code, basic, done),
         content=reply.text,
         enhanced_code=grade,
         reporting_mta=mta,
@@ -290,6 +295,14 @@ def _class(grade: JSON | None, basic: int | None, reply: QuotedReply) -> int:
     if grade is not None:
         return int(grade["class"])
     return basic // 100 if basic is not None else reply.reply_class or 5
+
+
+def _code(quoted: int | None, basic: int | None, done: str) -> int:
+    """The first reply code that is a refusal's: one of success does not tell what went wrong."""
+    for code in (quoted, basic):
+        if is_refusal(code):
+            return code
+    return 450 if done == "delayed" else NO_REPLY_CODE
 
 
 def _told(group: dict[str, str], grade: JSON | None, basic: int | None, reply: QuotedReply) -> JSON:

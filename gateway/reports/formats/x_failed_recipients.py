@@ -33,10 +33,11 @@ def read(report: Report, message: bytes) -> None:
 
 def reasons_of(recipients: list[str], text: str) -> dict[str, str]:
     """By recipient, which are in lower case: the lines below the one that names it, up to an empty one or the next
-    recipient. One alone has all of the text if its own lines quote no reply."""
+    address at its margin. One alone has all of the text if its own lines quote no reply."""
     reasons: dict[str, list[str]] = {}
     wanted = set(recipients)
     current: list[str] | None = None
+    margin = 0
     for line in text.split("\n"):
         words = line.strip()
         name, _, rest = words.partition(" ")
@@ -44,7 +45,8 @@ def reasons_of(recipients: list[str], text: str) -> dict[str, str]:
         if name in wanted:
             current = reasons.setdefault(name, [])
             current += [rest.strip()] if rest.strip() else []
-        elif not words and current:
+            margin = _indentation(line)
+        elif current and (not words or ("@" in name and not rest and _indentation(line) <= margin)):
             current = None
         elif current is not None and words:
             current.append(words)
@@ -52,6 +54,10 @@ def reasons_of(recipients: list[str], text: str) -> dict[str, str]:
     if len(recipients) == 1 and (not found or (quotes_no_reply(found[recipients[0]]) and not quotes_no_reply(text))):
         return {recipients[0]: text}
     return found
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def quotes_no_reply(text: str) -> bool:
