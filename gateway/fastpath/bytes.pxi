@@ -70,9 +70,10 @@ cdef inline bint equals_folded(Span s, Span lower) noexcept nogil:
 
 cdef bint has_folded(Span s, Span lower) noexcept nogil:
     """Whether `lower`, which has no upper-case letters, stands in s without regard to case."""
+    cdef uint8_t first = lower.p[0] | 0x20
     cdef size_t i
     for i in range(s.n - lower.n + 1 if s.n >= lower.n else 0):
-        if equals_folded(Span(s.p + i, lower.n), lower):
+        if s.p[i] | 0x20 == first and equals_folded(Span(s.p + i, lower.n), lower):
             return True
     return False
 

@@ -1,6 +1,14 @@
 # Content-Type and its parameters: RFC 2045 §5.1 with comments and quoted-pairs, RFC 2231. Works on the raw value of
 # the field, folds included. Wider than the grammar where mailers leave quotes away. Which types matter: see report.pxi.
 
+cdef extern from *:
+    """
+    static const uint8_t ends_word[256] = {
+        [';'] = 1, ['('] = 1, [' '] = 1, ['\\t'] = 1, ['\\r'] = 1, ['\\n'] = 1
+    };
+    """
+    const uint8_t* ends_word
+
 cdef enum:
     MAX_CONTENT_TYPE = 16384  # octets of a Content-Type that are read; the longest ones seen have 300
     MAX_SECTIONS = 16         # pieces of one parameter (RFC 2231 §3)
@@ -41,12 +49,8 @@ cdef void skip_comments(Span* s) noexcept nogil:
 cdef Span take_word(Span* s, uint8_t stop) noexcept nogil:
     # Wider than RFC 2045's token: mailers leave quotes away round "=", "/" and the like.
     cdef Span word = s[0]
-    cdef uint8_t c
     cdef size_t n = 0
-    while n < word.n:
-        c = word.p[n]
-        if c == stop or (c <= c';' and (c == c';' or c == c'(' or is_fws(c))):
-            break
+    while n < word.n and word.p[n] != stop and not ends_word[word.p[n]]:
         n += 1
     advance(s, n)
     word.n = n
