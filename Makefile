@@ -42,8 +42,9 @@ lint: $(READY_TO_TEST)  ## only the linters and type checks
 mutants: $(READY_TO_TEST)  ## change the contract's code in every way, and see that a test notices
 	$(BIN)/python -m tests.mutants
 
-fuzz: $(READY_TO_TEST)  ## fuzz the report scanner for FUZZ_SECONDS (default 600); needs clang
+fuzz: $(READY_TO_TEST)  ## fuzz the report scanner and what a client says first, FUZZ_SECONDS each (default 600); needs clang
 	tests/fuzz/run.sh fuzz_report $(or $(FUZZ_SECONDS),600)
+	tests/fuzz/run.sh fuzz_arrival $(or $(FUZZ_SECONDS),600)
 
 lock: $(READY)  ## refresh both lock files from pyproject.toml: the service's own versions are those that are tested
 	$(BIN)/python -m pip --quiet install uv

@@ -121,6 +121,7 @@ cdef class Framer:
     cdef ContentScan scan
 
     cpdef feed(self, bytes data)
+    cpdef int first(self) noexcept
     cpdef next_command(self)
     cpdef next_line(self, Py_ssize_t max_line=*)
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE

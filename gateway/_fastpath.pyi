@@ -233,6 +233,8 @@ class Framer:
         """Another limit, from the next command on."""
     def feed(self, data: bytes) -> None:
         """Appends what was received. Keeps a reference; copies only if something is still waiting."""
+    def first(self) -> int:
+        """The octet that comes next, which stays; -1 where there is none."""
     def next_command(self) -> tuple[int, bytes] | None:
         """(verb, argument) of the next command line, or None if more bytes are needed.
 

@@ -29,6 +29,13 @@ class LineEndings(Enum):
     FIX = "Fix"
 
 
+class EarlyTalker(Enum):
+    """`early_talker`: what happens to a client that talks before the banner."""
+
+    ACCEPT = "Accept"
+    REJECT = "Reject"
+
+
 class BatchHandling(Enum):
     """`batch_handling`: which recipients of a transaction travel together."""
 
@@ -139,6 +146,10 @@ class ListenerParams:
     report_excerpt: bool = False
     require_proxy_protocol: bool = False
     proxy_protocol_from: CidrSet | None = None
+    allow_xclient: bool = False
+    xclient_from: CidrSet | None = None
+    early_talker: EarlyTalker = EarlyTalker.ACCEPT
+    banner_delay: float = 0.0
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

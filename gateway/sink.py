@@ -23,9 +23,9 @@ from gateway.logs.identity import new_message_id
 from gateway.mail.message import Message
 from gateway.smtp import replies
 from gateway.smtp.commands import MailCommand
-from gateway.smtp.events import EhloRequested, MessageReceived, RcptRequested
+from gateway.smtp.events import EhloRequested, MessageReceived, Observer, RcptRequested
 from gateway.smtp.replies import Reply
-from gateway.smtp.session import Observer, ServerSession
+from gateway.smtp.session import ServerSession
 from gateway.smtp.terms import Terms
 
 HOSTNAME = "sink.localhost"

@@ -25,6 +25,7 @@ from gateway.net.outbox import Outbox
 from gateway.net.roster import Roster
 from gateway.net.streams import Acceptor, Poller
 from gateway.net.turns import Room
+from gateway.policy.background import Background
 from gateway.quotas import Quotas
 from gateway.why.client import MemoryCouriers
 from tests.policy_tools import load, new_page
@@ -95,7 +96,7 @@ class Inbound:
         self.roster = Roster(lambda: None)
         couriers: Any = MemoryCouriers()
         services = Services(
-            policy=load(policy, page=self.page),
+            policy=load(policy, page=self.page, background=Background(self.loop)),
             couriers=couriers,
             logs=self.logs,
             page=self.page,

@@ -281,14 +281,21 @@ def test_an_open_relay_through_a_proxy_on_this_machine_is_warned_of() -> None:
     )
 
 
-def test_proxies_that_may_be_anybody_are_warned_of() -> None:
-    options = "listen = '127.0.0.1:25', require_proxy_protocol = true"
+@pytest.mark.parametrize(
+    ("option", "limit", "where"),
+    [
+        ("require_proxy_protocol", "proxy_protocol_from", "in a PROXY header"),
+        ("allow_xclient", "xclient_from", "with XCLIENT"),
+    ],
+)
+def test_proxies_that_may_be_anybody_are_warned_of(option: str, limit: str, where: str) -> None:
+    options = f"listen = '127.0.0.1:25', {option} = true"
     [warning] = warnings_of(f"kumo.start_esmtp_listener {{ {options} }}")
     assert warning == (
-        "policy.lua:1: warning: whoever connects may claim any address in a PROXY header, also one that may relay; "
-        "set proxy_protocol_from to the proxies"
+        f"policy.lua:1: warning: whoever connects may claim any address {where}, also one that may relay; "
+        f"set {limit} to the proxies"
     )
-    assert warnings_of(f"kumo.start_esmtp_listener {{ {options}, proxy_protocol_from = {{ '10.0.0.1' }} }}") == []
+    assert warnings_of(f"kumo.start_esmtp_listener {{ {options}, {limit} = {{ '10.0.0.1' }} }}") == []
 
 
 @pytest.mark.parametrize(

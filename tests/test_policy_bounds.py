@@ -12,7 +12,8 @@ from gateway.config import EgressPath, Limits, ListenerParams, LocalLogs, QueueC
 from gateway.policy.options import LONGEST, MOST, BadOptions, Option, Role, Schema, duration, integer
 from gateway.policy.schemas import LISTENER_BLOCK, SCHEMAS, amount
 from gateway.policy.upstream_schemas import _limit
-from gateway.smtp.session import Observer, ServerSession
+from gateway.smtp.events import Observer
+from gateway.smtp.session import ServerSession
 from gateway.smtp.terms import Terms
 from tests.gateway_process import wait_until
 

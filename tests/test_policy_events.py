@@ -221,7 +221,7 @@ def test_longer_lines_can_be_allowed():
         ("return { listen = '127.0.0.1:25' }", "421 4.3.0 gw.example technical difficulties"),
         ("return { banner = {} }", "421 4.3.0 gw.example technical difficulties"),
         ("return { tls_certificate = 'x.pem' }", "421 4.3.0 gw.example technical difficulties"),
-        ("return { allow_xclient = true }", "421 4.3.0 gw.example technical difficulties"),
+        ("return { deferred_queue = true }", "421 4.3.0 gw.example technical difficulties"),
     ],
 )
 def test_a_connection_without_parameters_is_turned_away(body: str, reply: str):

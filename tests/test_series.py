@@ -429,6 +429,42 @@ def _dawdle(gateway: Gateway, said: bytes) -> None:
             pass
 
 
+def newcomers(moved: Moved) -> None:
+    """XCLIENT in every way, other protocols, and who talks too early."""
+    asked = """kumo.on('smtp_server_connection_accepted', function(conn)
+      if conn:get_meta 'orig_received_from' then %s end
+    end)"""
+    line = "XCLIENT ADDR=192.0.2.7"
+    for does in ("", "error 'no'", "kumo.reject(550, 'no')", "kumo.reject(450, 'no')"):
+        trusting = OPEN.replace("relay_hosts", "xclient_from = { '127.0.0.1' }, relay_hosts")
+        gateway = moved.start(trusting + asked % does)
+        session(gateway, line, "EHLO x", line, "MAIL FROM:<>", line)
+        moved.scrape(gateway)
+    for limit in ("connection_rate = '1/h'", "connections = 1"):
+        trusting = INIT.replace("relay_hosts", f"xclient_from = {{ '127.0.0.1' }}, limits = {{ {limit} }}, relay_hosts")
+        gateway = moved.start(trusting)
+        with gateway.connect() as client:
+            for _ in range(2):
+                _read_reply(client)
+                client.sendall(line.encode() + b"\r\n")
+            _read_reply(client)
+            session(gateway, line)
+        moved.scrape(gateway)
+    gateway = moved.start(OPEN)
+    for first in (b"\x16", b"\x03", b"SSH-2.0-x\r\n", b"PROXY x\r\n", b"GET / HTTP/1.1\r\n"):
+        with gateway.connect() as client:
+            client.sendall(first)
+            while client.recv(4096):
+                pass
+    moved.scrape(gateway)
+    gateway = moved.start(INIT.replace("relay_hosts", "early_talker = 'Reject', relay_hosts"))
+    with gateway.connect() as client:
+        client.sendall(b"EHLO x\r\n")
+        while client.recv(4096):
+            pass
+    moved.scrape(gateway)
+
+
 CACHING = """
 local calls = 0
 kumo.on('get_listener_domain', function(domain)
@@ -689,8 +725,8 @@ def reports(moved: Moved) -> None:
 
 
 SCENARIOS: list[Callable[[Moved], None]] = [
-    dialogues, sessions, events, handshakes, introductions, decisions, refused_connections, processes, shutting_down,
-    logs, maildirs, fleet, waiting, reports, contents, notifications, limits, quotas,
+    dialogues, sessions, events, handshakes, introductions, newcomers, decisions, refused_connections, processes,
+    shutting_down, logs, maildirs, fleet, waiting, reports, contents, notifications, limits, quotas,
 ]  # fmt: skip
 
 

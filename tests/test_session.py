@@ -21,11 +21,12 @@ from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
     MessageReceived,
+    Observer,
     RcptRequested,
     TlsRequested,
 )
 from gateway.smtp.replies import Reason, Reply
-from gateway.smtp.session import NO_COMMAND, Observer, ServerSession
+from gateway.smtp.session import NO_COMMAND, ServerSession
 from gateway.smtp.states import END_OF_DATA, TABLE, State
 from gateway.smtp.terms import Terms
 
@@ -232,9 +233,9 @@ STARTTLS x    503 5.5.1    501 5.5.4    503 5.5.1    503 5.5.1    503 5.5.1
 AUTH PLAIN    503 5.5.1    538 5.7.11   503 5.5.1    503 5.5.1    503 5.5.1
 EXPN a        502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
 BDAT 1 LAST   502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
-XCLIENT a=b   502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
+XCLIENT a=b   550 5.7.0    550 5.7.0    503 5.5.1    503 5.5.1    503 5.5.1
 LHLO x        500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1
-GET / HTTP/1  500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1    500 5.5.1
+GET / HTTP/1  554 5.5.1  X 554 5.5.1  X 554 5.5.1  X 554 5.5.1  X 554 5.5.1  X
 """
 LETTERS = dict(zip("CRMBTDASX", State, strict=True))
 ROWS = [
@@ -300,13 +301,15 @@ WHY = [
     *((state, b"MAIL FROM:<>", replies.NESTED_MAIL) for state in (State.MAIL, State.BARREN, State.RCPT)),
     *((state, b"STARTTLS", replies.BAD_SEQUENCE) for state in (State.MAIL, State.BARREN, State.RCPT)),
     *((state, b"AUTH PLAIN", replies.BAD_SEQUENCE) for state in (State.MAIL, State.BARREN, State.RCPT)),
+    *((state, b"XCLIENT a=b", replies.XCLIENT_DENIED) for state in (State.CONNECTED, State.READY)),
+    *((state, b"XCLIENT a=b", replies.BAD_SEQUENCE) for state in (State.MAIL, State.BARREN, State.RCPT)),
     *(
         (state, line, reply)
         for state in LEADS_TO
         for line, reply in (
             (b"EXPN a", replies.NOT_IMPLEMENTED),
             (b"BDAT 1", replies.NOT_IMPLEMENTED),
-            (b"XCLIENT a=b", replies.NOT_IMPLEMENTED),
+            (b"GET / HTTP/1.1", replies.OTHER_PROTOCOL),
             (b"FOO", replies.UNKNOWN_COMMAND),
             (b"x" * 20_000, replies.LINE_TOO_LONG),
         )
@@ -570,9 +573,9 @@ def test_tls_forgets_everything_said_before():
     conversation.send(EHLO)
     offered = [event.extensions for event in conversation.events if isinstance(event, EhloRequested)]
     assert "STARTTLS" in offered[0]
-    assert "AUTH PLAIN" not in offered[0]
+    assert "AUTH PLAIN LOGIN" not in offered[0]
     assert "STARTTLS" not in offered[1]
-    assert "AUTH PLAIN" in offered[1]
+    assert "AUTH PLAIN LOGIN" in offered[1]
     assert conversation.send(b"STARTTLS\r\n") == ["503 5.5.1"]
 
 
@@ -613,7 +616,7 @@ def test_auth_plain_with_and_without_an_initial_response(portions):
     ("line", "code"),
     [
         (b"AUTH", "501 5.5.4"),
-        (b"AUTH LOGIN", "504 5.5.4"),
+        (b"AUTH CRAM-MD5", "504 5.5.4"),
         (b"AUTH CRAM-MD5 x", "504 5.5.4"),
         (b"AUTH PLAIN not-base64", "501 5.5.2"),
         (b"AUTH PLAIN =", "501 5.5.2"),

@@ -222,6 +222,9 @@ cdef class Framer:
             self.data = part_of(self.data, self.at, len(self.data)) + data
         self.at = 0
 
+    cpdef int first(self) noexcept:
+        return octets_of(self.data)[self.at] if self.at < len(self.data) else -1
+
     cpdef next_command(self):
         cdef Py_ssize_t start, end, word
         cdef LineStatus status = self.take_line(self.max_command_line, &start, &end)

@@ -20,6 +20,7 @@ from gateway.net.roster import Roster
 from gateway.net.streams import Poller, Protocol, Stream
 from gateway.net.tls_stream import TlsStream, Transport
 from gateway.smtp.conduct import SessionLimits
+from gateway.smtp.foreign import KINDS
 from gateway.smtp.replies import Reason
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ LINGER = 2.0  # seconds a client gets to read the last reply before the connecti
 _OPENED = metrics.CONNECTIONS_OPEN.slot()
 _TLS_OK = metrics.TLS_HANDSHAKES.slot("ok")
 _TLS_FAILED = metrics.TLS_HANDSHAKES.slot("failed")
+_FOREIGN = {kind: metrics.OTHER_PROTOCOLS.slot(kind) for kind in KINDS}
+_SHOWN = {kind: kind.upper() for kind in KINDS} | {"proxy": "the PROXY protocol"}
 _TLS_CAUSES = {cause: metrics.TLS_FAILURES.slot(cause) for cause in metrics.TLS_CAUSES}
 
 
@@ -60,6 +63,12 @@ class ConnectionHost:
         self.open -= 1
         self.services.page.add(_OPENED, -1)
         self.roster.remove(connection)
+
+    def speaks_otherwise(self, kind: str, peer: str) -> None:
+        """A client speaks another protocol."""
+        self.services.page.add(_FOREIGN[kind])
+        text = f"{peer} speaks {_SHOWN[kind]} to an SMTP listener"
+        self.complaints.say(f"foreign {kind}", self.poller.time(), text)
 
 
 class Connection(Protocol):
@@ -263,6 +272,8 @@ class Connection(Protocol):
     def _flush(self) -> None:
         assert self._reception is not None
         if self._reception.session.is_over():
+            if self._reception.session.foreign is not None and not self._closing:
+                self._host.speaks_otherwise(self._reception.session.foreign, self._reception.peer_address())
             self._close(not self._reception.session.quit)
         elif not self._in_outbox:
             self._in_outbox = True

@@ -17,5 +17,4 @@ DECIDED_BY_LUA, DECIDED_FROM_CACHE = (
     {outcome: slot for (outcome, source), slot in metrics.DECISIONS.slots.items() if source == wanted}
     for wanted in ("lua", "cache")
 )
-AUTH = {result: metrics.AUTH.slot(result) for result in ("accepted", "refused", "error")}
 MESSAGE_DURATION = metrics.MESSAGE_DURATION.slot()

@@ -16,9 +16,9 @@ from gateway.inbound.refusals cimport Refusals, RefusedCommand
 from gateway.delivery.services cimport Services
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.commands cimport MailCommand
-from gateway.smtp.events cimport AuthRequested, EhloRequested, MessageReceived, RcptRequested
+from gateway.smtp.events cimport AuthRequested, EhloRequested, MessageReceived, Observer, RcptRequested
 from gateway.smtp.replies cimport Reply
-from gateway.smtp.session cimport Observer, ServerSession
+from gateway.smtp.session cimport ServerSession
 from gateway.smtp.terms cimport Terms
 from gateway.delivery.transaction cimport SessionFacts, Transaction
 
@@ -77,9 +77,8 @@ cdef class Reception(Observer):
     cpdef _failed(self, error)
     cpdef _reply(self, Reply reply)
     cpdef SessionFacts _session_facts(self, MessageReceived event)
+    cpdef SessionFacts _made_facts(self, bint smtputf8)
     cpdef Origin _known_origin(self)
-    cpdef Origin _origin(self)
-    cpdef str _received_start(self, bint smtputf8)
     cpdef replied(self, int verb, Reply reply, bytes argument)
     cpdef held(self, int verb, Reply reply, bytes argument)
     cpdef released(self, int verb, Reply reply, bytes argument, kept)

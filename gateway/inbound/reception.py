@@ -16,15 +16,17 @@ from gateway.delivery.services import Services
 from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
 from gateway.inbound import counted
 from gateway.inbound.allowance import Allowance
+from gateway.inbound.authentication import log_in
 from gateway.inbound.facts import is_relay_host, known_at_first, origin, received_start
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
+from gateway.inbound.welcome import allowed_instead, introduced, welcome
 from gateway.inbound.wording import worded
 from gateway.later import Later, Steps, Waits, begun
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.net.endpoints import Endpoints
-from gateway.policy.conn_meta import ConnMeta
+from gateway.policy.conn_meta import ConnMeta, claimed
 from gateway.policy.decision_cache import Known
 from gateway.policy.engine import Policy, PolicyError, Rejected
 from gateway.policy.events import EHLO, MAIL_FROM, RCPT_TO
@@ -36,21 +38,24 @@ from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
     Event,
+    ExternalRequested,
     MessageReceived,
+    Observer,
     RcptRequested,
     ReplyMade,
     TlsRequested,
 )
 from gateway.smtp.replies import MAIL_OK, RCPT_OK, Reason, Reply
 from gateway.smtp.rewriting import RewritingSession
-from gateway.smtp.session import NO_COMMAND, Observer, ServerSession
+from gateway.smtp.session import NO_COMMAND, ServerSession
 from gateway.smtp.terms import Terms
+from gateway.smtp.xclient import XclientRequested
 
 log = logging.getLogger(__name__)
 
 _COMMAND_SLOTS = counted.COMMANDS
 _DECIDED_BY_LUA, _DECIDED_FROM_CACHE = counted.DECIDED_BY_LUA, counted.DECIDED_FROM_CACHE
-_AUTH, _MESSAGE_DURATION = counted.AUTH, counted.MESSAGE_DURATION
+_MESSAGE_DURATION = counted.MESSAGE_DURATION
 
 
 class Reception(Observer):
@@ -100,36 +105,46 @@ class Reception(Observer):
         """The greeting, if the policy does not object."""
         if self._services.traced:
             self._watched(self._services.monotonic()).begin()
-        if self._policy.is_asked_at_first:
+        self.session.may_introduce = self._terms.takes_xclient and self._terms.trusts(self._endpoints.peer)
+        if self._policy.is_asked_at_first or self._terms.greets_late:
             self.session.hold()
-            self._walk(self._welcome())
+            self._walk(self._welcome(self.session))
         else:
             self._greet(self._terms.greeting)
         if self._policy.rewrites_replies:
             self.advance(0)
 
-    def _welcome(self) -> Waits:
-        follow_with_421 = False
-        try:
-            computed = yield self._policy.dynamic_parameters(self._endpoints.received_via, self._conn)
-            if computed is not None:
-                self._adopt(self._table.terms_with(self._endpoints, computed))
-            yield self._policy.connection_accepted(self._conn)
-        except Rejected as reject:
-            self._why = {"rule": reject.place}
-            follow_with_421 = reject.follow_with_421
-            greeting = replies.make(reject.code, reject.text, Reason.POLICY_REJECT, closes=True)
-        except PolicyError:
-            greeting = replies.technical_difficulties(self._terms.hostname, Reason.POLICY_ERROR)
-        except Exception:
-            log.exception("internal error on a new connection")
-            greeting = replies.technical_difficulties(self._terms.hostname, Reason.INTERNAL_ERROR)
-        else:
-            greeting = self._terms.greeting
+    def _welcome(self, waiting: ServerSession | None) -> Waits:
+        found = yield from welcome(
+            self._policy, self._conn, self._endpoints, self._terms, self._table, self._adopt, waiting
+        )
+        if found.rule is not None:
+            self._why = {"rule": found.rule}
         self._accepted_with = self._conn.values.copy()
-        self._greet(greeting)
-        if follow_with_421:
+        self._greet(found.greeting)
+        if found.follow_with_421:
             self._close("disconnecting due to previous error", Reason.POLICY_REJECT)
+
+    def _introduce(self, event: XclientRequested) -> Waits:
+        """Another client is there from now on, and is greeted."""
+        self._endpoints = introduced(event, self._endpoints)
+        self._adopt(self._table.terms_for(self._endpoints.peer_address, self._endpoints.local_address))
+        self._know(known_at_first(self._endpoints, self._terms))
+        self.allowance, refusal = allowed_instead(self.allowance, self._services, self._terms, self._endpoints)
+        if refusal is not None:
+            self._reply(refusal)
+            return
+        yield from self._welcome(None)
+        if event.login:
+            self._conn.establish(event.login, event.login, claimed(event.login, event.login), ())
+
+    def _know(self, known: dict[str, Any]) -> None:
+        """Everything that was learned before is forgotten."""
+        self._facts = None
+        self._conn.forget()
+        self._conn.values.update(known)
+        if self._tls is not None:
+            self._conn.values.update(tls_cipher=self._tls[1], tls_protocol_version=self._tls[0])
 
     def _adopt(self, terms: Terms) -> None:
         self._terms = terms
@@ -138,6 +153,9 @@ class Reception(Observer):
         self._conn.values.update(hostname=terms.hostname, **terms.params.meta)
 
     def _greet(self, greeting: Reply) -> None:
+        if type(self.session.awaiting) is XclientRequested:
+            self._reply(greeting)
+            return
         if greeting.reason is not None:
             connection_refused(self._services, greeting)
         self.session.greet(greeting)
@@ -218,7 +236,9 @@ class Reception(Observer):
             return self._ehlo(event)
         if isinstance(event, ReplyMade):
             return self._word(event)
-        assert isinstance(event, AuthRequested)
+        if isinstance(event, XclientRequested):
+            return self._introduce(event)
+        assert isinstance(event, AuthRequested | ExternalRequested)
         return self._auth(event)
 
     def _word(self, made: ReplyMade) -> Waits:
@@ -276,10 +296,8 @@ class Reception(Observer):
     def tls_started(self, version: str, cipher: str) -> None:
         """The handshake succeeded: all that the client said in clear is forgotten (RFC 3207 §4.2)."""
         self._tls = (version, cipher)
-        self._conn.forget()
-        known = known_at_first(self._endpoints, self._terms) if self._accepted_with is None else self._accepted_with
-        self._conn.values.update(known, tls_cipher=cipher, tls_protocol_version=version)
-        self._facts = None
+        accepted_with = self._accepted_with
+        self._know(known_at_first(self._endpoints, self._terms) if accepted_with is None else accepted_with)
         if self._conn.witness is not None:
             self._conn.witness.tls(version, cipher)
         self.session.tls_started()
@@ -333,24 +351,9 @@ class Reception(Observer):
         self._conn.values["ehlo_domain"] = event.name
         self._facts = None
 
-    def _auth(self, event: AuthRequested) -> Waits:
-        if self._conn.witness is not None:
-            response = event.authorization, event.authentication, event.password
-            self._conn.witness.conceal(event.password, "\0".join(response))
-        answer = self._policy.auth_plain(event.authorization, event.authentication, event.password, self._conn)
-        try:
-            identity = yield answer
-        except (Rejected, PolicyError) as error:
-            self._page.add(_AUTH["refused" if isinstance(error, Rejected) else "error"])
-            raise
-        finally:
-            self._conn.conceal(event.password)
-        self._page.add(_AUTH["refused" if identity is None else "accepted"])
-        if identity is None:
-            self._reply(replies.AUTH_FAILED)
-            return
-        self._conn.establish(identity.authn_id, identity.authz_id, identity.identities, identity.groups)
-        self._reply(replies.AUTH_OK)
+    def _auth(self, event: AuthRequested | ExternalRequested) -> Waits:
+        known = yield from log_in(event, self._policy, self._conn, self._page)
+        self._reply(replies.AUTH_OK if known else replies.AUTH_FAILED)
         self._facts = None
 
     def _mail(self, event: MailCommand) -> Waits | None:
@@ -455,19 +458,17 @@ class Reception(Observer):
     def _session_facts(self, event: MessageReceived) -> SessionFacts:
         """What records and trace headers say of this session; made again only after EHLO, AUTH or STARTTLS."""
         if self._facts is None:
-            self._facts = SessionFacts(self._terms.params, self._conn, self._origin(), self._received_start(False))
-        if event.mail.smtputf8:
-            return SessionFacts(self._terms.params, self._conn, self._facts.origin, self._received_start(True))
-        return self._facts
+            self._facts = self._made_facts(False)
+        return self._made_facts(True) if event.mail.smtputf8 else self._facts
+
+    def _made_facts(self, smtputf8: bool) -> SessionFacts:
+        start = received_start(self.session, self._endpoints, self._terms.hostname, self._tls, smtputf8)
+        return SessionFacts(self._terms.params, self._conn, self._known_origin(), start)
 
     def _known_origin(self) -> records.Origin:
-        return self._origin() if self._facts is None else self._facts.origin
-
-    def _origin(self) -> records.Origin:
+        if self._facts is not None:
+            return self._facts.origin
         return origin(self.session, self._endpoints, self._session_id, self._tls)
-
-    def _received_start(self, smtputf8: bool) -> str:
-        return received_start(self.session, self._endpoints, self._terms.hostname, self._tls, smtputf8)
 
     # -- every reply comes by here ------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from gateway.metrics.families import (
     newest_workers,
 )
 from gateway.metrics.stages import CONNECTION_REASONS, REFUSED_AT
+from gateway.smtp.foreign import KINDS
 from gateway.smtp.replies import Reason
 
 LAYOUT = Layout(prefix="relay_gateway_")
@@ -37,7 +38,22 @@ LAYOUT = Layout(prefix="relay_gateway_")
 # --- label values -----------------------------------------------------------------------------------------------------
 
 VERBS = (
-    *("EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "STARTTLS", "AUTH", "QUIT"),
+    *(
+        "EHLO",
+        "HELO",
+        "MAIL",
+        "RCPT",
+        "DATA",
+        "RSET",
+        "NOOP",
+        "VRFY",
+        "EXPN",
+        "HELP",
+        "STARTTLS",
+        "AUTH",
+        "QUIT",
+        "XCLIENT",
+    ),
     "END-OF-DATA",  # the reply to the final dot
     "other",
 )
@@ -69,7 +85,15 @@ _SENSELESS = (
 # … and which classes of replies a command can get.
 _NO_ANSWER_2XX = ("DATA", "EXPN", "other")
 _ANSWER_3XX = ("DATA", "AUTH")
-_ANSWER_4XX = ("EHLO", "HELO", "MAIL", "RCPT", "END-OF-DATA", "AUTH")  # where the policy has a say, or the fleet
+_ANSWER_4XX = (
+    "EHLO",
+    "HELO",
+    "MAIL",
+    "RCPT",
+    "END-OF-DATA",
+    "AUTH",
+    "XCLIENT",
+)  # where the policy has a say, or the fleet
 
 
 def _can_be_answered(verb: str, reply: str) -> bool:
@@ -117,6 +141,9 @@ LISTENER_OPEN = NamedGauge(
 )
 LISTENER_LIMIT = NamedGauge(
     LAYOUT, "listener_connections_limit", "Client connections a listener may have open", "listener", MOST_LISTENERS
+)
+OTHER_PROTOCOLS = Counter(
+    LAYOUT, "other_protocols_total", "Connections ended because the client speaks something else", protocol=KINDS
 )
 ACCEPT_FAILURES = Counter(
     LAYOUT, "accept_failures_total", "Seconds in which a listener accepted nothing for want of descriptors or memory"

@@ -7,6 +7,7 @@ from gateway.smtp.replies import Reason
 CONNECTION_REASONS = (
     Reason.TOO_MANY_CONNECTIONS,
     Reason.STORAGE,
+    Reason.EARLY_TALKER,
     Reason.POLICY_REJECT,
     Reason.POLICY_ERROR,
     Reason.INTERNAL_ERROR,
@@ -22,7 +23,17 @@ _OF_TIME = (Reason.FIRST_COMMAND_TIMEOUT, Reason.COMMAND_TIMEOUT, Reason.DATA_TI
 _OF_PATHS = (Reason.BAD_SEQUENCE, Reason.PARAMETER_UNKNOWN, Reason.SMTPUTF8_REQUIRED)
 REFUSED_AT = {
     "connect": (*CONNECTION_REASONS, Reason.IDLE_TIMEOUT, *_OF_TIME, Reason.SHUTTING_DOWN),
-    "command": (*_WHEREVER_LUA_RUNS, *_OF_ARGUMENTS, Reason.UNKNOWN_COMMAND, Reason.TOO_MANY_IDLE_COMMANDS),
+    "command": (
+        *_WHEREVER_LUA_RUNS,
+        *_OF_ARGUMENTS,
+        Reason.BAD_SEQUENCE,
+        Reason.UNKNOWN_COMMAND,
+        Reason.OTHER_PROTOCOL,
+        Reason.XCLIENT_DENIED,
+        Reason.PEER_CONNECTIONS,
+        Reason.CONNECTION_RATE,
+        Reason.TOO_MANY_IDLE_COMMANDS,
+    ),
     "tls": (*_OF_ARGUMENTS, Reason.BAD_SEQUENCE, Reason.TLS_PIPELINED, Reason.TOO_MANY_IDLE_COMMANDS),
     "auth": (
         *_WHEREVER_LUA_RUNS,

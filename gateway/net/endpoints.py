@@ -40,13 +40,15 @@ class Endpoints:
         whether it named the client; a client that it did not name has the proxy's address, and none of its rights.
         """
         found = Endpoints(peer or _parted(self.received_from), local or _parted(self.received_via))
-        found.told = {**told}
         if not known:
             found.peer = b""
-        if found.received_from != self.received_from:
-            found.told["orig_received_from"] = self.told.get("orig_received_from", self.received_from)
-        if found.received_via != self.received_via:
-            found.told["orig_received_via"] = self.told.get("orig_received_via", self.received_via)
+        first_from = self.told.get("orig_received_from", self.received_from)
+        first_via = self.told.get("orig_received_via", self.received_via)
+        found.told = {**told}
+        if found.received_from != first_from:
+            found.told["orig_received_from"] = first_from
+        if found.received_via != first_via:
+            found.told["orig_received_via"] = first_via
         return found
 
 

@@ -163,15 +163,22 @@ def _rights_of_strangers(policy: Policy, rehearsal: Rehearsal) -> Iterator[Probl
         yield Problem(file, line, message, hint, Severity.WARNING)
 
 
+_CLAIMS = (
+    ("require_proxy_protocol", "proxy_protocol_from", "in a PROXY header"),
+    ("allow_xclient", "xclient_from", "with XCLIENT"),
+)
+
+
 def _rights_behind_a_proxy(policy: Policy) -> Iterator[Problem]:
     """Warns where anybody may be whom it likes; and where others than this machine may connect, and the machine itself
     may relay because nothing is said.
     """
     for number, listener in enumerate(policy.config.listeners):
-        if listener.overrides.get("require_proxy_protocol") and "proxy_protocol_from" not in listener.overrides:
-            file, line = policy.declared_at("start_esmtp_listener", number)
-            message = "whoever connects may claim any address in a PROXY header, also one that may relay"
-            yield Problem(file, line, message, "set proxy_protocol_from to the proxies", Severity.WARNING)
+        for option, limit, where in _CLAIMS:
+            if listener.overrides.get(option) and limit not in listener.overrides:
+                file, line = policy.declared_at("start_esmtp_listener", number)
+                message = f"whoever connects may claim any address {where}, also one that may relay"
+                yield Problem(file, line, message, f"set {limit} to the proxies", Severity.WARNING)
     if events.DYNAMIC_PARAMETERS in policy.handles:
         return
     for number, listener in enumerate(policy.config.listeners):

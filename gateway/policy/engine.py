@@ -115,6 +115,10 @@ class Policy:
         self._handlers.runs.background.finish(answer)
         return answer.result()
 
+    def pause(self, seconds: float) -> Later:
+        """None, when the time has passed."""
+        return self._handlers.runs.background.sleep(seconds)
+
     def trace(self, active: bool) -> None:
         """Whether witnesses of sessions are told of what handlers answer."""
         self._handlers.runs.traced = active

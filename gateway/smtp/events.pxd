@@ -37,3 +37,8 @@ cdef class MessageReceived:
     cdef readonly MailCommand mail
     cdef readonly list recipients
     cdef readonly Content content
+
+cdef class Observer:
+    cpdef replied(self, int verb, Reply reply, bytes argument)
+    cpdef held(self, int verb, Reply reply, bytes argument)
+    cpdef released(self, int verb, Reply reply, bytes argument, kept)

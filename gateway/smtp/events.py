@@ -1,16 +1,18 @@
-"""What a server's session asks of its surroundings: the events that ServerSession.next_event() returns.
+"""What a server's session asks of its surroundings: the events that ServerSession.next_event() returns; and who sees
+what it answers.
 
-Plain values.
+Plain values, and no state.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway import _fastpath as fp
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.commands import MailCommand
 from gateway.smtp.replies import Reply
+from gateway.smtp.xclient import XclientRequested
 
 
 class GreetingRequested:
@@ -26,12 +28,18 @@ class EhloRequested:
 
 
 class AuthRequested:
-    """AUTH PLAIN with complete credentials. Its repr shows none of them."""
+    """AUTH with complete credentials. Its repr shows none of them."""
 
     def __init__(self, authorization: str, authentication: str, password: str) -> None:
         self.authorization = authorization
         self.authentication = authentication
         self.password = password
+
+
+class ExternalRequested(NamedTuple):
+    """AUTH EXTERNAL (RFC 4422 appendix A): the client has shown who it is in the handshake already."""
+
+    identity: str
 
 
 class TlsRequested:
@@ -66,6 +74,19 @@ class ReplyMade:
         self.kept = kept
 
 
+class Observer:
+    """Sees every reply before it is sent. This one does nothing with it."""
+
+    def replied(self, verb: int, reply: Reply, argument: bytes) -> None:
+        """verb: an index into VERB_NAMES, NO_COMMAND or END_OF_DATA. argument: the command's, without any AUTH data."""
+
+    def held(self, verb: int, reply: Reply, argument: bytes) -> Any:
+        """The reply is made, but sent later, and may have other words then. Returns what released() needs to know."""
+
+    def released(self, verb: int, reply: Reply, argument: bytes, kept: Any) -> None:
+        """A reply that was held is sent. kept: what held() returned."""
+
+
 # A MAIL with an acceptable reverse-path and parameters is its own event.
 Event = (
     GreetingRequested
@@ -76,4 +97,6 @@ Event = (
     | RcptRequested
     | MessageReceived
     | ReplyMade
+    | XclientRequested
+    | ExternalRequested
 )

@@ -35,6 +35,9 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
     POLICY_ERROR = "policy_error"
     POLICY_REJECT = "policy_reject"
+    EARLY_TALKER = "early_talker"
+    OTHER_PROTOCOL = "other_protocol"
+    XCLIENT_DENIED = "xclient_denied"
     UNKNOWN_COMMAND = "unknown_command"
     SYNTAX = "syntax"
     BAD_SEQUENCE = "bad_sequence"
@@ -237,9 +240,15 @@ HELP = Reply(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HE
 BYE = Reply(221, "2.0.0", "Bye")
 START_TLS = Reply(220, "2.0.0", "Ready to start TLS")
 AUTH_CONTINUE = Reply(334, "", "")
+AUTH_USER = Reply(334, "", "VXNlcm5hbWU6")  # "Username:" and "Password:", which old clients compare
+AUTH_PASSWORD = Reply(334, "", "UGFzc3dvcmQ6")
 AUTH_OK = Reply(235, "2.7.0", "Authenticated")
 
 UNKNOWN_COMMAND = Reply(500, "5.5.1", "Command not recognised", Reason.UNKNOWN_COMMAND)
+EARLY_TALKER = Reply(554, "5.5.0", "You talked before the greeting", Reason.EARLY_TALKER, closes=True)
+OTHER_PROTOCOL = Reply(554, "5.5.1", "This is an SMTP server", Reason.OTHER_PROTOCOL, closes=True)
+XCLIENT_DENIED = Reply(550, "5.7.0", "XCLIENT is not permitted", Reason.XCLIENT_DENIED)
+XCLIENT_SYNTAX = Reply(501, "5.5.4", "Bad XCLIENT attribute", Reason.SYNTAX)
 NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented", Reason.UNKNOWN_COMMAND)
 LINE_TOO_LONG = Reply(500, "5.5.2", "Line too long", Reason.LINE_TOO_LONG)
 SYNTAX = Reply(501, "5.5.4", "Syntax error in command or arguments", Reason.SYNTAX)
@@ -261,8 +270,8 @@ TLS_PIPELINED = Reply(
     503, "5.5.1", "STARTTLS must be the last command sent in clear", Reason.TLS_PIPELINED, closes=True
 )
 AUTH_AGAIN = Reply(503, "5.5.1", "Already authenticated", Reason.BAD_SEQUENCE)
-AUTH_MECHANISM = Reply(504, "5.5.4", "Only AUTH PLAIN is supported", Reason.AUTH_MECHANISM)
-AUTH_REQUIRES_TLS = Reply(538, "5.7.11", "AUTH PLAIN requires an encrypted channel", Reason.AUTH_REQUIRES_TLS)
+AUTH_MECHANISM = Reply(504, "5.5.4", "This mechanism is not supported", Reason.AUTH_MECHANISM)
+AUTH_REQUIRES_TLS = Reply(538, "5.7.11", "AUTH requires an encrypted channel", Reason.AUTH_REQUIRES_TLS)
 AUTH_CANCELLED = Reply(501, "5.7.0", "AUTH cancelled", Reason.AUTH_CANCELLED)
 AUTH_SYNTAX = Reply(501, "5.5.2", "Malformed AUTH response", Reason.AUTH_SYNTAX)
 AUTH_TOO_LONG = Reply(500, "5.5.6", "AUTH line too long", Reason.LINE_TOO_LONG)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from gateway._fastpath import ContentStore
 from gateway.smtp import states
-from gateway.smtp.events import Event, ReplyMade
-from gateway.smtp.replies import AUTH_CONTINUE, Reply
-from gateway.smtp.session import Observer, ServerSession
+from gateway.smtp.events import Event, Observer, ReplyMade
+from gateway.smtp.replies import Reply
+from gateway.smtp.session import ServerSession
 from gateway.smtp.terms import Terms
 
 
@@ -65,7 +65,7 @@ class RewritingSession(ServerSession):
         return self.closed and not self._made
 
     def _say(self, reply: Reply) -> None:
-        if not self._asks or reply is AUTH_CONTINUE:  # a challenge is data of a protocol, nothing that is said
+        if not self._asks or reply.code == 334:  # a challenge is data of a protocol, nothing that is said
             ServerSession._say(self, reply)
             return
         if reply.reason is not None and self.limits is not None:

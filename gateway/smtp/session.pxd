@@ -4,7 +4,7 @@ cimport cython
 
 from gateway._fastpath cimport Content, Framer
 from gateway.smtp.commands cimport MailCommand
-from gateway.smtp.events cimport EhloRequested, RcptRequested
+from gateway.smtp.events cimport EhloRequested, Observer, RcptRequested
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
 
@@ -12,11 +12,6 @@ cdef int EHLO, HELO, MAIL, RCPT, DATA, QUIT
 cdef int _CONNECTED, _READY, _CONTENT, _AUTH, _CLOSED, _STEPS, _NOWHERE, _RCPT_REFUSED, _END, END_OF_DATA
 cdef bytes _NEXT
 cdef list _REFUSALS
-
-cdef class Observer:
-    cpdef replied(self, int verb, Reply reply, bytes argument)
-    cpdef held(self, int verb, Reply reply, bytes argument)
-    cpdef released(self, int verb, Reply reply, bytes argument, kept)
 
 cdef class ServerSession:
     cdef Terms _terms
@@ -35,7 +30,11 @@ cdef class ServerSession:
     cdef Py_ssize_t _idle, _most_idle
     cdef object _conduct
     cdef public object ehlo_name
-    cdef public bint esmtp, tls, authenticated, quit
+    cdef public bint esmtp, tls, authenticated, quit, may_introduce
+    cdef bint _introduced
+    cdef readonly object foreign
+    cdef object _exchange
+    cdef public tuple identities
     cdef public MailCommand mail
     cdef public list recipients
 
@@ -55,6 +54,7 @@ cdef class ServerSession:
     cpdef bint is_idle(self)
     cpdef Py_ssize_t buffered(self)
     cpdef _say(self, Reply reply)
+    cpdef _done(self, Reply reply)
     cpdef Reply _weighed(self, Reply reply)
     cdef _count_idle(self)
 
@@ -76,4 +76,3 @@ cdef class ServerSession:
 
     @cython.locals(content=Content)
     cpdef _read_content(self)
-    cpdef _content_refusal(self, Content content)

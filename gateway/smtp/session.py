@@ -16,22 +16,25 @@ from typing import Any
 
 from gateway import _fastpath as fp
 from gateway._fastpath import DATA, EHLO, HELO, MAIL, QUIT, RCPT, ContentStore, Framer
-from gateway.smtp import replies, states
+from gateway.smtp import foreign, replies, sasl, states
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import MailCommand, Refused, decode_plain, parse_ehlo, parse_mail, parse_rcpt, parse_text
+from gateway.smtp.commands import MailCommand, Refused, parse_ehlo, parse_mail, parse_rcpt, parse_text
 from gateway.smtp.conduct import UNLIMITED, Conduct, SessionLimits
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
     Event,
+    ExternalRequested,
     GreetingRequested,
     MessageReceived,
+    Observer,
     RcptRequested,
     TlsRequested,
 )
 from gateway.smtp.replies import BYE, START_BODY, Reply
 from gateway.smtp.states import END_OF_DATA, State
 from gateway.smtp.terms import Terms
+from gateway.smtp.xclient import OFFER, XclientRequested, parse_xclient
 
 MAX_AUTH_LINE = 12_288  # octets without CRLF, RFC 4954 §4
 NO_COMMAND = -1  # the "verb" of replies that answer no command: greeting, time-outs, shutdown
@@ -43,19 +46,6 @@ _CONNECTED, _READY, _CONTENT, _AUTH, _CLOSED = map(
 )
 _NEXT, _REFUSALS, _STEPS, _NOWHERE = states.NEXT, states.REFUSALS, states.STEPS, states.NOWHERE
 _RCPT_REFUSED, _END = states.RCPT_REFUSED, states.END
-
-
-class Observer:
-    """Sees every reply before it is sent. This one does nothing with it."""
-
-    def replied(self, verb: int, reply: Reply, argument: bytes) -> None:
-        """verb: an index into VERB_NAMES, NO_COMMAND or END_OF_DATA. argument: the command's, without any AUTH data."""
-
-    def held(self, verb: int, reply: Reply, argument: bytes) -> Any:
-        """The reply is made, but sent later, and may have other words then. Returns what released() needs to know."""
-
-    def released(self, verb: int, reply: Reply, argument: bytes, kept: Any) -> None:
-        """A reply that was held is sent. kept: what held() returned."""
 
 
 class ServerSession:
@@ -85,6 +75,11 @@ class ServerSession:
         self.tls = False
         self.authenticated = False
         self.quit = False  # the client took its leave
+        self.foreign: str | None = None  # which other protocol it speaks: one of foreign.KINDS
+        self.identities: tuple[str, ...] = ()  # that the client has shown in its certificate
+        self._exchange: sasl.SaslExchange | None = None
+        self.may_introduce = False  # XCLIENT is for this peer
+        self._introduced = False  # by XCLIENT; who it is says nothing more of itself
         self.mail: MailCommand | None = None
         self.recipients: list[EnvelopeAddress] = []
 
@@ -110,6 +105,8 @@ class ServerSession:
                 event = self._read_content()
             elif self.state == _AUTH:
                 event = self._read_auth_line()
+            elif self.state == _CONNECTED:
+                event = self._read_first()
             else:
                 event = self._read_command()
             if event is _INCOMPLETE:
@@ -270,15 +267,26 @@ class ServerSession:
             self.mail = event
         elif type(event) is EhloRequested:
             self._begin(event)
-        elif type(event) is AuthRequested:
+        elif isinstance(event, AuthRequested | ExternalRequested):
             self._move(fp.AUTH)
             self.authenticated = True
         elif type(event) is MessageReceived:
             self._idle = 0
             if self._conduct is not None:
                 self._conduct.forgive()
+        elif type(event) is XclientRequested:
+            self._introduce(event)
+
+    def _introduce(self, event: XclientRequested) -> None:
+        self._move(fp.XCLIENT)
+        self._introduced = True
+        self.ehlo_name = event.helo or ""
+        self.esmtp = False
+        self.authenticated = bool(event.login)
 
     def _begin(self, event: EhloRequested) -> None:
+        if self._introduced:  # what comes from here on may be the client's own words, handed through
+            self.may_introduce = False
         self.ehlo_name = event.name
         self.esmtp = event.extensions is not None
         self._move(EHLO if self.esmtp else HELO)
@@ -303,9 +311,7 @@ class ServerSession:
             return None
         refusal = _REFUSALS[self.state * _STEPS + verb]
         if refusal is not None:
-            self._argument = _loggable(verb, argument)
-            self._say(refusal)
-            return None
+            return self._refuse(verb, argument, refusal)
         try:
             if verb == MAIL:  # the usual ones need no look into the table
                 return self._mail(argument)
@@ -325,9 +331,32 @@ class ServerSession:
                 self._move(_RCPT_REFUSED)
             return None
 
+    def _read_first(self) -> Any:
+        is_foreign = self._is_foreign(foreign.kind_of_octet(self._framer.first()))
+        return None if is_foreign else self._read_command()
+
+    def _refuse(self, verb: int, argument: bytes, refusal: Reply) -> None:
+        if verb == fp.UNKNOWN and self._is_foreign(foreign.kind_of_line(argument, self.state == _CONNECTED)):
+            return
+        self._argument = foreign.loggable(verb, argument)
+        self._say(refusal)
+
+    def _is_foreign(self, kind: str | None) -> bool:
+        """Ends a session of another protocol: nothing in it may be taken for commands."""
+        if kind is None:
+            return False
+        self._verb, self._argument, self.foreign = fp.UNKNOWN, kind.upper().encode(), kind
+        self._say(replies.OTHER_PROTOCOL)
+        return True
+
     def _ehlo(self, argument: bytes) -> Event:
         terms = self._terms
-        return EhloRequested(parse_ehlo(argument), terms.extensions_under_tls if self.tls else terms.extensions)
+        extensions: tuple[str, ...] = terms.extensions_under_tls if self.tls else terms.extensions
+        if self.identities:
+            extensions = sasl.offers(extensions)
+        if self.may_introduce and not self._introduced:
+            extensions = (*extensions, OFFER)
+        return EhloRequested(parse_ehlo(argument), extensions)
 
     def _helo(self, argument: bytes) -> Event:
         return EhloRequested(parse_ehlo(argument), None)
@@ -363,27 +392,20 @@ class ServerSession:
         self._move(DATA)
         self._say(START_BODY)
 
+    def _done(self, reply: Reply) -> None:
+        """The command that was read is carried out."""
+        self._move(self._verb)
+        self._say(reply)
+
     def _rset(self, argument: bytes) -> None:
         if argument:
             raise Refused(replies.NO_ARGUMENT)
-        self._move(fp.RSET)
-        self._say(replies.RESET_OK)
+        self._done(replies.RESET_OK)
 
-    def _noop(self, argument: bytes) -> None:
-        parse_text(argument)  # RFC 5321 §4.1.1.9: an argument is ignored
-        self._move(fp.NOOP)
-        self._say(replies.NOOP_OK)
-
-    def _vrfy(self, argument: bytes) -> None:
-        if not parse_text(argument):
+    def _take_text(self, argument: bytes) -> None:
+        if not parse_text(argument) and self._verb == fp.VRFY:  # RFC 5321 §4.1.1.9: NOOP's is ignored
             raise Refused(replies.SYNTAX)
-        self._move(fp.VRFY)
-        self._say(replies.CANNOT_VERIFY)
-
-    def _help(self, argument: bytes) -> None:
-        parse_text(argument)
-        self._move(fp.HELP)
-        self._say(replies.HELP)
+        self._done(_ANSWERS[self._verb])
 
     def _quit(self, argument: bytes) -> None:
         if argument:
@@ -405,23 +427,29 @@ class ServerSession:
         self._say(replies.START_TLS)
         return TlsRequested()
 
-    def _auth(self, argument: bytes) -> Event | None:
+    def _auth(self, argument: bytes) -> Any:
         self._argument = b"***"  # no observer ever sees it
         if self.authenticated:
             raise Refused(replies.AUTH_AGAIN)
-        if not self._terms.offer_auth:
+        offered, identities = self._terms.offer_auth, self.identities
+        if not offered and not identities:
             raise Refused(replies.NOT_IMPLEMENTED)
-        mechanism, _, initial = argument.partition(b" ")
-        if mechanism.upper() != b"PLAIN":
-            raise Refused(replies.AUTH_MECHANISM if mechanism else replies.SYNTAX)
-        if not self.tls:
-            raise Refused(replies.AUTH_REQUIRES_TLS)
-        initial = initial.strip(b" ")
-        if not initial:
-            self._move(states.AUTH_CONTINUED)
-            self._say(replies.AUTH_CONTINUE)
-            return None
-        return AuthRequested(*decode_plain(initial))
+        self._exchange, initial = sasl.begin(argument, offered=offered, tls=self.tls, identities=identities)
+        return self._respond(initial)
+
+    def _respond(self, response: bytes | None) -> Any:
+        assert self._exchange is not None
+        answer = self._exchange.respond(response)
+        if type(answer) is not Reply:
+            return answer
+        self._move(states.AUTH_CONTINUED)
+        self._say(answer)
+        return None
+
+    def _xclient(self, argument: bytes) -> Event:
+        if not self.may_introduce:
+            raise Refused(replies.XCLIENT_DENIED)
+        return parse_xclient(argument)
 
     def _read_auth_line(self) -> Any:
         read = self._framer.next_line(MAX_AUTH_LINE + 2)
@@ -434,7 +462,7 @@ class ServerSession:
                 raise Refused(replies.AUTH_TOO_LONG)
             if line == b"*":  # RFC 4954 §4
                 raise Refused(replies.AUTH_CANCELLED)
-            return AuthRequested(*decode_plain(line))
+            return self._respond(line)
         except Refused as refusal:
             self._say(refusal.reply)
             return None
@@ -447,7 +475,7 @@ class ServerSession:
         mail, recipients = self.mail, self.recipients
         assert mail is not None
         self._messages += 1
-        refusal = self._content_refusal(content)
+        refusal = self._terms.refusal_of(content)
         if refusal is not None:
             self._say(refusal)
             self._move(END_OF_DATA)
@@ -455,43 +483,18 @@ class ServerSession:
         self._move(END_OF_DATA)
         return MessageReceived(mail, recipients, content)
 
-    def _content_refusal(self, content: fp.Content) -> Reply | None:
-        if content.too_big:
-            return replies.MESSAGE_TOO_BIG
-        if content.long_line:
-            return replies.BODY_LINE_TOO_LONG
-        if (content.bare_cr or content.bare_lf) and self._terms.rejects_lone_cr_lf:
-            return replies.LINE_ENDINGS
-        if content.lost:
-            return replies.NO_ROOM
-        return None
 
-
-def _loggable(verb: int, argument: bytes) -> bytes:
-    """What an observer may see of a command that is refused before its argument is read."""
-    if verb == fp.AUTH:
-        return b"***"
-    if verb != fp.UNKNOWN:
-        return argument
-    # a line that is no command may be a password that a confused client sent, in base64 or not
-    word = argument.split(b" ", 1)[0].upper()
-    return word if word in _ELSEWHERE else b"(%d octets)" % len(argument)
-
-
-# Commands of other servers and protocols that come now and then; whoever reads a log wants to know them.
-_ELSEWHERE = frozenset(
-    b"ATRN BURL CONNECT ETRN GET HEAD LHLO OPTIONS POST PROXY PUT SAML SEND SOML TURN XFORWARD".split()
-)
-
+_ANSWERS = {fp.NOOP: replies.NOOP_OK, fp.VRFY: replies.CANNOT_VERIFY, fp.HELP: replies.HELP}
 _GREETING_REQUESTED = GreetingRequested()
 _INCOMPLETE: Any = object()  # more bytes are needed
 
 _HANDLERS: dict[int, Callable[[ServerSession, bytes], Event | None]] = {
     HELO: ServerSession._helo,
     fp.RSET: ServerSession._rset,
-    fp.NOOP: ServerSession._noop,
-    fp.VRFY: ServerSession._vrfy,
-    fp.HELP: ServerSession._help,
+    fp.NOOP: ServerSession._take_text,
+    fp.VRFY: ServerSession._take_text,
+    fp.HELP: ServerSession._take_text,
     fp.STARTTLS: ServerSession._starttls,
     fp.AUTH: ServerSession._auth,
+    fp.XCLIENT: ServerSession._xclient,
 }

@@ -41,7 +41,6 @@ _CONNECTED, _READY, _MAIL, _BARREN, _RCPT, _CONTENT, _AUTH, _TLS, _CLOSED = Stat
 
 _NEVER: dict[int, State | Reply] = {  # whatever the state
     fp.EXPN: replies.NOT_IMPLEMENTED,
-    fp.XCLIENT: replies.NOT_IMPLEMENTED,
     fp.BDAT: replies.NOT_IMPLEMENTED,
     fp.UNKNOWN: replies.UNKNOWN_COMMAND,
     fp.LINE_TOO_LONG: replies.LINE_TOO_LONG,
@@ -72,6 +71,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.DATA: replies.EHLO_FIRST,
         fp.STARTTLS: replies.EHLO_FIRST,
         fp.AUTH: replies.EHLO_FIRST,
+        fp.XCLIENT: _CONNECTED,
         SECURED: _CONNECTED,
     },
     _READY: _anywhere(_READY)
@@ -81,6 +81,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.DATA: replies.MAIL_FIRST,
         fp.STARTTLS: _TLS,
         fp.AUTH: _READY,
+        fp.XCLIENT: _CONNECTED,
         AUTH_CONTINUED: _AUTH,
     },
     _MAIL: _anywhere(_MAIL)
@@ -91,6 +92,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.DATA: replies.RCPT_FIRST,
         fp.STARTTLS: replies.BAD_SEQUENCE,
         fp.AUTH: replies.BAD_SEQUENCE,  # RFC 4954 §4
+        fp.XCLIENT: replies.BAD_SEQUENCE,
     },
     _BARREN: _anywhere(_BARREN)
     | {
@@ -100,6 +102,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.DATA: replies.NO_RECIPIENTS,  # RFC 5321 §4.1.1.4
         fp.STARTTLS: replies.BAD_SEQUENCE,
         fp.AUTH: replies.BAD_SEQUENCE,
+        fp.XCLIENT: replies.BAD_SEQUENCE,
     },
     _RCPT: _anywhere(_RCPT)
     | {
@@ -109,6 +112,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.DATA: _CONTENT,
         fp.STARTTLS: replies.BAD_SEQUENCE,
         fp.AUTH: replies.BAD_SEQUENCE,
+        fp.XCLIENT: replies.BAD_SEQUENCE,
     },
     _CONTENT: {END_OF_DATA: _READY, END: _CLOSED},
     _AUTH: {AUTH_RESPONSE: _READY, END: _CLOSED},

@@ -1,11 +1,14 @@
 # The C types of terms.py, which is compiled with them.
 
+from gateway._fastpath cimport Content
 from gateway.smtp.replies cimport Reply
 
 cdef class Terms:
     cdef readonly object params, relay_hosts, limits, limits_of_relay_hosts
     cdef readonly str hostname, scope
     cdef readonly Py_ssize_t max_line, max_size, max_recipients, max_messages
-    cdef readonly bint rejects_lone_cr_lf, begins_otherwise, offer_tls, offer_auth
+    cdef readonly bint rejects_lone_cr_lf, begins_otherwise, greets_late, takes_xclient, offer_tls, offer_auth
     cdef readonly Reply greeting
     cdef readonly tuple extensions, extensions_under_tls
+
+    cpdef Reply refusal_of(self, Content content)

@@ -5,17 +5,21 @@ No session's state.
 
 from __future__ import annotations
 
-from gateway.config import LineEndings, ListenerParams
+from gateway._fastpath import Content
+from gateway.config import EarlyTalker, LineEndings, ListenerParams
 from gateway.smtp import replies
 from gateway.smtp.conduct import session_limits
+from gateway.smtp.replies import Reply
+from gateway.smtp.sasl import OFFER
 
 
 class Terms:
-    """params: where they come from. offer_tls: STARTTLS is offered. offer_auth: AUTH PLAIN is (under TLS).
+    """params: where they come from. offer_tls: STARTTLS is offered. offer_auth: AUTH is (under TLS).
 
     greeting: the reply that opens a session. extensions, extensions_under_tls: what EHLO offers, a line each.
-    rejects_lone_cr_lf: in a content. begins_otherwise: something else is said before the session. The limits are those
-    of ListenerParams; a line's is in octets, without CRLF. scope: whose limits are counted apart from others'.
+    rejects_lone_cr_lf: in a content. begins_otherwise: something else is said before the session. greets_late:
+    strangers may have to wait for the banner. takes_xclient: from some. The limits are those of ListenerParams; a
+    line's is in octets, without CRLF. scope: whose limits are counted apart from others'.
     """
 
     def __init__(
@@ -33,9 +37,28 @@ class Terms:
         self.begins_otherwise = params.require_proxy_protocol or params.proxy_protocol_from is not None
         self.limits = session_limits(params, trusted=False)
         self.limits_of_relay_hosts = session_limits(params, trusted=True)
+        self.greets_late = params.banner_delay > 0 or params.early_talker is EarlyTalker.REJECT
+        self.takes_xclient = params.allow_xclient or params.xclient_from is not None
         self.offer_tls = offer_tls
         self.offer_auth = offer_auth
         self.greeting = replies.greeting(params.hostname, params.banner)
         always = ("PIPELINING", f"SIZE {params.max_message_size}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
         self.extensions = (*always, "STARTTLS") if offer_tls else always
-        self.extensions_under_tls = (*always, "AUTH PLAIN") if offer_auth else always
+        self.extensions_under_tls = (*always, OFFER) if offer_auth else always
+
+    def refusal_of(self, content: Content) -> Reply | None:
+        """What a content gets that breaks a rule; None for one that breaks none."""
+        if content.too_big:
+            return replies.MESSAGE_TOO_BIG
+        if content.long_line:
+            return replies.BODY_LINE_TOO_LONG
+        if (content.bare_cr or content.bare_lf) and self.rejects_lone_cr_lf:
+            return replies.LINE_ENDINGS
+        if content.lost:
+            return replies.NO_ROOM
+        return None
+
+    def trusts(self, peer: bytes) -> bool:
+        """Whether this peer, a packed address, may say with XCLIENT who its client is."""
+        listed = self.params.xclient_from
+        return self.takes_xclient if listed is None else peer in listed

@@ -16,9 +16,11 @@ mkdir -p build/fuzz/"$target"
 "$clang" -g -O2 -Wno-everything -fsanitize=fuzzer,address -I"$(path include)" tests/fuzz/harness.c gateway/_fastpath.c \
     -o build/fuzz/harness -L"$(variable LIBDIR)" -Wl,-rpath,"$(variable LIBDIR)" -lpython"$(variable LDVERSION)"
 
+seeds=()
+[ "$target" != fuzz_report ] || seeds=(tests/corpus/reports/{regressions,cases,visible,adversarial})
+
 export FUZZ_TARGET=$target PYTHONPATH=tests/fuzz:.:$(path purelib) PYTHONMALLOC=malloc
 # Python keeps what it allocates until the end; only the kernels are to be looked at.
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
 exec nice build/fuzz/harness -max_total_time="$seconds" -max_len=16384 -timeout=10 -print_final_stats=1 \
-    -artifact_prefix=build/fuzz/"$target"- -dict=tests/fuzz/"${target#fuzz_}".dict "$@" build/fuzz/"$target" \
-    tests/corpus/reports/regressions tests/corpus/reports/cases tests/corpus/reports/visible tests/corpus/reports/adversarial
+    -artifact_prefix=build/fuzz/"$target"- -dict=tests/fuzz/"${target#fuzz_}".dict "$@" build/fuzz/"$target" "${seeds[@]}"
