@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint mutants fuzz lock clean
+.PHONY: help run test bench lint mutants faults fuzz lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ lint: $(READY_TO_TEST)  ## only the linters and type checks
 
 mutants: $(READY_TO_TEST)  ## change the contract's code in every way, and see that a test notices
 	$(BIN)/python -m tests.mutants
+
+faults: $(READY_TO_TEST)  ## do to a running gateway's fleet what docs/delivery.md lists, in every way
+	FAULTS=all $(BIN)/python -m pytest tests/test_fleet_faults.py
 
 fuzz: $(READY_TO_TEST)  ## fuzz the report scanner and what a client says first, FUZZ_SECONDS each (default 600); needs clang
 	tests/fuzz/run.sh fuzz_report $(or $(FUZZ_SECONDS),600)

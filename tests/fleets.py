@@ -64,9 +64,18 @@ class Fleets:
             for number in (1, 2):
                 self.add(f"{behaviour}{number}", answers, picky=behaviour == "picky")
 
-    def add(self, name: str, answers: dict[str, Answer | list[Answer]], *, picky: bool = False) -> Upstream:
-        """A fleet of one member."""
+    def add(
+        self,
+        name: str,
+        answers: dict[str, Answer | list[Answer]],
+        *,
+        picky: bool = False,
+        cut: tuple[int, Do] | None = None,
+    ) -> Upstream:
+        """A fleet of one member. cut: after so many octets it leaves like this."""
         upstream = Upstream(answers, decide=_picky) if picky else Upstream(answers)
+        if cut is not None:
+            upstream.cut_received, upstream.cut_how = cut
 
         async def begin() -> None:
             await upstream.__aenter__()

@@ -102,6 +102,7 @@ class Upstream:
         self.decide = decide
         self.cut_sent = cut_sent
         self.cut_received = cut_received
+        self.cut_how = Do.DROP
         self.tls = tls
         self.discards = discards
         self.dialogues: list[Dialogue] = []
@@ -115,6 +116,8 @@ class Upstream:
     async def __aenter__(self) -> Upstream:
         self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+        if self.cut_received is not None:  # so that little is under way when the cut comes
+            self._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -204,7 +207,7 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         self._parse()
         if limit is not None and len(self.dialogue.received) >= limit:
-            self.leave(Do.DROP)
+            self.leave(self.upstream.cut_how)
         self.upstream.changed()
 
     def _parse(self) -> None:
