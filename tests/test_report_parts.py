@@ -72,6 +72,17 @@ def test_a_part_is_found_wherever_it_begins(at_once: int, boundary: bytes) -> No
         assert scan_report(message.replace(b"\n--", b"\n-+"), null_sender=True) is None
 
 
+@pytest.mark.parametrize("boundary", [b"----=_Part_1", b"AbCdEf", b"00000000"])
+def test_each_part_is_found_once(at_once: int, boundary: bytes) -> None:
+    header = b"Content-Type: multipart/mixed; boundary=%b\n\n" % boundary
+    for filling in range(160):
+        part = b"\n--%b\n\n%b" % (boundary, b"x" * filling)
+        message = header + part * 5 + b"y" * 300
+        places = reference.part_places(message, len(header), boundary)
+        assert len(places) == 5
+        assert [place[1:] for place in outline(message)[1:]] == places
+
+
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
 def test_the_header_section_is_read_wherever_its_lines_begin(at_once: int, ends: bytes) -> None:
     body = b"--B%bContent-Type: message/feedback-report%b%bFeedback-Type: abuse" % (ends, ends, ends)
