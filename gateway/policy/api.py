@@ -77,7 +77,7 @@ NOT_SUPPORTED = (
 
 MISSING_MODULES = (
     "aaa", "amqp", "api", "dkim", "file_type", "jsonl", "kafka",
-    "mpsc", "nats", "shaping", "spf", "xfer",
+    "mpsc", "nats", "shaping", "xfer",
 )  # fmt: skip
 
 # KumoMTA has none of these.

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from gateway.later import Later
 from gateway.mail.mime import MimePart
+from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.decision_cache import Evaluation
 from gateway.policy.kumo import (
     cidr_map,
@@ -36,7 +37,7 @@ from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
 from gateway.policy.kumo.regex_sets import RegexSetMap
 from gateway.policy.options import BadOptions, sequences
-from gateway.policy.outside import async_files, http, lookups, measures, redis, sqlite, throttles
+from gateway.policy.outside import async_files, http, lookups, measures, redis, spf, sqlite, throttles
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Unsupported, Waiting, inward, read_fields
@@ -64,6 +65,7 @@ OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
     "fs": async_files.FUNCTIONS,
     "counter_series": measures.COUNTERS,
     "http": http.FUNCTIONS,
+    "spf": spf.FUNCTIONS,
     "time": measures.TIMERS,
 }
 # Likewise, of modules of their own: by what `require` gives.
@@ -75,7 +77,7 @@ LIBRARIES: dict[str, Mapping[str, Callable[..., Any]]] = {
 TOP: Mapping[str, Callable[..., Any]] = throttles.FUNCTIONS
 # Functions, and methods by class, that may take their time.
 _ASKING = (async_files, http, measures, redis, sqlite, throttles)
-WAITING = frozenset(lookups.WAITING.union(*(module.WAITING for module in _ASKING)))
+WAITING = frozenset(lookups.WAITING.union(spf.WAITING, *(module.WAITING for module in _ASKING)))
 MISTAKES = (ValueError, OverflowError, BadOptions)
 # Older names in `kumo` itself: where they are now.
 ALIASES = {
@@ -124,7 +126,7 @@ class Modules:
         self._runs = runs
         self._read = read
         self._sleep = sleep
-        self.objects: set[type] = set(_OBJECTS)
+        self.objects: set[type] = {ConnMeta, *_OBJECTS}
         self.outside = Outside(runs.background, runs.clock, self._loading, count=runs.page.add)
 
     def _loading(self) -> bool:

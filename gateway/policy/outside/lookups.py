@@ -116,7 +116,8 @@ def load_resolv_conf(outside: Outside, path: Any = None) -> dict[str, Any]:
     return config
 
 
-def _chosen(outside: Outside, resolver: Any, function: str) -> RememberingResolver:
+def resolver_called(outside: Outside, resolver: Any, function: str) -> RememberingResolver:
+    """The resolver of a name, or the one that answers where none is named. Raises ValueError."""
     name = DEFAULT if resolver is None else string(resolver, function)
     found: RememberingResolver | None = outside.settings.get(f"dns {name}")
     if found is None:
@@ -126,7 +127,8 @@ def _chosen(outside: Outside, resolver: Any, function: str) -> RememberingResolv
     return found
 
 
-async def _asked(resolver: RememberingResolver, name: str, kind: str) -> NameAnswer:
+async def asked(resolver: RememberingResolver, name: str, kind: str) -> NameAnswer:
+    """What the DNS says of a name. Raises ValueError where nobody knows."""
     import dns.rdatatype
 
     from gateway.policy.outside.resolvers import ResolverFailure, name_of
@@ -152,7 +154,7 @@ async def lookup_addr(outside: Outside, name: Any, resolver: Any = None, strateg
     order = STRATEGIES[0] if strategy is None else string(strategy, "lookup_addr")
     if order not in STRATEGIES:
         raise ValueError(f"lookup_addr: '{order}' is none of {', '.join(STRATEGIES)}")
-    found, seconds = await _addresses(_chosen(outside, resolver, "lookup_addr"), host, order)
+    found, seconds = await _addresses(resolver_called(outside, resolver, "lookup_addr"), host, order)
     return Lasting((found,), seconds)
 
 
@@ -168,10 +170,10 @@ async def _addresses(resolver: RememberingResolver, host: str, strategy: str) ->
     if strategy.endswith("Only"):
         kinds = kinds[:1]
     if "then" in strategy:
-        first = _existing(await _asked(resolver, host, kinds[0]), host)
+        first = _existing(await asked(resolver, host, kinds[0]), host)
         if first.records:
             return _texts(first), first.seconds
-    answers = await asyncio.gather(*(_asked(resolver, host, kind) for kind in kinds))
+    answers = await asyncio.gather(*(asked(resolver, host, kind) for kind in kinds))
     if not any(answer.exists for answer in answers):
         _existing(answers[0], host)
     return [text for answer in answers for text in _texts(answer)], min(answer.seconds for answer in answers)
@@ -184,29 +186,30 @@ def _texts(answer: NameAnswer) -> list[str]:
 async def lookup_txt(outside: Outside, name: Any, resolver: Any = None) -> Lasting:
     """The TXT records of a name"""
     domain = string(name, "lookup_txt")
-    answer = _existing(await _asked(_chosen(outside, resolver, "lookup_txt"), domain, "TXT"), domain)
-    return Lasting((_strings(answer),), answer.seconds)
+    answer = _existing(await asked(resolver_called(outside, resolver, "lookup_txt"), domain, "TXT"), domain)
+    return Lasting((strings_of(answer),), answer.seconds)
 
 
-def _strings(answer: NameAnswer) -> list[str]:
+def strings_of(answer: NameAnswer) -> list[str]:
+    """The texts of TXT records."""
     return [text_of(b"".join(record.strings)) for record in answer.records]  # type: ignore[attr-defined]
 
 
 async def lookup_ptr(outside: Outside, address: Any, resolver: Any = None) -> Lasting:
     """The names of an IP address, each with a dot at its end"""
-    answer = await _asked(_chosen(outside, resolver, "lookup_ptr"), ptr_host(outside, address), "PTR")
+    answer = await asked(resolver_called(outside, resolver, "lookup_ptr"), ptr_host(outside, address), "PTR")
     return Lasting((_texts(answer),), answer.seconds)
 
 
 async def lookup_mx(outside: Outside, name: Any, resolver: Any = None) -> Lasting:
     """Where mail for a domain goes"""
     domain = string(name, "lookup_mx")
-    chosen = _chosen(outside, resolver, "lookup_mx")
+    chosen = resolver_called(outside, resolver, "lookup_mx")
     if domain.startswith("["):
         return _literal(domain)
     try:
         async with asyncio.timeout(outside.settings.get("mx_timeout", MX_TIMEOUT)):
-            answer = _existing(await _asked(chosen, domain, "MX"), domain)
+            answer = _existing(await asked(chosen, domain, "MX"), domain)
             hosts = sorted((record.preference, record.exchange.to_text()) for record in answer.records)  # type: ignore[attr-defined]
             seconds = answer.seconds
             if not hosts:  # the domain itself is its mail host (RFC 5321 §5.1)
@@ -262,18 +265,18 @@ async def rbl_lookup(outside: Outside, address: Any, base: Any, resolver: Any = 
     """What a list says of an IP address: an address and a text, or nil where it is not listed"""
     domain = string(base, "rbl_lookup")
     name = f"{reverse_ip(outside, address)}.{domain}"
-    chosen = _chosen(outside, resolver, "rbl_lookup")
-    listed = await _asked(chosen, name, "A")
+    chosen = resolver_called(outside, resolver, "rbl_lookup")
+    listed = await asked(chosen, name, "A")
     if not listed.records:
         return Lasting((None, None), listed.seconds)
     reason, seconds = None, listed.seconds
     try:
-        answer = await _asked(chosen, name, "TXT")
+        answer = await asked(chosen, name, "TXT")
     except ValueError:
         seconds = 0.0  # listed all the same
     else:
         seconds = min(seconds, answer.seconds)
-        reason = next(iter(_strings(answer)), None)
+        reason = next(iter(strings_of(answer)), None)
     return Lasting((listed.records[0].to_text(), reason), seconds)
 
 
