@@ -25,10 +25,13 @@ COMMANDS = {
     "check": ("gateway.policy.check", "load a policy without opening a socket and list every problem"),
     "explain": ("gateway.why.command", "say what a client would be answered, by which rule, and what would change it"),
     "diff": ("gateway.why.diff_command", "say what another policy would change of what the records say was asked"),
+    "status": ("gateway.admin.status_command:status", "say what happens in a running gateway now"),
+    "top": ("gateway.admin.status_command:top", "the same again and again, until Ctrl-C"),
     "trace": ("gateway.admin.trace", "show a running gateway's sessions as they happen, or what it refused last"),
     "logs": ("gateway.logs.command", "print log records, and follow new ones with -f"),
     "spool": ("gateway.couriers.spool.command", "look into a spool; try, hold, drop and move its messages"),
     "report": ("gateway.reports.command", "say what bounces and complaints in files report"),
+    "send": ("gateway.send", "send a message to an SMTP server and show the dialogue"),
     "sink": ("gateway.sink", "an SMTP server that keeps or discards what it gets, to try things out"),
     "bench": ("relay_gateway_bench.cli", "load and measure SMTP servers"),
 }

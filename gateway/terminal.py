@@ -28,6 +28,11 @@ def short(value: float) -> str:
     return f"{value:.0f}{_UNITS[unit]}" if size >= 9.95 else f"{value:.1f}{_UNITS[unit]}"
 
 
+def amount(value: float | str) -> str:
+    """A number as `short` has it; a word as it is."""
+    return value if isinstance(value, str) else short(value)
+
+
 def bar(value: float, most: float, width: int) -> str:
     """A bar of `width` letters at `most`, to an eighth of a letter; what is more than nothing shows."""
     if value <= 0 or most <= 0:

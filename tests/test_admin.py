@@ -55,6 +55,8 @@ class AdminProcess:
             members=MemberTable(),
             names=lambda: LISTENERS,
             policy=lambda: PolicyName("init.lua", "0123456789abcdef"),
+            log_dirs=lambda: ["/var/log/relay-gateway"],
+            explain_refusal=lambda event: f"because <b>{event['session']}</b>",
             explain=lambda inquiry: inquiry,
         )
         self.pid = child.start(lambda: admin.run(context), "admin")
@@ -148,7 +150,7 @@ def test_an_unknown_path_is_404_and_no_answer_names_the_software_beneath(process
 
 
 def test_the_index_links_every_endpoint(process):
-    _, body = process.get("/")
+    _, body = process.get("/", listener=1)
     for path in admin.ENDPOINTS:
         assert f'href="{path}"'.encode() in body
         if path != "/trace":  # which does not end

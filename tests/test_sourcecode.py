@@ -27,21 +27,22 @@ IMPORTERS = {
     "uvloop": {"service/worker.py", "sink.py"},
     "asyncio": {
         "net/streams.py", "net/tls_stream.py", "net/resolver.py", "service/worker.py", "service/window.py", "sink.py",
-        "admin/server.py", "admin/streaming.py", "couriers", "policy/background.py", "policy/outside",
+        "admin/server.py", "admin/streaming.py", "admin/watched.py", "couriers", "policy/background.py",
+        "policy/outside",
     },
-    "aiohttp": {"admin/server.py", "admin/streaming.py", "policy/outside/http.py"},
+    "aiohttp": {"admin/server.py", "admin/streaming.py", "admin/watched.py", "policy/outside/http.py"},
     "socket": {
         "admin", "net/streams.py", "net/resolver.py", "service",
         "policy/listener.py", "policy/prefixes.py", "logs/identity.py",  # for gethostname() alone
     },
-    "ssl": {"net/tls.py", "net/tls_stream.py", "couriers"},
+    "ssl": {"send.py", "net/tls.py", "net/tls_stream.py", "couriers"},
     "signal": {
         "admin/server.py", "sink.py", "service/worker.py", "service/supervisor.py", "service/child.py",
         "service/plan.py", "service/trial.py",
     },
     "time": {
         "admin/server.py",
-        "admin/trace.py", "admin/processes.py",
+        "admin/trace.py", "admin/processes.py", "admin/watched.py", "admin/status_command.py",
         "admin/locate.py",  # for a clock to lend to a policy that is read
         "sink.py", "service/worker.py", "service/supervisor.py", "service/diagnostics.py",
         "couriers",
@@ -70,9 +71,9 @@ CALLERS = {
 }
 # Packages and top modules, each above all that it may import: nothing imports what imports it.
 DOWNWARDS = (
-    "__main__", "cli", "sink", "service", "why", "admin", "inbound", "delivery", "policy", "tracing", "couriers", "net",
-    "logs", "terminal", "reports", "metrics", "mail", "handover", "later", "decision", "smtp", "config", "quotas",
-    "rates", "arena", "_fastpath", "__init__",
+    "__main__", "cli", "send", "sink", "service", "why", "admin", "inbound", "delivery", "policy", "tracing",
+    "couriers", "net", "logs", "terminal", "reports", "metrics", "mail", "handover", "later", "decision", "smtp",
+    "config", "quotas", "rates", "arena", "_fastpath", "__init__",
 )  # fmt: skip
 PURE = {
     "smtp", "reports", "decision.py", "config.py", "rates.py", "mail/message.py", "mail/headers.py",

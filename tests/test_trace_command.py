@@ -462,7 +462,8 @@ def slow_reader(gateway: Gateway) -> socket.socket:
 
 
 def test_who_reads_slowly_is_told_what_is_missing_and_nobody_else_notices(start, trace):
-    gateway = start(POLICY, "--workers", "1")
+    patient = POLICY.replace("relay_hosts", "limits = { idle_commands = 100000 }, relay_hosts", 1)
+    gateway = start(patient, "--workers", "1")
     with slow_reader(gateway) as reader:
         fast = trace(gateway, "--refused", workers=1)
         before = {process: resident(process) for process in gateway.children()}  # the worker, and admin

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from socket import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway._fastpath import CounterPage
 
@@ -28,4 +28,6 @@ class AdminContext:
     members: MemberTable  # of the fleet, as the workers know them
     names: Callable[[], Sequence[str]]  # of the listeners that are counted apart, by place
     policy: Callable[[], PolicyName]  # takes the time to read all that was loaded
+    log_dirs: Callable[[], Sequence[str]]  # of the policy
+    explain_refusal: Callable[[Mapping[str, Any]], str]  # an event of /trace/recent → why; ValueError
     explain: Callable[[bytes], bytes]  # an inquiry of `explain` → the answer, in time. ValueError for one that is none

@@ -10,8 +10,8 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 from aiohttp import web
 from prometheus_client.core import Metric
@@ -22,8 +22,11 @@ from gateway import metrics
 from gateway._fastpath import CidrSet, CounterPage
 from gateway.admin import health
 from gateway.admin.context import AdminContext
+from gateway.admin.display import refusal_of
+from gateway.admin.html import text_page
 from gateway.admin.processes import System
 from gateway.admin.streaming import Streams
+from gateway.admin.watched import SECURITY, StatusWatch
 from gateway.config import HttpListener
 from gateway.metrics.families import ProcessState
 
@@ -32,6 +35,8 @@ LARGEST_INQUIRY = 128 << 20  # octets; one may bring a message
 LAST_REQUESTS = 1.0  # seconds that requests under way get at the end
 
 ENDPOINTS = {
+    "/": "what happens now, as a page; only for trusted_hosts",
+    "/status": "the same as JSON; only for trusted_hosts",
     "/metrics": "counters, for Prometheus; only for trusted_hosts",
     "/healthz": "200 while the processes are alive",
     "/readyz": "200 while every listener takes new connections; ?listener=ADDRESS asks about one",
@@ -53,16 +58,32 @@ async def _serve(context: AdminContext) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     streams = Streams(context.pages)
-    explaining = _explaining(context.explain)
-    runners = [await _start(listener, each, context, streams, explaining) for listener, each in context.listeners]
+    thread = ThreadPoolExecutor(1, "explain")  # one question at a time, and metrics are not kept waiting
+    system = System(context.pages, context.names, context.policy(), context.members)
+    watched = StatusWatch(context, system, streams)
+    watched.beat(time.monotonic())
+    explaining, refused = _explaining(context.explain, thread), _refusal(context, watched, thread)
+    only: dict[tuple[str, str], Handler] = {
+        ("GET", "/metrics"): Exposition(context.pages, system).answer,
+        ("GET", "/status"): watched.as_json,
+        ("GET", "/status/events"): watched.events,
+        ("GET", "/status/refused"): refused,
+        ("GET", "/trace"): streams.live,
+        ("GET", "/trace/recent"): streams.recent,
+        ("GET", "/explain"): explaining,
+        ("POST", "/explain"): explaining,
+    }
+    runners = [await _start(listener, each, context, only, watched.page) for listener, each in context.listeners]
     context.enter(ProcessState.READY)
     while not stop.is_set():
-        context.page.heartbeat = time.monotonic()
+        context.page.heartbeat = now = time.monotonic()
+        watched.beat(now)
         try:
             await asyncio.wait_for(stop.wait(), HEARTBEAT)
         except TimeoutError:
             continue
     streams.end()
+    await watched.end()
     for runner in runners:
         for site in list(runner.sites):
             await site.stop()
@@ -72,18 +93,20 @@ async def _serve(context: AdminContext) -> None:
 
 
 async def _start(
-    listener: HttpListener, bound: socket.socket, context: AdminContext, streams: Streams, explaining: Handler
+    listener: HttpListener,
+    bound: socket.socket,
+    context: AdminContext,
+    only_for_trusted: Mapping[tuple[str, str], Handler],
+    page: Handler,
 ) -> web.AppRunner:
     application = web.Application(client_max_size=LARGEST_INQUIRY)
     application.on_response_prepare.append(_name_server)
-    exposition = Exposition(context)
     readiness = _readiness(context)
-    application.router.add_get("/", _index)
-    application.router.add_get("/metrics", _only_for(listener.trusted_hosts, exposition.answer))
-    application.router.add_get("/trace", _only_for(listener.trusted_hosts, streams.live), allow_head=False)
-    application.router.add_get("/trace/recent", _only_for(listener.trusted_hosts, streams.recent))
-    for method in ("GET", "POST"):
-        application.router.add_route(method, "/explain", _only_for(listener.trusted_hosts, explaining))
+    application.router.add_get("/", _page_or_index(listener.trusted_hosts, page))
+    for (method, path), handler in only_for_trusted.items():
+        application.router.add_route(method, path, _only_for(listener.trusted_hosts, handler))
+    for path in ("/metrics", "/status", "/trace/recent"):
+        application.router.add_route("HEAD", path, _only_for(listener.trusted_hosts, only_for_trusted["GET", path]))
     application.router.add_get("/healthz", _liveness(context.pages))
     application.router.add_get("/readyz", readiness)
     application.router.add_get("/api/check-liveness/v1", readiness)
@@ -106,19 +129,44 @@ async def _index(request: web.Request) -> web.Response:
     return web.Response(text=page, content_type="text/html")
 
 
+def _is_trusted(trusted: CidrSet, request: web.Request) -> bool:
+    return request.remote is not None and trusted.contains_text(request.remote.partition("%")[0])
+
+
+def _page_or_index(trusted: CidrSet, page: Handler) -> Handler:
+    """Those who may not see what happens get the list of what there is."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await (page if _is_trusted(trusted, request) else _index)(request)
+
+    return answer
+
+
 def _only_for(trusted: CidrSet, handler: Handler) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
-        if request.remote is None or not trusted.contains_text(request.remote.partition("%")[0]):
+        if not _is_trusted(trusted, request):
             raise web.HTTPForbidden(text=f"{request.remote} is not in this listener's trusted_hosts\n")
         return await handler(request)
 
     return answer
 
 
-def _explaining(explain: Callable[[bytes], bytes]) -> Handler:
-    """Answers in a thread of its own: metrics are not kept waiting. One inquiry at a time."""
-    thread = ThreadPoolExecutor(1, "explain")
+def _refusal(context: AdminContext, watched: StatusWatch, thread: Executor) -> Handler:
+    """What the policy in force makes of one of the last refusals."""
 
+    async def answer(request: web.Request) -> web.Response:
+        event = await watched.refusal(request)
+        try:
+            text = await asyncio.get_running_loop().run_in_executor(thread, context.explain_refusal, event)
+        except ValueError as error:
+            text = f"cannot be asked again: {error}\n"
+        shown = text_page("What the policy in force makes of it", f"{refusal_of(event).strip()}\n\n{text}")
+        return web.Response(text=shown, content_type="text/html", headers=SECURITY)
+
+    return answer
+
+
+def _explaining(explain: Callable[[bytes], bytes], thread: Executor) -> Handler:
     async def answer(request: web.Request) -> web.Response:
         if request.method == "GET":
             return web.Response(text="POST an inquiry; `relay-gateway explain --live` does\n")
@@ -135,9 +183,8 @@ def _explaining(explain: Callable[[bytes], bytes]) -> Handler:
 class Exposition(Collector):
     """/metrics: prometheus-client's text or OpenMetrics format, whichever the scraper prefers."""
 
-    def __init__(self, context: AdminContext) -> None:
-        self._pages = context.pages
-        self._system = System(context.pages, context.names, context.policy(), context.members)
+    def __init__(self, pages: Sequence[CounterPage], system: System) -> None:
+        self._pages, self._system = pages, system
 
     def collect(self) -> Iterator[Metric]:
         return metrics.collect(self._pages, now=time.monotonic(), surroundings=self._system)

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
-from gateway.admin import windows
+from gateway.admin.windows import behind, name_of
 from gateway.tracing.wanted import BadWish, Wanted
 from gateway.tracing.words import line_of
 
@@ -47,7 +47,6 @@ class Streams:
         if self._readers >= MOST_READERS:
             raise web.HTTPServiceUnavailable(text=f"{MOST_READERS} others look on already\n")
         self._readers += 1
-        tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
         response = web.StreamResponse(headers=JSON_LINES)
         lock = asyncio.Lock()
 
@@ -55,45 +54,67 @@ class Streams:
             async with lock:
                 await response.write(lines)
 
+        looking = Looking(self, wanted, take)
         try:
             await response.prepare(request)
             while not self._over and not _is_gone(request):
-                for page in self._workers():
-                    key = page.pid, page.get(metrics.WINDOW)
-                    if key not in tasks:
-                        tasks[key] = asyncio.create_task(_look_on(*key, page.worker, wanted, take))
-                tasks = {key: task for key, task in tasks.items() if not task.done() or key in self._keys()}
+                looking.renew()
                 await asyncio.sleep(LOOK)
         finally:
             self._readers -= 1
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            looking.stop()
+            await looking.ended()
         with suppress(ConnectionError):
             await response.write_eof()
         return response
 
     async def recent(self, request: web.Request) -> web.Response:
         """Answers GET /trace/recent: the last refusals of all workers, the oldest first."""
-        wanted = _wanted(request)
+        return web.Response(body=b"".join(await self.refusals(_wanted(request))), headers=JSON_LINES)
+
+    async def refusals(self, wanted: Wanted) -> list[bytes]:
+        """The last refusals of all workers as lines of JSON, the oldest first."""
         lines: list[bytes] = []
 
         async def take(some: bytes) -> None:
             lines.extend(some.splitlines(keepends=True))
 
-        asked = [_ask(*key, "recent", wanted, take) for key in self._keys()]
+        asked = [_ask(*key, "recent", wanted, take) for key in self.windows()]
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*asked)
         lines.sort(key=lambda line: str(json.loads(line).get("time", "")))
-        return web.Response(body=b"".join(lines), headers=JSON_LINES)
+        return lines
 
-    def _workers(self) -> list[CounterPage]:
-        """The pages of workers that can be looked at."""
-        return [page for page in self._pages if page.pid and page.worker >= 0 and page.get(metrics.WINDOW)]
+    def windows(self) -> dict[tuple[int, int], int]:
+        """The windows at which workers can be looked at, and their workers."""
+        pages = [page for page in self._pages if page.pid and page.worker >= 0 and page.get(metrics.WINDOW)]
+        return {(page.pid, page.get(metrics.WINDOW)): page.worker for page in pages}
 
-    def _keys(self) -> set[tuple[int, int]]:
-        return {(page.pid, page.get(metrics.WINDOW)) for page in self._workers()}
+
+class Looking:
+    """Somebody looks on in all workers, those that start meanwhile included. take: gets whole lines."""
+
+    def __init__(self, streams: Streams, wanted: Wanted, take: Take) -> None:
+        self._streams, self._wanted, self._take = streams, wanted, take
+        self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+
+    def renew(self) -> None:
+        """Looks for new workers."""
+        windows = self._streams.windows()
+        for key, worker in windows.items():
+            if key not in self._tasks:
+                self._tasks[key] = asyncio.create_task(_look_on(*key, worker, self._wanted, self._take))
+        self._tasks = {key: task for key, task in self._tasks.items() if not task.done() or key in windows}
+
+    def stop(self) -> None:
+        """Nobody does any more."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def ended(self) -> None:
+        """Waits until it has stopped everywhere."""
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
 def _wanted(request: web.Request) -> Wanted:
@@ -117,12 +138,12 @@ async def _look_on(pid: int, window: int, worker: int, wanted: Wanted, take: Tak
 async def _ask(pid: int, window: int, what: str, wanted: Wanted, take: Take) -> bool:
     """Asks at a worker's window, and gives whole lines to `take`, until its end; returns whether anybody answered."""
     try:
-        reader, writer = await asyncio.open_unix_connection(windows.name_of(window), limit=PORTION)
+        reader, writer = await asyncio.open_unix_connection(name_of(window), limit=PORTION)
     except OSError:  # it has just ended
         return False
     try:
         # else somebody took the name after it
-        if windows.behind(writer.get_extra_info("socket")) != (pid, os.geteuid()):
+        if behind(writer.get_extra_info("socket")) != (pid, os.geteuid()):
             return False
         writer.write(json.dumps({"ask": what, "wanted": wanted.pairs()}).encode() + b"\n")
         rest = b""

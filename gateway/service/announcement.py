@@ -1,4 +1,6 @@
-"""Saying where the service listens: a line of JSON, for programs that start it on port 0."""
+"""Saying where the service listens: a line of JSON, for programs that start it on port 0; what to do first, for
+a person at a terminal.
+"""
 
 from __future__ import annotations
 
@@ -23,3 +25,9 @@ def announce(target: str, *, epoch: int, smtp: Sequence[str], http: Sequence[str
             partial.replace(target)
     except OSError as error:
         log.error("cannot announce to %s: %s", target, error)
+
+
+def first_steps(program: str, *, smtp: Sequence[str], http: Sequence[str]) -> list[str]:
+    """Lines for a person who has just started it. program: how they call it."""
+    lines = [f"what happens is shown at http://{address}/" for address in http[:1]]
+    return lines + [f"send a message: {program} send {address} --to you@example.com" for address in smtp[:1]]

@@ -115,6 +115,7 @@ class Staff:
         addresses = self._smtp.bound(smtp_addresses(policy))
         sockets = self._http.of_slot(http_addresses(policy), 0)
         self._close_all_but(smtp=(), http=sockets)
+        answering = Answering(policy.source, dict(zip(addresses, smtp_addresses(policy), strict=True)))
         context = AdminContext(
             listeners=list(zip(policy.config.http_listeners, sockets, strict=True)),
             smtp=addresses,
@@ -124,7 +125,9 @@ class Staff:
             members=MemberTable(self._estate.arena.part("member table")),
             names=self._names.all,
             policy=lambda: PolicyName(policy.source.path, policy.source.digest()),
-            explain=Answering(policy.source).answer,
+            log_dirs=lambda: [logger.log_dir for logger in policy.config.local_logs],
+            explain=answering.answer,
+            explain_refusal=answering.of_refusal,
         )
         return self._run_admin(context)
 

@@ -13,6 +13,7 @@ import os
 import random
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from gateway._fastpath import CounterPage
 from gateway.admin.context import AdminContext
 from gateway.metrics.families import ProcessState
 from gateway.service import descriptors, plan, privileges, upgrade
-from gateway.service.announcement import announce
+from gateway.service.announcement import announce, first_steps
 from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
 from gateway.service.control import Client, Control, ControlError
 from gateway.service.estate import Estate
@@ -355,9 +356,12 @@ class Supervisor:
         log.info("%s", status)
         self._notifier.ready(status)
         self._conclude(True, [status])
+        policy = self._policies[self._service.generation]
+        smtp, http = self._smtp.bound(smtp_addresses(policy)), self._http.bound(http_addresses(policy))
+        if first and sys.stderr.isatty():
+            for line in first_steps(sys.argv[0], smtp=smtp, http=http):
+                log.info("%s", line)
         if self._settings.announce:
-            policy = self._policies[self._service.generation]
-            smtp, http = self._smtp.bound(smtp_addresses(policy)), self._http.bound(http_addresses(policy))
             announce(self._settings.announce, epoch=self._service.generation, smtp=smtp, http=http)
 
     def _reload_failed(self, problems: Sequence[str], code: int = EX_TEMPFAIL) -> None:

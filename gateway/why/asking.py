@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -20,9 +22,11 @@ from gateway.policy.problems import PolicyProblems
 from gateway.policy.source import PolicySource
 from gateway.why.conversation import Desk
 from gateway.why.explain import Explanation, explain
-from gateway.why.question import Inquiry, Misuse, question_of
+from gateway.why.prose import in_words
+from gateway.why.question import STRANGER, Inquiry, Misuse, question_of
 from gateway.why.watched import NotingApi, WatchedPolicy
 
+NOBODY_YET = "postmaster@example.com"  # the recipient where a client was refused before it named one
 _LOGGERS = ("gateway.policy", "gateway.policy.lua")
 
 
@@ -69,8 +73,9 @@ def explained(source: PolicySource, inquiry: Inquiry) -> Explanation:
 class Answering:
     """The policy in force, for those who ask the running gateway."""
 
-    def __init__(self, source: PolicySource) -> None:
-        self._source = source
+    def __init__(self, source: PolicySource, listeners: Mapping[str, str] = MappingProxyType({})) -> None:
+        """listeners: by the address where each is bound, what the policy calls it."""
+        self._source, self._listeners = source, listeners
 
     def answer(self, inquiry: bytes) -> bytes:
         """The explanation of an Inquiry, both JSON. Raises Misuse."""
@@ -81,3 +86,16 @@ class Answering:
             raise Misuse(f"the policy in force cannot be loaded once more: {bad}") from None
         explanation["answered_by"] = f"the admin process of the running gateway, {os.getpid()}"
         return orjson.dumps(explanation)
+
+    def of_refusal(self, event: Mapping[str, Any]) -> str:
+        """What it makes of what was refused, in words. event: as /trace/recent has it. Raises Misuse."""
+        known, listener = event.get("known") or {}, event.get("listener")
+        asked = Inquiry(
+            sender=event.get("sender") or "",
+            recipients=[str(each) for each in event.get("recipients") or ()] or [NOBODY_YET],
+            peer=event.get("peer_address") or STRANGER,
+            listener=self._listeners.get(listener, listener) if listener else None,
+            tls="tls_cipher" in known,
+            ehlo=event.get("ehlo") or Inquiry._field_defaults["ehlo"],
+        )
+        return in_words(orjson.loads(self.answer(asked.as_json())))
