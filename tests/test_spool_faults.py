@@ -13,7 +13,7 @@ import smtplib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -141,13 +141,14 @@ class Kept:
         assert writer is not None
         return writer.read(work)
 
-    def keep(self) -> Any:
-        """Begins to keep a message."""
+    def keep(self, recipients: Sequence[str] = ("b",), sender: str = "a@x.example") -> Any:
+        """Begins to keep a message for mailboxes at y.example."""
+        addresses = [parse_address(f"{each}@y.example") for each in recipients]
         envelope = Envelope(
             id="0" * 32,
-            sender=parse_address("a@x.example"),
-            recipients=[parse_address("b@y.example")],
-            given=None,
+            sender=parse_address(sender),
+            recipients=addresses,
+            given=addresses,
             meta={},
             origin=Origin("c", "192.0.2.1", "s"),
             smtputf8=False,
@@ -155,7 +156,11 @@ class Kept:
             received_at=time.time(),
         )
         content = content_of(b"Subject: x\r\n\r\n")
-        return begun(self.spool.keep([ToKeep(envelope, content, queue="q", site="s", due=None, expires=9e9)]))
+        return begun(
+            self.spool.keep(
+                [ToKeep(envelope, content, queue="q", site="s", due=time.time(), expires=time.time() + 1000)]
+            )
+        )
 
     def result(self, steps: Any) -> Any:
         async def watch() -> None:

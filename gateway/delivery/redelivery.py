@@ -159,7 +159,8 @@ class Redelivery:
         notice, dsn = self._told(envelope, message, destination, result, refused, expired)
         self._record(envelope, message, row, result, expired, notice, None if queue is None else queue.egress_pool)
         if (refused or expired) and dsn is None:
-            yield services.logs.durable()
+            while not (yield services.logs.durable()):
+                yield self._spool.pause(WRITE_AGAIN)
         if expired:
             self._count("expired", len(expired))
             left = []

@@ -40,8 +40,8 @@ actions:
   import FILE    take up what was exported; a gateway that runs there does so within seconds
 
 examples:
-  relay-gateway spool list /var/spool/relay-gateway --recipient @example.com
-  relay-gateway spool drop /var/spool/relay-gateway --queue example.com --older 86400
+  relay-gateway spool list /var/lib/relay-gateway/spool --recipient @example.com
+  relay-gateway spool drop /var/lib/relay-gateway/spool --queue example.com --older 86400
 """
 
 
