@@ -86,7 +86,15 @@ def fleet(address: str) -> Iterator[str]:
 def load(gateway: Gateway, args: argparse.Namespace, what: str) -> dict[str, Any]:
     """Sends for so long, and prints a line."""
     command = [sys.executable, "-m", "gateway", "bench", "load", gateway.smtp, "-q", "--json", "-", "-n", "100000000"]
-    command += ["--rate", str(args.rate), "--seconds", str(args.seconds), "--size", str(args.octets), "-c", "20"]
+    command += [
+        *(["--rate", str(args.rate)] if args.rate else []),
+        "--seconds",
+        str(args.seconds),
+        "--size",
+        str(args.octets),
+        "-c",
+        "20",
+    ]
     before = gateway.worker()
     told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
     result: dict[str, Any] = json.loads(told[told.index(b"{") :])

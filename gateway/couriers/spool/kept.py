@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from gateway._fastpath import Content
@@ -59,7 +61,7 @@ class Envelope:
                 "recipients": [_pair(each) for each in self.recipients],
                 "given": None if self.given is None else [_pair(each) for each in self.given],
                 "meta": self.meta,
-                "origin": [getattr(self.origin, name) for name in _OF_ORIGIN],
+                "origin": _told(self.origin),
                 "smtputf8": self.smtputf8,
                 "hostname": self.hostname,
                 "received_at": self.received_at,
@@ -111,6 +113,9 @@ class ToKeep:
         self.due = due
         self.expires = expires
         self.attempts = attempts
+
+
+_told: Callable[[Origin], tuple[Any, ...]] = attrgetter(*_OF_ORIGIN)
 
 
 def _pair(address: EnvelopeAddress) -> tuple[str, str]:

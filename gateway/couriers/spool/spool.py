@@ -112,7 +112,8 @@ class Spool:
         writer = self._own.writer
         assert writer is not None
         try:
-            yield writer.write(append, needs_room=True)
+            may_fail = not all([content.in_memory for content in contents])
+            yield writer.write(append, needs_room=True, may_fail=may_fail)
         except SpoolFull:
             return self._refused(replies.SPOOL_FULL)
         except Exception as error:
@@ -145,13 +146,13 @@ class Spool:
             self.schedule.wait_for_time(spooled)
         else:
             self.schedule.hold(spooled)
-        self._publish()
+        self._count()
         self._wake()
 
     def gone(self, spooled: Spooled) -> None:
         """It is in no file any more."""
         self.schedule.remove(spooled)
-        self._publish()
+        self._count()
         holding = self._holdings[spooled.place[0]]
         if not self.schedule and self._had_much and holding.own:
             self._had_much = False
@@ -389,10 +390,13 @@ class Spool:
 
     # --- counting -----------------------------------------------------------------------------------------------------
 
+    def _count(self) -> None:
+        self._page.set(_MESSAGES, len(self.schedule))
+        self._page.set(_OCTETS, self.schedule.octets)
+
     def _publish(self) -> None:
         schedule, page = self.schedule, self._page
-        page.set(_MESSAGES, len(schedule))
-        page.set(_OCTETS, schedule.octets)
+        self._count()
         self._had_much = self._had_much or schedule.octets > 1 << 20
         oldest = schedule.oldest()
         page.set_float(_OLDEST, 0.0 if oldest is None else max(0.0, self._clock() - oldest))

@@ -38,14 +38,17 @@ class SpoolUnusable(Exception):
 
 
 class _Job:
-    """What is asked for. writes: it changes the file. needs_room: and makes it grow."""
+    """What is asked for. writes: it changes the file. needs_room: and makes it grow. may_fail: halfway, by itself."""
 
-    __slots__ = ("later", "needs_room", "work", "writes")
+    __slots__ = ("later", "may_fail", "needs_room", "work", "writes")
 
-    def __init__(self, work: Callable[[Store], Any], *, writes: bool, needs_room: bool) -> None:
+    def __init__(
+        self, work: Callable[[Store], Any], *, writes: bool, needs_room: bool = False, may_fail: bool = False
+    ) -> None:
         self.work = work
         self.writes = writes
         self.needs_room = needs_room
+        self.may_fail = may_fail
         self.later = Later()
 
 
@@ -82,16 +85,17 @@ class SpoolWriter:
         self._work.set()  # to open the file
         self._thread.start()
 
-    def write(self, work: Callable[[Store], Any], *, needs_room: bool = False) -> Later:
+    def write(self, work: Callable[[Store], Any], *, needs_room: bool = False, may_fail: bool = False) -> Later:
         """Has something done to the file. The answer, what `work` returns, is there once it is on disk.
 
-        It fails with SpoolFull, SpoolUnusable, or what `work` raises, which must have changed nothing then.
+        It fails with SpoolFull, SpoolUnusable, or what `work` raises. needs_room: the file grows. may_fail: `work` may
+        raise an OSError, such as for a content that it reads from a file.
         """
-        return self._add(_Job(work, writes=True, needs_room=needs_room))
+        return self._add(_Job(work, writes=True, needs_room=needs_room, may_fail=may_fail))
 
     def read(self, work: Callable[[Store], Any]) -> Later:
         """Has something looked up."""
-        return self._add(_Job(work, writes=False, needs_room=False))
+        return self._add(_Job(work, writes=False))
 
     def shrink(self) -> None:
         """Gives room back to the file system, when there is nothing else to do."""
@@ -223,7 +227,9 @@ class SpoolWriter:
 
 def _done(job: _Job, store: Store) -> tuple[Later, Any, BaseException | None]:
     try:
-        with store.part() if job.writes else nullcontext():
+        if not job.may_fail:
+            return job.later, job.work(store), None
+        with store.part():
             return job.later, job.work(store), None
     except (Damaged, OSError) as error:  # of one message: what is stored, or the file that its content is in
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
