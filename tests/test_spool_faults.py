@@ -86,7 +86,7 @@ def outage() -> Iterator[Outage]:
 
 
 @pytest.mark.timeout(60 + 20 * KILLS)
-def test_whatever_is_killed_whenever_all_that_was_taken_arrives(start, load, outage, tmp_path):
+def test_whatever_is_killed_whenever_all_that_was_taken_arrives(outage, start, load, tmp_path):
     chance = random.Random(1)
     policy = outage.lua(tmp_path) + POLICY
 

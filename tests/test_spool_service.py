@@ -47,6 +47,7 @@ class Outage:
         self.fleets = Fleets()
 
     def add(self, name: str, answers: dict[str, Any] | None = None, *, away: bool = False) -> None:
+        assert name not in self.fleets.upstreams
         self.fleets.add(name, answers or {})
         if away:
             self.fleets._run(self.upstream(name).stop())
@@ -223,19 +224,19 @@ def ordered(folder: Path, *words: str) -> str:
 
 
 def test_an_operator_holds_retries_and_drops_messages_of_a_gateway_that_runs(outage, tmp_path):
-    outage.add("away", away=True)
+    outage.add("parked", away=True)
     with gateway_before(outage.fleets, tmp_path, outage.lua(tmp_path) + POLICY) as gateway:
         for name in ("held", "dropped"):
-            send(gateway, f"{name}@away.example")
+            send(gateway, f"{name}@parked.example")
         assert ordered(tmp_path, "list").count("unreachable") == 2
-        assert ordered(tmp_path, "hold", "--recipient", "held@away.example") == "1 message held\n"
-        assert ordered(tmp_path, "drop", "--recipient", "dropped@away.example") == "1 message dropped\n"
+        assert ordered(tmp_path, "hold", "--recipient", "held@parked.example") == "1 message held\n"
+        assert ordered(tmp_path, "drop", "--recipient", "dropped@parked.example") == "1 message dropped\n"
         assert gateway.metric("spool_messages") == 1
-        wait_until(lambda: "AdminBounce" in dict(kinds(gateway, "dropped@away.example")), "it is logged")
-        outage.back("away")
+        wait_until(lambda: "AdminBounce" in dict(kinds(gateway, "dropped@parked.example")), "it is logged")
+        outage.back("parked")
         assert ordered(tmp_path, "retry", "--all") == "1 message to be tried now\n"
-        wait_until(lambda: outage.mails("away"), "it arrived")
-        assert [mail.recipients for mail in outage.mails("away")] == [["held@away.example"]]
+        wait_until(lambda: outage.mails("parked"), "it arrived")
+        assert [mail.recipients for mail in outage.mails("parked")] == [["held@parked.example"]]
 
 
 # --- processes that end -----------------------------------------------------------------------------------------------
@@ -248,11 +249,13 @@ class Restarted:
         self.outage = Outage()
         self.outage.add("gone", away=True)
         self.folder = folder
+        self.gateways: list[Gateway] = []
         self._start = start
 
     def start(self, workers: int = 1) -> Gateway:
         policy = self.outage.lua(self.folder) + POLICY
         gateway = self._start(policy, "--workers", str(workers))
+        self.gateways.append(gateway)
         gateway.announced()
         return gateway
 
@@ -267,6 +270,8 @@ class Restarted:
 def restarted(start: Callable[..., Gateway], tmp_path: Path) -> Iterator[Restarted]:
     made = Restarted(start, tmp_path)
     yield made
+    for gateway in made.gateways:
+        gateway.kill()  # before the fleet that it may be talking to
     made.outage.fleets.close()
 
 
@@ -330,11 +335,13 @@ def test_with_a_fleet_on_the_command_line_the_spool_is_named_there_too(restarted
     address = restarted.outage.fleets.addresses["gone"]
     policy = restarted.outage.lua(restarted.folder) + POLICY
     gateway = start(policy, "--workers", "1", "--fleet", address)
+    restarted.gateways.append(gateway)
     with pytest.raises(smtplib.SMTPDataError):
         send(gateway, "r@gone.example")
     assert not (restarted.folder / "spool").exists()
     gateway.stop()
     (restarted.folder / "own.toml").write_text(f'fleet = ["{address}"]\nspool = "{restarted.folder}/own"\n')
     gateway = start(policy, "--workers", "1", "--gateway-config", str(restarted.folder / "own.toml"))
+    restarted.gateways.append(gateway)
     send(gateway, "r@gone.example")
     assert (restarted.folder / "own" / "0-0.spool").exists()
