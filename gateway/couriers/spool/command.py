@@ -167,7 +167,7 @@ def _change(args: argparse.Namespace) -> int:
         try:
             with _locked(path), closing(Store(path)) as store, store.transaction():
                 for row in orders.select(store, order):
-                    orders.carry_out(store, row, order.what)
+                    orders.carry_out(store, row.number, order.what)
                     done += 1
         except Locked:
             done += _asked(path, order, args.timeout)

@@ -66,15 +66,19 @@ def select(store: Store, which: Order) -> list[Row]:
     return [row for row in store.rows() if which.means(row)]
 
 
-def carry_out(store: Store, row: Row, what: str) -> None:
-    """Does it to one message, inside a transaction."""
+def carry_out(store: Store, number: int, what: str) -> Row | None:
+    """Does it to one message, inside a transaction; returns the message, None where it is there no more."""
+    row = store.row(number)
+    if row is None:
+        return None
     if what == "drop":
-        store.remove(row.number)
+        store.remove(number)
     else:
         row.state = HELD if what == "hold" else WAITS_FOR_TIME
         if what == "retry":
             row.due = 0.0
         store.change(row)
+    return row
 
 
 def _is(wanted: str, address: str) -> bool:

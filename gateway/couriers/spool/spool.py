@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL = 0.1  # seconds; how late a message may be tried
 LOOK_INTERVAL = 1.0  # seconds between two looks for orders of a command
 FORSAKEN_INTERVAL = 3.0  # seconds between two looks for files that nobody works on
+ASK_AGAIN = 50  # times that an order for a message that is being tried waits for a sweep
 REST = 1.0  # seconds for which nothing is given to a disk that refused
 AT_ONCE = 200  # messages of a file that was opened, in a turn of the loop
 READ_AGAIN = 10.0  # seconds, where the disk does not give a message
@@ -374,19 +375,32 @@ class Spool:
             rows = yield writer.read(partial(orders.select, which=order))
             done = 0
             for row in rows:
-                spooled = self.schedule.get((holding.number, row.number))
-                if spooled is None or spooled.phase is Phase.ANSWER:
-                    continue
-                done += 1
-                yield writer.write(partial(orders.carry_out, row=row, what=order.what))
-                if order.what == "drop":
-                    self._drop(row)
-                    self.gone(spooled)
-                elif order.what == "hold":
-                    self.schedule.hold(spooled)
-                else:
-                    self.schedule.hurry(spooled)
+                done += yield from self._carry_out_one(holding, row.number, order.what)
             yield writer.write(lambda store, n=number, d=done: store.answer(n, json.dumps(d)))  # type: ignore[misc]
+
+    def _carry_out_one(self, holding: Holding, number: int, what: str) -> Waits:
+        """Returns whether it was done: a message that is being tried all the time is left alone."""
+        for _ in range(ASK_AGAIN):
+            spooled = self.schedule.get((holding.number, number))
+            if spooled is None or spooled.phase is not Phase.ANSWER:
+                break
+            yield self.pause(SWEEP_INTERVAL)
+        if spooled is None or spooled.phase is Phase.ANSWER:
+            return False
+        self.schedule.hold(spooled)  # so that it is not tried meanwhile
+        try:
+            row = yield self.writer_of(spooled).write(partial(orders.carry_out, number=number, what=what))
+        except Exception:
+            self.schedule.hurry(spooled)
+            raise
+        if row is None:
+            self.gone(spooled)
+        elif what == "drop":
+            self._drop(row)
+            self.gone(spooled)
+        elif what == "retry":
+            self.schedule.hurry(spooled)
+        return row is not None
 
     # --- counting -----------------------------------------------------------------------------------------------------
 
