@@ -116,6 +116,18 @@ def test_what_one_worker_has_found_out_no_other_has_to(run) -> None:
     run(main())
 
 
+def test_a_worker_that_ends_does_not_wait_for_its_probes(run, soon) -> None:
+    async def main() -> None:
+        script = {"CONNECT": [Do.DROP, Do.STALL]}
+        async with Upstream(script) as broken, Upstream() as sound, Gateway(sound, broken) as gateway:
+            assert only(await gateway.hand_over(batch(), PATIENT)) == DELIVERED
+            await broken.until(lambda member: len(member.dialogues) == 2)
+            async with asyncio.timeout(10):
+                await gateway.couriers.close(1000)
+
+    run(main())
+
+
 # --- choice -----------------------------------------------------------------------------------------------------------
 
 

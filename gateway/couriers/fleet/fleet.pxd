@@ -20,6 +20,7 @@ cdef class Fleet(Dispatcher):
     cdef Py_ssize_t _next
     cdef double _patience
     cdef object _waiting
+    cdef dict _since
     cdef str _site
 
     @cython.locals(job=Job)

@@ -37,6 +37,7 @@ class Fleet(Dispatcher):
         self._wiring = wiring
         self._next = 0  # where the next choice starts, so that ties go round
         self._waiting: deque[Job] = deque()
+        self._since: dict[Job, float] = {}  # when each of them began to wait
         self._patience = patience
         self._site = f"unspecified->{site_name(protocol)}@smtp_client"
         for lane in lanes:
@@ -61,7 +62,7 @@ class Fleet(Dispatcher):
 
     def sweep(self, now: float) -> None:
         """Notice whose time is up among those that wait."""
-        for job in [job for job in self._waiting if now >= min(job.deadline, job.started + self._patience)]:
+        for job in [job for job in self._waiting if now >= min(job.deadline, self._since[job] + self._patience)]:
             self.carried(job)
             self._give_up(job, replies.UPSTREAM_BUSY)
         self.serve_waiting()
@@ -142,6 +143,7 @@ class Fleet(Dispatcher):
 
     def carried(self, job: Job) -> None:
         self._waiting.remove(job)
+        del self._since[job]
         self._wiring.waiting -= 1
         self._wiring.page.add(counting.WAITING, -1)
 
@@ -185,6 +187,7 @@ class Fleet(Dispatcher):
             lane.carry(job)
         elif self._has_hope(job):
             self._waiting.append(job)
+            self._since[job] = self._wiring.poller.time()
             self._wiring.waiting += 1
             self._wiring.page.add(counting.WAITING)
         elif job.declined == len(self.lanes):

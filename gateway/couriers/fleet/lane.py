@@ -88,10 +88,15 @@ class Lane:
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for long enough, drop what has been waited for in vain."""
-        if self.dispatchers and self.member.due(now, False):
+        if self.dispatchers and not self._wiring.closing and self.member.due(now, False):
             self.probe()
         for connection, job in list(self.connections.items()):
             if connection in self._probes and now - connection.started >= self._path.connect_timeout:
+                connection.time_out()
+                continue
+            if connection in self._probes and self._wiring.closing:
+                self._probes.remove(connection)  # what it would find out is nobody's business any more
+                self.member.probes -= 1
                 connection.time_out()
                 continue
             if not connection.overdue(now) and (job is None or now < job.deadline):
