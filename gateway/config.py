@@ -36,6 +36,20 @@ class EarlyTalker(Enum):
     REJECT = "Reject"
 
 
+class TlsMode(Enum):
+    """`tls_mode`: when TLS begins."""
+
+    START_TLS = "StartTls"
+    IMPLICIT = "ImplicitTls"  # with the first octet (RFC 8314 §3)
+
+
+class TlsVersion(Enum):
+    """`tls_minimum_version`."""
+
+    V1_2 = "TLSv1_2"
+    V1_3 = "TLSv1_3"
+
+
 class BatchHandling(Enum):
     """`batch_handling`: which recipients of a transaction travel together."""
 
@@ -142,6 +156,12 @@ class ListenerParams:
     batch_handling: BatchHandling = BatchHandling.TOGETHER
     tls_certificate: KeySource | None = None
     tls_private_key: KeySource | None = None
+    tls_mode: TlsMode = TlsMode.START_TLS
+    tls_minimum_version: TlsVersion = TlsVersion.V1_2
+    tls_ciphers: str | None = None
+    tls_required_client_ca: KeySource | None = None
+    tls_optional_client_ca: KeySource | None = None
+    sni: Mapping[str, tuple[KeySource, KeySource]] = field(default_factory=dict)  # certificate and key by name
     feedback_senders: frozenset[str] = frozenset()  # addresses and domains, in lower case
     report_excerpt: bool = False
     require_proxy_protocol: bool = False

@@ -301,9 +301,9 @@ def test_what_only_kumomta_has_is_not_supported_rather_than_unknown() -> None:
 
 
 def test_an_option_that_newer_kumomta_has_is_not_supported_rather_than_unknown() -> None:
-    [problem] = seen_in("kumo.start_esmtp_listener { tls_mode = 'ImplicitTls' }")
-    assert "tls_mode: not supported yet by relay-gateway" in problem
-    assert seen_in("kumo.start_esmtp_listener { tls_mode = 'StartTls' }") == []
+    [problem] = seen_in("kumo.start_esmtp_listener { deferred_queue = true }")
+    assert "deferred_queue: not supported yet by relay-gateway" in problem
+    assert seen_in("kumo.start_esmtp_listener { deferred_queue = false }") == []
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,10 @@ def handshakes(moved: Moved) -> None:
 
 
 def introductions(moved: Moved) -> None:
-    """Connections that are to begin with a PROXY header, and do so or not."""
+    """Connections that are to begin with a PROXY header, and do so or not; a listener with a certificate."""
+    certificate, key = (pem.decode() for pem in tls._self_signed("gw.example"))
+    pair = f"tls_certificate = {{ key_data = [[{certificate}]] }}, tls_private_key = {{ key_data = [[{key}]] }}"
+    moved.scrape(moved.start(OPEN.replace("relay_hosts", f"{pair}, relay_hosts")))
     options = "client_timeout = 1, require_proxy_protocol = true, proxy_protocol_from = { '127.0.0.1' }, relay_hosts"
     gateway = moved.start(OPEN.replace("relay_hosts", options))
     for said in (

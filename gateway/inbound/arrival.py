@@ -114,11 +114,16 @@ class ListenerHost(ConnectionHost):
             self._give_up(stream, endpoints.peer_address)
             return
         if refusal is None:
+            if terms.implicit_tls:
+                connection.begin_under_tls(reception, received)
+                return
             connection.begin(reception)
             if received:
                 connection.data_received(received)
         else:
             told = allowance is None or allowance.refused(NO_COMMAND, refusal)
+            if terms.implicit_tls:
+                stream.abort()  # nothing that is said in clear would be understood
             self._turn_away(stream, refusal, endpoints.peer_address, terms.params.meta, told)
 
     def admission(self, params: ListenerParams) -> Reply | None:

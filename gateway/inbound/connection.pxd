@@ -28,6 +28,7 @@ cdef class Connection(Protocol):
     cdef Outbox _outbox
     cdef Reception _reception
     cdef double _timeout, _last_read, _began
+    cdef bint _implicit
     cdef bint _closing, _eof, _shaking, _in_outbox, _turn_due, _waits, _reading_paused, _writing_paused, _resting
     cdef object _pace
 

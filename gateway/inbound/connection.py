@@ -87,6 +87,7 @@ class Connection(Protocol):
         self._last_read = 0.0
         self._began = 0.0
         self._shaking = False  # hands, for TLS
+        self._implicit = False  # TLS began with the first octet
         self._closing = False
         self._in_outbox = False
         self._turn_due = False
@@ -105,6 +106,17 @@ class Connection(Protocol):
         reception.start()
         self._timeout = reception.params().client_timeout
         self._flush()
+
+    def begin_under_tls(self, reception: Reception, received: bytes) -> None:
+        """Likewise, with a handshake before it (RFC 8314 §3). received: from the client so far."""
+        self._host.opened(self)
+        self._reception = reception
+        self._last_read = self._began = self._poller.time()
+        reception.session.hold()
+        self._implicit = True
+        self._begin_tls()
+        if received and isinstance(self._transport, TlsStream):
+            self._transport.data_received(received)
 
     # -- called by the stream and the event loop ---------------------------------------------------------------------
 
@@ -326,7 +338,12 @@ class Connection(Protocol):
         assert isinstance(self._transport, TlsStream)
         self._page.add(_TLS_OK)
         self._last_read = self._poller.time()
-        reception.tls_started(*tls.shown_names(self._transport.cipher()))
+        certificate = tls.peer_certificate(self._transport.peer_certificate())
+        reception.tls_started(*tls.shown_names(self._transport.cipher()), certificate, self._implicit)
+        if self._implicit:
+            self._began = self._last_read
+            reception.start()
+            self._timeout = reception.params().client_timeout
         self._advance()
 
     def _not_secured(self, cause: str, text: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.logs import records
 from gateway.net.endpoints import Endpoints
+from gateway.net.tls import PeerCertificate
 from gateway.smtp.session import ServerSession
 from gateway.smtp.terms import Terms
 from gateway.smtp.trace import received_from, with_protocol
@@ -23,6 +24,26 @@ def known_at_first(endpoints: Endpoints, terms: Terms) -> dict[str, Any]:
     }
 
 
+class Secured(NamedTuple):
+    """What is known of a session's TLS. version, cipher: as KumoMTA spells them. certificate: the client's."""
+
+    version: str
+    cipher: str
+    certificate: PeerCertificate | None = None
+    implicit: bool = False
+
+
+def known_of_tls(tls: Secured) -> dict[str, Any]:
+    """What the metadata says of it."""
+    known: dict[str, Any] = {"tls_cipher": tls.cipher, "tls_protocol_version": tls.version}
+    if tls.implicit:
+        known["tls_implicit"] = True
+    if tls.certificate is not None:
+        known["tls_peer_subject_name"] = list(tls.certificate.subject)
+        known["tls_peer_fingerprint"] = tls.certificate.fingerprint
+    return known
+
+
 def is_relay_host(session: ServerSession, endpoints: Endpoints, terms: Terms) -> bool:
     """Whether the peer may relay to anywhere; and the session is held to what such a peer is."""
     found: bool = endpoints.peer in terms.relay_hosts
@@ -30,20 +51,19 @@ def is_relay_host(session: ServerSession, endpoints: Endpoints, terms: Terms) ->
     return found
 
 
-def origin(
-    session: ServerSession, endpoints: Endpoints, session_id: str, tls: tuple[str, str] | None
-) -> records.Origin:
-    """What records say of where something came from. tls: its protocol version and cipher."""
-    version, cipher = tls or (None, None)
-    return records.Origin(
-        session.ehlo_name, endpoints.peer_address, session_id, tls_cipher=cipher, tls_protocol_version=version
-    )
+def origin(session: ServerSession, endpoints: Endpoints, session_id: str, tls: Secured | None) -> records.Origin:
+    """What records say of where something came from."""
+    peer = session.ehlo_name, endpoints.peer_address, session_id
+    if tls is None:
+        return records.Origin(*peer)
+    subject = () if tls.certificate is None else tls.certificate.subject
+    return records.Origin(*peer, tls_cipher=tls.cipher, tls_protocol_version=tls.version, tls_peer_subject_name=subject)
 
 
 def received_start(
-    session: ServerSession, endpoints: Endpoints, hostname: str, tls: tuple[str, str] | None, smtputf8: bool
+    session: ServerSession, endpoints: Endpoints, hostname: str, tls: Secured | None, smtputf8: bool
 ) -> str:
-    """What all Received headers of a session begin with. tls: its protocol version and cipher."""
+    """What all Received headers of a session begin with."""
     protocol = with_protocol(session.esmtp, session.tls, session.authenticated, smtputf8)
     return received_from(
         session.ehlo_name,
@@ -51,5 +71,5 @@ def received_start(
         hostname,
         endpoints.local_address,
         protocol,
-        ":".join(tls) if tls is not None else "",
+        ":".join(tls[:2]) if tls is not None else "",
     )

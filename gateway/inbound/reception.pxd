@@ -41,7 +41,7 @@ cdef class Reception(Observer):
     cdef str _session_id
     cdef CounterPage _page
     cdef list _decisions
-    cdef tuple _tls
+    cdef object _tls
     cdef bint _peer_is_relay_host, _asks_about_recipients
     cdef Steps _steps
     cdef MessageReceived _message

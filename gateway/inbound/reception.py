@@ -17,7 +17,7 @@ from gateway.delivery.transaction import SessionFacts, Transaction, TransactionR
 from gateway.inbound import counted
 from gateway.inbound.allowance import Allowance
 from gateway.inbound.authentication import log_in
-from gateway.inbound.facts import is_relay_host, known_at_first, origin, received_start
+from gateway.inbound.facts import Secured, is_relay_host, known_at_first, known_of_tls, origin, received_start
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
 from gateway.inbound.welcome import allowed_instead, introduced, welcome
@@ -93,7 +93,7 @@ class Reception(Observer):
         self._facts: SessionFacts | None = None
         self._decisions: list[Decision] = []
         self._asks_about_recipients = RCPT_TO in self._policy.handles
-        self._tls: tuple[str, str] | None = None  # protocol version and cipher
+        self._tls: Secured | None = None
         self._message: MessageReceived | None = None
         self._transaction: Transaction | None = None
         self._why: dict[str, str] | None = None  # what is refused now, where that needs words of its own
@@ -144,7 +144,7 @@ class Reception(Observer):
         self._conn.forget()
         self._conn.values.update(known)
         if self._tls is not None:
-            self._conn.values.update(tls_cipher=self._tls[1], tls_protocol_version=self._tls[0])
+            self._conn.values.update(known_of_tls(self._tls))
 
     def _adopt(self, terms: Terms) -> None:
         self._terms = terms
@@ -293,9 +293,11 @@ class Reception(Observer):
             log.error("internal error in %s", type(event).__name__, exc_info=error)
             self._reply(replies.INTERNAL)
 
-    def tls_started(self, version: str, cipher: str) -> None:
-        """The handshake succeeded: all that the client said in clear is forgotten (RFC 3207 §4.2)."""
-        self._tls = (version, cipher)
+    def tls_started(self, version: str, cipher: str, *more: Any) -> None:
+        """The handshake succeeded: all that was said in clear is forgotten (RFC 3207 §4.2). more: for Secured."""
+        self._tls = Secured(version, cipher, *more)
+        if self._tls.certificate is not None:
+            self.session.identities = self._tls.certificate.identities
         accepted_with = self._accepted_with
         self._know(known_at_first(self._endpoints, self._terms) if accepted_with is None else accepted_with)
         if self._conn.witness is not None:

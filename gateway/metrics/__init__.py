@@ -156,6 +156,9 @@ TLS_CAUSES = ("timeout", "lost", "no_tls", "version", "cipher", "certificate", "
 TLS_FAILURES = Counter(
     LAYOUT, "tls_handshake_failures_total", "TLS handshakes with clients that failed, by why", cause=TLS_CAUSES
 )
+CERTIFICATE_EXPIRY = WorkerGauge(
+    LAYOUT, "tls_certificate_expiry_timestamp_seconds", "When the first of the listeners' certificates expires"
+)
 AUTH = Counter(LAYOUT, "auth_total", "AUTH attempts that reached a verdict", result=("accepted", "refused", "error"))
 COMMANDS = Counter(
     LAYOUT,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import datetime
 import os
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.config import KeySource, Listener, ListenerParams
+from gateway.config import KeySource, Listener, ListenerParams, TlsVersion
 
 MOST_CONTEXTS = 1024  # that are kept of each kind: a policy may name another host or key for every connection
 _SELF_SIGNED_LIFE = datetime.timedelta(days=365)
@@ -43,6 +44,11 @@ class KeyFiles:
     def __init__(self) -> None:
         self._contents: dict[str, bytes] = {}
 
+    @property
+    def contents(self) -> Mapping[str, bytes]:
+        """What was read so far, by path."""
+        return self._contents
+
     def read(self, source: KeySource) -> bytes:
         """The PEM text; the first content of a file stays. Raises OSError."""
         if source.key_data is not None:
@@ -54,37 +60,131 @@ class KeyFiles:
         return self._contents[source.path]
 
 
+Pair = tuple[KeySource, KeySource]  # a certificate with its chain, and its key
+
+
+class TlsSettings(NamedTuple):
+    """What a context is made of. pair: None for a self-signed certificate. sni: further pairs, by name. ca: whose
+    certificates clients may have, or must.
+    """
+
+    pair: Pair | None = None
+    sni: tuple[tuple[str, Pair], ...] = ()
+    ca: KeySource | None = None
+    required: bool = False
+    ciphers: str | None = None
+    minimum: TlsVersion = TlsVersion.V1_2
+
+
+def settings_of(values: Mapping[str, Any]) -> TlsSettings:
+    """values: a listener's parameters by name."""
+    certificate, key = values.get("tls_certificate"), values.get("tls_private_key")
+    required = values.get("tls_required_client_ca")
+    return TlsSettings(
+        None if certificate is None or key is None else (certificate, key),
+        tuple((values.get("sni") or {}).items()),
+        required or values.get("tls_optional_client_ca"),
+        required is not None,
+        values.get("tls_ciphers"),
+        values.get("tls_minimum_version") or TlsVersion.V1_2,
+    )
+
+
 class ServerContexts:
-    """The TLS contexts of a worker: those with certificates from the start, self-signed ones when first needed."""
+    """The TLS contexts of a worker: those with certificates from the start, the others when first needed."""
 
     def __init__(self, listeners: Iterable[Listener], files: KeyFiles) -> None:
         """Raises UnusableKey, which `problems` would have told."""
         self._files = files
-        self._contexts: dict[tuple[KeySource, KeySource], ssl.SSLContext] = {}
-        self._self_signed: dict[str, ssl.SSLContext] = {}
-        for _, certificate, key in _pairs(listeners):
-            if certificate is not None and key is not None:
-                self._loaded(certificate, key)
+        self._contexts: dict[tuple[TlsSettings, str], ssl.SSLContext] = {}
+        self._self_signed: dict[str, tuple[bytes, bytes]] = {}
+        for _, block in _blocks_of(listeners):
+            settings = settings_of(block)
+            if settings.pair is not None or settings.sni or settings.ca is not None:
+                self._context(settings, str(block.get("hostname", "")))
 
     def context(self, params: ListenerParams) -> ssl.SSLContext:
         """The context for a connection with these parameters. Raises UnusableKey for a pair no listener named."""
-        if params.tls_certificate is not None and params.tls_private_key is not None:
-            return self._loaded(params.tls_certificate, params.tls_private_key)
-        context = self._self_signed.get(params.hostname)
+        return self._context(settings_of({name: getattr(params, name) for name in _NAMES}), params.hostname)
+
+    def _context(self, settings: TlsSettings, hostname: str) -> ssl.SSLContext:
+        key = settings, "" if settings.pair is not None else hostname
+        context = self._contexts.get(key)
         if context is None:
-            context = _make_context(*_self_signed(params.hostname))
-            _keep(self._self_signed, params.hostname, context)
+            context = _made(settings, self._files, lambda: self._own_pair(hostname))
+            _keep(self._contexts, key, context)
         return context
 
-    def _loaded(self, certificate: KeySource, key: KeySource) -> ssl.SSLContext:
-        context = self._contexts.get((certificate, key))
-        if context is None:
-            context = _load(certificate, key, self._files)
-            _keep(self._contexts, (certificate, key), context)
-        return context
+    def _own_pair(self, hostname: str) -> tuple[bytes, bytes]:
+        pair = self._self_signed.get(hostname)
+        if pair is None:
+            pair = _self_signed(hostname)
+            _keep(self._self_signed, hostname, pair)
+        return pair
 
 
-def _keep(contexts: dict[Any, ssl.SSLContext], key: Any, context: ssl.SSLContext) -> None:
+_NAMES = (
+    *("tls_certificate", "tls_private_key", "sni", "tls_required_client_ca", "tls_optional_client_ca"),
+    *("tls_ciphers", "tls_minimum_version"),
+)
+
+
+def _made(settings: TlsSettings, files: KeyFiles, own_pair: Callable[[], tuple[bytes, bytes]]) -> ssl.SSLContext:
+    """Raises UnusableKey."""
+    context = _with(
+        settings, files, own_pair() if settings.pair is None else _read(settings.pair, files), settings.pair
+    )
+    if settings.sni:
+        others = {name: _with(settings, files, _read(pair, files), pair) for name, pair in settings.sni}
+
+        def choose(connection: Any, name: str | None, _: ssl.SSLContext) -> None:
+            """RFC 6066 §3. A name that is not here gets the usual certificate: its owner may do without."""
+            name = (name or "").lower()
+            found = others.get(name) or others.get(f"*.{name.partition('.')[2]}")
+            if found is not None:
+                connection.context = found
+
+        context.sni_callback = choose
+    return context
+
+
+def _with(settings: TlsSettings, files: KeyFiles, pems: tuple[bytes, bytes], pair: Pair | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[settings.minimum]  # RFC 8996: 1.2 at least
+    try:
+        with _in_memory(pems[0]) as certificate_path, _in_memory(pems[1]) as key_path:
+            context.load_cert_chain(certificate_path, key_path, password=_no_passphrase)
+    except ssl.SSLError as error:
+        names = "the self-signed certificate" if pair is None else f"{_shown(pair[0])}, {_shown(pair[1])}"
+        raise UnusableKey(f"{names}: {error}", may_pass=False) from error
+    if settings.ciphers is not None:
+        try:
+            context.set_ciphers(settings.ciphers)
+        except ssl.SSLError as error:
+            raise UnusableKey(f"tls_ciphers: {settings.ciphers}: {error}", may_pass=False) from error
+    if settings.ca is not None:
+        try:
+            context.load_verify_locations(cadata=files.read(settings.ca).decode("ascii"))
+        except OSError as error:  # ssl.SSLError is one
+            text = f"{_shown(settings.ca)}: {error}"
+            raise UnusableKey(text, may_pass=not isinstance(error, ssl.SSLError)) from error
+        except ValueError:
+            raise UnusableKey(f"{_shown(settings.ca)}: no PEM", may_pass=False) from None
+        context.verify_mode = ssl.CERT_REQUIRED if settings.required else ssl.CERT_OPTIONAL
+    return context
+
+
+_VERSIONS = {TlsVersion.V1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.V1_3: ssl.TLSVersion.TLSv1_3}
+
+
+def _read(pair: Pair, files: KeyFiles) -> tuple[bytes, bytes]:
+    try:
+        return files.read(pair[0]), files.read(pair[1])
+    except OSError as error:
+        raise UnusableKey(f"{_shown(pair[0])}, {_shown(pair[1])}: {error}", may_pass=True) from error
+
+
+def _keep(contexts: dict[Any, Any], key: Any, context: Any) -> None:
     if len(contexts) >= MOST_CONTEXTS:
         del contexts[next(iter(contexts))]  # the oldest
     contexts[key] = context
@@ -93,11 +193,11 @@ def _keep(contexts: dict[Any, ssl.SSLContext], key: Any, context: ssl.SSLContext
 def problems(
     listeners: Iterable[Listener], files: KeyFiles, at: datetime.datetime | None = None
 ) -> list[tuple[str, UnusableKey]]:
-    """What is wrong with the certificates and keys that listeners name: (the listener's address, the error).
+    """What is wrong with the certificates, keys and ciphers that listeners name: (the listener's address, the error).
 
     at: certificates have to be valid then; without it, when they are is not looked at.
     """
-    found = [(listen, unusable(certificate, key, files, at)) for listen, certificate, key in _pairs(listeners)]
+    found = [(listen, _wrong(block, files, at)) for listen, block in _blocks_of(listeners)]
     return [(listen, error) for listen, error in found if error is not None]
 
 
@@ -105,15 +205,46 @@ def unusable(
     certificate: KeySource | None, key: KeySource | None, files: KeyFiles, at: datetime.datetime | None = None
 ) -> UnusableKey | None:
     """Why these cannot be used together; None if they can, or if neither is given."""
-    if certificate is None and key is None:
-        return None
-    if certificate is None or key is None:
+    return _wrong({"tls_certificate": certificate, "tls_private_key": key}, files, at)
+
+
+def _wrong(block: Mapping[str, Any], files: KeyFiles, at: datetime.datetime | None) -> UnusableKey | None:
+    if (block.get("tls_certificate") is None) != (block.get("tls_private_key") is None):
         return UnusableKey("tls_certificate and tls_private_key belong together", may_pass=False)
+    settings = settings_of(block)
+    if settings == TlsSettings():
+        return None
     try:
-        _load(certificate, key, files)
+        _made(settings, files, _any_pair)
     except UnusableKey as error:
         return error
-    return None if at is None else _out_of_date(certificate, files, at)
+    if at is None:
+        return None
+    wrong = (_out_of_date(certificate, files, at) for certificate in _certificates(settings))
+    return next((error for error in wrong if error is not None), None)
+
+
+@cache
+def _any_pair() -> tuple[bytes, bytes]:
+    return _self_signed("localhost")
+
+
+def _certificates(settings: TlsSettings) -> Iterator[KeySource]:
+    if settings.pair is not None:
+        yield settings.pair[0]
+    for _, pair in settings.sni:
+        yield pair[0]
+
+
+def ends(listeners: Iterable[Listener], files: KeyFiles) -> dict[str, datetime.datetime]:
+    """When the certificates that listeners name expire, by their file's path; that of one without is "key_data"."""
+    found: dict[str, datetime.datetime] = {}
+    for _, block in _blocks_of(listeners):
+        for certificate in _certificates(settings_of(block)):
+            end = x509.load_pem_x509_certificates(files.read(certificate))[0].not_valid_after_utc
+            name = _shown(certificate)
+            found[name] = min(end, found.get(name, end))
+    return found
 
 
 def _out_of_date(certificate: KeySource, files: KeyFiles, at: datetime.datetime) -> UnusableKey | None:
@@ -127,11 +258,11 @@ def _out_of_date(certificate: KeySource, files: KeyFiles, at: datetime.datetime)
     return UnusableKey(text, may_pass=True)
 
 
-def _pairs(listeners: Iterable[Listener]) -> Iterator[tuple[str, KeySource | None, KeySource | None]]:
-    """(address, certificate, key) of every block of every listener."""
+def _blocks_of(listeners: Iterable[Listener]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(address, parameters) of every block of every listener."""
     for listener in listeners:
         for block in _blocks({**listener.overrides, "peer": listener.peer, "via": listener.via}):
-            yield listener.listen, block.get("tls_certificate"), block.get("tls_private_key")
+            yield listener.listen, block
 
 
 def _blocks(block: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -143,26 +274,6 @@ def _blocks(block: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _shown(source: KeySource | None) -> str:
     return "key_data" if source is None or source.path is None else source.path
-
-
-def _load(certificate: KeySource, key: KeySource, files: KeyFiles) -> ssl.SSLContext:
-    names = f"{_shown(certificate)}, {_shown(key)}"
-    try:
-        pems = files.read(certificate), files.read(key)
-    except OSError as error:
-        raise UnusableKey(f"{names}: {error}", may_pass=True) from error
-    try:
-        return _make_context(*pems)
-    except ssl.SSLError as error:
-        raise UnusableKey(f"{names}: {error}", may_pass=False) from error
-
-
-def _make_context(certificate_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
-    with _in_memory(certificate_pem) as certificate_path, _in_memory(key_pem) as key_path:
-        context.load_cert_chain(certificate_path, key_path, password=_no_passphrase)
-    return context
 
 
 def _no_passphrase() -> bytes:
@@ -211,3 +322,31 @@ def shown_names(transport_cipher: tuple[str, str, int] | None) -> tuple[str, str
     if version == "TLSv1.3":
         cipher = cipher.replace("TLS_", "TLS13_", 1)
     return version.replace(".", "_"), cipher
+
+
+class PeerCertificate(NamedTuple):
+    """A client's certificate that was verified. subject: as KumoMTA shows it: ("CN=mx.example",). fingerprint: SHA-256,
+    in hexadecimal digits. identities: the addresses, host names and common names in it.
+    """
+
+    subject: tuple[str, ...]
+    fingerprint: str
+    identities: tuple[str, ...]
+
+
+def peer_certificate(der: bytes | None) -> PeerCertificate | None:
+    """der: the certificate; None where the client has shown none."""
+    if der is None:
+        return None
+    certificate = x509.load_der_x509_certificate(der)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = [*names.get_values_for_type(x509.RFC822Name), *names.get_values_for_type(x509.DNSName)]
+    except (x509.ExtensionNotFound, ValueError):
+        found = []
+    common = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return PeerCertificate(
+        tuple(part.rfc4514_string() for part in certificate.subject.rdns),
+        certificate.fingerprint(hashes.SHA256()).hex(),
+        tuple(dict.fromkeys([*found, *common])),
+    )

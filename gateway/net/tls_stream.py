@@ -107,6 +107,10 @@ class TlsStream(Protocol):
         """Name, protocol version and bits of the cipher in use."""
         return None if self._ssl is None else self._ssl.cipher()
 
+    def peer_certificate(self) -> bytes | None:
+        """The peer's certificate, which was verified, in DER; None where it has shown none."""
+        return None if self._ssl is None else self._ssl.getpeercert(True)
+
     def version(self) -> str | None:
         """The protocol's version, as OpenSSL names it."""
         return None if self._ssl is None else self._ssl.version()

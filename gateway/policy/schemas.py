@@ -25,6 +25,8 @@ from gateway.config import (
     RecordSettings,
     SpoolOrder,
     SpoolSettings,
+    TlsMode,
+    TlsVersion,
     TraceHeaders,
 )
 from gateway.logs.encoding import Template, TemplateError
@@ -157,6 +159,22 @@ def feedback_senders(value: object) -> frozenset[str]:
     return frozenset(_MAILBOXES_AND_DOMAINS(value))
 
 
+_SNI_PAIR = Schema(
+    {"tls_certificate": Option(key_source, required=True), "tls_private_key": Option(key_source, required=True)},
+    lambda options: (options["tls_certificate"], options["tls_private_key"]),
+)
+_SNI_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
+
+
+def sni(value: object) -> dict[str, tuple[KeySource, KeySource]]:
+    """Certificates and keys by the name that a client asks for; `*.` stands for one label."""
+    named = map_of(_SNI_PAIR, "names with their tls_certificate and tls_private_key")(value)
+    for name in named:
+        if not _SNI_NAME.fullmatch(name):
+            raise refusal(f"not a host name in ASCII: '{name}'")
+    return {name.lower(): pair for name, pair in named.items()}
+
+
 def _block(value: object) -> dict[str, Any]:
     """A `peer` or `via` block: parameters of the listener, and further blocks."""
     block: dict[str, Any] = LISTENER_BLOCK(value)
@@ -206,6 +224,12 @@ _DYNAMIC = {
     "batch_handling": Option(one_of(BatchHandling)),
     "tls_certificate": Option(key_source),
     "tls_private_key": Option(key_source),
+    "tls_mode": Option(one_of(TlsMode)),
+    "tls_minimum_version": Option(one_of(TlsVersion), ours=True),
+    "tls_ciphers": Option(one_line, ours=True),
+    "tls_required_client_ca": Option(key_source),
+    "tls_optional_client_ca": Option(key_source, ours=True),
+    "sni": Option(sni, ours=True),
     "feedback_senders": Option(feedback_senders, ours=True),
     "report_excerpt": Option(boolean, ours=True),
     "require_proxy_protocol": Option(boolean),
@@ -220,8 +244,6 @@ _DYNAMIC = {
     "data_buffer_size": accepted(integer(1)),
     "deferred_spool": accepted(boolean),
     "deferred_queue": refused("it would skip smtp_server_message_received", False),
-    "tls_required_client_ca": refused("clients without a certificate would be let in"),
-    "tls_mode": refused("clients that begin with TLS would be answered in clear", "StartTls"),
 }
 
 LISTENER_BLOCK = Schema(_DYNAMIC)

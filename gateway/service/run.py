@@ -159,7 +159,8 @@ def load(args: argparse.Namespace) -> LoadedPolicy | BadPolicy:
     if troubles:
         texts = tuple(str(trouble.problem) for trouble in troubles)
         return BadPolicy(texts, may_pass=all(trouble.may_pass for trouble in troubles))
-    watched = watching.as_loaded(policy.config.watched, policy.source.files)
+    named = {os.path.abspath(path): content for path, content in keys.contents.items()}
+    watched = watching.as_loaded((*policy.config.watched, *named), {**policy.source.files, **named})
     if policy.source.deployment.fleet is not None:
         from gateway.policy.lint import Lint  # with the grammar of Lua, which is not needed otherwise
 

@@ -36,6 +36,7 @@ from gateway.net.turns import Room
 from gateway.policy.background import Background
 from gateway.policy.engine import Policy, PolicyProblems
 from gateway.quotas import Quotas
+from gateway.service.certificates import CertificateWatch
 from gateway.service.context import EX_CONFIG, EX_TEMPFAIL, WorkerContext
 from gateway.service.memory import ContentWatch
 from gateway.service.window import Window
@@ -122,6 +123,9 @@ class Worker:
         self._watches: list[ListenerWatch] = []
         self._listeners: list[streams.Acceptor] = []
         self._contexts = tls.ServerContexts(policy.config.listeners, context.keys)
+        self._certificates = CertificateWatch(
+            policy.config.listeners, context.keys, context.page, tells=context.slot == 0
+        )
 
     async def run(self) -> int:
         """Serves until SIGTERM, then drains."""
@@ -172,6 +176,7 @@ class Worker:
         self._roster.check_idle(now)
         self._publish_readiness()
         self._tell_of_listeners()
+        self._certificates.beat(time.time())
         self._content_watch.beat(len(self._poller.turns) + len(self._room))
         self._loop.call_at(now + HEARTBEAT, self._beat, now + HEARTBEAT)
 

@@ -7,7 +7,8 @@ cdef class Terms:
     cdef readonly object params, relay_hosts, limits, limits_of_relay_hosts
     cdef readonly str hostname, scope
     cdef readonly Py_ssize_t max_line, max_size, max_recipients, max_messages
-    cdef readonly bint rejects_lone_cr_lf, begins_otherwise, greets_late, takes_xclient, offer_tls, offer_auth
+    cdef readonly bint rejects_lone_cr_lf, begins_otherwise, greets_late, takes_xclient
+    cdef readonly bint implicit_tls, offer_tls, offer_auth
     cdef readonly Reply greeting
     cdef readonly tuple extensions, extensions_under_tls
 

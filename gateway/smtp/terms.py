@@ -6,7 +6,7 @@ No session's state.
 from __future__ import annotations
 
 from gateway._fastpath import Content
-from gateway.config import EarlyTalker, LineEndings, ListenerParams
+from gateway.config import EarlyTalker, LineEndings, ListenerParams, TlsMode
 from gateway.smtp import replies
 from gateway.smtp.conduct import session_limits
 from gateway.smtp.replies import Reply
@@ -18,7 +18,8 @@ class Terms:
 
     greeting: the reply that opens a session. extensions, extensions_under_tls: what EHLO offers, a line each.
     rejects_lone_cr_lf: in a content. begins_otherwise: something else is said before the session. greets_late:
-    strangers may have to wait for the banner. takes_xclient: from some. The limits are those of ListenerParams; a
+    strangers may have to wait for the banner. takes_xclient: from some.
+    implicit_tls: a session begins under TLS. The limits are those of ListenerParams; a
     line's is in octets, without CRLF. scope: whose limits are counted apart from others'.
     """
 
@@ -39,6 +40,7 @@ class Terms:
         self.limits_of_relay_hosts = session_limits(params, trusted=True)
         self.greets_late = params.banner_delay > 0 or params.early_talker is EarlyTalker.REJECT
         self.takes_xclient = params.allow_xclient or params.xclient_from is not None
+        self.implicit_tls = params.tls_mode is TlsMode.IMPLICIT
         self.offer_tls = offer_tls
         self.offer_auth = offer_auth
         self.greeting = replies.greeting(params.hostname, params.banner)

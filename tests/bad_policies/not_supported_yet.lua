@@ -1,5 +1,5 @@
 kumo.on('init', function()
-  kumo.start_esmtp_listener { require_proxy_protocol = false, tls_mode = 'ImplicitTls', deferred_queue = true }
+  kumo.start_esmtp_listener { require_proxy_protocol = false, deferred_queue = true }
   kumo.start_http_listener { use_tls = true }
   kumo.configure_log_hook { name = 'hook' }
 end)
