@@ -270,3 +270,25 @@ def test_one_damaged_content_fails_for_whoever_asks_for_it_alone(tmp_path):
         assert told.answer(other) == b"the other content"
         with pytest.raises(Damaged):
             told.answer(first)
+
+
+def test_what_is_read_does_not_fail_with_what_is_written_at_the_same_time(tmp_path):
+    filled(tmp_path / "s", b"one")
+    with closing(Told(tmp_path / "s")) as told:
+        told.wait(lambda: told.opened)
+        busy, go_on = threading.Event(), threading.Event()
+
+        def stall(store: Store) -> None:
+            store._database.execute("PRAGMA query_only=1")
+            busy.set()
+            go_on.wait()
+
+        first = told.writer.read(stall)
+        busy.wait()
+        written = told.writer.write(lambda store: store.remove(1))
+        read = told.writer.read(lambda store: store.content(1))
+        go_on.set()
+        told.answer(first)
+        assert told.answer(read) == b"one"
+        with pytest.raises(SpoolUnusable):
+            told.answer(written)

@@ -207,7 +207,14 @@ class SpoolWriter:
             self._trouble = SpoolUnusable(str(error))
             self._work.set()
         failure = SpoolFull(str(error)) if code == sqlite3.SQLITE_FULL else SpoolUnusable(str(error))
-        return [(job.later, None, failure) for job in jobs]
+        return [(job.later, None, failure) if job.writes else self._read_alone(job, failure) for job in jobs]
+
+    def _read_alone(self, job: _Job, failure: Exception) -> tuple[Later, Any, BaseException | None]:
+        """What is only read need not fail with what is written at the same time."""
+        if self._store is not None:
+            with suppress(sqlite3.Error):
+                return _done(job, self._store)
+        return job.later, None, failure
 
     def _short(self) -> str | None:
         """What is short on the disk."""
