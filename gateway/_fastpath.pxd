@@ -119,14 +119,23 @@ cdef class Framer:
     cdef Py_ssize_t max_size
     cdef uint8_t fatal               # the marks with which a content need not be kept
     cdef ContentScan scan
+    cdef int64_t chunk               # octets that are still missing of the chunk that is being received
+    cdef int64_t chunked             # octets of chunks so far
+    cdef bint in_chunks              # commands may come in the middle of the content
 
     cpdef feed(self, bytes data)
     cpdef int first(self) noexcept
     cpdef next_command(self)
     cpdef next_line(self, Py_ssize_t max_line=*)
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE
-    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=*)
+    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=*, bint in_chunks=*)
     cpdef next_content(self)
+    cdef Py_ssize_t absorb(self, bytes data, Py_ssize_t at) except -1
+    cpdef start_chunk(self, int64_t octets)
+    cpdef bint next_chunk(self) except? False
+    cpdef Content so_far(self)
+    cpdef Content end_chunks(self)
+    cpdef abandon(self)
     cpdef bint needs_room(self) noexcept
     cpdef bint is_bulky(self) noexcept
 

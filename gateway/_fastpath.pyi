@@ -249,7 +249,7 @@ class Framer:
 
         For the client's side of an AUTH exchange. max_line: octets, CRLF included (RFC 4954 §4: 12288).
         """
-    def start_content(self, max_size: int, max_line: int, strict: bool = False) -> None:
+    def start_content(self, max_size: int, max_line: int, strict: bool = False, in_chunks: bool = False) -> None:
         """What comes next is a message content: call it when 354 is answered, then next_content().
 
         max_size: octets of the unstuffed content (RFC 1870); max_line: octets of a line without CRLF and stuffed
@@ -260,13 +260,23 @@ class Framer:
 
         Takes in all that was fed so far. Raises RuntimeError without start_content().
         """
+    def start_chunk(self, octets: int) -> None:
+        """So many octets come next that are no command: of the content that was started, else of none."""
+    def next_chunk(self) -> bool:
+        """Takes in what was fed of the chunk; whether that was all of it."""
+    def so_far(self) -> Content:
+        """The content of the chunks until now, with what was seen in it."""
+    def end_chunks(self) -> Content:
+        """The content of all chunks, as DATA would have brought it. A last line without CRLF gets one."""
+    def abandon(self) -> None:
+        """There is no content any more, in spite of its chunks."""
     def needs_room(self) -> bool:
         """The content that is being received cannot grow now without passing the limit of its store."""
     def is_bulky(self) -> bool:
         """The content that is being received is a large one so far, or goes to a file."""
     @property
     def content_octets(self) -> int:
-        """Octets of the content that is being received, so far."""
+        """Octets of the content that is being received, so far, and of all chunks: what grows as it goes on."""
     @property
     def buffered(self) -> int:
         """Octets fed and not consumed yet."""

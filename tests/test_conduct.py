@@ -13,7 +13,7 @@ from gateway.inbound import connection
 from gateway.inbound.pace import WINDOW, Pace
 from gateway.net.streams import Poller
 from gateway.rates import Rate
-from gateway.smtp.conduct import LONGEST_DELAY, UNLIMITED, Conduct, SessionLimits, session_limits
+from gateway.smtp.conduct import LONGEST_DELAY, STRAYS, UNLIMITED, Conduct, SessionLimits, session_limits
 from gateway.smtp.replies import RCPT_OK, Reason, make
 from tests.inbound import Client, Inbound, inbound, run
 
@@ -72,7 +72,6 @@ def test_after_so_many_errors_a_client_is_answered_later_and_later_and_then_not_
     "amiss",
     [
         b"XYZZY\r\n",
-        b"BDAT x\r\n",
         b"EHLO @\r\n",
         b"MAIL FROM:<a@b> X=1\r\n",
         b"MAIL FROM:<a..b@c>\r\n",
@@ -192,6 +191,19 @@ def test_guesses_are_slowed_and_bounded():
     assert [delay for _, delay in answers] == [1, 2, 3, 4, 5, 6, 7]
     assert [reply.code for reply, _ in answers] == [535] * 5 + [421] * 2
     assert answers[-1][0].reason is Reason.TOO_MANY_AUTH_FAILURES
+
+
+@pytest.mark.parametrize("stray", [b"RCPT TO:<c@d>\r\n", b"DATA\r\n", b"BDAT 1\r\nx"])
+def test_what_follows_no_sender_is_bounded_although_it_is_no_error(stray):
+    async def main() -> None:
+        async with inbound(**limited(idle_commands=2)) as service:
+            client = await service.greeted()
+            client.send_now(b"HELO x\r\n" + stray * 60)
+            answer = await client.to_end()
+            assert answer.endswith(b"421 4.7.0 gw.example too many commands without a message\r\n")
+            assert answer.count(b"503 5.5.1") == 2 * STRAYS
+
+    run(main())
 
 
 def test_no_reply_is_held_back_for_longer_than_is_said():

@@ -354,7 +354,14 @@ MANY_ERRORS = [
     (*TLS_FIRST, *[PLAIN] * 6),
     (),
 ]
-MUCH_IDLENESS = [("NOOP",) * 2, ("EHLO x", "STARTTLS"), ("EHLO x", MAIL), ("EHLO x", "AUTH PLAIN")]
+MUCH_IDLENESS = [
+    ("NOOP",) * 2,
+    ("HELO x", "BDAT 0"),
+    ("HELO x", *["RCPT TO:<c@d>"] * 21),
+    ("EHLO x", "STARTTLS"),
+    ("EHLO x", MAIL),
+    ("EHLO x", "AUTH PLAIN"),
+]
 
 
 def limits(moved: Moved) -> None:

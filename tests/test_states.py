@@ -31,11 +31,23 @@ SECURED         connected       .               .            .              .   
 END             closed          closed          closed       closed         closed       closed  closed closed    closed
 EXPN            NOT_IMPLEMENTED NOT_IMPLEMENTED NOT_IMPLEMENTED NOT_IMPLEMENTED NOT_IMPLEMENTED . .   .         .
 XCLIENT         connected       connected       BAD_SEQUENCE BAD_SEQUENCE   BAD_SEQUENCE .       .      .         .
-BDAT            NOT_IMPLEMENTED NOT_IMPLEMENTED NOT_IMPLEMENTED NOT_IMPLEMENTED NOT_IMPLEMENTED . .   .         .
+BDAT            EHLO_FIRST      MAIL_FIRST      RCPT_FIRST   NO_RECIPIENTS  chunks       .       .      .         .
 UNKNOWN         UNKNOWN_COMMAND UNKNOWN_COMMAND UNKNOWN_COMMAND UNKNOWN_COMMAND UNKNOWN_COMMAND . .   .         .
 LINE_TOO_LONG   LINE_TOO_LONG   LINE_TOO_LONG   LINE_TOO_LONG LINE_TOO_LONG LINE_TOO_LONG . .         .         .
 """
+# The same for CHUNKS, where a content has begun (RFC 3030 §2).
+IN_CHUNKS = """
+EHLO ready           HELO ready              RSET ready               NOOP chunks         VRFY chunks
+HELP chunks          QUIT closed             MAIL NESTED_MAIL         RCPT BAD_SEQUENCE   RCPT_REFUSED .
+DATA BAD_SEQUENCE    STARTTLS BAD_SEQUENCE   AUTH BAD_SEQUENCE        AUTH_CONTINUED .    AUTH_RESPONSE .
+END_OF_DATA ready    SECURED .               END closed               EXPN NOT_IMPLEMENTED
+BDAT chunks          UNKNOWN UNKNOWN_COMMAND XCLIENT BAD_SEQUENCE     LINE_TOO_LONG LINE_TOO_LONG
+"""
 COLUMNS, *ROWS = [line.split() for line in EXPECTED.strip().splitlines()]
+_CHUNKS = iter(IN_CHUNKS.split())
+CELLS = dict(zip(_CHUNKS, _CHUNKS, strict=True))
+COLUMNS.append("CHUNKS")
+ROWS = [[*row, CELLS[row[0]]] for row in ROWS]
 CASES = [(row[0], State[column], cell) for row in ROWS for column, cell in zip(COLUMNS, row[1:], strict=True)]
 
 

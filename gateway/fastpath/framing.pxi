@@ -200,6 +200,23 @@ cdef void note_marks(Content content, const ContentScan *scan) noexcept:
     content.unsafe = scan.marks & (BARE_CR | BARE_LF | HAS_NUL | LOOSE_DOT) != 0
 
 
+cdef bytes chunk_stuffed(bytes part, uint64_t tail):
+    """A part of a chunk as DATA would have brought it. tail: the octets before it."""
+    cdef const uint8_t *p = octets_of(part)
+    cdef Py_ssize_t n = len(part)
+    # a line that begins in this part may have its CRLF, or the CR of it, in the one before
+    cdef bint at_start = p[0] == DOT and (tail & 0xFFFF) == 0x0D0A
+    cdef bint behind_lf = n > 1 and p[0] == LF and p[1] == DOT and (tail & 0xFF) == CR
+    cdef Py_ssize_t dots = count_dot_lines(p, n, at_start)
+    if dots + behind_lf == 0:
+        return part
+    if behind_lf:
+        return b"\n." + chunk_stuffed(part_of(part, 1, n), 0)
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, n + dots)
+    copy_dot_lines(<uint8_t *>octets_of(result), p, n, at_start, True)
+    return result
+
+
 # --- the connection ---------------------------------------------------------------------------------------
 
 @cython.final
@@ -256,7 +273,7 @@ cdef class Framer:
 
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE:
         """Consumes the next line, data[start:end] and its CRLF; what can only become over-long is not kept."""
-        if self.content is not None:
+        if self.content is not None and not self.in_chunks:
             raise RuntimeError("a content is being received")
         cdef const uint8_t *p = octets_of(self.data)
         cdef Py_ssize_t n = len(self.data)
@@ -276,7 +293,8 @@ cdef class Framer:
             self.at = 0
         return INCOMPLETE
 
-    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=False):
+    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=False, bint in_chunks=False):
+        self.in_chunks = in_chunks
         self.content = Content.__new__(Content)
         self.content.store = self.store
         self.max_size = max_size
@@ -287,10 +305,22 @@ cdef class Framer:
         cdef Content content = self.content
         if content is None:
             raise RuntimeError("no content is being received")
-        cdef Py_ssize_t n = len(self.data) - self.at
-        if n == 0:
+        if len(self.data) == self.at:
             return None
-        cdef Py_ssize_t taken = scan_content(&self.scan, octets_of(self.data) + self.at, n)
+        self.at += self.absorb(self.data, self.at)
+        if self.at == len(self.data):
+            self.data = b""
+            self.at = 0
+        if not self.scan.ended:
+            return None
+        note_marks(content, &self.scan)
+        self.content = None
+        return content
+
+    cdef Py_ssize_t absorb(self, bytes data, Py_ssize_t at) except -1:
+        """Takes data[at:] into the content, up to its end; returns how many octets of it that are."""
+        cdef Content content = self.content
+        cdef Py_ssize_t taken = scan_content(&self.scan, octets_of(data) + at, len(data) - at)
         cdef Py_ssize_t size = self.scan.octets - self.scan.dots - 1  # at most one CR of a terminator is in it
         cdef Py_ssize_t kept = taken
         if self.scan.ended:
@@ -302,19 +332,51 @@ cdef class Framer:
         elif content.too_big or self.scan.marks & self.fatal:  # its answer is known
             content.drop()
         elif kept > 0:
-            content.add(self.data, self.at, self.at + kept)
+            content.add(data, at, at + kept)
         else:
             content.drop_end(-kept)
-        self.at += taken
-        if self.at == len(self.data):
-            self.data = b""
-            self.at = 0
-        if not self.scan.ended:
-            return None
-        content.size = size
+        if self.scan.ended:
+            content.size = size
+        return taken
+
+    # Chunks (RFC 3030) become what DATA would have brought: dots are doubled, and their end becomes an end of data.
+    # So there is one kind of content, and nothing in it means more or less for having come in chunks.
+
+    cpdef start_chunk(self, int64_t octets):
+        self.chunk = octets
+
+    cpdef bint next_chunk(self) except? False:
+        cdef Py_ssize_t n = <Py_ssize_t>min(self.chunk, <int64_t>(len(self.data) - self.at))
+        cdef bytes part
+        if n > 0:
+            part = part_of(self.data, self.at, self.at + n)
+            self.at += n
+            self.chunk -= n
+            self.chunked += n
+            if self.at == len(self.data):
+                self.data = b""
+                self.at = 0
+            if self.content is not None:
+                part = chunk_stuffed(part, self.scan.tail)
+                self.absorb(part, 0)
+        return self.chunk == 0
+
+    cpdef Content so_far(self):
+        note_marks(self.content, &self.scan)
+        return self.content
+
+    cpdef Content end_chunks(self):
+        cdef Content content = self.content
+        # a last line without CRLF gets one: DATA cannot carry it otherwise (RFC 5321 §4.1.1.4)
+        self.absorb(b".\r\n" if self.scan.tail & 0xFFFF == 0x0D0A else b"\r\n.\r\n", 0)
         note_marks(content, &self.scan)
         self.content = None
+        self.in_chunks = False
         return content
+
+    cpdef abandon(self):
+        self.content = None
+        self.in_chunks = False
 
     cpdef bint needs_room(self) noexcept:
         return (
@@ -326,7 +388,7 @@ cdef class Framer:
 
     @property
     def content_octets(self):
-        return self.scan.octets if self.content is not None else 0
+        return self.chunked + (self.scan.octets if self.content is not None else 0)
 
     @property
     def buffered(self):

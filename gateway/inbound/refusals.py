@@ -36,6 +36,7 @@ _STAGES = {
     fp.MAIL: "mail",
     fp.RCPT: "rcpt",
     fp.DATA: "data",
+    fp.BDAT: "data",
     END_OF_DATA: "data",
     fp.STARTTLS: "tls",
     fp.AUTH: "auth",

@@ -38,22 +38,8 @@ LAYOUT = Layout(prefix="relay_gateway_")
 # --- label values -----------------------------------------------------------------------------------------------------
 
 VERBS = (
-    *(
-        "EHLO",
-        "HELO",
-        "MAIL",
-        "RCPT",
-        "DATA",
-        "RSET",
-        "NOOP",
-        "VRFY",
-        "EXPN",
-        "HELP",
-        "STARTTLS",
-        "AUTH",
-        "QUIT",
-        "XCLIENT",
-    ),
+    *("EHLO", "HELO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "VRFY", "EXPN", "HELP"),
+    *("STARTTLS", "AUTH", "QUIT", "XCLIENT"),
     "END-OF-DATA",  # the reply to the final dot
     "other",
 )

@@ -71,6 +71,7 @@ REFUSED_AT = {
         Reason.RECIPIENT_SYNTAX,
         Reason.TOO_MANY_RECIPIENTS,
         Reason.TOO_MANY_INVALID_RECIPIENTS,
+        Reason.TOO_MANY_IDLE_COMMANDS,
         Reason.RECIPIENT_RATE,
         Reason.RELAY_DENIED,
         Reason.MIXED_RECIPIENTS,
@@ -78,6 +79,7 @@ REFUSED_AT = {
     "data": (
         *_WHEREVER_LUA_RUNS,
         *_OF_ARGUMENTS,
+        Reason.TOO_MANY_IDLE_COMMANDS,
         Reason.BAD_SEQUENCE,
         Reason.NO_RECIPIENTS,
         Reason.MESSAGE_TOO_BIG,

@@ -112,6 +112,12 @@ def parse_ehlo(argument: bytes) -> str:
         return name
 
 
+def no_argument(argument: bytes) -> None:
+    """Of a command that takes none. Raises Refused."""
+    if argument:
+        raise Refused(replies.NO_ARGUMENT)
+
+
 def parse_text(argument: bytes) -> bytes:
     """Reads the argument of a command that takes any text (NOOP, HELP, VRFY). Raises Refused for control octets."""
     if _CONTROL.search(argument):  # RFC 5321 §4.1.2: String = Atom / Quoted-string

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway._fastpath import AUTH, DATA, RCPT
+from gateway._fastpath import AUTH, BDAT, DATA, RCPT
 from gateway.config import ListenerParams
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
 
 MOST_AUTH_FAILURES = 5  # in a session; what all of a peer's may be is `limits.auth_failures`
 LONGEST_DELAY = 10  # seconds
+STRAYS = 20  # so many times as many commands as `idle_commands` may come in vain: they are pipelined by the hundred
 UNLIMITED = 1 << 60
 
 # Amiss is what no client sends that speaks SMTP; what the policy or the fleet refuses is not.
@@ -34,7 +35,7 @@ _ERRORS = frozenset(
         Reason.AUTH_CANCELLED,
     }
 )
-# RCPT and DATA without a transaction may follow, pipelined, a MAIL that was refused: nothing amiss, as such.
+# RCPT, DATA and BDAT without a transaction may follow, pipelined, a MAIL that was refused: nothing amiss, as such.
 _PIPELINED = frozenset({Reason.BAD_SEQUENCE, Reason.NO_RECIPIENTS})
 
 
@@ -92,7 +93,7 @@ class Conduct:
     def __init__(self, limits: SessionLimits, hostname: str) -> None:
         self._limits = limits
         self._hostname = hostname
-        self._errors = self._invalid = self._surplus = 0
+        self._errors = self._invalid = self._surplus = self._strays = 0
         self._auth_failures = 0
 
     def weigh(self, verb: int, reply: Reply) -> tuple[Reply, float]:
@@ -102,7 +103,10 @@ class Conduct:
         if verb == RCPT and reply.code >= 500 and reply.reason not in _PIPELINED:
             self._invalid += 1
             return reply, self._delay(self._invalid, self._limits.invalid_recipients)
-        if reply.reason not in _ERRORS or (verb in (RCPT, DATA) and reply.reason in _PIPELINED):
+        if verb == RCPT or (verb in (DATA, BDAT) and reply.reason in _PIPELINED):
+            self._strays += 1
+            return (self.too_idle() if self._strays > STRAYS * self._limits.idle_commands else reply), 0.0
+        if reply.reason not in _ERRORS:
             return reply, 0.0
         self._errors += 1
         delay = self._delay(self._errors, self._limits.errors)
@@ -145,7 +149,7 @@ class Conduct:
 
     def forgive(self) -> None:
         """A message was taken. What failed to authenticate stays known."""
-        self._errors = self._invalid = self._surplus = 0
+        self._errors = self._invalid = self._surplus = self._strays = 0
 
     def _closing(self, what: str, reason: Reason) -> Reply:
         return replies.closing(self._hostname, what, reason, enhanced="4.7.0")

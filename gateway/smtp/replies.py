@@ -233,10 +233,11 @@ def technical_difficulties(hostname: str, reason: Reason) -> Reply:
 MAIL_OK = Reply(250, "2.1.0", "Sender OK")
 RCPT_OK = Reply(250, "2.1.5", "Recipient OK")
 START_BODY = Reply(354, "", "Send the message; end with CRLF.CRLF")
+CHUNK_OK = Reply(250, "2.0.0", "Chunk OK")
 RESET_OK = Reply(250, "2.0.0", "Reset")
 NOOP_OK = Reply(250, "2.0.0", "OK")
 CANNOT_VERIFY = Reply(252, "2.1.5", "Cannot verify; send the message and see")  # RFC 5321 §3.5.3
-HELP = Reply(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT STARTTLS AUTH")
+HELP = Reply(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT STARTTLS AUTH")
 BYE = Reply(221, "2.0.0", "Bye")
 START_TLS = Reply(220, "2.0.0", "Ready to start TLS")
 AUTH_CONTINUE = Reply(334, "", "")
@@ -253,6 +254,9 @@ NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented", Reason.UNKNOWN_
 LINE_TOO_LONG = Reply(500, "5.5.2", "Line too long", Reason.LINE_TOO_LONG)
 SYNTAX = Reply(501, "5.5.4", "Syntax error in command or arguments", Reason.SYNTAX)
 EHLO_SYNTAX = Reply(501, "5.5.4", "A domain name or address literal is needed", Reason.SYNTAX)
+BDAT_SYNTAX = Reply(  # where its chunk ends and commands begin, nobody knows
+    501, "5.5.4", "BDAT needs a number of octets, and LAST or nothing", Reason.SYNTAX, closes=True
+)
 NO_ARGUMENT = Reply(501, "5.5.4", "This command takes no argument", Reason.SYNTAX)
 SENDER_SYNTAX = Reply(501, "5.1.7", "Bad sender's mailbox address syntax", Reason.SENDER_SYNTAX)
 RECIPIENT_SYNTAX = Reply(501, "5.1.3", "Invalid recipient address syntax", Reason.RECIPIENT_SYNTAX)

@@ -8,8 +8,8 @@ from gateway.smtp.events cimport EhloRequested, Observer, RcptRequested
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
 
-cdef int EHLO, HELO, MAIL, RCPT, DATA, QUIT
-cdef int _CONNECTED, _READY, _CONTENT, _AUTH, _CLOSED, _STEPS, _NOWHERE, _RCPT_REFUSED, _END, END_OF_DATA
+cdef int BDAT, EHLO, HELO, MAIL, RCPT, DATA, QUIT
+cdef int _CONNECTED, _READY, _RCPT, _CONTENT, _AUTH, _CLOSED, _STEPS, _NOWHERE, _RCPT_REFUSED, _END, END_OF_DATA
 cdef bytes _NEXT
 cdef list _REFUSALS
 
@@ -28,7 +28,7 @@ cdef class ServerSession:
     cdef readonly Py_ssize_t commands
     cdef public double penalty
     cdef Py_ssize_t _idle, _most_idle
-    cdef object _conduct
+    cdef object _conduct, _chunk
     cdef public object ehlo_name
     cdef public bint esmtp, tls, authenticated, quit, may_introduce
     cdef bint _introduced
@@ -62,7 +62,6 @@ cdef class ServerSession:
     cpdef _move(self, int step)
     cpdef _carry_out(self, event)
     cpdef _begin(self, EhloRequested event)
-    cpdef _add_recipient(self, RcptRequested event)
 
     @cython.locals(verb=int, argument=bytes, refusal=Reply)
     cpdef _read_command(self)

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import _fastpath as fp
-from gateway._fastpath import DATA, EHLO, HELO, MAIL, QUIT, RCPT, ContentStore, Framer
+from gateway._fastpath import BDAT, DATA, EHLO, HELO, MAIL, QUIT, RCPT, ContentStore, Framer
 from gateway.smtp import foreign, replies, sasl, states
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import MailCommand, Refused, parse_ehlo, parse_mail, parse_rcpt, parse_text
+from gateway.smtp.chunks import Chunk
+from gateway.smtp.commands import MailCommand, Refused, no_argument, parse_ehlo, parse_mail, parse_rcpt, parse_text
 from gateway.smtp.conduct import UNLIMITED, Conduct, SessionLimits
 from gateway.smtp.events import (
     AuthRequested,
@@ -39,10 +40,9 @@ from gateway.smtp.xclient import OFFER, XclientRequested, parse_xclient
 MAX_AUTH_LINE = 12_288  # octets without CRLF, RFC 4954 §4
 NO_COMMAND = -1  # the "verb" of replies that answer no command: greeting, time-outs, shutdown
 
-
 # The states as plain numbers, for the comparisons that every command makes.
-_CONNECTED, _READY, _CONTENT, _AUTH, _CLOSED = map(
-    int, (State.CONNECTED, State.READY, State.CONTENT, State.AUTH, State.CLOSED)
+_CONNECTED, _READY, _RCPT, _CONTENT, _AUTH, _CLOSED = map(
+    int, (State.CONNECTED, State.READY, State.RCPT, State.CONTENT, State.AUTH, State.CLOSED)
 )
 _NEXT, _REFUSALS, _STEPS, _NOWHERE = states.NEXT, states.REFUSALS, states.STEPS, states.NOWHERE
 _RCPT_REFUSED, _END = states.RCPT_REFUSED, states.END
@@ -69,6 +69,7 @@ class ServerSession:
         self._idle = 0  # commands since the last message, but for RCPT and DATA
         self._most_idle = UNLIMITED
         self._conduct: Conduct | None = None  # once the client was refused something
+        self._chunk: Chunk | None = None  # what comes next is no command
         self._allowance = -1  # how many more commands may be executed now; negative: any number
         self.ehlo_name = ""
         self.esmtp = False
@@ -101,7 +102,7 @@ class ServerSession:
         event: Any
         while self.awaiting is None and not self.closed and self._allowance:
             self._allowance -= 1
-            if self.state == _CONTENT:
+            if self.state == _CONTENT or self._chunk is not None:
                 event = self._read_content()
             elif self.state == _AUTH:
                 event = self._read_auth_line()
@@ -137,8 +138,6 @@ class ServerSession:
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
-
-    # -- what happens outside of commands -----------------------------------------------------------------------------
 
     def hold(self) -> None:
         """Nothing is read until greet() is called."""
@@ -193,13 +192,13 @@ class ServerSession:
 
     def progress(self) -> tuple[bool, int, int]:
         """What is being received: whether that is a content, its number, and how many octets of it there are."""
-        if self.state == _CONTENT:
+        if self.is_receiving():
             return True, self._messages, self._framer.content_octets
         return False, self.commands, self._framer.buffered
 
     def is_receiving(self) -> bool:
         """True within a message content."""
-        return self.state == _CONTENT
+        return self.state == _CONTENT or self._chunk is not None
 
     def needs_room(self) -> bool:
         """True within a message content that has no room to grow in."""
@@ -216,8 +215,6 @@ class ServerSession:
     def buffered(self) -> int:
         """Octets received and not yet worked on."""
         return self._framer.buffered
-
-    # -- replies and state --------------------------------------------------------------------------------------------
 
     def _say(self, reply: Reply) -> None:
         if reply.reason is not None and self.limits is not None:
@@ -257,11 +254,13 @@ class ServerSession:
             self.closed = True
         if self.mail is not None and state in (_READY, _CONNECTED, _CLOSED):
             self.mail = None  # the transaction is over, done or not
+            self._framer.abandon()
             self.recipients = []
 
     def _carry_out(self, event: Event | None) -> None:
         if type(event) is RcptRequested:
-            self._add_recipient(event)
+            self._move(RCPT)
+            self.recipients.append(event.recipient)
         elif type(event) is MailCommand:
             self._move(MAIL)
             self.mail = event
@@ -291,12 +290,6 @@ class ServerSession:
         self.esmtp = event.extensions is not None
         self._move(EHLO if self.esmtp else HELO)
 
-    def _add_recipient(self, event: RcptRequested) -> None:
-        self._move(RCPT)
-        self.recipients.append(event.recipient)
-
-    # -- reading ------------------------------------------------------------------------------------------------------
-
     def _read_command(self) -> Any:
         command = self._framer.next_command()
         if command is None:
@@ -310,7 +303,7 @@ class ServerSession:
             self._say(replies.LINE_TOO_LONG)
             return None
         refusal = _REFUSALS[self.state * _STEPS + verb]
-        if refusal is not None:
+        if refusal is not None and verb != BDAT:
             return self._refuse(verb, argument, refusal)
         try:
             if verb == MAIL:  # the usual ones need no look into the table
@@ -321,7 +314,8 @@ class ServerSession:
                 return self._data(argument)
             if verb == QUIT:
                 return self._quit(argument)
-            self._count_idle()
+            if verb != BDAT:
+                self._count_idle()
             if verb == EHLO:
                 return self._ehlo(argument)
             return _HANDLERS[verb](self, argument)
@@ -385,8 +379,7 @@ class ServerSession:
         return RcptRequested(recipient)
 
     def _data(self, argument: bytes) -> None:
-        if argument:
-            raise Refused(replies.NO_ARGUMENT)
+        no_argument(argument)
         terms = self._terms
         self._framer.start_content(terms.max_size, terms.max_line, terms.rejects_lone_cr_lf)
         self._move(DATA)
@@ -398,8 +391,7 @@ class ServerSession:
         self._say(reply)
 
     def _rset(self, argument: bytes) -> None:
-        if argument:
-            raise Refused(replies.NO_ARGUMENT)
+        no_argument(argument)
         self._done(replies.RESET_OK)
 
     def _take_text(self, argument: bytes) -> None:
@@ -408,19 +400,15 @@ class ServerSession:
         self._done(_ANSWERS[self._verb])
 
     def _quit(self, argument: bytes) -> None:
-        if argument:
-            raise Refused(replies.NO_ARGUMENT)
+        no_argument(argument)
         self._say(BYE)
         self.quit = True
         self._move(QUIT)
 
     def _starttls(self, argument: bytes) -> Event | None:
-        if argument:
-            raise Refused(replies.NO_ARGUMENT)
-        if self.tls:
-            raise Refused(replies.TLS_ACTIVE)
-        if not self._terms.offer_tls:
-            raise Refused(replies.TLS_UNAVAILABLE)
+        no_argument(argument)
+        if self.tls or not self._terms.offer_tls:
+            raise Refused(replies.TLS_ACTIVE if self.tls else replies.TLS_UNAVAILABLE)
         if self._framer.buffered:  # in clear, yet meant to be read under TLS: command injection (RFC 3207 §6)
             raise Refused(replies.TLS_PIPELINED)
         self._move(fp.STARTTLS)
@@ -468,9 +456,13 @@ class ServerSession:
             return None
 
     def _read_content(self) -> Any:
-        content = self._framer.next_content()
-        if content is None:
+        found: Any = self._framer.next_content() if self._chunk is None else self._chunk.read()
+        if found is None:
             return _INCOMPLETE
+        self._chunk = None
+        if type(found) is Reply:  # to a chunk
+            return self._say(found)
+        content: fp.Content = found
         self._verb = END_OF_DATA
         mail, recipients = self.mail, self.recipients
         assert mail is not None
@@ -478,10 +470,16 @@ class ServerSession:
         refusal = self._terms.refusal_of(content)
         if refusal is not None:
             self._say(refusal)
-            self._move(END_OF_DATA)
-            return None
         self._move(END_OF_DATA)
-        return MessageReceived(mail, recipients, content)
+        return MessageReceived(mail, recipients, content) if refusal is None else None
+
+    def _bdat(self, argument: bytes) -> None:
+        refusal = _REFUSALS[self.state * _STEPS + BDAT]
+        self._chunk = Chunk(self._framer, self._terms, argument, refusal, is_first=self.state == _RCPT)
+        if self._chunk.is_empty:
+            self._count_idle()
+        if refusal is None:
+            self._move(BDAT)
 
 
 _ANSWERS = {fp.NOOP: replies.NOOP_OK, fp.VRFY: replies.CANNOT_VERIFY, fp.HELP: replies.HELP}
@@ -490,6 +488,7 @@ _INCOMPLETE: Any = object()  # more bytes are needed
 
 _HANDLERS: dict[int, Callable[[ServerSession, bytes], Event | None]] = {
     HELO: ServerSession._helo,
+    BDAT: ServerSession._bdat,
     fp.RSET: ServerSession._rset,
     fp.NOOP: ServerSession._take_text,
     fp.VRFY: ServerSession._take_text,

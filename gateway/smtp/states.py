@@ -26,6 +26,7 @@ class State(enum.IntEnum):
     AUTH = 6  # after 334
     TLS = 7  # after the 220 to STARTTLS, until the handshake is done
     CLOSED = 8
+    CHUNKS = 9  # after a BDAT that was not the last one
 
 
 # What leads from state to state: a verb that was carried out, by its index in VERB_NAMES, and these.
@@ -37,11 +38,10 @@ SECURED = END_OF_DATA + 4  # the handshake is done; in a fresh connection withou
 END = END_OF_DATA + 5  # time-outs, shutdown, a reply that says that it is the last
 STEPS = END_OF_DATA + 6
 
-_CONNECTED, _READY, _MAIL, _BARREN, _RCPT, _CONTENT, _AUTH, _TLS, _CLOSED = State
+_CONNECTED, _READY, _MAIL, _BARREN, _RCPT, _CONTENT, _AUTH, _TLS, _CLOSED, _CHUNKS = State
 
 _NEVER: dict[int, State | Reply] = {  # whatever the state
     fp.EXPN: replies.NOT_IMPLEMENTED,
-    fp.BDAT: replies.NOT_IMPLEMENTED,
     fp.UNKNOWN: replies.UNKNOWN_COMMAND,
     fp.LINE_TOO_LONG: replies.LINE_TOO_LONG,
 }
@@ -69,6 +69,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.MAIL: replies.EHLO_FIRST,
         fp.RCPT: replies.EHLO_FIRST,
         fp.DATA: replies.EHLO_FIRST,
+        fp.BDAT: replies.EHLO_FIRST,
         fp.STARTTLS: replies.EHLO_FIRST,
         fp.AUTH: replies.EHLO_FIRST,
         fp.XCLIENT: _CONNECTED,
@@ -79,6 +80,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.MAIL: _MAIL,
         fp.RCPT: replies.MAIL_FIRST,
         fp.DATA: replies.MAIL_FIRST,
+        fp.BDAT: replies.MAIL_FIRST,
         fp.STARTTLS: _TLS,
         fp.AUTH: _READY,
         fp.XCLIENT: _CONNECTED,
@@ -90,6 +92,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.RCPT: _RCPT,
         RCPT_REFUSED: _BARREN,
         fp.DATA: replies.RCPT_FIRST,
+        fp.BDAT: replies.RCPT_FIRST,
         fp.STARTTLS: replies.BAD_SEQUENCE,
         fp.AUTH: replies.BAD_SEQUENCE,  # RFC 4954 §4
         fp.XCLIENT: replies.BAD_SEQUENCE,
@@ -100,6 +103,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.RCPT: _RCPT,
         RCPT_REFUSED: _BARREN,
         fp.DATA: replies.NO_RECIPIENTS,  # RFC 5321 §4.1.1.4
+        fp.BDAT: replies.NO_RECIPIENTS,
         fp.STARTTLS: replies.BAD_SEQUENCE,
         fp.AUTH: replies.BAD_SEQUENCE,
         fp.XCLIENT: replies.BAD_SEQUENCE,
@@ -110,6 +114,7 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
         fp.RCPT: _RCPT,
         RCPT_REFUSED: _RCPT,
         fp.DATA: _CONTENT,
+        fp.BDAT: _CHUNKS,
         fp.STARTTLS: replies.BAD_SEQUENCE,
         fp.AUTH: replies.BAD_SEQUENCE,
         fp.XCLIENT: replies.BAD_SEQUENCE,
@@ -118,6 +123,17 @@ TABLE: Mapping[State, Mapping[int, State | Reply]] = {
     _AUTH: {AUTH_RESPONSE: _READY, END: _CLOSED},
     _TLS: {SECURED: _CONNECTED, END: _CLOSED},
     _CLOSED: {END: _CLOSED},
+    _CHUNKS: _anywhere(_CHUNKS)  # RFC 3030 §2: until the last one, nothing of a transaction but further chunks
+    | {
+        fp.MAIL: replies.NESTED_MAIL,
+        fp.RCPT: replies.BAD_SEQUENCE,
+        fp.DATA: replies.BAD_SEQUENCE,
+        fp.BDAT: _CHUNKS,
+        fp.STARTTLS: replies.BAD_SEQUENCE,
+        fp.AUTH: replies.BAD_SEQUENCE,
+        fp.XCLIENT: replies.BAD_SEQUENCE,
+        END_OF_DATA: _READY,
+    },
 }
 
 # The same for every command that is read: at state * STEPS + step, where it leads, and what refuses it.

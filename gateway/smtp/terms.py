@@ -44,7 +44,8 @@ class Terms:
         self.offer_tls = offer_tls
         self.offer_auth = offer_auth
         self.greeting = replies.greeting(params.hostname, params.banner)
-        always = ("PIPELINING", f"SIZE {params.max_message_size}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+        size = f"SIZE {params.max_message_size}"
+        always = ("PIPELINING", size, "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING")
         self.extensions = (*always, "STARTTLS") if offer_tls else always
         self.extensions_under_tls = (*always, OFFER) if offer_auth else always
 
