@@ -170,8 +170,14 @@ cdef inline void header_from(
     r.any_failed = False
 
 
-cdef inline const uint8_t* line_that_may_matter(LineEnds* ends) noexcept nogil:
+cdef inline bint may_be_failed(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    # Of a line that begins with an x.
+    return end - p > 9 and p[2] | 0x20 == c'f' and p[8] == c'-'
+
+
+cdef inline const uint8_t* line_that_may_matter(HeaderReader* r) noexcept nogil:
     """Where the next line begins that may matter, behind the line ends that were taken; `end` if there is none."""
+    cdef LineEnds* ends = &r.ends
     cdef const uint8_t* last = ends.end - 1
     cdef const uint8_t* p
     while True:
@@ -181,7 +187,9 @@ cdef inline const uint8_t* line_that_may_matter(LineEnds* ends) noexcept nogil:
             if p >= last:
                 return ends.end
             if may_matter[p[1]]:
-                return p + 1
+                if p[1] | 0x20 != c'x':
+                    return p + 1
+                r.any_failed = r.any_failed or may_be_failed(p + 1, ends.end)
         if ends.end - ends.block <= 64:
             return ends.end
         p = ends.block + 64
@@ -198,13 +206,13 @@ cdef HeaderEvent header_next(HeaderReader* r, Span* value) noexcept nogil:
     cdef const uint8_t* stop
     cdef HeaderEvent event
     if r.line < end and not may_matter[r.line[0]]:
-        r.line = line_that_may_matter(&r.ends)
+        r.line = line_that_may_matter(r)
     while r.line < end:
         p = r.line
         if p[0] == c'.' and r.stuffed and (p == r.ends.start or (p - 2)[0] == c'\r') and p + 1 < end:
             p += 1
         if p[0] | 0x20 == c'x':
-            r.any_failed = r.any_failed or end - p > 9 and p[2] | 0x20 == c'f' and p[8] == c'-'
+            r.any_failed = r.any_failed or may_be_failed(p, end)
         stop = line_end_next(&r.ends)
         if stop < end and (p == stop or (p + 1 == stop and p[0] == c'\r')):
             r.line = stop + 1
@@ -219,7 +227,7 @@ cdef HeaderEvent header_next(HeaderReader* r, Span* value) noexcept nogil:
         if stop + 1 < end and may_matter[stop[1]]:
             r.line = stop + 1
         else:
-            r.line = line_that_may_matter(&r.ends) if stop < end else end
+            r.line = line_that_may_matter(r) if stop < end else end
     return END_OF_HEADER
 
 
@@ -288,8 +296,8 @@ cdef inline const uint8_t* dash_next(PartReader* r) noexcept nogil:
 cdef inline bint begins_with(const uint8_t* p, const uint8_t* end, Span delimiter) noexcept nogil:
     # A dash stands at p. Most lines that do not begin with the delimiter differ in its first octets.
     return (
-        <size_t>(end - p) >= delimiter.n and p[2] == delimiter.p[2]
-        and memcmp(p + 1, delimiter.p + 1, delimiter.n - 1) == 0
+        <size_t>(end - p) >= delimiter.n and p[1] == c'-' and p[2] == delimiter.p[2]
+        and (delimiter.n == 3 or memcmp(p + 3, delimiter.p + 3, delimiter.n - 3) == 0)
     )
 
 
