@@ -236,12 +236,20 @@ def test_a_browser_shows_it_live_and_runs_no_strangers_script(gateway, tmp_path)
     talk(gateway, f"EHLO {HOSTILE}", "EHLO x.example", "MAIL FROM:<a@refused.example>", "QUIT")
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
     address = f"http://{gateway.announced()['http'][0]}/"
-    done = subprocess.run(
-        [*command, "--timeout=5000", address], capture_output=True, text=True, check=False, timeout=100
-    )
-    assert "· live" in Tags(done.stdout).text, done.stderr
-    assert Tags(done.stdout).tags <= TAGS
-    assert "alert(1)" in Tags(done.stdout).text
+    for patience in (5, 10, 20):  # seconds that it loads and waits; a busy machine takes its time
+        done = subprocess.run(
+            [*command, f"--timeout={patience * 1000}", address],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE + patience,
+        )
+        page = Tags(done.stdout)
+        if "· live" in page.text:
+            break
+    assert "· live" in page.text, done.stderr
+    assert page.tags <= TAGS
+    assert "alert(1)" in page.text
 
 
 def test_members_of_the_fleet_are_shown_with_their_state(tmp_path):
