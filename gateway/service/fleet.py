@@ -36,7 +36,7 @@ class FleetDesk:
         for member in meant:
             self._table.enter_key(member.key, member.name).drain(action == "drain")
         if action == "drain":
-            return True, [f"{name} gets no message from now on; what is under way to it ends there"]
+            return True, [f"{name} gets no message more, within a second; what is under way to it ends there"]
         return True, [f"{name} gets messages again"]
 
 
