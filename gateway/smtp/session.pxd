@@ -63,6 +63,9 @@ cdef class ServerSession:
     cpdef _carry_out(self, event)
     cpdef _begin(self, EhloRequested event)
 
+    @cython.locals(first=int)
+    cpdef _read_first(self)
+
     @cython.locals(verb=int, argument=bytes, refusal=Reply)
     cpdef _read_command(self)
     cpdef _ehlo(self, bytes argument)

@@ -326,7 +326,8 @@ class ServerSession:
             return None
 
     def _read_first(self) -> Any:
-        is_foreign = self._is_foreign(foreign.kind_of_octet(self._framer.first()))
+        first = self._framer.first()
+        is_foreign = first < 0x20 and self._is_foreign(foreign.kind_of_octet(first))
         return None if is_foreign else self._read_command()
 
     def _refuse(self, verb: int, argument: bytes, refusal: Reply) -> None:
@@ -386,7 +387,6 @@ class ServerSession:
         self._say(START_BODY)
 
     def _done(self, reply: Reply) -> None:
-        """The command that was read is carried out."""
         self._move(self._verb)
         self._say(reply)
 
