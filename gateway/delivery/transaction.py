@@ -87,13 +87,13 @@ class Transaction:
         self, services: Services, facts: SessionFacts, event: MessageReceived, decisions: list[Decision]
     ) -> None:
         self._services = services
-        self._page = services.page
-        self._policy = services.policy
+        self._page = self._services.page  # of what has a C type: attributes cost next to nothing
+        self._policy = self._services.policy
         self._facts = facts
         self._event = event
         self._decisions = decisions
-        self._began = services.monotonic()
-        self._now_ns = services.now_ns()
+        self._began = self._services.monotonic()
+        self._now_ns = self._services.now_ns()
         self.unreadable: str | None = None  # why what claimed to be a report was taken for none
         self._accepted: list[Accepted] = []
         self._deliveries: list[Delivery] = []
@@ -101,7 +101,7 @@ class Transaction:
         self._outcomes: list[RecipientOutcome] = []  # of all that is over
         # Recipients: all of them, those whom the policy discards, those who are served by a report's record alone.
         self._promised = self._discarded = self._reported = 0
-        spool = services.spool
+        spool = self._services.spool
         self._spool = spool if spool is not None and spool.usable else None
         self._not_taken: list[Delivery] = []  # those of which somebody failed for now, and is to be spooled
 

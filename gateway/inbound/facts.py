@@ -53,11 +53,15 @@ def is_relay_host(session: ServerSession, endpoints: Endpoints, terms: Terms) ->
 
 def origin(session: ServerSession, endpoints: Endpoints, session_id: str, tls: Secured | None) -> records.Origin:
     """What records say of where something came from."""
-    peer = session.ehlo_name, endpoints.peer_address, session_id
     if tls is None:
-        return records.Origin(*peer)
+        return records.Origin(session.ehlo_name, endpoints.peer_address, session_id)
     subject = () if tls.certificate is None else tls.certificate.subject
-    return records.Origin(*peer, tls_cipher=tls.cipher, tls_protocol_version=tls.version, tls_peer_subject_name=subject)
+    return records.Origin(
+        *(session.ehlo_name, endpoints.peer_address, session_id),
+        tls_cipher=tls.cipher,
+        tls_protocol_version=tls.version,
+        tls_peer_subject_name=subject,
+    )
 
 
 def received_start(

@@ -74,16 +74,16 @@ class Reception(Observer):
         resume: Callable[[], None],
     ) -> None:
         self._services = services
-        self._policy: Policy = services.policy
-        self._page = services.page
+        self._policy: Policy = self._services.policy  # of what has a C type: attributes cost next to nothing
+        self._page = self._services.page
         self._table = table
         self._terms = terms
         self._endpoints = endpoints
         self._resume = resume
         if self._policy.rewrites_replies:
-            self.session: ServerSession = RewritingSession(terms, self, services.contents)
+            self.session: ServerSession = RewritingSession(terms, self, self._services.contents)
         else:
-            self.session = ServerSession(terms, self, services.contents)
+            self.session = ServerSession(terms, self, self._services.contents)
         self._refusals = Refusals(services)
         self.allowance: Allowance | None = None  # of what its listener limits; None: all
         self._session_id = new_session_id()

@@ -14,5 +14,6 @@ cdef class MailCommand:
 
 cpdef MailCommand parse_mail(bytes argument, bint auth_offered=*)
 cpdef EnvelopeAddress parse_rcpt(bytes argument, bint smtputf8)
+cpdef no_argument(bytes argument)
 cdef list _parameters(bytes text)
 cdef _read_mail_parameters(MailCommand command, bytes text, bint auth_offered)

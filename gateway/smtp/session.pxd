@@ -3,7 +3,7 @@
 cimport cython
 
 from gateway._fastpath cimport Content, Framer
-from gateway.smtp.commands cimport MailCommand
+from gateway.smtp.commands cimport MailCommand, no_argument
 from gateway.smtp.events cimport EhloRequested, Observer, RcptRequested
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
@@ -49,6 +49,7 @@ cdef class ServerSession:
     cpdef bint is_receiving(self)
     cpdef bint needs_room(self)
     cpdef bint is_bulky(self)
+    cpdef limit(self, limits)
     cpdef greet(self, Reply reply)
     cpdef bint is_behind(self)
     cpdef bint is_idle(self)
@@ -60,6 +61,8 @@ cdef class ServerSession:
 
     @cython.locals(state=int)
     cpdef _move(self, int step)
+
+    @cython.locals(wanted=RcptRequested)
     cpdef _carry_out(self, event)
     cpdef _begin(self, EhloRequested event)
 

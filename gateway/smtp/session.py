@@ -260,19 +260,20 @@ class ServerSession:
     def _carry_out(self, event: Event | None) -> None:
         if type(event) is RcptRequested:
             self._move(RCPT)
-            self.recipients.append(event.recipient)
+            wanted = event
+            self.recipients.append(wanted.recipient)
         elif type(event) is MailCommand:
             self._move(MAIL)
             self.mail = event
         elif type(event) is EhloRequested:
             self._begin(event)
-        elif isinstance(event, AuthRequested | ExternalRequested):
-            self._move(fp.AUTH)
-            self.authenticated = True
         elif type(event) is MessageReceived:
             self._idle = 0
             if self._conduct is not None:
                 self._conduct.forgive()
+        elif type(event) is AuthRequested or type(event) is ExternalRequested:
+            self._move(fp.AUTH)
+            self.authenticated = True
         elif type(event) is XclientRequested:
             self._introduce(event)
 
