@@ -48,7 +48,7 @@ def here(text: str, folder: Path, upstream: str, resolver: str) -> str:
         users.execute("create table users (name, password)")
     users.close()
     text = re.sub(r"listen = '[^']*'", "listen = '127.0.0.1:0'", text)
-    text = re.sub(r"(['\"])(/etc/relay-gateway|/var/log|var)/", rf"\1{folder}/", text)
+    text = re.sub(r"(['\"])(/etc/relay-gateway|/var/log|/var/lib|var)/", rf"\1{folder}/", text)
     text = text.replace("toml_load 'domains.toml'", f"toml_load '{folder}/domains.toml'")
     text = re.sub(r"mx_list = \{(?:[^{}]|\{[^{}]*\})*\}", f"mx_list = {{ '{upstream}' }}", text)
     text = text.replace("https://hooks.example", "http://127.0.0.1:9")

@@ -392,7 +392,9 @@ def test_no_secret_is_shown_in_whatever_form_a_client_sends_it(start, trace):
         assert client.docmd("AUTH PLAIN") == (334, b"")
         assert client.docmd(PASSWORD)[0] == 501
         assert client.docmd("auth plain", PASSWORD)[0] == 501
-        assert client.docmd("AUTH LOGIN", b64encode(b"user").decode())[0] >= 500
+        assert client.docmd("AUTH LOGIN", b64encode(b"user").decode())[0] == 334
+        assert client.docmd(b64encode(b"wrong" + PASSWORD.encode()).decode())[0] == 535
+        assert client.docmd("AUTH CRAM-MD5", b64encode(b"user").decode())[0] == 504
         assert client.docmd(b64encode(PASSWORD.encode()).decode())[0] == 500
         assert client.docmd(PASSWORD)[0] == 500
         assert client.docmd(SHOUTED)[0] == 500
@@ -414,7 +416,8 @@ def test_no_secret_is_shown_in_whatever_form_a_client_sends_it(start, trace):
     assert next(event["text"] for event in events if event.get("code") == 535) == "it is not ***"
     wait_until(lambda: people.text().count("closed") >= 3, people.text)
     encoded = [b64encode(secret).decode().rstrip("=") for secret in (
-        PASSWORD.encode(), f"user\0{PASSWORD}".encode(), f"\0user\0{PASSWORD}".encode(), f"\0liar\0{PASSWORD}".encode(),
+        PASSWORD.encode(), b"wrong" + PASSWORD.encode(),
+        f"user\0{PASSWORD}".encode(), f"\0user\0{PASSWORD}".encode(), f"\0liar\0{PASSWORD}".encode(),
     )]  # fmt: skip
     for text in (watching.text(), people.text(), recent):
         assert [secret for secret in (PASSWORD, SHOUTED, *encoded) if secret in text] == []
