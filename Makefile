@@ -30,7 +30,7 @@ run: $(READY)  ## set up and run the gateway with its quickstart policy (relays 
 
 test: $(READY_TO_TEST)  ## set up and run every test, linter and type check; as root it installs Debian packages
 	@deploy/test-packages.sh
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --benchmark-disable
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --benchmark-disable
 
 bench: $(READY_TO_TEST)  ## measure the gateway beside what is installed here (about 6 minutes); BENCH="--full" and the like
 	@PATH="$$PATH:/usr/sbin" command -v smtp-sink >/dev/null || echo "few peers here: bench/setup-peers.sh installs more" >&2
