@@ -5,13 +5,17 @@ missing.
 from __future__ import annotations
 
 import json
+from collections import deque
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import _fastpath as fp
+from gateway.service.worker import Worker
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.states import END_OF_DATA
@@ -249,6 +253,23 @@ def test_who_looks_on_hears_once_that_nothing_is_missed_from_here_on():
     trace.all_are_watched()
     trace.all_are_watched()
     assert (said(first), said(second), said(third)) == (["watching"], ["watching"], [])
+
+
+def test_a_worker_says_that_it_watches_when_the_last_open_session_has_been_told():
+    """However long it is away between two batches of them: what a session does meanwhile must not be missed."""
+    said: list[str] = []
+    turns: deque[Any] = deque()
+    worker: Any = SimpleNamespace(
+        _services=Mock(), _to_watch=[], _roster=Mock(), _loop=SimpleNamespace(call_soon=turns.append)
+    )
+    worker._services.tracer.all_are_watched = lambda: said.append("watching")
+    worker._roster.all.return_value = [SimpleNamespace(watch=lambda: said.append("told")) for _ in range(250)]
+    worker._watch_some = lambda: Worker._watch_some(worker)
+    Worker._watch(worker, True)
+    assert 0 < said.count("told") < 250
+    while turns:
+        turns.popleft()()
+    assert said == ["told"] * 250 + ["watching"]
 
 
 def test_nobody_tells_of_a_session_that_nobody_wants():

@@ -15,6 +15,5 @@ kumo.on('get_egress_path_config', function()
   return kumo.make_egress_path { max_connection_rate = '10/min', use_lmtp = true, smtp_auth_plain_username = 'me' }
 end)
 kumo.on('smtp_server_message_received', function(msg)
-  -- (a line)
   local list = kumo.kafka.build_producer {}
 end)
