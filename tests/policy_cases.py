@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import smtplib
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -43,12 +42,6 @@ def cases_in(folder: Path) -> list[PolicyCase]:
         text = path.with_suffix(".lua").read_text()
         found.append(PolicyCase(path.stem, text, told.get("files", {}), told["expected"]))
     return found
-
-
-def free_port() -> int:
-    """A port that nobody listens on, for a policy that has to know it beforehand."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def checked(policy: Path, *options: str) -> tuple[int, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, Gateway, wait_until
+from tests.ports import free_port
 from tests.programs import program
 from tests.test_prometheus_rules import METRIC, declared
 
@@ -60,8 +60,7 @@ class Prometheus:
     """A real one, which scrapes a gateway every second."""
 
     def __init__(self, folder: Path, target: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._address = f"127.0.0.1:{free.getsockname()[1]}"
+        self._address = f"127.0.0.1:{free_port()}"
         job = {"job_name": "relay-gateway", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
         config = folder / "prometheus.yml"
         config.write_text(json.dumps({"scrape_configs": [job]}))

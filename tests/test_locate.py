@@ -11,11 +11,7 @@ import pytest
 
 from gateway.admin import locate
 from gateway.admin.locate import NoGateway
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+from tests.ports import free_port
 
 
 def policy_of(tmp_path, *listens: str) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from gateway_process import Gateway
 
-from tests.policy_cases import PolicyCase, answers, cases_in, checked, differences, free_port
+from tests.policy_cases import PolicyCase, answers, cases_in, checked, differences
+from tests.ports import free_port
 
 CASES = cases_in(Path(__file__).parent / "corpus" / "policies")
 

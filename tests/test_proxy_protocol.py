@@ -18,6 +18,7 @@ from gateway.net.proxy_protocol import MOST_OF_V1, SIGNATURE, HeaderFault, Heade
 from tests.fuzz.fuzz_arrival import header_in, outcome_of_proxy
 from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, Gateway, wait_until
 from tests.inbound import Inbound, inbound, run
+from tests.ports import free_port
 from tests.programs import program
 
 V1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 25\r\n"
@@ -276,8 +277,7 @@ class HAProxy:
     def __init__(
         self, folder: Path, gateway: Gateway, options: str, check: str = "option smtpchk EHLO haproxy.example"
     ):
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-            self.address, self.status = one.getsockname(), other.getsockname()
+        self.address, self.status = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
         address = "{}:{}".format(*gateway.address)
         text = FRONT.format(port=self.address[1], status=self.status[1], gateway=address, options=options, check=check)
         configuration = folder / "haproxy.cfg"

@@ -14,6 +14,7 @@ import pytest
 from gateway.service.listening import ListeningSockets, PassedSockets, UnusableAddress
 from gateway.service.notify import Notifier
 from tests.gateway_process import INIT, PATIENCE, wait_until
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "deploy" / "relay-gateway.service"
@@ -127,10 +128,6 @@ def test_what_is_passed_to_another_process_is_left_alone():
 
 @pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="NOT CHECKED: no systemd-socket-activate")
 def test_started_by_systemds_own_tool_it_serves_reloads_and_stops_on_the_passed_sockets(start):
-    def free_port() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            return probe.getsockname()[1]
-
     smtp, http = free_port(), free_port()
     passes = [f"--listen=127.0.0.1:{smtp}", f"--listen=127.0.0.1:{http}", "--fdname=smtp:http"]
     keeps = [f"--setenv={name}" for name in ("PATH", "PYTHONPATH") if name in os.environ]

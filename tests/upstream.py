@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import cast
 
+from tests.ports import free_port
+
 
 class Do(Enum):
     """Instead of an answer."""
@@ -80,7 +82,8 @@ class Upstream:
     for a chunk to nobody. A list is used up one by one, its last element stays. decide: asked first for each command;
     None leaves it to `answers`. discards: whether it reads a chunk before it answers, as RFC 3030 has it, or takes the
     chunk for commands.
-    host, port: where it listens. cut_sent, cut_received: close a connection after so many octets in that direction.
+    host, port: where it listens; once it is stopped, nobody does. cut_sent, cut_received: close a connection after so
+    many octets in that direction.
     """
 
     def __init__(
@@ -108,14 +111,13 @@ class Upstream:
         self.dialogues: list[Dialogue] = []
         self.mails: list[Mail] = []
         self.host = host
-        self.port = port
+        self.port = port or free_port(host)
         self.open: set[Connection] = set()
         self._server: asyncio.AbstractServer | None = None
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Upstream:
         self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), self.host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
         if self.cut_received is not None:  # so that little is under way when the cut comes
             self._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         return self
