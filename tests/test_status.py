@@ -101,23 +101,23 @@ def test_the_way_of_a_message_is_shown_to_who_looks(gateway):
     page_of(gateway)
     name = "way.example"
     wait_until(lambda: json.loads(gateway.get("/status")[1])["following"]["on"], "it is followed")
-
-    def shown() -> str | None:
-        reply = talk(gateway, f"EHLO {name}", f"MAIL FROM:<a@{name}>", f"RCPT TO:<b@{name}>", "DATA", "x\r\n.", "QUIT")
-        found = re.search(r"ids=(\w+)", reply)
-        assert found, reply
-        text = Tags(page_of(gateway)).text
-        return text if found[1] in text else None
-
-    text = wait_until(shown, "the way of a message")
-    for part in (
+    reply = talk(gateway, f"EHLO {name}", f"MAIL FROM:<a@{name}>", f"RCPT TO:<b@{name}>", "DATA", "x\r\n.", "QUIT")
+    found = re.search(r"ids=(\w+)", reply)
+    assert found, reply
+    parts = [
+        found[1],
         f"RCPT TO:<b@{name}>",  # what was said
         "the peer is in relay_hosts",  # why it was accepted
         "=> Maildir",  # where it went
         "250 2.0.0 OK",
         "relay-gateway logs -m",
-    ):
-        assert part in text, part
+    ]
+
+    def missing() -> list[str]:
+        text = Tags(page_of(gateway)).text
+        return [part for part in parts if part not in text]
+
+    wait_until(lambda: not missing(), lambda: f"on the page: {missing()}")
 
 
 def test_numbers_are_in_the_page_without_javascript(gateway):
@@ -272,7 +272,10 @@ def test_members_of_the_fleet_are_shown_with_their_state(tmp_path):
 def test_status_prints_the_same_and_says_by_its_exit_code_whether_it_is_ready(gateway, capsys):
     talk(gateway, "EHLO x.example", f"MAIL FROM:<{HOSTILE}", "MAIL FROM:<a@refused.example>", "QUIT")
     admin = f"http://{gateway.announced()['http'][0]}"
-    wait_until(lambda: "policy_reject" in gateway.get("/status")[1], "the refusal")
+    wait_until(
+        lambda: any(row["reason"] == "policy_reject" for row in json.loads(gateway.get("/status")[1])["refusals"]),
+        "the refusal is counted",
+    )
     assert main(["status", "--admin", admin]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"relay-gateway [\d.]+: ready; up \d+ s", lines[0])
@@ -347,6 +350,17 @@ def test_ways_are_bounded_and_those_without_a_message_are_left_out():
     told = ways.told()
     assert [way["session"] for way in told] == [str(19 - number) for number in range(MOST_SESSIONS)]
     assert {len(way["lines"]) for way in told} == {MOST_EVENTS}
+
+
+def test_it_is_followed_once_every_worker_tells():
+    ways = Ways()
+    assert ways.watched([])
+    ways.take(b'{"event":"watching","worker":0}\n')
+    assert ways.watched([0]) and not ways.watched([0, 1])
+    ways.take(b'{"event":"watching","worker":1}\n{"event":"gone","worker":0}\n')
+    assert ways.watched([1]) and not ways.watched([0, 1])
+    ways.stopped()
+    assert not ways.watched([1])
 
 
 def test_first_steps_name_the_page_and_the_command():

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.admin.display import line_of
@@ -24,6 +24,15 @@ class Ways:
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, list[Mapping[str, Any]]] = OrderedDict()
+        self._watched: set[int] = set()  # workers that have said so
+
+    def watched(self, workers: Iterable[int]) -> bool:
+        """Whether each of these workers tells what happens."""
+        return self._watched.issuperset(workers)
+
+    def stopped(self) -> None:
+        """Nobody tells any more."""
+        self._watched.clear()
 
     def take(self, lines: bytes) -> None:
         """What a worker tells, lines of JSON."""
@@ -31,6 +40,7 @@ class Ways:
             event = json.loads(line)
             session = event.get("session")
             if session is None:
+                self._note(event)
                 continue
             events = self._sessions.setdefault(session, [])
             self._sessions.move_to_end(session)
@@ -38,6 +48,12 @@ class Ways:
                 events.append(event)
             while len(self._sessions) > MOST_SESSIONS:
                 self._sessions.popitem(last=False)
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        if event.get("event") == "watching":
+            self._watched.add(event["worker"])
+        elif event.get("event") == "gone":
+            self._watched.discard(event["worker"])
 
     def told(self) -> list[dict[str, Any]]:
         """The latest first: the session, its client, the ids of its messages, a line for each thing that happened."""

@@ -62,6 +62,7 @@ class StatusWatch:
         if self._looking is not None and not wanted:
             self._looking.stop()
             self._looking = None
+            self._ways.stopped()
         if self._looking is not None:
             self._looking.renew()
 
@@ -117,7 +118,8 @@ class StatusWatch:
             families = list(metrics.collect(self._context.pages, now=now, surroundings=self._system))
             ready = health.readiness(self._context.pages, self._context.page.generation, self._context.smtp, now)
             status = status_of(self._history, families, ready, refused=refused[-MOST_REFUSED:], now=time.time())
-            following = {"on": self._looking is not None, "ways": self._ways.told()}
+            followed = self._looking is not None and self._ways.watched(self._streams.windows().values())
+            following = {"on": followed, "ways": self._ways.told()}
             self._status = now, {**status, "following": {**following, "log_dirs": list(self._context.log_dirs())}}
         return self._status[1]
 
