@@ -16,6 +16,7 @@ from gateway import __version__
 
 # name: (the module with add_arguments(parser) and run(args) -> exit code, or an object in it; what it is for)
 COMMANDS = {
+    "init": ("gateway.init", "write a policy, a unit and what else a service needs to start from into a directory"),
     "run": ("gateway.service.run", "run the service: supervisor, workers and the HTTP side"),
     "reload": ("gateway.service.ask:reload", "make a running service read its policy again"),
     "drain": ("gateway.service.ask:drain", "make a running service not ready, while it goes on serving"),
@@ -37,11 +38,13 @@ COMMANDS = {
 }
 
 EPILOG = """\
-A first policy, in Lua, is in deploy/quickstart.lua; docs/policy.md is the reference. Try:
+To try it:
 
-  relay-gateway check deploy/quickstart.lua           is the policy good?
-  relay-gateway run --policy deploy/quickstart.lua    run it, Ctrl-C stops
-  relay-gateway logs -f var/log                       watch what happens to each message
+  relay-gateway init pilot                            a first policy, in Lua, with comments; and what a service needs
+  relay-gateway check pilot/init.lua                  is the policy good?
+  relay-gateway run --policy pilot/init.lua           run it, Ctrl-C stops
+  relay-gateway send 127.0.0.1:2525 --to a@b.example  a message, from another terminal
+  relay-gateway logs -f pilot/var/log                 watch what happens to each message
   curl http://127.0.0.1:8025/metrics                  and the counters
 
 `relay-gateway COMMAND --help` explains each command.

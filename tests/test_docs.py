@@ -217,9 +217,10 @@ def test_the_operations_page_lists_every_option_exit_code_and_path():
 
 def test_the_systemd_unit_starts_a_valid_command_and_does_not_repeat_a_bad_configuration():
     unit = dict(re.findall(r"^(\w+)=(.*)$", page("deploy/relay-gateway.service"), re.MULTILINE))
-    program, command, *arguments = shlex.split(unit["ExecStart"])
-    assert program.endswith("/relay-gateway")
-    parser_of(command).parse_args(arguments)
+    for line in (unit["ExecStart"], unit["ExecStartPre"]):
+        program, command, *arguments = shlex.split(line)
+        assert program.endswith("/relay-gateway")
+        parser_of(command).parse_args([each for each in arguments if not each.startswith("$")])
     assert unit["RestartPreventExitStatus"] == str(EX_CONFIG)
     assert int(unit["TimeoutStopSec"]) > parser_of("run").get_default("drain_timeout") + KILL_SLACK
 

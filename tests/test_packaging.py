@@ -55,6 +55,9 @@ def test_the_wheel_built_from_the_sdist_works_away_from_the_tree(artefacts, tmp_
     told = run(sys.executable, "-P", "-c", code, "--version", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert told.splitlines()[0].startswith(str(tmp_path))
     assert __version__ in told
+    made = "import gateway.cli; gateway.cli.main()"
+    run(sys.executable, "-P", "-c", made, "init", "pilot", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (tmp_path / "pilot" / "grafana" / "overview.json").exists()
 
 
 @pytest.mark.timeout(300)

@@ -71,7 +71,7 @@ CALLERS = {
 }
 # Packages and top modules, each above all that it may import: nothing imports what imports it.
 DOWNWARDS = (
-    "__main__", "cli", "send", "sink", "service", "why", "admin", "inbound", "delivery", "policy", "tracing",
+    "__main__", "cli", "init", "send", "sink", "service", "why", "admin", "inbound", "delivery", "policy", "tracing",
     "couriers", "net", "logs", "terminal", "reports", "metrics", "mail", "handover", "later", "decision", "smtp",
     "config", "quotas", "rates", "arena", "_fastpath", "__init__",
 )  # fmt: skip
