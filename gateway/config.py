@@ -244,18 +244,30 @@ class SpoolSettings:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One entry of `mx_list`: a member of the fleet. `port` None means the egress path's `smtp_port`."""
+    """One entry of `mx_list`: a member of the fleet. `port` None means the egress path's `smtp_port`.
+
+    The others are those of `gateway.fleet`: its share of the work, the group it stands in (the lowest that has a member
+    in order gets the mail), where it is, and options of the egress path that are its own.
+    """
 
     name: str  # as records show it
     address: str  # host name or IP address to connect to
     port: int | None = None
+    weight: int = 1
+    group: int = 1
+    zone: str = ""
+    path: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SmtpFleet:
-    """`protocol = { smtp = { mx_list = {…} } }`: a balanced pool of MTAs."""
+    """`protocol = { smtp = { mx_list = {…} } }`, or `gateway.fleet {…}`: a balanced pool of MTAs.
+
+    zone: where the gateway is, "" for anywhere.
+    """
 
     mx_list: tuple[Host, ...]
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

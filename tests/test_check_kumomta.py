@@ -47,6 +47,7 @@ def warnings_of(text: str) -> list[str]:
             "kumo.start_esmtp_listener { batch_handling = 'Together' }",
             "kumo.start_esmtp_listener: batch_handling: K",
         ),
+        ("require 'gateway'", "require 'gateway': KumoMTA has no such module"),
         (
             "kumo.start_esmtp_listener { listen = 'fd:smtp' }",
             "kumo.start_esmtp_listener: listen: KumoMTA takes no",
@@ -68,6 +69,7 @@ def test_what_kumomta_would_refuse_is_warned_of(text: str, said: str) -> None:
         "if kumo.set_handler_limits then kumo.set_handler_limits { wait = '5s' } end",
         "if kumo.set_handler_limits then kumo.start_esmtp_listener { relay_hosts = {} } end",
         "local f = kumo.set_handler_limits if f ~= nil then f { wait = '5s' } end",
+        "if kumo.gateway then require('gateway').fleet { members = { 'mta1' } } end",
         "local function nobody() kumo.set_handler_limits {} end",
         "kumo.start_esmtp_listener { relay_hosts = { '10.0.0.0/8', '192.0.2.1', 'any', '2001:db8::/32' }, peer = {} }",
         "kumo.make_listener_domain { relay_from = {} }",

@@ -155,6 +155,8 @@ def test_addresses_take_the_listeners_in_their_order() -> None:
         ("fleet = ['mta1:2525']\n", "good; 192.0.2.1:25, 192.0.2.1:587"),
         ("fleet = ['mta1:2525']\nlisten = ['127.0.0.1:2525']\n", "good; 127.0.0.1:2525;"),
         ("fleet = 'mta1:2525'\n", "gateway.toml:1: fleet: expected a list of hosts"),
+        ("[fleet]\nmembers = ['a', {host = 'b', weight = 2}]\n", "good; 192.0.2.1:25"),
+        ("[fleet]\nmembers = ['a', {host = 'b', grop = 2}]\n", "gateway.toml:2: fleet.members[2].grop: unknown option"),
         ("\nfleat = ['mta1']\n", "gateway.toml:2: fleat: unknown option; did you mean 'fleet'?"),
         ("fleet = ['a']\n[path]\n\nenable_tls = 'x'\n", "gateway.toml:4: path.enable_tls: expected one of"),
         (

@@ -96,6 +96,30 @@ def test_members_are_shown_drained_and_counted(fleets: Fleets, tmp_path: Path) -
         assert two in ask(gateway, "show").stdout
 
 
+FLEET = """
+local gateway = require 'gateway'
+kumo.on('get_queue_config', function()
+  local first, last = table.unpack(UPSTREAMS)
+  local members = { { host = last, group = 2, weight = 7, zone = 'far' }, first }
+  return kumo.make_queue_config { protocol = gateway.fleet { members = members } }
+end)
+"""
+
+
+def test_a_fleet_of_the_gateways_own_is_served_and_shown_on_its_terms(fleets: Fleets, tmp_path: Path) -> None:
+    names = first, last = fleets.addresses["senders1"], fleets.addresses["picky1"]
+    gateway = Gateway(tmp_path, OPEN + FLEET, "--workers", "1", "--control", "control", upstreams=names)
+    try:
+        with gateway.smtp() as client:
+            for _ in range(4):
+                client.sendmail("a@x.example", ["b@y.example"], MESSAGE)
+        assert (len(fleets.mails("senders1")), len(fleets.mails("picky1"))) == (4, 0)
+        assert row(gateway, first)[1:5] == ["1", "-", "1", "up"]
+        assert row(gateway, last)[1:5] == ["2", "far", "7", "unknown"]
+    finally:
+        gateway.kill()
+
+
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.config import EgressPath, Limits, ListenerParams, LocalLogs, QueueConfig
 from gateway.policy.options import LONGEST, MOST, BadOptions, Option, Role, Schema, duration, integer
+from gateway.policy.path_schemas import _limit
 from gateway.policy.schemas import LISTENER_BLOCK, SCHEMAS, amount
-from gateway.policy.upstream_schemas import _limit
 from gateway.smtp.events import Observer
 from gateway.smtp.session import ServerSession
 from gateway.smtp.terms import Terms

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.policy import events, modules
 from gateway.policy.api import FUNCTION_NAMES, MAKERS, WARNED, WITHOUT_EFFECT
+from gateway.policy.fleet_schemas import FLEET, MEMBER
 from gateway.policy.messages.header import TRANSFORMS
 from gateway.policy.messages.table import FUNCTIONS as METHODS
 from gateway.policy.messages.table import NOT_SUPPORTED as METHODS_NOT_SUPPORTED
@@ -55,6 +56,10 @@ def test_every_option_is_documented_with_its_role(function: str) -> None:
     for name, option in SCHEMAS[function].options.items():
         assert ("*accepted*" in found[name]) == (option.role is Role.ACCEPTED), name
         assert ("*refused*" in found[name]) == (option.role is Role.REFUSED), name
+
+
+def test_every_option_of_a_fleet_and_of_its_members_is_documented() -> None:
+    assert set(rows(section("`gateway.fleet`"))) == {*FLEET.options, *MEMBER.options}
 
 
 def test_every_event_is_documented() -> None:

@@ -254,6 +254,14 @@ def test_no_table_makes_a_schema_fail_otherwise_than_by_bad_options(name: str, t
         bad.deserialize_error(table)
 
 
+@pytest.mark.parametrize("secret", [{"smtp_auth_plain_password": "hush"}, {"tls_private_key": {"key_data": "hush"}}])
+def test_no_message_shows_a_secret(secret: dict[str, object]) -> None:
+    for name, table in (("make_egress_path", {**secret, "x": 1}), ("make_queue_config", {"protocol": {"x": secret}})):
+        with pytest.raises(BadOptions) as raised:
+            SCHEMAS[name](table)
+        assert "hush" not in str(raised.value) + raised.value.deserialize_error(table)
+
+
 def test_json_in_messages_is_compact() -> None:
     assert (
         as_json({"list": {1: "a", 2: "b"}, "map": {"k": True}, "empty": {}})

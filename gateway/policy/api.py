@@ -20,10 +20,11 @@ from gateway.later import Later
 from gateway.policy import delivery_side, events
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
 from gateway.policy.delivery_side import Left, LeftToTheFleet
+from gateway.policy.fleet_schemas import FLEET
 from gateway.policy.kumo.files import matching
 from gateway.policy.kumo.values import integer, string
 from gateway.policy.objects import Made
-from gateway.policy.options import BadOptions, list_of
+from gateway.policy.options import BadOptions, list_of, sequences
 from gateway.policy.options import string as text_option
 from gateway.policy.problems import NOT_YET, Problem, Rejected
 from gateway.policy.runs import Runs
@@ -82,6 +83,7 @@ MISSING_MODULES = (
 
 # KumoMTA has none of these.
 OURS = ("set_handler_limits", "gateway")
+MODULES = ("gateway",)
 
 FUNCTION_NAMES = (
     *("on", "reject", "disconnect", "available_parallelism", "validation_failed", "sleep", "spawn_task", "memoize"),
@@ -145,6 +147,10 @@ class Api:
         functions |= {name: lambda *_: None for name in (*WITHOUT_EFFECT, *WARNED)}
         functions |= {name: self._unsupported(name) for name in NOT_SUPPORTED}
         return functions
+
+    def libraries(self) -> dict[str, dict[str, Callable[..., Any] | Waiting]]:
+        """Likewise of the gateway's own modules, by what `require` gives."""
+        return {"gateway": {"fleet": self._fleet}}
 
     def left(self) -> dict[str, LeftToTheFleet]:
         """Those that do nothing instead, because there is a fleet."""
@@ -271,6 +277,17 @@ class Api:
         made = Made(name, options, SCHEMAS[name].built(options))
         self._made.put(key, made)
         return made
+
+    def _fleet(self, table: object = None, *_: object) -> Any:
+        """What `protocol` of a queue takes: the table, which was looked at here, where the mistakes are."""
+        plain = self.lua.plain(table)
+        try:
+            FLEET.read(plain)
+        except BadOptions as bad:
+            for trouble in bad.troubles:
+                self.problem(f"gateway.fleet: {trouble}", trouble.hint)
+            plain = {"members": ["unknown"]}
+        return self.lua.value({"fleet": sequences(plain)})
 
     def _declare(self, name: str, *arguments: object) -> None:
         if not self._runs.loading:

@@ -1,6 +1,6 @@
 """Configurations: get_queue_config and get_egress_path_config, asked for once per refresh interval.
 
-What their tables mean is schemas.py's and upstream_schemas.py's business.
+What their tables mean is queue_schemas.py's and path_schemas.py's business.
 """
 
 from __future__ import annotations

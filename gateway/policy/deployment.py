@@ -22,6 +22,7 @@ from gateway.config import (
     UpstreamTls,
 )
 from gateway.policy.domain_files import EVERYWHERE, Parameters, Text, Unreadable, parsed
+from gateway.policy.fleet_schemas import FLEET, fleet_member
 from gateway.policy.options import (
     BadOptions,
     Option,
@@ -34,13 +35,19 @@ from gateway.policy.options import (
     refusal,
     string,
 )
+from gateway.policy.path_schemas import EGRESS_PATH
 from gateway.policy.problems import PolicyProblems, Problem
 from gateway.policy.schemas import socket_address
 from gateway.policy.source import PolicySource
-from gateway.policy.upstream_schemas import EGRESS_PATH, fleet_member
 
 # Nodes of a fleet have certificates of their own making, mostly; what is offered is used.
 _PATH = {"enable_tls": UpstreamTls.OPPORTUNISTIC_INSECURE}
+
+
+def _fleet(value: object) -> SmtpFleet:
+    """Hosts, or what gateway.fleet takes."""
+    is_table = isinstance(value, dict) and any(isinstance(key, str) for key in value)
+    return FLEET(value) if is_table else SmtpFleet(_members(value))
 
 
 def _members(value: object) -> tuple[Host, ...]:
@@ -59,7 +66,7 @@ _RETRIES = ("retry_interval", "max_retry_interval", "max_age")  # of kumo.make_q
 
 FILE = Schema(
     {
-        "fleet": Option(_members),
+        "fleet": Option(_fleet),
         "listen": Option(list_of(socket_address, "addresses"), default=()),
         "spool": Option(string),
         "path": Option(_path, default={}),
@@ -105,16 +112,16 @@ def source_of(args: argparse.Namespace, path: str | None = None) -> PolicySource
 
 def _deployment(args: argparse.Namespace) -> Deployment:
     options = FILE.read({}) if args.gateway_config is None else _options(args.gateway_config)
-    members = args.fleet or options.get("fleet")
+    fleet = SmtpFleet(args.fleet) if args.fleet else options.get("fleet")
     listen = args.listen or options["listen"]
     directory = args.spool or options.get("spool")
     spool = None if directory is None else SpoolSettings(name="data", path=directory)
-    if members is None:
+    if fleet is None:
         if options["path"]:
             raise PolicyProblems([Problem(args.gateway_config, 0, "path is for a fleet, and there is none")])
         return Deployment(listen=listen, spool=spool)
     retries = {name: options[name] for name in _RETRIES if options.get(name) is not None}
-    queue = QueueConfig(protocol=SmtpFleet(members), on_partial_refusal=options["on_partial_refusal"], **retries)
+    queue = QueueConfig(protocol=fleet, on_partial_refusal=options["on_partial_refusal"], **retries)
     path: EgressPath = EGRESS_PATH.built({**_PATH, **options["path"]})
     return Deployment(fleet=Destination(queue, path), listen=listen, spool=spool)
 

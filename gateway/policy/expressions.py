@@ -379,7 +379,7 @@ class Expressions(ABC):
 
 def _keeps_tables(function: Function) -> bool:
     """The gateway's own functions only look at what they are given."""
-    return function.name.startswith("kumo.") or ":" in function.name
+    return function.name.startswith(("kumo.", "gateway.")) or ":" in function.name
 
 
 _Expression: TypeAlias = Callable[[Expressions, Node, Scope], Value]

@@ -77,7 +77,7 @@ class Handlers:
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
             functions={**api.functions(), **modules.top(), **messages.functions(), **api.left()},
             memo=Memo(self._lua_of_what_runs, self.runs, api.problem).functions(),
-            modules=modules.functions(),
+            modules={**modules.functions(), **api.libraries()},
             extras=_extra,
             extra_functions={"listener_domains": listener_domains.functions()},
             missing_modules=MISSING_MODULES,

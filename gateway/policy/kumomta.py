@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.policy.abstract import Path, Thing
-from gateway.policy.api import OURS
+from gateway.policy.api import MODULES, OURS
 from gateway.policy.findings import Called
 from gateway.policy.lint import Lint, options_of
 from gateway.policy.model import Model
@@ -45,6 +45,8 @@ def _of_call(call: Called) -> Iterator[tuple[int, str, str]]:
     name = call.function.name
     if name in _TEXTS_ONLY and Thing(EnvelopeAddress) in call.arguments:
         yield 0, f"{call.written}: KumoMTA takes no address object", "give it .email"
+    if name == "require" and call.arguments and call.arguments[0] in MODULES:
+        yield 0, f"require '{call.arguments[0]}': KumoMTA has no such module", "require it where kumo.gateway is true"
     schema = SCHEMAS.get(name.removeprefix("kumo."))
     options, lines = options_of(call)
     if schema is not None and isinstance(options, dict):

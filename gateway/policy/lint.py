@@ -14,6 +14,7 @@ from gateway.policy.abstract import Path, as_options
 from gateway.policy.api import DECLARATIONS, WARNED
 from gateway.policy.conn_meta import KEYS
 from gateway.policy.findings import Called, NilUse, Place, Where
+from gateway.policy.fleet_schemas import FLEET
 from gateway.policy.kumo.values import integer
 from gateway.policy.memo import MEMOIZE
 from gateway.policy.model import Model, of_this_gateway
@@ -26,6 +27,7 @@ from gateway.policy.walk import Walk
 _EVENTS = (*events.SUPPORTED, *events.NOT_SUPPORTED, *events.WITHOUT_EFFECT)
 # by function: which argument is a table of options, and which those are
 _OPTIONS = {**{f"kumo.{name}": (0, schema) for name, schema in SCHEMAS.items()}, "kumo.memoize": (1, MEMOIZE)}
+_OPTIONS["gateway.fleet"] = (0, FLEET)
 _ANYTIME = frozenset({"", events.PRE_INIT, events.INIT, events.VALIDATE_CONFIG})
 _DECLARATIONS = frozenset(f"kumo.{name}" for name in DECLARATIONS)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from gateway._fastpath import CidrError, CidrSet
 
+_SECRETS = frozenset({"smtp_auth_plain_password", "key_data"})  # options whose values no message shows
 Reader = Callable[[object], Any]
 
 
@@ -61,8 +62,8 @@ class BadOptions(Exception):
         super().__init__("; ".join(map(str, self.troubles)))
 
     def deserialize_error(self, table: object) -> str:
-        """KumoMTA's message for the first mistake."""
-        return f"deserialize error: {self.troubles[0].serde}, while processing {as_json(table)}"
+        """KumoMTA's message for the first mistake, without what is nobody's business."""
+        return f"deserialize error: {self.troubles[0].serde}, while processing {as_json(_without_secrets(table))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,12 @@ UNKNOWN = Opaque("value")  # in a table that is only looked at: a value that the
 def as_json(value: object) -> str:
     """Compact JSON as KumoMTA prints tables in its messages."""
     return json.dumps(sequences(value), separators=(",", ":"), ensure_ascii=False, default=lambda v: v.kind)
+
+
+def _without_secrets(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {key: "…" if key in _SECRETS else _without_secrets(item) for key, item in value.items()}
 
 
 def sequences(value: object) -> object:

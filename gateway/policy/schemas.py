@@ -1,6 +1,6 @@
 """Every option of every `kumo` function that takes a table: its type, its role and what is built from it.
 
-Declarations only; how options are read is options.py, and those about the fleet are in upstream_schemas.py.
+Declarations only; how options are read is options.py, and those about the fleet are in queue_schemas.py and its like.
 docs/policy.md documents each of them, and a test compares. Names and defaults are KumoMTA's.
 """
 
@@ -54,7 +54,8 @@ from gateway.policy.options import (
     refused,
     string,
 )
-from gateway.policy.upstream_schemas import EGRESS_PATH, QUEUE_CONFIG
+from gateway.policy.path_schemas import EGRESS_PATH
+from gateway.policy.queue_schemas import QUEUE_CONFIG
 from gateway.rates import Rate
 from gateway.smtp.address import AddressError, normalise_domain, parse_address
 

@@ -6,6 +6,7 @@ What a fleet does with a batch is gateway/couriers/fleet/fleet.py.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from gateway._fastpath import CounterPage
 from gateway.config import Destination, EgressPath, Host, SmtpFleet
@@ -13,6 +14,7 @@ from gateway.couriers.courier import Courier
 from gateway.couriers.fleet.fleet import Fleet
 from gateway.couriers.fleet.lane import Lane
 from gateway.couriers.fleet.member import Member
+from gateway.couriers.fleet.preference import preference_of
 from gateway.couriers.fleet.table import MemberTable
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.handover import Batch
@@ -78,19 +80,24 @@ class FleetCourier(Courier):
         fleet = self._fleets.get((protocol, path))
         if fleet is None:
             lanes = [self._lane(host, path) for host in dict.fromkeys(protocol.mx_list)]
-            fleet = self._fleets[protocol, path] = Fleet(self._wiring, protocol, lanes, path.wait_timeout)
+            preference = preference_of(protocol, lanes)
+            fleet = Fleet(self._wiring, protocol, lanes, path.wait_timeout, preference)
+            self._fleets[protocol, path] = fleet
         if len(self._by_destination) >= MOST_DESTINATIONS:
             self._by_destination.clear()
         self._by_destination[destination] = fleet
         return fleet
 
     def _lane(self, host: Host, path: EgressPath) -> Lane:
+        if host.path:
+            path = replace(path, **dict(host.path))
         lane = self._lanes.get((host, path))
         if lane is None:
             key = host.address.lower(), host.port or path.smtp_port
             member = self._members.get(key)
             if member is None:
                 member = self._members[key] = Member(self._wiring.table, *key, host.name)
+            member.entry.describe(host.group, host.weight, host.zone)
             lane = self._lanes[host, path] = Lane(self._wiring, member, host, path)
         return lane
 

@@ -19,7 +19,7 @@ cdef class Fleet(Dispatcher):
     cdef Wiring _wiring
     cdef Py_ssize_t _next
     cdef double _patience
-    cdef object _waiting
+    cdef object _waiting, _preference
     cdef dict _since
     cdef str _site
 
@@ -33,6 +33,8 @@ cdef class Fleet(Dispatcher):
     cdef _retry(self, Lane lane, Job job)
     cdef bint _has_hope(self, Job job) except? True
     cdef _give_up_hopeless(self)
+
+    cdef bint _is_foremost(self, Lane lane, Job job) except? True
 
     @cython.locals(lane=Lane)
     cdef Lane _choose(self, Job job)

@@ -1,9 +1,10 @@
 """A fleet: the members of one `mx_list` as one worker reaches them with one egress path, and the jobs for them.
 
-A job goes to the lane that choice.py names; where none has room it waits, first in, first out, except that small ones
-pass large ones. A member that fails a job before the content was sent is replaced by another one, and so is one that
-cannot take the message; a kept connection that turns out dead gets one more try on a new connection to the same member,
-and so does a member that offers CHUNKING but does not know BDAT. What answers mean is outcome.py.
+A job goes to the lane that choice.py names, or preference.py where members are no equals; where none has room it waits,
+first in, first out, except that small ones pass large ones. A member that fails a job before the content was sent is
+replaced by another one, and so is one that cannot take the message; a kept connection that turns out dead gets one more
+try on a new connection to the same member, and so does a member that offers CHUNKING but does not know BDAT. What
+answers mean is outcome.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from gateway.couriers.fleet import choice, counting, outcome
 from gateway.couriers.fleet.connection import MemberConnection
 from gateway.couriers.fleet.job import Dispatcher, Job
 from gateway.couriers.fleet.lane import Lane
+from gateway.couriers.fleet.preference import Preference
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.handover import Batch
 from gateway.later import Later
@@ -29,8 +31,15 @@ _UNREACHABLE, _DURATION = replies.UPSTREAM_UNREACHABLE, counting.DURATION
 class Fleet(Dispatcher):
     """jobs: submitted and not reported yet. last_used: when a sweep last found some, on the loop's clock."""
 
-    def __init__(self, wiring: Wiring, protocol: SmtpFleet, lanes: list[Lane], patience: float) -> None:
-        """patience: seconds for which a batch waits for a connection at most."""
+    def __init__(
+        self,
+        wiring: Wiring,
+        protocol: SmtpFleet,
+        lanes: list[Lane],
+        patience: float,
+        preference: Preference | None = None,
+    ) -> None:
+        """patience: seconds for which a batch waits for a connection at most. preference: None among equals."""
         self.lanes = lanes
         self.jobs = 0
         self.last_used = wiring.poller.time()
@@ -39,6 +48,7 @@ class Fleet(Dispatcher):
         self._waiting: deque[Job] = deque()
         self._since: dict[Job, float] = {}  # when each of them began to wait
         self._patience = patience
+        self._preference = preference
         self._site = f"unspecified->{site_name(protocol)}@smtp_client"
         for lane in lanes:
             lane.dispatchers.append(self)
@@ -58,7 +68,10 @@ class Fleet(Dispatcher):
 
     def room(self) -> int:
         """How many jobs more could be on connections at once; 0 while some wait."""
-        return 0 if self._waiting else sum([lane.room() for lane in self.lanes])
+        if self._waiting:
+            return 0
+        lanes = self.lanes if self._preference is None else self._preference.foremost()
+        return sum([lane.room() for lane in lanes])
 
     def sweep(self, now: float) -> None:
         """Notice whose time is up among those that wait."""
@@ -128,7 +141,10 @@ class Fleet(Dispatcher):
             self._place(job, outcome.failure_reply(connection.session))
 
     def moves(self, lane: Lane, job: Job) -> bool:
-        other = choice.choose([each for each in self.lanes if each is not lane], job, 0)
+        if self._preference is not None:
+            other = self._preference.choose(job, gone=lane)
+        else:
+            other = choice.choose([each for each in self.lanes if each is not lane], job, 0)
         if other is None or not other.claim():
             return False
         job.rule_out(lane)
@@ -137,7 +153,7 @@ class Fleet(Dispatcher):
 
     def oldest_waiting(self, lane: Lane) -> Job | None:
         for job in self._waiting:
-            if lane not in job.tried and lane.admits(job):
+            if lane not in job.tried and lane.admits(job) and self._is_foremost(lane, job):
                 return job
         return None
 
@@ -215,7 +231,12 @@ class Fleet(Dispatcher):
                 self.carried(job)
                 self._give_up(job, _UNREACHABLE)
 
+    def _is_foremost(self, lane: Lane, job: Job) -> bool:
+        return self._preference is None or lane in self._preference.foremost(job)
+
     def _choose(self, job: Job) -> Lane | None:
+        if self._preference is not None:
+            return self._preference.claimed(job)
         self._next = (self._next + 1) % (len(self.lanes) or 1)
         lane = choice.choose(self.lanes, job, self._next)
         if lane is None or lane.claim():

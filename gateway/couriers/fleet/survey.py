@@ -26,7 +26,10 @@ FAILURES = (_PREFIX + "failures_total", "Failures of a member, by what was due t
 
 @dataclass(slots=True)
 class MemberSurvey:
-    """One member. key: its place in the table. results, failures: by RESULTS and STAGES. seconds: of the delivered."""
+    """One member. key: its place in the table. results, failures: by RESULTS and STAGES. seconds: of the delivered.
+
+    group, weight, zone: as the policy has them.
+    """
 
     key: int
     name: str = ""
@@ -37,6 +40,9 @@ class MemberSurvey:
     results: list[int] = field(default_factory=lambda: [0] * len(RESULTS))
     seconds: float = 0.0
     failures: list[int] = field(default_factory=lambda: [0] * len(STAGES))
+    group: int = 1
+    weight: int = 1
+    zone: str = ""
 
     @property
     def state(self) -> str:
@@ -51,6 +57,9 @@ def survey(table: MemberTable, now: float) -> list[MemberSurvey]:
         member = found.setdefault(key, MemberSurvey(key))
         member.name = table.name(first) or member.name
         member.health = later(member.health, table.health(first))
+        group, weight, zone = table.described(first)
+        if weight:  # the supervisor's row does not say
+            member.group, member.weight, member.zone = group, weight, zone
         connections, busy, _, drained = table.load(first)
         member.drained |= drained
         if table.is_at_work(first, now):
@@ -86,9 +95,11 @@ def families(members: list[MemberSurvey]) -> Iterator[Metric]:
 
 
 def lines(members: list[MemberSurvey], now: float) -> list[str]:
-    """As a table for people."""
+    """As a table for people; with group, zone and weight where they are no equals."""
+    equals = all((member.group, member.weight, member.zone) == (1, 1, "") for member in members)
+    terms = () if equals else ("group", "zone", "weight")
     rows: list[tuple[str, ...]] = [
-        ("member", "state", "for", "connections", "in flight", *RESULTS, "mean s", "failures")
+        ("member", *terms, "state", "for", "connections", "in flight", *RESULTS, "mean s", "failures")
     ]
     for member in members:
         health = member.health
@@ -96,6 +107,7 @@ def lines(members: list[MemberSurvey], now: float) -> list[str]:
         mean = f"{member.seconds / member.results[0]:.3f}" if member.results[0] else ""
         failures = " ".join(f"{stage}:{n}" for stage, n in zip(STAGES, member.failures, strict=True) if n)
         counts = (str(each) for each in (member.connections, member.busy, *member.results))
-        rows.append((member.name, member.state, since, *counts, mean, failures))
+        place = () if equals else (str(member.group), member.zone or "-", str(member.weight))
+        rows.append((member.name, *place, member.state, since, *counts, mean, failures))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

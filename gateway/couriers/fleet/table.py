@@ -17,7 +17,7 @@ ROWS = 128  # processes
 SUPERVISORS_ROW = 0
 MOST_MEMBERS = 127  # of a row
 PLACES = MOST_MEMBERS + 1  # the first is the head
-WORDS = 32  # of a place
+WORDS = 40  # of a place
 SIZE = ROWS * PLACES * WORDS * 8
 
 _COUNT, _BEAT = 0, 1  # of a row's head: entries; when its worker last was at work
@@ -28,7 +28,9 @@ STAGES = ("connect", "greeting", "ehlo", "starttls", "mail", "rcpt", "data", "en
 _RESULTS = 11
 _SECONDS = _RESULTS + len(RESULTS)
 _STAGES = _SECONDS + 1
-_NAME = _STAGES + len(STAGES)
+_GROUP, _WEIGHT, _ZONE = (_STAGES + len(STAGES) + place for place in range(3))
+_NAME = _ZONE + 2
+_ZONE_SIZE = 2 * 8  # octets
 _NAME_SIZE = (WORDS - _NAME) * 8  # octets
 _SILENT = 5.0  # seconds after which a row's worker is taken for gone, and its connections with it
 
@@ -80,9 +82,7 @@ class MemberTable:
                 self.integers[word] = 0
             self.integers[first + _KEY] = key
         entry = self._used[place] = MemberEntry(self, key, place)
-        text = name.encode()[:_NAME_SIZE]
-        first = (self._at(self._row, place) + _NAME) * 8
-        self._octets[first : first + _NAME_SIZE] = text.ljust(_NAME_SIZE, b"\0")
+        self.put_text(self._at(self._row, place) + _NAME, name, _NAME_SIZE)
         return entry
 
     def leave(self, entry: MemberEntry) -> None:
@@ -106,8 +106,19 @@ class MemberTable:
 
     def name(self, first: int) -> str:
         """What people call the member whose entry begins here."""
-        octets = bytes(self._octets[(first + _NAME) * 8 : (first + WORDS) * 8])
-        return octets.rstrip(b"\0").decode("utf-8", "ignore")
+        return self._text(first + _NAME, _NAME_SIZE)
+
+    def described(self, first: int) -> tuple[int, int, str]:
+        """Group, weight and zone of the member whose entry begins here; 0, 0 and "" where nobody has said."""
+        return self.integers[first + _GROUP], self.integers[first + _WEIGHT], self._text(first + _ZONE, _ZONE_SIZE)
+
+    def put_text(self, word: int, text: str, size: int) -> None:
+        """Write a text into so many octets, as much of it as fits."""
+        octets = text.encode()[:size]
+        self._octets[word * 8 : word * 8 + size] = octets.ljust(size, b"\0")
+
+    def _text(self, word: int, size: int) -> str:
+        return bytes(self._octets[word * 8 : word * 8 + size]).rstrip(b"\0").decode("utf-8", "ignore")
 
     def is_at_work(self, first: int, now: float) -> bool:
         """Whether the worker that has this entry is at work."""
@@ -214,6 +225,12 @@ class MemberEntry:
     def is_drained(self) -> bool:
         """Whether somebody wants it to get no messages."""
         return any([self._table.integers[first + _DRAINED] for first in self._table.others(self._key)])
+
+    def describe(self, group: int, weight: int, zone: str) -> None:
+        """What the policy says of it, for people to see."""
+        self._table.integers[self._first + _GROUP] = group
+        self._table.integers[self._first + _WEIGHT] = weight
+        self._table.put_text(self._first + _ZONE, zone, _ZONE_SIZE)
 
     def drain(self, drained: bool) -> None:
         """Let it get none, or some again."""

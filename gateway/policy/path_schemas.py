@@ -1,0 +1,127 @@
+"""Options of kumo.make_egress_path: how to talk to members of the fleet.
+
+Declarations only, like schemas.py, which explains them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from gateway.config import EgressPath, UpstreamTls
+from gateway.policy.options import (
+    Option,
+    Reader,
+    Schema,
+    accepted,
+    boolean,
+    cidrs,
+    duration,
+    host_name,
+    integer,
+    one_of,
+    refused,
+    string,
+)
+
+THROTTLE = "mail would flow faster than the policy says"
+
+
+class RefreshStrategy(Enum):
+    """`refresh_strategy`: when a configuration is asked for again."""
+
+    TTL = "Ttl"
+    EPOCH = "Epoch"
+
+
+def refreshing(build: Callable[..., Any]) -> Callable[[dict[str, Any]], Any]:
+    """`Epoch` is a refresh interval without end, because a new policy starts without old configurations."""
+
+    def make(options: dict[str, Any]) -> Any:
+        if options.pop("refresh_strategy", None) is RefreshStrategy.EPOCH:
+            options["refresh_interval"] = float("inf")
+        return build(**options)
+
+    return make
+
+
+def _limit(value: object) -> int:
+    """A count: 32, "1,000" or "local:20"; all limits are local here."""
+    if isinstance(value, str):
+        digits = value.removeprefix("local:").replace(",", "").replace("_", "")
+        if digits.isascii() and digits.isdigit():
+            value = int(digits)
+    return integer(1)(value)
+
+
+_AUTH = "the fleet would be asked to relay without authentication"
+_CHOICE = "members are chosen by their load"
+_PATH_TIMEOUTS = (
+    "connect_timeout", "banner_timeout", "ehlo_timeout", "starttls_timeout", "mail_from_timeout", "rcpt_to_timeout",
+    "data_timeout", "data_dot_timeout", "idle_timeout",
+)  # fmt: skip
+_PATH_OPTIONS: dict[str, Reader] = {
+    "connection_limit": _limit,
+    "max_deliveries_per_connection": integer(1),
+    "max_recipients_per_batch": integer(1),
+    "smtp_port": integer(1, 65535),
+    "ehlo_domain": host_name,
+    "enable_tls": one_of(UpstreamTls),
+    "enable_pipelining": boolean,
+    "prohibited_hosts": cidrs,
+    "refresh_interval": duration,
+    **dict.fromkeys(_PATH_TIMEOUTS, duration),
+}
+
+EGRESS_PATH = Schema(
+    {
+        **{name: Option(reader) for name, reader in _PATH_OPTIONS.items()},
+        "enable_chunking": Option(boolean, ours=True),
+        "wait_timeout": Option(duration, ours=True),
+        "refresh_strategy": Option(one_of(RefreshStrategy)),
+        "provider_name": accepted(string),
+        "readyq_pool_name": accepted(string),
+        "max_ready": accepted(integer()),
+        "consecutive_connection_failures_before_delay": accepted(integer()),
+        "enable_rset": accepted(boolean),
+        "enable_mta_sts": accepted(boolean),  # policies are looked up for MX records, which are never used here
+        "rset_timeout": accepted(duration),
+        "auth_timeout": accepted(duration),
+        "system_shutdown_timeout": accepted(duration),
+        "try_next_host_on_transport_error": accepted(boolean),
+        "opportunistic_tls_reconnect_on_failed_handshake": accepted(boolean),
+        "aggressive_connection_opening": accepted(boolean),
+        "ignore_8bit_checks": accepted(boolean),
+        "low_memory_reduction_policy": accepted(string),
+        "no_memory_reduction_policy": accepted(string),
+        "dispatcher_wakeup_strategy": accepted(string),
+        "maintainer_wakeup_strategy": accepted(string),
+        "dispatcher_progress_watchdog_timeout": accepted(duration),
+        "allow_smtp_auth_plain_without_tls": accepted(boolean),
+        "allow_smtp_auth_plain_without_valid_certificate": accepted(boolean),
+        "enable_dane": refused("the fleet's certificates would not be checked against DNS", False),
+        "use_lmtp": refused("the fleet would be spoken to in SMTP", False),
+        "max_connection_rate": refused(THROTTLE),
+        "max_message_rate": refused(THROTTLE),
+        "additional_connection_limits": refused(THROTTLE),
+        "additional_message_rate_throttles": refused(THROTTLE),
+        "source_selection_rate": refused(THROTTLE),
+        "additional_source_selection_rates": refused(THROTTLE),
+        "smtp_auth_plain_username": refused(_AUTH),
+        "smtp_auth_plain_password": refused(_AUTH),
+        "skip_hosts": refused(_CHOICE),
+        "ip_lookup_strategy": refused(_CHOICE, "Ipv4AndIpv6"),
+        "reconnect_strategy": refused(_CHOICE, "ConnectNextHost"),
+        "remember_broken_tls": refused("TLS is tried on every connection"),
+        "tls_mode": refused("TLS begins with STARTTLS", "StartTls"),
+        "tls_certificate": refused("no client certificate would be shown"),
+        "tls_private_key": refused("no client certificate would be shown"),
+        "tls_prefer_openssl": accepted(boolean),
+        "openssl_cipher_list": refused("other ciphers would be used"),
+        "openssl_cipher_suites": refused("other ciphers would be used"),
+        "openssl_options": refused("other options would be used"),
+        "rustls_cipher_suites": refused("other ciphers would be used"),
+    },
+    refreshing(EgressPath),
+)
