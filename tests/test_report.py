@@ -95,6 +95,25 @@ def test_an_odd_report_type_is_no_obstacle_for_feedback() -> None:
     assert scanned(message(feedback_part(), kind="multipart/report; report-type=abuse")).kind == "arf"
 
 
+RECEIPT = "multipart/report; report-type=disposition-notification"
+
+
+@pytest.mark.parametrize(
+    "kind", [RECEIPT, RECEIPT + " ", RECEIPT.title(), 'multipart/report; x=y; report-type="disposition-notification"']
+)
+def test_a_read_receipt_is_no_report_whatever_is_in_it(kind: str) -> None:
+    receipt = message(feedback_part(), status_part(), kind=kind)
+    for how in ({}, {"tolerant": True}, {"null_sender": True}, {"listed_sender": True}):
+        assert scan_report(receipt, **how) is None
+    wrapped = message(receipt.decode(), kind="multipart/mixed", boundary="C")
+    assert scan_report(wrapped, null_sender=True) is None
+
+
+@pytest.mark.parametrize("kind", [RECEIPT + "s", RECEIPT + '"', RECEIPT.replace(";", "; x=; x-", 1)])
+def test_what_only_begins_like_a_read_receipt_is_none(kind: str) -> None:
+    assert scanned(message(feedback_part(), kind=kind)).kind == "arf"
+
+
 def test_multipart_mixed_counts_only_with_a_null_sender() -> None:
     mixed = message(status_part(), kind="multipart/mixed")
     assert scan_report(mixed) is None

@@ -72,6 +72,15 @@ def test_a_part_is_found_wherever_it_begins(at_once: int, boundary: bytes) -> No
         assert scan_report(message.replace(b"\n--", b"\n-+"), null_sender=True) is None
 
 
+@pytest.mark.parametrize("times", range(40))
+def test_a_part_is_found_behind_octets_that_are_not_as_rare_as_was_thought(at_once: int, times: int) -> None:
+    filling = b"_x" * times + b"\n-_" + b"y" * times
+    message = b"Content-Type: multipart/mixed; boundary=a_b\n\n" + b"--a_b\n\n%b\n--a_b\n\n_\n" % filling * 3
+    places = reference.part_places(message, message.index(b"--"), b"a_b")
+    assert len(places) == 6
+    assert [place[1:] for place in outline(message)[1:]] == places
+
+
 @pytest.mark.parametrize("boundary", [b"----=_Part_1", b"AbCdEf", b"00000000"])
 def test_each_part_is_found_once(at_once: int, boundary: bytes) -> None:
     header = b"Content-Type: multipart/mixed; boundary=%b\n\n" % boundary

@@ -24,7 +24,7 @@ cdef extern from *:
 cdef enum:
     LOOKAHEAD = 64 + 1
     MAX_SOUGHT = 60             # octets of a delimiter of which the rarest are looked for
-    MAX_MISSES = 4              # of an octet that is not rare in this message, until pairs are looked for
+    MAX_MISSES = 16             # of an octet that is not rare in this message, until pairs are looked for
     FOLD_4 = 0x20202020         # makes ASCII letters lower case
     TYPE = 0x74797065           # "type"
     MAX_GUESSES = 256           # dashes that are looked at one by one, before reading everything is cheaper
@@ -47,7 +47,8 @@ cdef struct PartReader:
     const uint8_t* p        # the start of a line
     Span delimiter          # "--" and the boundary; in front of it stands a line end
     Rare rare               # of that line end and the delimiter
-    int misses_left
+    const uint8_t* at       # where the next one of an octet may be
+    int misses_left         # of that octet
     int lines_left          # that begin with the delimiter and may still be looked at
 
 
@@ -260,36 +261,57 @@ cdef Delimiter delimiter_end(const uint8_t* p, const uint8_t* end, const uint8_t
 cdef inline void parts_from(
     PartReader* r, const uint8_t* p, const uint8_t* end, Span delimiter, int most
 ) noexcept nogil:
-    """Begin with the body from p on, in front of which stands a line end. most: lines to look at."""
-    line_ends_from(&r.ends, p - 1, end, end, True)
+    """Begin with the body from p on, in front of which stand a line end and the header section of a multipart. most:
+    lines to look at."""
+    r.ends.start = r.ends.block = p - 1
+    r.ends.end = r.ends.limit = end
     r.p = p
     r.delimiter = delimiter
     r.lines_left = most
-    r.misses_left = -1
+    r.misses_left = MAX_MISSES
+    r.rare = rarest(delimiter.p - 1, 1 + min(delimiter.n, <size_t>MAX_SOUGHT - 1), True)
+    r.at = p - 1 + r.rare.at
+    if not r.rare.is_octet:
+        block_from(&r.ends, p - 1, True)
 
 
-cdef const uint8_t* likely_block(PartReader* r, const uint8_t* block) noexcept nogil:
+cdef const uint8_t* dash_by_octet(PartReader* r) noexcept nogil:
+    """A line end, a dash, and the rare octet at its place."""
+    cdef const uint8_t* p = r.ends.start
+    while r.misses_left:
+        r.at = find_octet(r.at, r.ends.end, r.rare.one)
+        if r.at == r.ends.end:
+            return r.at
+        p = r.at - r.rare.at
+        r.at += 1
+        if p[0] == c'\n' and p[1] == c'-':
+            return p
+        r.misses_left -= 1
+    r.rare = rarest(r.delimiter.p - 1, 1 + min(r.delimiter.n, <size_t>MAX_SOUGHT - 1), False)
+    r.ends.start = p + 1
+    block_from(&r.ends, p + 1, True)
+    return NULL
+
+
+cdef inline const uint8_t* likely_block(PartReader* r, const uint8_t* block) noexcept nogil:
     """From `block` on to 64 octets among which a delimiter may begin, or to the last ones."""
-    cdef const uint8_t* stop
-    cdef const uint8_t* found
-    if r.misses_left <= 0:
-        r.rare = rarest(r.delimiter.p - 1, 1 + min(r.delimiter.n, <size_t>MAX_SOUGHT - 1), r.misses_left < 0)
-        r.misses_left = MAX_MISSES
-    stop = r.ends.end - 64 - r.rare.at
+    cdef const uint8_t* stop = r.ends.end - 64 - r.rare.at
     # Twice as quick from an address that is a multiple of 32; then a few octets are looked at again.
-    found = skip_without(block - ((<size_t>block + r.rare.at) & 31), stop, &r.rare)
-    return max(block, found)
+    return max(block, skip_without(block - ((<size_t>block + r.rare.at) & 31), stop, &r.rare))
 
 
 cdef inline const uint8_t* dash_next(PartReader* r) noexcept nogil:
     """The next line end that a dash follows; `end` if there is none. One that does not begin a delimiter may be left
     out."""
+    cdef const uint8_t* found
+    if r.rare.is_octet:
+        found = dash_by_octet(r)
+        if found != NULL:
+            return found
     while r.ends.found == 0:
         if r.ends.end - r.ends.block <= 64:
             return r.ends.end
         block_from(&r.ends, likely_block(r, r.ends.block + 64), True)
-        if r.rare.is_octet and r.ends.found == 0:
-            r.misses_left -= 1
     return line_end_taken(&r.ends)
 
 
@@ -313,6 +335,7 @@ cdef Delimiter delimiter_next(PartReader* r, const uint8_t** before) noexcept no
             r.lines_left -= 1
             kind = delimiter_end(stop + 1 + r.delimiter.n, end, &r.p)
             if kind != NO_DELIMITER:
+                r.at = r.p - 1 + r.rare.at
                 # the line end belongs to the delimiter
                 before[0] = stop - (stop > start and (stop - 1)[0] == c'\r') if stop >= start else start
                 return kind

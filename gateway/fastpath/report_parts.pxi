@@ -21,6 +21,7 @@ cdef struct Part:
     const uint8_t* end
     Encoding encoding
     MediaType kind
+    Span parameters             # of its Content-Type
 
 cdef struct Multipart:          # what the header section of one says
     MediaType kind
@@ -43,12 +44,12 @@ cdef struct Parts:              # the children that matter, the first of each ki
     Part leading                # the first child, which is for people (RFC 6522 §3); only where it is
 
 
-cdef inline size_t boundary_at_once(Span s, uint8_t* out) noexcept nogil:
+cdef inline size_t boundary_at_once(Span s, const uint8_t* limit, uint8_t* out) noexcept nogil:
     """The same as parameter_copy() for a boundary that is the first parameter and written as nearly all of them are;
-    0 for another."""
+    0 for another. `limit`: up to where may be read."""
     cdef size_t i = 1
+    cdef size_t n
     cdef const uint8_t* start
-    cdef const uint8_t* end
     while i < s.n and is_fws(s.p[i]):
         i += 1
     if s.n < i + 12 or s.p[0] != c';' or load_be64(s.p + i) | FOLD_8 != BOUNDARY:
@@ -56,13 +57,13 @@ cdef inline size_t boundary_at_once(Span s, uint8_t* out) noexcept nogil:
     start = s.p + i + 10
     if (start - 2)[0] != c'=' or (start - 1)[0] != c'"':
         return 0
-    end = <const uint8_t*>memchr(start, c'"', s.p + s.n - start)
-    if end == NULL or end - start > 70:  # RFC 2046 §5.1.1
+    if limit - start < 80:
         return 0
-    if memchr(start, c'\\', end - start) != NULL or memchr(start, c'\n', end - start) != NULL:
+    n = octets_in_quotes(start)
+    if n > 70 or i + 10 + n >= s.n or start[n] != c'"':  # RFC 2046 §5.1.1
         return 0
-    memcpy(out, start, end - start)
-    return end - start
+    memcpy(out, start, 80)
+    return n
 
 
 cdef inline void multipart_from(
@@ -75,7 +76,7 @@ cdef inline void multipart_from(
     m.boundary[0] = c'\n'
     m.boundary[1] = m.boundary[2] = c'-'
     m.delimiter.p = m.boundary + 1
-    m.delimiter.n = boundary_at_once(parameters, m.boundary + 3)
+    m.delimiter.n = boundary_at_once(parameters, end, m.boundary + 3)
     if m.delimiter.n == 0:
         m.delimiter.n = parameter_copy(parameters, literal(b"boundary"), m.boundary + 3, MAX_BOUNDARY)
     m.delimiter.n += 2
@@ -126,6 +127,7 @@ cdef MediaType part_read(
         if event == CONTENT_TYPE and not typed:
             typed = True
             kind = media_type(&value)
+            part.parameters = value
             if kind == OTHER_TYPE:
                 break
         elif event == CONTENT_TRANSFER_ENCODING and not encoded:

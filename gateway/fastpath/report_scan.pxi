@@ -111,30 +111,22 @@ cdef ReportType wanted_by(MediaType kind, Span parameters, Mode* mode) noexcept 
     return STATUS_WANTED if mode.null_sender else FEEDBACK_WANTED
 
 
-cdef void inner_read(
-    Part* part, const uint8_t* limit, Mode* mode, Multipart* inner, PartReader* reader, Parts* parts
-) noexcept nogil:
+cdef void inner_read(Part* part, Mode* mode, Multipart* inner, PartReader* reader, Parts* parts) noexcept nogil:
     """A multipart inside another one, and its children."""
-    cdef HeaderReader header
-    cdef HeaderEvent event = CONTENT_TRANSFER_ENCODING
-    cdef Span parameters
-    header_from(&header, part.header, part.end, limit, mode.stuffed)
-    while event == CONTENT_TRANSFER_ENCODING:
-        event = header_next(&header, &parameters)
-    inner.wanted = wanted_by(media_type(&parameters), parameters, mode)
-    multipart_from(inner, part.kind, parameters, body_behind(&header), header.ends.end)
+    inner.wanted = wanted_by(part.kind, part.parameters, mode)
+    multipart_from(inner, part.kind, part.parameters, part.start, part.end)
     children_read(reader, inner, mode, parts)
 
 
-cdef Report scan_wrapped(Report outer, Part* part, const uint8_t* limit, Mode* mode, bint* claims):
+cdef Report scan_wrapped(Report outer, Part* part, Mode* mode, bint* claims):
     """A report that somebody put into another multipart, with a footer maybe; None if it is none."""
     cdef Report report = new_report(outer.message, mode)
     cdef Multipart inner
     cdef PartReader reader
     cdef Parts parts
     report.placed = outer.placed
-    inner_read(part, limit, mode, &inner, &reader, &parts)
-    if not judge_multipart(report, &inner, &reader, &parts, mode):
+    inner_read(part, mode, &inner, &reader, &parts)
+    if inner.wanted == RECEIPT or not judge_multipart(report, &inner, &reader, &parts, mode):
         return None
     report.how = "wrapped"
     claims[0] = inner.kind == MULTIPART_REPORT and inner.wanted == STATUS_WANTED
@@ -173,14 +165,22 @@ cdef bint is_qsbmf(const uint8_t* p, const uint8_t* end) noexcept nogil:
 
 
 cdef bint is_qsbmf_part(Part* part, bint stuffed) noexcept nogil:
-    cdef LineReader reader = line_reader(part.header, part.end, stuffed)
-    cdef Span line
-    while line_next(&reader, &line) and line.n:  # its header section
-        pass
-    return is_qsbmf(reader.p, part.end)
+    cdef LineEnds ends
+    cdef const uint8_t* p = part.header
+    cdef const uint8_t* stop
+    line_ends_from(&ends, p, part.end, part.end, False)
+    while True:  # the lines of its header section
+        stop = line_end_next(&ends)
+        if stop == part.end:
+            return False
+        if stuffed and p[0] == c'.' and (p == part.header or (p - 2)[0] == c'\r'):
+            p += 1
+        if p == stop or p + 1 == stop and p[0] == c'\r':
+            return is_qsbmf(stop + 1, part.end)
+        p = stop + 1
 
 
-cdef bint inner_has_nothing(Part* part, const uint8_t* limit, Mode* mode) noexcept nogil:
+cdef bint inner_has_nothing(Part* part, Mode* mode) noexcept nogil:
     """Whether there is no multipart inside the message's, or one that scan_wrapped() would find to be no report."""
     cdef Multipart inner
     cdef PartReader reader
@@ -189,7 +189,7 @@ cdef bint inner_has_nothing(Part* part, const uint8_t* limit, Mode* mode) noexce
         return True
     if part.kind == MULTIPART_REPORT:
         return False
-    inner_read(part, limit, mode, &inner, &reader, &parts)
+    inner_read(part, mode, &inner, &reader, &parts)
     return parts.statuses == 0 and parts.feedback.start == NULL
 
 
@@ -199,7 +199,7 @@ cdef bint has_nothing(const uint8_t* message, Multipart* top, Parts* parts, Mode
     if parts.statuses or parts.feedback.start != NULL or mode.listed and parts.original.start != NULL:
         return False
     return not mode.null_sender or (
-        inner_has_nothing(&parts.inner, top.end, mode)
+        inner_has_nothing(&parts.inner, mode)
         and not (parts.any and is_qsbmf_part(&parts.leading, mode.stuffed))
         and not has_failed_recipients(message, top.start, top.any_failed, mode.stuffed)
     )
@@ -252,6 +252,9 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
             while event != END_OF_HEADER:
                 event = header_next(&header, &parameters)
             return scan_text(message, n, header.line, header.any_failed, mode) if mode.null_sender else None
+    top.wanted = wanted_by(kind, parameters, mode)
+    if top.wanted == RECEIPT:
+        return None
     body = body_behind(&header)
     anybody = kind != MULTIPART_REPORT and not mode.null_sender and not mode.listed
     # The type is never encoded, and has to stand there in one piece: most letters need not be parsed.
@@ -259,7 +262,6 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
         body, beginning_of(body, message + n), message + n, literal(b"feedback-report"), 8
     ):
         return None
-    top.wanted = wanted_by(kind, parameters, mode)
     multipart_from(&top, kind, parameters, body, message + n)
     top.any_failed = header.any_failed
     if anybody and wants_nothing(&top, mode):
@@ -283,7 +285,7 @@ cdef Report scan_further(Report found, Report report, size_t n, Multipart* top, 
     cdef bint wrapped_claims = False
     cdef Report wrapped = None
     if mode.null_sender and parts.inner.start != NULL:
-        wrapped = scan_wrapped(report, &parts.inner, top.end, mode, &wrapped_claims)
+        wrapped = scan_wrapped(report, &parts.inner, mode, &wrapped_claims)
         if wrapped is not None and wrapped.reason is None:
             return wrapped
     if mode.null_sender and has_failed_recipients(report.message, top.start, top.any_failed, mode.stuffed):

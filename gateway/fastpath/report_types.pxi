@@ -24,6 +24,7 @@ cdef enum ReportType:           # the parameter of multipart/report (RFC 6522 §
     STATUS_WANTED
     FEEDBACK_WANTED
     OTHER_REPORT_TYPE
+    RECEIPT                     # of a message that was read, whatever is in it
 
 
 cdef MediaType nearly(Span subtype) noexcept nogil:
@@ -95,13 +96,29 @@ cdef Encoding encoding_named(Span value) noexcept nogil:
     return QUOTED_PRINTABLE if equals_folded(word, literal(b"quoted-printable")) else IDENTITY
 
 
+cdef inline bint is_plainly_receipt(Span parameters) noexcept nogil:
+    """Whether that is the first parameter, written as nearly all of them are."""
+    cdef Span receipt = literal(b"report-type=disposition-notification")
+    cdef size_t i = 1
+    while i < parameters.n and is_fws(parameters.p[i]):
+        i += 1
+    if parameters.n < i + receipt.n or memcmp(parameters.p + i, receipt.p, receipt.n) != 0:
+        return False
+    i += receipt.n
+    return parameters.p[0] == c';' and (i == parameters.n or ends_word[parameters.p[i]])
+
+
 cdef ReportType report_type_read(Span parameters) noexcept nogil:
     cdef uint8_t[32] value
     cdef Span name
+    if is_plainly_receipt(parameters):
+        return RECEIPT
     name.p = value
     name.n = parameter_copy(parameters, literal(b"report-type"), value, sizeof(value))
     if name.n == 0:
         return NO_REPORT_TYPE
     if equals_folded(name, literal(b"delivery-status")):
         return STATUS_WANTED
+    if equals_folded(name, literal(b"disposition-notification")):
+        return RECEIPT
     return FEEDBACK_WANTED if equals_folded(name, literal(b"feedback-report")) else OTHER_REPORT_TYPE

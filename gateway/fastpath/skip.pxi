@@ -71,7 +71,6 @@ cdef extern from *:
             return p;                                                                           \\
         }
     #define SKIPS(WIDTH, TARGET, VECTOR, MM, SI)                                                \\
-        SKIP(skip_to_octet_##WIDTH, 256, TARGET, VECTOR, MM, SI, epi8, MM##_cmpeq_epi8(here, a))     \\
         SKIP(skip_to_pair_##WIDTH, 256, TARGET, VECTOR, MM, SI, epi16, MM##_cmpeq_epi16(here, a))    \\
         SKIP(skip_to_pairs_##WIDTH, 256, TARGET, VECTOR, MM, SI, epi16,                              \\
              MM##_or_##SI(MM##_cmpeq_epi16(here, a), MM##_cmpeq_epi16(here, b)))                \\
@@ -95,19 +94,78 @@ cdef extern from *:
              MM##_and_##SI(MM##_cmpeq_epi8(here, a),                                            \\
                            begins_##WIDTH(MM##_loadu_##SI((const VECTOR *)(p + i + 1)))))
 
+    /* Bit i of the result: p[i] is the octet that `a` is full of. */
+    #define OCTETS_OF_64(NAME, TARGET, VECTOR, MM, SI)                                          \\
+        TARGET static inline uint64_t NAME(const uint8_t *p, VECTOR a)                          \\
+        {                                                                                       \\
+            uint64_t found = 0;                                                                 \\
+            _Pragma("GCC unroll 4")                                                             \\
+            for (size_t i = 0; i < 64; i += sizeof(VECTOR)) {                                   \\
+                const VECTOR here = MM##_loadu_##SI((const VECTOR *)(p + i));                   \\
+                found |= (uint64_t)(uint32_t)MM##_movemask_epi8(MM##_cmpeq_epi8(here, a)) << i; \\
+            }                                                                                   \\
+            return found;                                                                       \\
+        }
+
+    /* The first x from p on that is before `end`, or `end`. In which 64 of 256 octets it is, is told without a branch:
+       no processor would foresee that one. */
+    #define FIND_OCTET(WIDTH, TARGET, VECTOR, MM, SI)                                           \\
+        OCTETS_OF_64(octets_of_64_##WIDTH, TARGET, VECTOR, MM, SI)                              \\
+        TARGET static const uint8_t *find_octet_##WIDTH(const uint8_t *p, const uint8_t *end, int x) \\
+        {                                                                                       \\
+            const VECTOR a = MM##_set1_epi8(x);                                                 \\
+            const uint8_t *const start = p;                                                     \\
+            uint64_t found, earlier;                                                            \\
+            p -= (size_t)p & 31;                                                                \\
+            if (end - p >= 64) {                                                                \\
+                found = octets_of_64_##WIDTH(p, a) & ~(uint64_t)0 << (start - p);               \\
+                if (found)                                                                      \\
+                    return p + __builtin_ctzll(found);                                          \\
+                p += 64;                                                                        \\
+            }                                                                                   \\
+            while (end - p >= 256 && !ANY_OF(256, VECTOR, MM, SI, MM##_cmpeq_epi8(here, a)))    \\
+                p += 256;                                                                       \\
+            if (end - p >= 256) {                                                               \\
+                const uint8_t *at = p + 192;                                                    \\
+                found = octets_of_64_##WIDTH(at, a);                                            \\
+                _Pragma("GCC unroll 3")                                                         \\
+                for (int i = 128; i >= 0; i -= 64) {                                            \\
+                    earlier = octets_of_64_##WIDTH(p + i, a);                                   \\
+                    at = earlier ? p + i : at;                                                  \\
+                    found = earlier ? earlier : found;                                          \\
+                }                                                                               \\
+                return at + __builtin_ctzll(found);                                             \\
+            }                                                                                   \\
+            for (; end - p >= 64; p += 64)                                                      \\
+                if ((found = octets_of_64_##WIDTH(p, a)))                                       \\
+                    return p + __builtin_ctzll(found);                                          \\
+            return find_octet_0(p > start ? p : start, end, x);                                 \\
+        }
+
+    static inline const uint8_t *find_octet_0(const uint8_t *p, const uint8_t *end, int x)
+    {
+        const uint8_t *found = p < end ? memchr(p, x, end - p) : NULL;
+        return found ? found : end;
+    }
+
     #ifdef __SSE2__
     SKIP_LINES(16, , __m128i, _mm, si128)
     SKIP_LINES(32, __attribute__((target("avx2"))), __m256i, _mm256, si256)
     SKIPS(16, , __m128i, _mm, si128)
     SKIPS(32, __attribute__((target("avx2"))), __m256i, _mm256, si256)
+    FIND_OCTET(16, , __m128i, _mm, si128)
+    FIND_OCTET(32, __attribute__((target("avx2"))), __m256i, _mm256, si256)
+    #define FIND_WITH(NAME, P, END, X) \\
+        (vector_octets == 32 ? NAME##_32(P, END, X) : vector_octets ? NAME##_16(P, END, X) : NAME##_0(P, END, X))
     #define SKIP_WITH(NAME, P, STOP, X, Y) \\
         (vector_octets == 32 ? NAME##_32(P, STOP, X, Y) : vector_octets ? NAME##_16(P, STOP, X, Y) : (P))
     #else
     #define SKIP_WITH(NAME, P, STOP, X, Y) (P)
+    #define FIND_WITH(NAME, P, END, X) NAME##_0(P, END, X)
     #endif
 
     typedef struct {
-        int at;          /* how far behind the beginning of an occurrence is what is loaded */
+        int at;          /* how far behind the beginning of an occurrence is the octet, or what is loaded for pairs */
         int is_octet;
         uint16_t one;    /* the octet, or a pair, of which the first octet is the lower half */
         uint16_t other;  /* the other pair */
@@ -157,19 +215,42 @@ cdef extern from *:
         return rare;
     }
 
-    /* On to 64 octets from which on an occurrence may begin, from p on in steps of 64 and as long as that is before
-       `stop`. Reads 64 octets behind rare->at. */
+    /* The first x from p on that is before `end`, or `end`. Reads up to 31 octets in front of p. */
+    static inline const uint8_t *find_octet(const uint8_t *p, const uint8_t *end, uint8_t x)
+    {
+        return FIND_WITH(find_octet, p, end, x);
+    }
+
+    /* On to 64 octets from which on an occurrence of which the rarest is a pair may begin, from p on in steps of 64 and
+       as long as that is before `stop`. Reads 64 octets behind rare->at. */
     static inline const uint8_t *skip_without(const uint8_t *p, const uint8_t *stop, const Rare *rare)
     {
         const uint8_t *at = p + rare->at;
         stop += rare->at;
-        if (rare->is_octet)
-            at = SKIP_WITH(skip_to_octet, at, stop, rare->one, 0);
-        else if (rare->one == rare->other)
+        if (rare->one == rare->other)
             at = SKIP_WITH(skip_to_pair, at, stop, rare->one, 0);
         else
             at = SKIP_WITH(skip_to_pairs, at, stop, rare->one, rare->other);
         return at - rare->at;
+    }
+
+    /* How many octets stand in front of the first quotation mark, backslash or LF, 80 at most; reads so many. */
+    static inline int octets_in_quotes(const uint8_t *p)
+    {
+        int n = 0;
+    #ifdef __SSE2__
+        for (; vector_octets && n < 80; n += 16) {
+            const __m128i here = _mm_loadu_si128((const __m128i *)(p + n));
+            const int found = _mm_movemask_epi8(_mm_or_si128(
+                _mm_or_si128(_mm_cmpeq_epi8(here, _mm_set1_epi8('"')), _mm_cmpeq_epi8(here, _mm_set1_epi8('\\n'))),
+                _mm_cmpeq_epi8(here, _mm_set1_epi8('\\\\'))));
+            if (found)
+                return n + __builtin_ctz(found);
+        }
+    #endif
+        while (n < 80 && p[n] != '"' && p[n] != '\\n' && p[n] != '\\\\')
+            n++;
+        return n;
     }
 
     /* Whether a line of a header section that begins so may be one that is looked at; empty lines, and dots that may be
@@ -193,11 +274,14 @@ cdef extern from *:
     ctypedef struct Rare:
         int at
         int is_octet
+        uint8_t one
     int vector_octets
     int most_vector_octets() noexcept nogil
     uint64_t find_in_block(const uint8_t* p, const char* pattern, int n) noexcept nogil
     Rare rarest(const uint8_t* p, int n, int octet_too) noexcept nogil
+    const uint8_t* find_octet(const uint8_t* p, const uint8_t* end, uint8_t x) noexcept nogil
     const uint8_t* skip_without(const uint8_t* p, const uint8_t* stop, const Rare* rare) noexcept nogil
+    int octets_in_quotes(const uint8_t* p) noexcept nogil
     const uint8_t* may_matter
     const uint8_t* skip_to_line(const uint8_t* p, const uint8_t* stop) noexcept nogil
     const uint8_t* skip_to_dash(const uint8_t* p, const uint8_t* stop, uint8_t letter) noexcept nogil
