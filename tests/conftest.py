@@ -7,6 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing: the machine may be busy.
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
 
 pytest_plugins = ["tests.gateway_process", "tests.couriers_in_loop"]  # the fixtures `start` and `sink`; `run`
 

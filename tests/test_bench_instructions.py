@@ -12,6 +12,7 @@ import pytest
 from relay_gateway_bench import instructions
 
 
+@pytest.mark.timeout(900)
 def test_no_kernel_costs_more_instructions_than_its_baseline_allows():
     if reason := instructions.missing():
         pytest.skip(reason)

@@ -88,7 +88,7 @@ def test_a_content_is_given_back_with_its_reply_though_connections_are_kept(star
     client = gateway.smtp()
     client.sendmail("a@x.example", ["b@y.example"], large(1, 3_000_000))
     wait_until(lambda: gateway.metric("content_written_total") == 1, "a file was used")
-    assert settled(gateway)
+    wait_until(lambda: settled(gateway), "everything given back")
     assert gateway.metric("upstream_connections_open") == (target is TO_UPSTREAMS)
 
 

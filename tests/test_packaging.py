@@ -46,7 +46,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_wheel_built_from_the_sdist_works_away_from_the_tree(artefacts, tmp_path):
     (wheel,) = artefacts.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -60,7 +60,7 @@ def test_the_wheel_built_from_the_sdist_works_away_from_the_tree(artefacts, tmp_
     assert (tmp_path / "pilot" / "grafana" / "overview.json").exists()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_sdist_has_what_a_build_and_a_reader_need(artefacts):
     (sdist,) = artefacts.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
