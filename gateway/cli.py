@@ -30,6 +30,7 @@ COMMANDS = {
     "top": ("gateway.admin.status_command:top", "the same again and again, until Ctrl-C"),
     "trace": ("gateway.admin.trace", "show a running gateway's sessions as they happen, or what it refused last"),
     "logs": ("gateway.logs.command", "print log records, and follow new ones with -f"),
+    "ship": ("gateway.ship", "bring log records to webhooks, Kafka, NATS, AMQP or files, each at least once"),
     "spool": ("gateway.couriers.spool.command", "look into a spool; try, hold, drop and move its messages"),
     "report": ("gateway.reports.command", "say what bounces and complaints in files report"),
     "send": ("gateway.send", "send a message to an SMTP server and show the dialogue"),

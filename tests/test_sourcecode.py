@@ -28,17 +28,20 @@ IMPORTERS = {
     "asyncio": {
         "net/streams.py", "net/tls_stream.py", "net/resolver.py", "service/worker.py", "service/window.py", "sink.py",
         "admin/server.py", "admin/streaming.py", "admin/watched.py", "couriers", "policy/background.py",
-        "policy/outside",
+        "policy/outside", "ship.py", "shipping/running.py", "shipping/shipper.py", "shipping/sinks",
     },
-    "aiohttp": {"admin/server.py", "admin/streaming.py", "admin/watched.py", "policy/outside/http.py"},
+    "aiohttp": {
+        "admin/server.py", "admin/streaming.py", "admin/watched.py", "policy/outside/http.py",
+        "shipping/sinks/webhook.py",
+    },
     "socket": {
         "admin", "net/streams.py", "net/resolver.py", "service",
         "policy/listener.py", "policy/prefixes.py", "logs/identity.py",  # for gethostname() alone
     },
-    "ssl": {"send.py", "net/tls.py", "net/tls_stream.py", "couriers"},
+    "ssl": {"send.py", "shipping/sinks", "net/tls.py", "net/tls_stream.py", "couriers"},
     "signal": {
         "admin/server.py", "sink.py", "service/worker.py", "service/supervisor.py", "service/child.py",
-        "service/plan.py", "service/trial.py",
+        "service/plan.py", "service/trial.py", "shipping/running.py",
     },
     "time": {
         "admin/server.py",
@@ -49,7 +52,7 @@ IMPORTERS = {
         "policy/engine.py",  # the default of a parameter
         "policy/kumo/times.py", "policy/kumo/uuids.py",  # what policies ask the clock for
         "policy/limits.py",
-        "logs/writer.py", "logs/command.py",
+        "logs/writer.py", "logs/command.py", "shipping/shipper.py", "shipping/sinks",
         "why/asking.py", "why/diff_command.py",
     },
     "threading": {"policy/limits.py", "logs/writer.py", "couriers/spool/writer.py"},
@@ -71,14 +74,14 @@ CALLERS = {
 }
 # Packages and top modules, each above all that it may import: nothing imports what imports it.
 DOWNWARDS = (
-    "__main__", "cli", "init", "send", "sink", "service", "why", "admin", "inbound", "delivery", "policy", "tracing",
-    "couriers", "net", "logs", "terminal", "reports", "metrics", "mail", "handover", "later", "decision", "smtp",
-    "config", "quotas", "rates", "arena", "_fastpath", "__init__",
+    "__main__", "cli", "init", "send", "sink", "ship", "service", "why", "admin", "inbound", "delivery", "policy",
+    "tracing", "couriers", "net", "shipping", "logs", "terminal", "reports", "metrics", "mail", "handover", "later",
+    "decision", "smtp", "config", "shipments", "quotas", "rates", "arena", "_fastpath", "__init__",
 )  # fmt: skip
 PURE = {
     "smtp", "reports", "decision.py", "config.py", "rates.py", "mail/message.py", "mail/headers.py",
     "delivery/verdict.py", "delivery/routing.py", "mail/notification.py", "service/plan.py",
-    "logs/records.py", "tracing",
+    "logs/records.py", "tracing", "shipments.py", "shipping/dispatch.py", "shipping/forms.py", "shipping/progress.py",
 }  # fmt: skip
 IMPURE = {"asyncio", "uvloop", "socket", "ssl", "time", "threading", "subprocess", "lupa", "select"}
 

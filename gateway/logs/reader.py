@@ -48,6 +48,13 @@ class SegmentReader:
         if self.finished:
             self.close()
 
+    @property
+    def unread(self) -> int:
+        """Octets of the file that were not looked at yet. Raises OSError."""
+        if self._file.closed:
+            return 0
+        return max(0, os.fstat(self._file.fileno()).st_size - self._file.tell())
+
     def close(self) -> None:
         """Closes the file; also done when finished."""
         self._file.close()
@@ -103,6 +110,11 @@ class DirectoryReader:
             self._known[path] = segment
             if segment is not None:
                 yield segment
+
+    def give_up(self, path: str) -> None:
+        """Reads no more of a segment; nobody may be in the middle of its lines."""
+        _close(self._known.get(path))
+        self._known[path] = None
 
     def place(self) -> LogPlace:
         """How far it has been read, for another reader to go on from."""

@@ -281,6 +281,34 @@ LOG_BACKLOG_LIMIT = Gauge(LAYOUT, "log_backlog_limit_records", "Log records that
 LOG_FAILURES = Counter(LAYOUT, "log_failures_total", "Attempts to write log records that failed")
 LOG_LOST = Counter(LAYOUT, "log_lost_records_total", "Log records given up")
 
+# --- shipping ---------------------------------------------------------------------------------------------------------
+
+MOST_SHIPMENTS = 16  # that are told apart: the counts of further ones are one
+
+
+def _shipped(name: str, help_text: str) -> NamedCounter:
+    return NamedCounter(LAYOUT, f"ship_{name}", help_text, "shipment", MOST_SHIPMENTS)
+
+
+def _shipping(name: str, help_text: str) -> NamedGauge:
+    return NamedGauge(LAYOUT, f"ship_{name}", help_text, "shipment", MOST_SHIPMENTS)
+
+
+SHIP_SENT = _shipped("sent_records_total", "Log records given to the sink, repetitions included")
+SHIP_RETRIED = _shipped("retried_records_total", "Log records given to the sink once more")
+SHIP_ACKNOWLEDGED = _shipped("acknowledged_records_total", "Log records that the sink has")
+SHIP_REFUSED = _shipped("refused_records_total", "Log records that the sink refused, and that were set aside")
+SHIP_UNWANTED = _shipped("unwanted_records_total", "Log records that the shipment does not want")
+SHIP_FAILURES = _shipped("failures_total", "Attempts to bring a batch to the sink that failed")
+SHIP_DROPPED_SEGMENTS = _shipped("dropped_segments_total", "Segments given up because too much was waiting")
+SHIP_DROPPED_BYTES = _shipped("dropped_bytes_total", "Octets of these segments")
+SHIP_LAG_SECONDS = _shipping("lag_seconds", "Age of the oldest record read and not acknowledged")
+SHIP_LAG_RECORDS = _shipping("lag_records", "Log records read and not acknowledged")
+SHIP_LAG_BYTES = _shipping("lag_bytes", "Octets of segments not yet read, and of records read and not yet sent")
+SHIP_HELD_SEGMENTS = _shipping("held_segments", "Segments that are not shipped to their ends")
+SHIP_HELD_BYTES = _shipping("held_bytes", "Octets of these segments")
+SHIP_HELD_LIMIT = _shipping("held_limit_bytes", "Octets at which the oldest of them are given up; 0 for never")
+
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 REPORTS = Counter(
@@ -391,6 +419,10 @@ class Surroundings:
         """Names by place, see gateway/metrics/listeners.py."""
         return ()
 
+    def shipments(self) -> Sequence[str]:
+        """Likewise, see gateway/metrics/shipments.py."""
+        return ()
+
     def memory(self, pid: int) -> int:
         """Resident octets of a process."""
         return 0
@@ -412,7 +444,7 @@ def collect(
 ) -> Iterator[Metric]:
     """All families with their values, in order of declaration. now: CLOCK_MONOTONIC seconds."""
     workers = newest_workers(pages)
-    names = surroundings.listeners()
+    names = {"listener": surroundings.listeners(), "shipment": surroundings.shipments()}
     descriptors = {page.worker: surroundings.descriptors(page.pid) for page in workers}
     for family in LAYOUT.families:
         if family is HEARTBEAT_AGE:
@@ -424,7 +456,7 @@ def collect(
         elif family is WORKER_DESCRIPTOR_LIMIT:
             yield WORKER_DESCRIPTOR_LIMIT.labelled({worker: limit for worker, (_, limit) in descriptors.items()})
         elif isinstance(family, NamedSlots):
-            yield family.named(pages, names)
+            yield family.named(pages, names[family.labels[0]])
         else:
             yield family.collect(pages)
     name, help_text, labels = WORKERS
