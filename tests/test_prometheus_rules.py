@@ -92,6 +92,17 @@ FIRING: dict[str, dict[str, str]] = {
     "RelayGatewayLogBacklog": {"log_backlog_records": "60x120", "log_backlog_limit_records": "100x120"},
     "RelayGatewayLogFailures": {"log_failures_total": RISING},
     "RelayGatewayLogLost": {"log_lost_records_total": RISING},
+    "RelayGatewayShippingBehind": {'ship_lag_seconds{shipment="out"}': HIGH},
+    "RelayGatewayShippingFails": {
+        'ship_failures_total{shipment="out"}': RISING,
+        'ship_acknowledged_records_total{shipment="out"}': "7x120",
+    },
+    "RelayGatewayShippingDrops": {'ship_dropped_segments_total{shipment="out"}': RISING},
+    "RelayGatewayShippingRefused": {'ship_refused_records_total{shipment="out"}': RISING},
+    "RelayGatewayShippingNearBound": {
+        'ship_held_bytes{shipment="out"}': "80x120",
+        'ship_held_limit_bytes{shipment="out"}': "100x120",
+    },
     "RelayGatewayUnreadableReports": {'reports_unreadable_total{reason="no_parts"}': RISING},
     "RelayGatewayComplaints": {'reports_total{kind="arf",action="ignored"}': "0x60 0+100x60"},
     "RelayGatewayAbuse": {"rejections_without_record_total": "0+200x120"},
@@ -108,7 +119,7 @@ def series(name: str, instance: str = "healthy") -> str:
 
 def declared() -> set[str]:
     page = new_page(pid=os.getpid())
-    system = System([page], lambda: ["192.0.2.1:25"], PolicyName("init.lua", "0"))
+    system = System([page], lambda: ["192.0.2.1:25"], PolicyName("init.lua", "0"), shipments=lambda: ["out"])
     return {
         sample.name for family in metrics.collect([page], now=0.0, surroundings=system) for sample in family.samples
     }

@@ -19,11 +19,11 @@ from gateway.logs.segments import list_segments
 from gateway.metrics.shipments import Told
 from gateway.shipments import FilesSettings, RecordForm, Secret, Shipment, StdoutSettings, WebhookSettings
 from gateway.shipping import shipper
-from gateway.shipping.dispatch import Batch, Failed, Mark, Parcel, Refused, Taken
-from gateway.shipping.progress import Progress
+from gateway.shipping.dispatch import Failed, Mark, NeverTaken, Parcel, RecordBatch, Taken
+from gateway.shipping.progress import ShippingProgress
 from gateway.shipping.shipper import Shipper, remove_shipped
 from gateway.shipping.sinks import files, webhook
-from gateway.shipping.source import Source
+from gateway.shipping.source import RecordSource
 from gateway.shipping.state import ShippingState
 from tests.shipping import Receiver, add, begin, line, receiving, write
 
@@ -138,8 +138,8 @@ def test_a_template_that_fails_leaves_the_record_as_it_is(logs, tmp_path, caplog
 
 def test_little_is_read_ahead_of_a_sink_that_takes_nothing(logs):
     write(logs, range(5000))
-    progress = Progress([str(logs)])
-    source = Source([str(logs)], progress)
+    progress = ShippingProgress([str(logs)])
+    source = RecordSource([str(logs)], progress)
     room = iter([True] * 10 + [False])
     assert len(list(source.read(lambda: next(room)))) == 10
     assert not source.is_exhausted
@@ -149,7 +149,7 @@ def test_little_is_read_ahead_of_a_sink_that_takes_nothing(logs):
 def test_segments_that_somebody_removes_are_not_waited_for(logs, caplog):
     segment = begin(logs)
     add(segment, 1)
-    source = Source([str(logs)], Progress([str(logs)]))
+    source = RecordSource([str(logs)], ShippingProgress([str(logs)]))
     list(source.read(lambda: True))
     os.unlink(segment.path)
     segment.finish()
@@ -163,11 +163,11 @@ def test_segments_that_somebody_removes_are_not_waited_for(logs, caplog):
 
 
 def test_what_is_done_with_is_not_listed_segment_by_segment():
-    progress = Progress(["d"])
+    progress = ShippingProgress(["d"])
     for day in range(1, 30):
         progress.note([Mark("d", f"202601{day:02}-000000.000000000", None)])
     progress.note([Mark("d", "20260101-000000.500000000", 17)])
-    again = Progress.decoded(["d"], progress.encoded())
+    again = ShippingProgress.decoded(["d"], progress.encoded())
     assert len(again.encoded()) < 200
     assert again.is_shipped("d", "20260102-000000.000000000")
     assert again.is_shipped("d", "20260129-000000.000000000")
@@ -258,7 +258,7 @@ def test_the_oldest_segments_are_given_up_beyond_the_bound_and_counted(logs, cap
 def test_giving_up_the_segment_that_is_being_read_leaves_the_others_whole(logs):
     write(logs, range(5))
     write(logs, range(5, 10))
-    source = Source([str(logs)], Progress([str(logs)]))
+    source = RecordSource([str(logs)], ShippingProgress([str(logs)]))
     room = iter([True] * 3 + [False])
     before = list(source.read(lambda: next(room)))
     given_up = source.give_up(os.path.getsize(list_segments(str(logs))[1]))
@@ -305,7 +305,7 @@ def test_a_signature_is_that_of_the_published_example():
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [(200, Taken), (204, Taken), (400, Refused), (413, Refused), (422, Refused), (301, Failed), (401, Failed),
+    [(200, Taken), (204, Taken), (400, NeverTaken), (413, NeverTaken), (422, NeverTaken), (301, Failed), (401, Failed),
      (404, Failed), (429, Failed), (500, Failed), (503, Failed)],
 )  # fmt: skip
 def test_an_answer_blames_the_batch_or_anything_else(status, expected):
@@ -360,8 +360,8 @@ def test_nothing_secret_is_shown(logs, caplog):
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def batch(*numbers: int) -> Batch:
-    return Batch([Parcel(str(number), line(number).rstrip()) for number in numbers])
+def batch(*numbers: int) -> RecordBatch:
+    return RecordBatch([Parcel(str(number), line(number).rstrip()) for number in numbers])
 
 
 def test_files_are_begun_anew_and_named_when_they_are_whole(tmp_path):

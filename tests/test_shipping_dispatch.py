@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.shipping.dispatch import Batch, BatchLimits, Dispatch, Failed, Mark, Parcel, Refused, Taken
+from gateway.shipping.dispatch import BatchLimits, Dispatch, Failed, Mark, NeverTaken, Parcel, RecordBatch, Taken
 
 LIMITS = BatchLimits(records=3, octets=30, delay=1.0, first_retry=0.5, longest_retry=8.0)
 
@@ -28,7 +28,7 @@ def filled(count: int, limits: BatchLimits = LIMITS, now: float = 0.0) -> Dispat
     return dispatch
 
 
-def ids(batch: Batch | None) -> list[str]:
+def ids(batch: RecordBatch | None) -> list[str]:
     assert batch is not None
     return [parcel.id for parcel in batch.parcels]
 
@@ -110,7 +110,7 @@ def test_a_record_that_the_sink_refuses_is_found_and_set_aside_alone():
     taken, aside = [], []
     while (batch := dispatch.due(1.0, flush=True)) is not None:
         bad = "id2" in ids(batch)
-        found = dispatch.settle(Refused("HTTP 400") if bad else Taken(), 1.0)
+        found = dispatch.settle(NeverTaken("HTTP 400") if bad else Taken(), 1.0)
         taken += [] if bad else ids(batch)
         aside += [found.id] if found else []
     assert (taken, aside) == (["id1", "id3"], ["id2"])
@@ -195,7 +195,7 @@ def live(reader: Reader, wanted: list[bool], bad: frozenset[int], happening, lim
             continue
         numbers = [int(parcel.id) for parcel in batch.parcels]
         if bad.intersection(numbers):
-            aside = dispatch.settle(Refused("bad"), now)
+            aside = dispatch.settle(NeverTaken("bad"), now)
             reader.aside += [int(aside.id)] if aside else []
         else:
             happens = next(happening, "taken")

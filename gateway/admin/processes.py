@@ -44,6 +44,7 @@ class System(Surroundings):
     """The surroundings of real processes.
 
     pages: of all processes, the first one the supervisor's. names: of the listeners, by place. members: of the fleet.
+    shipments: their names, by place.
     """
 
     def __init__(
@@ -52,11 +53,16 @@ class System(Surroundings):
         names: Callable[[], Sequence[str]],
         policy: PolicyName,
         members: MemberTable | None = None,
+        shipments: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._pages, self._names, self._policy, self._members = pages, names, policy, members or MemberTable()
+        self._shipments = shipments
 
     def listeners(self) -> Sequence[str]:
         return self._names()
+
+    def shipments(self) -> Sequence[str]:
+        return self._shipments()
 
     def memory(self, pid: int) -> int:
         return resident_memory(pid)

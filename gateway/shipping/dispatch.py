@@ -45,7 +45,7 @@ class _Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RecordBatch:
     """What a sink is given at once, never empty. attempt: 1 for the first."""
 
     parcels: Sequence[Parcel]
@@ -72,13 +72,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class NeverTaken:
     """It never will, for what is in it."""
 
     why: str
 
 
-Outcome = Taken | Failed | Refused
+Outcome = Taken | Failed | NeverTaken
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Dispatch:
         else:
             self._waiting.append(_Item(mark, None, now))
 
-    def due(self, now: float, *, flush: bool = False) -> Batch | None:
+    def due(self, now: float, *, flush: bool = False) -> RecordBatch | None:
         """The batch to send now, if any; `settle` is to follow. flush: also one that is not full yet."""
         if self._flying is not None or now < self._retry_at:
             return None
@@ -171,7 +171,7 @@ class Dispatch:
             self._settled(self._flying)
             return self.due(now, flush=flush)
         self._attempts += 1
-        return Batch(parcels, self._attempts)
+        return RecordBatch(parcels, self._attempts)
 
     def next_at(self) -> float:
         """When `due` may have something although nothing more is read; infinite for never."""
@@ -192,7 +192,7 @@ class Dispatch:
                 self._failures += 1
                 self._retry_at = now + max(self._delay(jitter), min(after, LONGEST_WAIT))
                 self._put_back(items, taken)
-            case Refused():
+            case NeverTaken():
                 return self._take_apart(items)
         return None
 

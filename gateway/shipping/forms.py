@@ -28,7 +28,7 @@ _AS_IT_IS = RecordForm()
 _EXPRESSIONS = Environment(autoescape=False)  # no HTML here
 
 
-__all__ = ["Forms", "TemplateError", "Text", "condition"]
+__all__ = ["FieldText", "Forms", "TemplateError", "condition"]
 
 
 def condition(text: str) -> Callable[[dict[str, Any]], bool]:
@@ -37,7 +37,7 @@ def condition(text: str) -> Callable[[dict[str, Any]], bool]:
     return lambda record: bool(expression(record, log_record=record))
 
 
-class Text:
+class FieldText:
     """A topic, subject or key: a text, or a template over a record's fields."""
 
     def __init__(self, text: str) -> None:
@@ -58,7 +58,7 @@ class Forms:
 
     def __init__(self, shipment: Shipment, topic: str = "", key: str = "") -> None:
         """topic, key: as the sink wants them. Raises TemplateError."""
-        self._topic, self._key = Text(topic), Text(key)
+        self._topic, self._key = FieldText(topic), FieldText(key)
         self._forms = {kind: _Form(form) for kind, form in shipment.per_record.items()}
         self._others = self._forms.get(_ANY, _Form(_AS_IT_IS))
         self._wanted = condition(shipment.where) if shipment.where else None
@@ -79,7 +79,7 @@ class Forms:
         when = _TIMESTAMP.search(line)
         return Parcel(id, body, topic, key, max(opened, float(when[1]) if when else 0.0))
 
-    def _plain(self, text: Text) -> str:
+    def _plain(self, text: FieldText) -> str:
         return "unknown" if text.varies else text.of(b"")
 
     def _is_wanted(self, line: bytes) -> bool:

@@ -17,7 +17,7 @@ from gateway.shipping.dispatch import Mark
 _VERSION = 1
 
 
-class Progress:
+class ShippingProgress:
     """The places of one shipment's directories."""
 
     def __init__(self, directories: Sequence[str], places: Mapping[str, LogPlace] | None = None) -> None:
@@ -54,7 +54,7 @@ class Progress:
         return orjson.dumps({"version": _VERSION, "places": {name: list(place) for name, place in places.items()}})
 
     @classmethod
-    def decoded(cls, directories: Sequence[str], content: bytes) -> Progress:
+    def decoded(cls, directories: Sequence[str], content: bytes) -> ShippingProgress:
         """What `encoded` gave. Raises ValueError."""
         try:
             found = orjson.loads(content)

@@ -19,10 +19,10 @@ from gateway.logs.segments import is_complete, list_segments
 from gateway.metrics.shipments import Told
 from gateway.shipments import Shipment
 from gateway.shipping import sinks
-from gateway.shipping.dispatch import Batch, BatchLimits, Dispatch, Failed, Mark, Parcel, Refused
+from gateway.shipping.dispatch import BatchLimits, Dispatch, Failed, Mark, NeverTaken, Parcel, RecordBatch
 from gateway.shipping.forms import Forms
-from gateway.shipping.progress import Progress
-from gateway.shipping.source import Source, id_prefix
+from gateway.shipping.progress import ShippingProgress
+from gateway.shipping.source import RecordSource, id_prefix
 from gateway.shipping.state import DIRECTORY, ShippingState
 from gateway.shipping.told import Tally
 
@@ -56,7 +56,7 @@ class Shipper:
             )
         )
         self._prefixes = {directory: id_prefix(node_id(), directory) for directory in self.directories}
-        self._source: Source | None = None
+        self._source: RecordSource | None = None
         self._tally = Tally()
         self._next_look = 0.0  # when to keep house
         self._troubled = False
@@ -64,7 +64,7 @@ class Shipper:
         self._unnoted: list[Mark] = []  # acknowledged, and not yet in the state
 
     @property
-    def progress(self) -> Progress | None:
+    def progress(self) -> ShippingProgress | None:
         """How far it is; None while another process has the shipment."""
         return self._state.progress if self._source is not None else None
 
@@ -101,7 +101,7 @@ class Shipper:
             if stop.is_set():
                 return False
         self._state.load(self.directories)
-        self._source = Source(self.directories, self._state.progress)
+        self._source = RecordSource(self.directories, self._state.progress)
         return True
 
     async def _step(self, stop: asyncio.Event, once: bool) -> bool | None:
@@ -161,7 +161,7 @@ class Shipper:
             else:
                 self._dispatch.offer(parcel, mark, now)
 
-    async def _send(self, batch: Batch) -> bool:
+    async def _send(self, batch: RecordBatch) -> bool:
         counts, count = self._tally.counts, len(batch.parcels)
         counts["sent"] += count
         counts["retried"] += count if batch.attempt > 1 else 0
@@ -172,11 +172,11 @@ class Shipper:
             case Failed(why):
                 counts["failures"] += 1
                 self._say_failure(why)
-            case Refused(why) if aside is not None:
+            case NeverTaken(why) if aside is not None:
                 await self._set_aside(aside, why)
                 counts["refused"] += 1
                 counts["acknowledged"] -= 1
-            case Refused(why):
+            case NeverTaken(why):
                 log.info("shipment '%s': %d records were refused, trying fewer: %s", self.shipment.name, count, why)
         counts["acknowledged"] += before - self._dispatch.unacknowledged
         if not isinstance(outcome, Failed) and self._last_failure:
@@ -233,7 +233,7 @@ class Shipper:
         finally:
             self._tell(self.shipment, self._tally.told())
 
-    def _gauges(self, source: Source) -> dict[str, int]:
+    def _gauges(self, source: RecordSource) -> dict[str, int]:
         held = source.held()
         oldest = self._dispatch.oldest
         return {
@@ -245,7 +245,7 @@ class Shipper:
             "held_limit": self.shipment.max_held or 0,
         }
 
-    def _keep_bound(self, source: Source, most: int) -> None:
+    def _keep_bound(self, source: RecordSource, most: int) -> None:
         for mark, octets in source.give_up(most):
             self._dispatch.skip(mark, time.monotonic())
             self._tally.counts["dropped_segments"] += 1
@@ -271,7 +271,7 @@ def remove_shipped(shippers: Sequence[Shipper]) -> int:
     return removed
 
 
-def _removed(directory: str, places: Sequence[Progress]) -> int:
+def _removed(directory: str, places: Sequence[ShippingProgress]) -> int:
     removed = 0
     try:
         for path in list_segments(directory):

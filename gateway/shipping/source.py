@@ -15,7 +15,7 @@ from typing import NamedTuple
 from gateway.logs.reader import DirectoryReader, SegmentReader
 from gateway.logs.segments import is_complete, list_segments, opening_time
 from gateway.shipping.dispatch import Mark
-from gateway.shipping.progress import Progress
+from gateway.shipping.progress import ShippingProgress
 
 log = logging.getLogger("gateway.shipping")
 
@@ -39,7 +39,7 @@ class Held(NamedTuple):
 class _Directory:
     """One log directory."""
 
-    def __init__(self, directory: str, progress: Progress) -> None:
+    def __init__(self, directory: str, progress: ShippingProgress) -> None:
         self.name = directory
         self._progress = progress
         self.reader = DirectoryReader(directory, progress.place(directory))
@@ -86,10 +86,10 @@ class _Directory:
         return size if segment is None else segment.unread
 
 
-class Source:
+class RecordSource:
     """The records of some directories, one directory after the other."""
 
-    def __init__(self, directories: Sequence[str], progress: Progress) -> None:
+    def __init__(self, directories: Sequence[str], progress: ShippingProgress) -> None:
         self._directories = [_Directory(directory, progress) for directory in directories]
         self._under_way: Iterator[Found] | None = None
 

@@ -11,7 +11,7 @@ import orjson
 
 from gateway.logs.segments import sync_directory
 from gateway.shipping.dispatch import Mark, Parcel
-from gateway.shipping.progress import Progress
+from gateway.shipping.progress import ShippingProgress
 
 DIRECTORY = ".ship"  # in the first log directory, unless the shipment says another
 
@@ -25,7 +25,7 @@ class ShippingState:
             os.path.join(directory, name + suffix) for suffix in (".place", ".refused", ".lock")
         )
         self._fd: int | None = None
-        self.progress = Progress(())
+        self.progress = ShippingProgress(())
 
     def claim(self) -> bool:
         """Makes the state this process's; False where another one has it."""
@@ -41,10 +41,10 @@ class ShippingState:
 
     def load(self, directories: Sequence[str]) -> None:
         """Reads how far it is. Raises ValueError for what is no such file: who removes it ships all records again."""
-        self.progress = Progress(directories)
+        self.progress = ShippingProgress(directories)
         with suppress(FileNotFoundError), open(self._place, "rb") as file:
             try:
-                self.progress = Progress.decoded(directories, file.read())
+                self.progress = ShippingProgress.decoded(directories, file.read())
             except ValueError as error:
                 raise ValueError(f"{self._place}: {error}; without this file all records are shipped again") from None
 

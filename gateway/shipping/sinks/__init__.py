@@ -1,7 +1,7 @@
 """The kinds of sink, one module each: how a batch gets there, and what the answers mean.
 
-A sink's module has a class with the methods of Sink; KINDS says which class serves which settings, and what has to be
-installed for it. Sinks know nothing of segments, retries or checkpoints, and never raise for what a network does.
+A sink's module has a class with the methods of RecordSink; KINDS says which class serves which settings, and what has to
+be installed for it. Sinks know nothing of segments, retries or checkpoints, and never raise for what a network does.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gateway.shipments import (
     StdoutSettings,
     WebhookSettings,
 )
-from gateway.shipping.dispatch import Batch, Outcome
+from gateway.shipping.dispatch import Outcome, RecordBatch
 
 
-class Sink(Protocol):
+class RecordSink(Protocol):
     """Where batches go."""
 
-    async def send(self, batch: Batch) -> Outcome:
+    async def send(self, batch: RecordBatch) -> Outcome:
         """Brings a batch there, and says what became of it once that is certain."""
         ...
 
@@ -71,10 +71,10 @@ def texts(settings: SinkSettings) -> tuple[str, str]:
     return topic, key
 
 
-def make(settings: SinkSettings) -> Sink:
+def make(settings: SinkSettings) -> RecordSink:
     """The sink, not yet connected. Raises ImportError, OSError and ValueError (UnicodeDecodeError) for secrets that
     cannot be read.
     """
     module, name = KINDS[type(settings)].place
     found = getattr(importlib.import_module(f"gateway.shipping.sinks.{module}"), name)
-    return cast(Sink, found(settings))
+    return cast(RecordSink, found(settings))

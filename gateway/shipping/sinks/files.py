@@ -14,7 +14,7 @@ import zlib
 
 from gateway.logs.segments import segment_name, sync_directory
 from gateway.shipments import FilesSettings
-from gateway.shipping.dispatch import Batch, Failed, Outcome, Taken
+from gateway.shipping.dispatch import Failed, Outcome, RecordBatch, Taken
 
 PART = ".part"
 _LEVEL = 6
@@ -32,7 +32,7 @@ class FilesSink:
         self._opened = 0.0
         self._left_behind = True  # by the process before, perhaps
 
-    async def send(self, batch: Batch) -> Outcome:
+    async def send(self, batch: RecordBatch) -> Outcome:
         return await asyncio.to_thread(self._write, b"".join(parcel.body + b"\n" for parcel in batch.parcels))
 
     async def close(self) -> None:

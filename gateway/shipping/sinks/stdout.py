@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 from gateway.shipments import StdoutSettings
-from gateway.shipping.dispatch import Batch, Failed, Outcome, Taken
+from gateway.shipping.dispatch import Failed, Outcome, RecordBatch, Taken
 
 
 class StdoutSink:
@@ -15,10 +15,10 @@ class StdoutSink:
     def __init__(self, settings: StdoutSettings) -> None:
         pass
 
-    async def send(self, batch: Batch) -> Outcome:
+    async def send(self, batch: RecordBatch) -> Outcome:
         return await asyncio.to_thread(self._write, batch)
 
-    def _write(self, batch: Batch) -> Outcome:
+    def _write(self, batch: RecordBatch) -> Outcome:
         try:
             sys.stdout.buffer.write(b"".join(parcel.body + b"\n" for parcel in batch.parcels))
             sys.stdout.buffer.flush()

@@ -20,7 +20,7 @@ import orjson
 
 from gateway import __version__
 from gateway.shipments import WebhookSettings
-from gateway.shipping.dispatch import Batch, Failed, Outcome, Refused, Taken
+from gateway.shipping.dispatch import Failed, NeverTaken, Outcome, RecordBatch, Taken
 
 _KEY_PREFIX = "whsec_"
 _REFUSING = {400, 413, 415, 422}  # what the body is to blame for; all else may be mended on one of the two sides
@@ -38,7 +38,7 @@ class WebhookSink:
             self._headers["Authorization"] = settings.authorization.read()
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, batch: Batch) -> Outcome:
+    async def send(self, batch: RecordBatch) -> Outcome:
         body = body_of(batch, self._settings.format)
         headers = {**self._headers, **self._described(batch, body)}
         if self._settings.compress:
@@ -61,7 +61,7 @@ class WebhookSink:
             await self._session.close()
             self._session = None
 
-    def _described(self, batch: Batch, body: bytes) -> dict[str, str]:
+    def _described(self, batch: RecordBatch, body: bytes) -> dict[str, str]:
         """The fields about this batch; the signature is over the body before compression."""
         now = str(int(time.time()))
         fields = {
@@ -101,7 +101,7 @@ def signature(key: bytes, id: str, timestamp: str, body: bytes) -> str:
     return "v1," + base64.b64encode(digest).decode()
 
 
-def body_of(batch: Batch, form: str) -> bytes:
+def body_of(batch: RecordBatch, form: str) -> bytes:
     """`envelopes`: a JSON array of `{"id", "record"}`; a record that is no JSON is a string. `lines`: the records."""
     if form == "lines":
         return b"".join(parcel.body + b"\n" for parcel in batch.parcels)
@@ -124,6 +124,6 @@ def meaning(status: int, headers: Mapping[str, str]) -> Outcome:
     if 200 <= status < 300:
         return Taken()
     if status in _REFUSING:
-        return Refused(f"HTTP {status}")
+        return NeverTaken(f"HTTP {status}")
     after = headers.get("Retry-After", "")
     return Failed(f"HTTP {status}", after=float(after) if after.isascii() and after.isdigit() else 0.0)
