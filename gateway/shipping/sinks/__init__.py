@@ -1,7 +1,7 @@
 """The kinds of sink, one module each: how a batch gets there, and what the answers mean.
 
-A sink's module has a class with the methods of RecordSink; KINDS says which class serves which settings, and what has to
-be installed for it. Sinks know nothing of segments, retries or checkpoints, and never raise for what a network does.
+A sink's module has a class with the methods of RecordSink; KINDS says which class serves which settings, and what has
+to be installed for it. Sinks know nothing of segments, retries or checkpoints, and never raise for what a network does.
 """
 
 from __future__ import annotations
