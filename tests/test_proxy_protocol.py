@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,8 @@ from gateway._fastpath import CidrSet
 from gateway.inbound import prelude
 from gateway.net.proxy_protocol import MOST_OF_V1, SIGNATURE, HeaderFault, HeaderReader, NoHeader, _crc32c
 from tests.fuzz.fuzz_arrival import header_in, outcome_of_proxy
-from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, Gateway, wait_until
+from tests.gateway_process import INIT, TO_MAILDIR, Gateway, wait_until
+from tests.haproxy import HAProxy
 from tests.inbound import Inbound, inbound, run
 from tests.ports import free_port
 from tests.programs import program
@@ -271,44 +271,27 @@ frontend status
 """
 
 
-class HAProxy:
-    """A front that is told where the gateway is."""
+class Front(HAProxy):
+    """Told where the gateway is."""
 
     def __init__(
         self, folder: Path, gateway: Gateway, options: str, check: str = "option smtpchk EHLO haproxy.example"
     ):
-        self.address, self.status = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
-        address = "{}:{}".format(*gateway.address)
-        text = FRONT.format(port=self.address[1], status=self.status[1], gateway=address, options=options, check=check)
-        configuration = folder / "haproxy.cfg"
-        configuration.write_text(text)
-        self.log = folder / "haproxy.log"
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([program("haproxy"), "-db", "-f", configuration], stderr=log, stdout=log)
+        address, status = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+        backend = "{}:{}".format(*gateway.address)
+        text = FRONT.format(port=address[1], status=status[1], gateway=backend, options=options, check=check)
+        super().__init__(folder, address, status, text)
 
     def servers_up(self) -> str:
-        assert self.process.poll() is None, self.log.read_text()
-        with contextlib.suppress(OSError), socket.create_connection(self.status, PATIENCE) as sock:
-            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            return b"".join(iter(lambda: sock.recv(1000), b"")).decode().rpartition("=")[2]
-        return ""
-
-    def talk(self, source: str, octets: bytes) -> bytes:
-        with socket.create_connection(self.address, PATIENCE, source_address=(source, 0)) as sock:
-            sock.sendall(octets)
-            return b"".join(iter(lambda: sock.recv(10_000), b""))
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        return self.page("/").rpartition("=")[2]
 
 
 @pytest.fixture
 def front(tmp_path):
-    fronts: list[HAProxy] = []
+    fronts: list[Front] = []
 
-    def begin(gateway: Gateway, options: str, **more: str) -> HAProxy:
-        fronts.append(HAProxy(tmp_path, gateway, options, **more))
+    def begin(gateway: Gateway, options: str, **more: str) -> Front:
+        fronts.append(Front(tmp_path, gateway, options, **more))
         return fronts[-1]
 
     yield begin
