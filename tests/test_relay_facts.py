@@ -161,6 +161,37 @@ def test_a_surplus_before_the_content_is_the_members_failure_and_another_one_tak
     run(main())
 
 
+@pytest.mark.parametrize("half", [b"2", b"250 2.0.0 what nobody asked for\r"])
+def test_half_an_answer_that_nobody_asked_for_ends_an_idle_connection_and_the_chunks(run, half: bytes) -> None:
+    async def main() -> None:
+        async with Upstream({"EHLO": ehlo(*CHUNKING)}) as member, Gateway(member) as gateway:
+            assert only(await gateway.hand_over(batch(content=UNDOTTED))) == DELIVERED
+            member.say_unasked(half)
+            await member.until(lambda member: member.dialogues[0].closed)
+            assert only(await gateway.hand_over(batch(content=UNDOTTED))) == DELIVERED
+            assert len(member.dialogues) == 2
+            assert [command[:4] for command in member.commands if command[:4] in ("BDAT", "DATA")] == ["BDAT", "DATA"]
+
+    run(main())
+
+
+def test_an_answer_too_many_in_front_of_those_to_a_chunk_makes_no_success_of_the_answer_to_rcpt(run) -> None:
+    async def main() -> None:
+        script = {
+            "EHLO": ehlo(*CHUNKING),
+            "MAIL": [b"250 2.0.0 too many\r\n250 2.1.0 ok\r\n", b"250 2.1.0 ok\r\n"],
+            "BDAT": Do.STALL,
+        }
+        async with Upstream(script) as member, Gateway(member) as gateway:
+            unknown = await gateway.hand_over(batch(content=UNDOTTED))
+            assert {(outcome.status, outcome.response.code) for outcome in unknown.outcomes} == {(Status.UNKNOWN, 451)}
+            await member.until(lambda member: member.dialogues[0].closed)
+            assert only(await gateway.hand_over(batch(content=UNDOTTED))) == DELIVERED  # by DATA
+            assert len(member.mails) == 1
+
+    run(main())
+
+
 # --- what was answered before a connection ended ----------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ cdef class ClientSession:
     cdef ReplyReader _reader
     cdef list _output, _commands
     cdef object _pieces
-    cdef readonly bint bdat_unknown, turned_away
+    cdef readonly bint bdat_unknown, out_of_step, turned_away
     cdef bint _pipelining, _chunking, _tls_active
 
     @cython.locals(place=Py_ssize_t, answer=tuple)
@@ -27,6 +27,7 @@ cdef class ClientSession:
     cpdef list data_to_send(self)
     cdef bytes _next_piece(self)
     cpdef begin(self, Exchange exchange)
+    cpdef without_chunks(self)
     cpdef quit(self)
     cdef _say(self, str commands)
     cpdef fail(self, failure, str detail)

@@ -53,6 +53,7 @@ class ClientSession:
         self.answered: list[tuple[Stage, int]] = []  # codes outside transactions, for the caller to count and clear
         self.turned_away = False  # the failure is that the server takes no connection now
         self.bdat_unknown = False  # CHUNKING was offered, but the failure is that BDAT is not understood
+        self.out_of_step = False  # the failure is that something was said that was not asked for
         self._path = path
         self._timeouts = _timeouts(path)
         self._reader = ReplyReader()
@@ -73,6 +74,8 @@ class ClientSession:
         answers = reader.read(data)
         if answers and self._output:  # what it would be an answer to has not been sent yet
             return self._on_unsolicited(answers[0])
+        if not answers and (self.state is _READY or self._output):  # with the rest it would pass for one later
+            return self._not_asked_for()
         for place, answer in enumerate(answers, 1):
             if self.state is _ENVELOPE:
                 event = self._on_envelope(answer)
@@ -138,6 +141,10 @@ class ClientSession:
         else:
             self._commands = commands
             self._say(mail)
+
+    def without_chunks(self) -> None:
+        """Send by DATA from now on, in which an answer too many is noticed before the content goes out."""
+        self._chunking = False
 
     def quit(self) -> None:
         """Take leave of a session that is READY; BYE follows."""
@@ -325,6 +332,10 @@ class ClientSession:
             return self.fail(Failure.PROTOCOL, f"CHUNKING is offered, but BDAT answered: {_shown(answer)}")
         if self._pieces is not None:
             return self._on_early_answer(exchange, answer)
+        if exchange.chunked and answer[1][4:8] == b"2.1.":
+            # RFC 3463 §3.2: of an address. It is the answer to RCPT, and one in front of it was not asked for.
+            self.out_of_step = True
+            return self._out_of_place(answer)
         exchange.verdict = answer
         return self._conclude(_READY) if code // 100 == 2 else self._refused(exchange)  # the next MAIL needs no RSET
 
@@ -360,9 +371,15 @@ class ClientSession:
         self.state = ClientState.CLOSED
         return Event.BYE
 
-    def _on_unsolicited(self, answer: Answer) -> Event | None:
-        failure = Failure.LOST if answer[0] == 421 else Failure.PROTOCOL
-        return self.fail(failure, f"unasked: {_shown(answer)}")
+    def _on_unsolicited(self, answer: Answer) -> Event:
+        if answer[0] == 421:
+            return self.fail(Failure.LOST, f"unasked: {_shown(answer)}")
+        self.out_of_step = True
+        return self.fail(Failure.PROTOCOL, f"unasked: {_shown(answer)}")
+
+    def _not_asked_for(self) -> Event:
+        self.out_of_step = True
+        return self.fail(Failure.PROTOCOL, "octets that were not asked for")
 
     def _out_of_step(self, event: Event | None, surplus: Answer | None) -> Event:
         """More arrived than was asked for, so that no answer can be trusted to belong to what it was taken for.
@@ -371,7 +388,6 @@ class ClientSession:
         """
         if event is Event.FAILED or event is Event.BYE:
             return event
-        detail = f"not asked for: {_shown(surplus)}" if surplus is not None else "octets that were not asked for"
         leaving = surplus is not None and surplus[0] == 421
         exchange = self.exchange
         if event is _CONCLUDED and exchange is not None:
@@ -382,7 +398,7 @@ class ClientSession:
                 return event
             self.state = _CONTENT if exchange.content_sent else _ENVELOPE  # where the answer that is missing is due
             exchange.verdict = None
-        return self.fail(Failure.LOST if leaving else Failure.PROTOCOL, detail)
+        return self._on_unsolicited(surplus) if surplus is not None else self._not_asked_for()
 
 
 # in every state but ENVELOPE and CONTENT

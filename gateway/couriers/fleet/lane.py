@@ -6,8 +6,6 @@ when one fails, is gateway/couriers/fleet/fleet.py; what a single connection doe
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.config import EgressPath, Host
 from gateway.couriers.fleet import counting, outcome
 from gateway.couriers.fleet.connection import MemberConnection
@@ -82,8 +80,6 @@ class Lane:
         if not self._claimed:
             self.member.connect(1, self._wiring.poller.time())
         self._claimed = False
-        if self.member.bdat_unknown and self._path.enable_chunking:
-            self._path = replace(self._path, enable_chunking=False)
         self._open(job, Route(self._host, self._host.port or self._path.smtp_port, self.member.address))
 
     def sweep(self, now: float) -> None:
@@ -193,8 +189,8 @@ class Lane:
         if probe:
             self._probes.remove(connection)
             self.member.probes -= 1
-        if connection.session.bdat_unknown:
-            self.member.learn_bdat_unknown(connection)
+        if self._path.enable_chunking and (connection.session.bdat_unknown or connection.session.out_of_step):
+            self.member.learn_no_chunks(connection)
         if (probe or job is not None) and self._may_go_on(connection, job):
             del self.connections[connection]
             self._open(job, connection.route)  # counted already
@@ -261,6 +257,8 @@ class Lane:
         job.connection = connection
         lacking = job.lacks(connection.session)
         if lacking is None:
+            if self.member.no_chunks:
+                connection.session.without_chunks()
             connection.begin(job.next_exchange(min(self._most_recipients, self.member.most_recipients)))
             return True
         self._release(connection)

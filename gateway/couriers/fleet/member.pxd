@@ -10,7 +10,7 @@ cdef class Member:
     cdef double _grows_at
     cdef public str address
     cdef readonly Py_ssize_t most_recipients, window
-    cdef readonly bint admits, watched, bdat_unknown
+    cdef readonly bint admits, watched, no_chunks
     cdef readonly object table, entry
     cdef object _health
     cdef bint _told, _drained
@@ -33,7 +33,7 @@ cdef class Member:
     cpdef bint due(self, double now, bint needed) except? True
     cpdef sync(self, double now, Py_ssize_t limit, bint waiting)
     cpdef learn_limit(self, Py_ssize_t recipients, MemberConnection connection)
-    cpdef learn_bdat_unknown(self, MemberConnection connection)
+    cpdef learn_no_chunks(self, MemberConnection connection)
     cdef _count(self)
     cdef _learn(self, health)
     cdef _take(self, health)

@@ -28,8 +28,8 @@ class Member:
     admits: it may have clients' messages, `window` of them at a time. watched: what it answers is news.
     connections: open or being opened from here, over all lanes. pace: seconds that it takes for a message, lately.
     share: connections that this worker may keep, because others wait for some.
-    most_recipients: what it has been found to take in one transaction. bdat_unknown: it offers CHUNKING, but does not
-    know BDAT. address: the one that served last, "" before.
+    most_recipients: what it has been found to take in one transaction. no_chunks: it offers CHUNKING, but does not
+    know BDAT, or says what it is not asked for. address: the one that served last, "" before.
     """
 
     def __init__(self, table: MemberTable, host: str, port: int, name: str) -> None:
@@ -39,7 +39,7 @@ class Member:
         self.pace = FIRST_PACE
         self.share = NO_LIMIT
         self.most_recipients = NO_LIMIT
-        self.bdat_unknown = False
+        self.no_chunks = False
         self.address = ""
         self.table = table
         self.entry = table.enter(host, port, name)
@@ -173,10 +173,10 @@ class Member:
             self.most_recipients = recipients
             logger.warning("%s takes %d recipients in one transaction", connection.host.name, recipients)
 
-    def learn_bdat_unknown(self, connection: MemberConnection) -> None:
-        """It does not know the command that it offers."""
-        if not self.bdat_unknown:
-            self.bdat_unknown = True
+    def learn_no_chunks(self, connection: MemberConnection) -> None:
+        """It does not know the command that it offers, or what it says to BDAT cannot be told from what is surplus."""
+        if not self.no_chunks:
+            self.no_chunks = True
             where, detail = connection.host.name, connection.session.detail
             logger.warning("%s is sent to without CHUNKING from now on: %s", where, detail)
 
