@@ -209,6 +209,21 @@ def test_certificates_that_no_client_would_take_are_problems(tmp_path: Path, cas
     assert bool(problems) == bool(said)
 
 
+def test_a_certificate_that_expires_within_21_days_is_warned_of_with_its_line(tmp_path: Path) -> None:
+    for name, days in (("soon", 20), ("late", 22)):
+        for kind, octets in zip(("cert", "key"), certificate("gw.example", days), strict=True):
+            (tmp_path / f"{name}.{kind}").write_bytes(octets)
+    keys = "tls_certificate = '{0}/{1}.cert',\ntls_private_key = '{0}/{1}.key'"
+    soon, late = keys.format(tmp_path, "soon"), keys.format(tmp_path, "late")
+    begin = "kumo.start_esmtp_listener { listen = '127.0.0.1:25', relay_hosts = {},\n"
+    assert warnings_of(begin + late + " }") == []
+    (warning,) = warnings_of(begin + soon + " }")
+    assert warning.startswith("policy.lua:2: ")
+    assert f"{tmp_path}/soon.cert: the certificate expires in 19 days, at " in warning
+    (warning,) = warnings_of(begin + f"sni = {{ ['a.example'] = {{\n{soon} }} }},\n{late} }}")
+    assert warning.startswith("policy.lua:3: ")
+
+
 def test_a_log_directory_that_cannot_be_made_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     text = f"""kumo.configure_local_logs {{

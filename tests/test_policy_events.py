@@ -194,6 +194,14 @@ def test_no_parameters_are_no_change(result: str):
     assert dynamic(f"return {result}").said() == ["220 gw.example relay-gateway"]
 
 
+@pytest.mark.parametrize(
+    "late", ["tls_mode = 'ImplicitTls'", "require_proxy_protocol = true", "proxy_protocol_from = { '192.0.2.1' }"]
+)
+@pytest.mark.parametrize("block", ["{ %s }", "{ via = { ['127.0.0.1'] = { peer = { ['0/0'] = { %s } } } } }"])
+def test_what_a_connection_begins_with_comes_too_late(block: str, late: str):
+    assert dynamic(f"return {block % late}").said() == ["421 4.3.0 gw.example technical difficulties"]
+
+
 def test_parameters_go_over_those_of_the_listener_with_blocks_of_their_own():
     session = dynamic(
         "return { banner = 'plain', relay_hosts = { '192.0.2.0/24' }, max_recipients_per_message = 7,\n"

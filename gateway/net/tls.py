@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from gateway.config import KeySource, Listener, ListenerParams, TlsVersion
 
 MOST_CONTEXTS = 1024  # that are kept of each kind: a policy may name another host or key for every connection
+EXPIRES_SOON = datetime.timedelta(days=21)  # from when on it is told
 _SELF_SIGNED_LIFE = datetime.timedelta(days=365)
 
 

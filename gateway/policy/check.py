@@ -81,12 +81,14 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     model = of_this_gateway()
     text = Lint(source, model)
     listeners = policy.config.listeners if policy is not None else ()
-    defects = surroundings.unusable_keys(source, listeners, tls.KeyFiles(), text, datetime.now(UTC))
+    files, now = tls.KeyFiles(), datetime.now(UTC)
+    defects = surroundings.unusable_keys(source, listeners, files, text, now)
+    old = surroundings.expiring(source, listeners, files, text, now) if not defects else []
     defects += surroundings.unusable_directories(
         source, policy.config if policy is not None else None, text, make=False
     )
     elsewhere = kumomta_refuses(source, model) if kumomta else []
-    found = merged(loading, [*text.problems(), *(defect.problem for defect in defects), *elsewhere])
+    found = merged(loading, [*text.problems(), *(defect.problem for defect in defects), *old, *elsewhere])
     if policy is None:
         return found, f"{_number(found)}; the gateway would not start with it"
     background.idle = True

@@ -254,7 +254,21 @@ def dynamic_parameters(value: object) -> dict[str, Any]:
     """What smtp_server_get_dynamic_parameters returns: a block whose certificates have their keys beside them."""
     block = _block(value)
     _check_pairs(block)
+    _check_is_in_time(block)
     return block
+
+
+# What a connection begins with, before the handler is asked.
+_TOO_LATE = ("tls_mode", "require_proxy_protocol", "proxy_protocol_from")
+
+
+def _check_is_in_time(block: dict[str, Any]) -> None:
+    for name in _TOO_LATE:
+        if name in block:
+            raise refusal(f"{name} counts before this handler is asked: set it at the listener, or in its peer or via")
+    for name in ("peer", "via"):
+        for inner in block.get(name, {}).values():
+            _check_is_in_time(inner)
 
 
 def _check_pairs(block: dict[str, Any]) -> None:

@@ -15,12 +15,15 @@ from gateway.config import Listener, PolicyConfig
 from gateway.logs import disk
 from gateway.net import tls
 from gateway.policy.options import BadOptions
-from gateway.policy.problems import Problem
+from gateway.policy.problems import Problem, Severity
 from gateway.policy.schemas import key_source
 from gateway.policy.source import PolicySource
 
 if TYPE_CHECKING:
     from gateway.policy.lint import Lint
+
+
+_LISTENER = "kumo.start_esmtp_listener"
 
 
 class Defect(NamedTuple):
@@ -56,6 +59,19 @@ def unusable_keys(
     ]
 
 
+def expiring(
+    source: PolicySource, listeners: Iterable[Listener], files: tls.KeyFiles, text: Lint, at: datetime
+) -> list[Problem]:
+    """Warnings of certificates that are to be renewed. Of ones that connections can use: see unusable_keys."""
+    found = []
+    for name, end in tls.ends(listeners, files).items():
+        if end < at + tls.EXPIRES_SOON:
+            file, line = _where(text, name, "tls_certificate", _LISTENER) or (source.path, 0)
+            message = f"{_LISTENER}: {name}: the certificate expires in {(end - at).days} days, at {end}"
+            found.append(Problem(file, line, message, severity=Severity.WARNING))
+    return found
+
+
 def _text(source: PolicySource) -> Lint:
     from gateway.policy.lint import Lint  # with the grammar of Lua, which is not needed where nothing is wrong
 
@@ -64,13 +80,13 @@ def _text(source: PolicySource) -> Lint:
 
 def _keys_written_out(text: Lint, files: tls.KeyFiles, at: datetime | None) -> Iterator[Defect]:
     """Those that the text of the policy names by itself, so that their line is known."""
-    for call, options, lines in text.tables("kumo.start_esmtp_listener"):
+    for call, options, lines in text.tables(_LISTENER):
         names = [name for name in ("tls_certificate", "tls_private_key") if name in options]
         with suppress(BadOptions):  # said already
             keys = {name: key_source(options[name]) for name in names}
             error = tls.unusable(keys.get("tls_certificate"), keys.get("tls_private_key"), files, at)
             if error is not None:
-                message = f"kumo.start_esmtp_listener: {error}"
+                message = f"{_LISTENER}: {error}"
                 yield Defect(Problem(call.where.file, lines[(names[0],)], message), error.may_pass)
 
 
@@ -102,11 +118,11 @@ def _directories(config: PolicyConfig | None) -> Iterator[tuple[str, str, str]]:
         yield config.spool.path, "path", "kumo.define_spool"
 
 
-def _where(text: Lint, directory: str, name: str, function: str) -> tuple[str, int] | None:
-    """The line that names a directory; None where the policy computes it."""
+def _where(text: Lint, value: str, name: str, function: str) -> tuple[str, int] | None:
+    """The line that gives an option this value; None where the policy computes it."""
     for call, options, lines in text.tables(function):
         for keys, line in lines.items():
-            if keys[-1] == name and _entry(options, keys) == directory:
+            if keys[-1] == name and _entry(options, keys) == value:
                 return call.where.file, line
     return None
 

@@ -16,7 +16,7 @@ from gateway.net import tls
 log = logging.getLogger(__name__)
 
 DAY = 86400.0  # seconds
-SOON = 21 * DAY
+SOON = tls.EXPIRES_SOON.total_seconds()
 
 _EXPIRY = metrics.CERTIFICATE_EXPIRY.slot()
 
