@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway import _fastpath as fp
 from gateway.arena import Arena, parts_for
@@ -138,6 +141,12 @@ def test_a_flood_of_refusals_has_few_records_but_every_one_is_counted(quotas):
             assert service.metric("rejections_without_record_total") == 30
 
     run(main())
+
+
+@given(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16), st.integers(0, 32), st.integers(0, 128))
+def test_a_network_is_written_as_everywhere(packed: bytes, v4: int, v6: int):
+    network = ipaddress.ip_network((packed, v4 if len(packed) == 4 else v6), strict=False)
+    assert network_of(packed, Limits(ipv4_prefix=v4, ipv6_prefix=v6)) == str(network)
 
 
 def test_a_network_is_as_large_as_the_listener_says():

@@ -40,9 +40,11 @@ _SHARED = metrics.LIMIT_CELLS_SHARED.slot()
 
 def network_of(packed: bytes, limits: Limits) -> str:
     """The network that a peer is counted with. packed: its address, in network order."""
-    address = ipaddress.ip_address(packed)
-    bits = limits.ipv4_prefix if address.version == 4 else limits.ipv6_prefix
-    return str(ipaddress.ip_network((packed, bits), strict=False))
+    octets = len(packed)
+    bits = limits.ipv4_prefix if octets == 4 else limits.ipv6_prefix
+    others = 8 * octets - bits
+    first = (int.from_bytes(packed) >> others << others).to_bytes(octets)
+    return f"{'.'.join(map(str, first)) if octets == 4 else ipaddress.IPv6Address(first)}/{bits}"
 
 
 class _Account:

@@ -44,8 +44,8 @@ def known_of_tls(tls: Secured) -> dict[str, Any]:
     return known
 
 
-def is_relay_host(session: ServerSession, endpoints: Endpoints, terms: Terms) -> bool:
-    """Whether the peer may relay to anywhere; and the session is held to what such a peer is."""
+def limited_as_relay_host(session: ServerSession, endpoints: Endpoints, terms: Terms) -> bool:
+    """Holds the session to the limits of what its peer is. Returns whether that may relay to anywhere."""
     found: bool = endpoints.peer in terms.relay_hosts
     session.limit(terms.limits_of_relay_hosts if found else terms.limits)
     return found

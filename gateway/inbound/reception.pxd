@@ -11,7 +11,7 @@ from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decision_cache cimport Known
 from gateway.policy.engine cimport Policy
 from gateway.policy.listener cimport TermsTable
-from gateway.inbound.facts cimport is_relay_host, known_at_first, origin, received_start
+from gateway.inbound.facts cimport limited_as_relay_host, known_at_first, origin, received_start
 from gateway.inbound.refusals cimport Refusals, RefusedCommand
 from gateway.delivery.services cimport Services
 from gateway.smtp.address cimport EnvelopeAddress

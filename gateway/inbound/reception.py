@@ -17,7 +17,7 @@ from gateway.delivery.transaction import SessionFacts, Transaction, TransactionR
 from gateway.inbound import counted
 from gateway.inbound.allowance import Allowance
 from gateway.inbound.authentication import log_in
-from gateway.inbound.facts import Secured, is_relay_host, known_at_first, known_of_tls, origin, received_start
+from gateway.inbound.facts import Secured, known_at_first, known_of_tls, limited_as_relay_host, origin, received_start
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
 from gateway.inbound.welcome import allowed_instead, introduced, welcome
@@ -87,7 +87,7 @@ class Reception(Observer):
         self._refusals = Refusals(services)
         self.allowance: Allowance | None = None  # of what its listener limits; None: all
         self._session_id = new_session_id()
-        self._peer_is_relay_host = is_relay_host(self.session, endpoints, terms)
+        self._peer_is_relay_host = limited_as_relay_host(self.session, endpoints, terms)
         self._conn = ConnMeta(known_at_first(endpoints, terms))
         self._accepted_with: dict[str, Any] | None = None  # the metadata after the policy looked at the connection
         self._facts: SessionFacts | None = None
@@ -149,7 +149,7 @@ class Reception(Observer):
     def _adopt(self, terms: Terms) -> None:
         self._terms = terms
         self.session.adopt(terms)
-        self._peer_is_relay_host = is_relay_host(self.session, self._endpoints, terms)
+        self._peer_is_relay_host = limited_as_relay_host(self.session, self._endpoints, terms)
         self._conn.values.update(hostname=terms.hostname, **terms.params.meta)
 
     def _greet(self, greeting: Reply) -> None:
