@@ -104,7 +104,7 @@ class KeySource:
     """Where a PEM text comes from: a file's path, or the text itself."""
 
     path: str | None = None
-    key_data: str | None = None
+    key_data: str | None = field(default=None, repr=False)
 
 
 _GUESSES = Rate(120.0, 30)  # 30/1h
@@ -300,6 +300,14 @@ def site_name(protocol: SmtpFleet | Maildir) -> str:
     return "mx_list:" + ",".join([host.name for host in protocol.mx_list])
 
 
+class ClientAddress(Enum):
+    """`client_address`: how a member is told the address of a message's client."""
+
+    XCLIENT = "xclient"
+    XFORWARD = "xforward"
+    PROXY = "proxy"  # version 2
+
+
 class UpstreamTls(Enum):
     """`enable_tls` of an egress path: whether STARTTLS is used towards the fleet."""
 
@@ -332,6 +340,17 @@ class EgressPath:
     data_timeout: float = 300.0
     data_dot_timeout: float = 300.0
     idle_timeout: float = 5.0
+    auth_timeout: float = 60.0
+    tls_certificate: KeySource | None = None
+    tls_private_key: KeySource | None = None
+    tls_ca: KeySource | None = None  # instead of those that the system trusts; the gateway's own option
+    tls_name: str | None = None  # in the member's certificate, and for SNI; the gateway's own option
+    openssl_cipher_list: str | None = None
+    smtp_auth_plain_username: str | None = None
+    smtp_auth_plain_password: KeySource | None = None
+    allow_smtp_auth_plain_without_tls: bool = False
+    allow_smtp_auth_plain_without_valid_certificate: bool = False
+    client_address: ClientAddress | None = None  # the gateway's own option
     prohibited_hosts: CidrSet = CidrSet()
     refresh_interval: float = 60.0
 

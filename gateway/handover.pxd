@@ -13,6 +13,7 @@ cdef class Batch:
     cdef readonly object recipients
     cdef readonly Content content
     cdef readonly bint smtputf8, divisible
+    cdef readonly object client
 
 
 @cython.freelist(32)

@@ -11,6 +11,7 @@ from enum import Enum
 
 from gateway._fastpath import Content
 from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.introduction import Introduced
 from gateway.smtp.replies import Reason
 from gateway.smtp.response import Response
 
@@ -21,7 +22,8 @@ class Batch:
     """Recipients of one message that travel together. Not changed by a courier.
 
     content: sent as it is. smtputf8: the message needs SMTPUTF8 (RFC 6531) all the way. divisible: some recipients may
-    be served though others are deferred, because the gateway itself tries those again.
+    be served though others are deferred, because the gateway itself tries those again. client: whose message it is, for
+    next hops that want to know; None for the gateway's own.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Batch:
         content: Content,
         smtputf8: bool = False,
         divisible: bool = False,
+        client: Introduced | None = None,
     ) -> None:
         self.message_id = message_id
         self.sender = sender
@@ -39,6 +42,7 @@ class Batch:
         self.content = content
         self.smtputf8 = smtputf8
         self.divisible = divisible
+        self.client = client
 
 
 class Status(Enum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import smtplib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from gateway.couriers.fleet.survey import families, lines, survey
 from gateway.couriers.fleet.table import SIZE, MemberTable
 from tests.fleets import Fleets
 from tests.gateway_process import INIT, TO_UPSTREAMS, Gateway, wait_until
+from tests.upstream import Answer, Do, ehlo
 
 OPEN = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
@@ -116,6 +118,48 @@ def test_a_fleet_of_the_gateways_own_is_served_and_shown_on_its_terms(fleets: Fl
         assert (len(fleets.mails("senders1")), len(fleets.mails("picky1"))) == (4, 0)
         assert row(gateway, first)[1:5] == ["1", "-", "1", "up"]
         assert row(gateway, last)[1:5] == ["2", "far", "7", "unknown"]
+    finally:
+        gateway.kill()
+
+
+TOLD = """
+local gateway = require 'gateway'
+kumo.on('get_queue_config', function()
+  return kumo.make_queue_config {
+    protocol = gateway.fleet {
+      members = UPSTREAMS,
+      client_address = 'xforward',
+      path = {
+        smtp_auth_plain_username = 'gw',
+        smtp_auth_plain_password = { key_data = 'hush-hush' },
+        allow_smtp_auth_plain_without_tls = true,
+      },
+    },
+  }
+end)
+"""
+
+
+def test_members_are_told_who_we_and_our_clients_are_and_nobody_else_the_password(
+    fleets: Fleets, tmp_path: Path
+) -> None:
+    offered = ehlo("PIPELINING", "AUTH PLAIN", "XFORWARD ADDR HELO")
+    answers: dict[str, Answer | list[Answer]] = {"EHLO": offered, "AUTH": b"235 ok\r\n", "XFORWARD": b"250 ok\r\n"}
+    member = fleets.add("told", answers)
+    upstreams = [fleets.addresses["told"]]
+    gateway = Gateway(tmp_path, OPEN + TOLD, "--workers", "1", "--control", "control", upstreams=upstreams)
+    try:
+        with gateway.smtp() as client:
+            client.sendmail("a@x.example", ["b@y.example"], MESSAGE)
+            assert "XFORWARD ADDR=127.0.0.1 HELO=client.example" in member.commands
+            member.answers["AUTH"] = b"535 5.7.8 who is AGd3AGh1c2gtaHVzaA==\r\n"
+            member.answers["MAIL"] = Do.DROP  # so that a new connection is opened
+            with pytest.raises(smtplib.SMTPResponseException) as refused:
+                client.sendmail("a@x.example", ["b@y.example"], MESSAGE)
+        wait_until(lambda: "AUTH PLAIN: '535" in gateway.diagnostics(), "the refusal is logged")
+        shown = gateway.diagnostics(), str(gateway.records()), gateway.get("/metrics")[1], str(refused.value)
+        shown += (ask(gateway).stdout, gateway.get("/trace/recent")[1])
+        assert not [text for text in shown if "hush" in text or "AGd3AGh1c2gtaHVzaA" in text]
     finally:
         gateway.kill()
 

@@ -19,7 +19,7 @@ from upstream import EXTENSIONS, Do, Upstream, ehlo
 
 from gateway import metrics
 from gateway.config import EgressPath, UpstreamTls
-from gateway.couriers.fleet import connection
+from gateway.couriers.fleet import securing
 from gateway.handover import Status
 
 Main = Coroutine[Any, Any, None]
@@ -64,9 +64,9 @@ def server_context(certificate: Path) -> ssl.SSLContext:
 def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The certificate is one that the system trusts."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    connection.tls_context.cache_clear()
+    securing.context_of.cache_clear()
     yield
-    connection.tls_context.cache_clear()
+    securing.context_of.cache_clear()
 
 
 @pytest.mark.parametrize("mode", INSECURE)

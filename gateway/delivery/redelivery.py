@@ -106,7 +106,8 @@ class Redelivery:
             row.due, row.state = self._now() + NO_DESTINATION, WAITS_FOR_TIME
             return Tried(None, row)
         message = self._message(envelope, row, octets)
-        batch = Batch(envelope.id, envelope.sender, envelope.recipients, message.wire(), envelope.smtputf8, True)
+        wire, client = message.wire(), envelope.origin
+        batch = Batch(envelope.id, envelope.sender, envelope.recipients, wire, envelope.smtputf8, True, client)
         deadline = self._services.monotonic() + TIMEOUT
         result = yield self._services.couriers.submit(batch, destination, deadline)
         if len(self._destinations) > MOST_SITES:

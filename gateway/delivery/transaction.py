@@ -275,6 +275,7 @@ class Transaction:
             message.wire(),
             self._event.mail.smtputf8,
             self._spool is not None,
+            self._facts.origin,
         )
         witness = self._facts.conn.witness
         if witness is not None:

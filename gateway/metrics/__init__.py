@@ -64,6 +64,8 @@ EVENTS = (
 REPORT_KINDS = ("oob", "arf")
 
 _SENSELESS = (
+    ("introduction", "3xx"),
+    ("introduction", "invalid"),
     *((stage, "3xx") for stage in ("mail", "rcpt", "end_of_data")),
     ("data", "2xx"),
     ("rset", "invalid"),
@@ -238,7 +240,7 @@ UPSTREAM_FAILURES = Counter(
     LAYOUT,
     "upstream_connection_failures_total",
     "Connections to the fleet that failed",
-    reason=("resolve", "connect", "timeout", "tls", "greeting", "protocol", "lost", "prohibited"),
+    reason=("resolve", "connect", "timeout", "tls", "auth", "greeting", "protocol", "lost", "prohibited"),
 )
 UPSTREAM_REPLIES = Counter(
     LAYOUT,
@@ -246,7 +248,7 @@ UPSTREAM_REPLIES = Counter(
     "Replies of the fleet, by class",
     # where a class makes no sense it counts as "invalid"; nobody looks at what is wrong with the answer to RSET
     lambda stage, reply: (stage, reply) not in _SENSELESS,
-    stage=("greeting", "ehlo", "starttls", "mail", "rcpt", "data", "end_of_data", "rset"),
+    stage=("greeting", "ehlo", "starttls", "auth", "introduction", "mail", "rcpt", "data", "end_of_data", "rset"),
     reply=(*REPLY_CLASSES, "invalid"),
 )
 RELAY_DURATION = Histogram(

@@ -70,6 +70,21 @@ class HeaderReader:
         raise NoHeader(HeaderFault.MISSING)
 
 
+def header_v2(client: str, server: tuple[str, int]) -> bytes:
+    """A version 2 header without anything else. client: an address, whose port nobody knows; "" for the connection of
+    the proxy itself. server: the end that was connected to, left out where it is of another family.
+    """
+    if not client:
+        return SIGNATURE + bytes((0x20, _UNSPECIFIED, 0, 0))
+    source, destination = ipaddress.ip_address(client), ipaddress.ip_address(server[0])
+    end, port = (
+        (destination.packed, server[1]) if destination.version == source.version else (bytes(len(source.packed)), 0)
+    )
+    family = _TCP4 if source.version == 4 else _TCP6
+    addresses = source.packed + end + bytes(2) + port.to_bytes(2, "big")
+    return SIGNATURE + bytes((0x21, family)) + len(addresses).to_bytes(2, "big") + addresses
+
+
 def _read_v1(received: bytes) -> Header | None:
     end = received.find(b"\r\n", 0, MOST_OF_V1)
     if end < 0:

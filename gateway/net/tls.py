@@ -1,4 +1,6 @@
-"""TLS for clients (RFC 3207, RFC 8314 §3): contexts from the policy's certificates, or a self-signed one."""
+"""TLS for clients (RFC 3207, RFC 8314 §3): contexts from the policy's certificates, or a self-signed one; and towards
+servers.
+"""
 
 from __future__ import annotations
 
@@ -152,17 +154,9 @@ def _made(settings: TlsSettings, files: KeyFiles, own_pair: Callable[[], tuple[b
 def _with(settings: TlsSettings, files: KeyFiles, pems: tuple[bytes, bytes], pair: Pair | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[settings.minimum]  # RFC 8996: 1.2 at least
-    try:
-        with _in_memory(pems[0]) as certificate_path, _in_memory(pems[1]) as key_path:
-            context.load_cert_chain(certificate_path, key_path, password=_no_passphrase)
-    except ssl.SSLError as error:
-        names = "the self-signed certificate" if pair is None else f"{_shown(pair[0])}, {_shown(pair[1])}"
-        raise UnusableKey(f"{names}: {error}", may_pass=False) from error
+    _show(context, pems, pair)
     if settings.ciphers is not None:
-        try:
-            context.set_ciphers(settings.ciphers)
-        except ssl.SSLError as error:
-            raise UnusableKey(f"tls_ciphers: {settings.ciphers}: {error}", may_pass=False) from error
+        _restrict(context, settings.ciphers, "tls_ciphers")
     if settings.ca is not None:
         try:
             context.load_verify_locations(cadata=files.read(settings.ca).decode("ascii"))
@@ -189,6 +183,53 @@ def _keep(contexts: dict[Any, Any], key: Any, context: Any) -> None:
     if len(contexts) >= MOST_CONTEXTS:
         del contexts[next(iter(contexts))]  # the oldest
     contexts[key] = context
+
+
+class ClientTls(NamedTuple):
+    """What a context towards a server is made of. pair: the certificate to show, and its key. ca: instead of those that
+    the system trusts. insecure: nobody looks at the server's certificate.
+    """
+
+    pair: Pair | None = None
+    ca: KeySource | None = None
+    ciphers: str | None = None
+    insecure: bool = False
+
+
+def client_context(settings: ClientTls) -> ssl.SSLContext:
+    """A context towards a server, of files as they are now. Raises UnusableKey."""
+    files = KeyFiles()
+    try:
+        cadata = None if settings.ca is None else files.read(settings.ca).decode("ascii")
+        context = ssl.create_default_context(cadata=cadata)
+    except OSError as error:  # ssl.SSLError is one
+        raise UnusableKey(f"{_shown(settings.ca)}: {error}", may_pass=True) from error
+    except ValueError:
+        raise UnusableKey(f"{_shown(settings.ca)}: no PEM", may_pass=False) from None
+    if settings.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if settings.pair is not None:
+        _show(context, _read(settings.pair, files), settings.pair)
+    if settings.ciphers is not None:
+        _restrict(context, settings.ciphers, "openssl_cipher_list")
+    return context
+
+
+def _show(context: ssl.SSLContext, pems: tuple[bytes, bytes], pair: Pair | None) -> None:
+    try:
+        with _in_memory(pems[0]) as certificate_path, _in_memory(pems[1]) as key_path:
+            context.load_cert_chain(certificate_path, key_path, password=_no_passphrase)
+    except ssl.SSLError as error:
+        names = "the self-signed certificate" if pair is None else f"{_shown(pair[0])}, {_shown(pair[1])}"
+        raise UnusableKey(f"{names}: {error}", may_pass=False) from error
+
+
+def _restrict(context: ssl.SSLContext, ciphers: str, option: str) -> None:
+    try:
+        context.set_ciphers(ciphers)
+    except ssl.SSLError as error:
+        raise UnusableKey(f"{option}: {ciphers}: {error}", may_pass=False) from error
 
 
 def problems(

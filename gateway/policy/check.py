@@ -84,6 +84,7 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     files, now = tls.KeyFiles(), datetime.now(UTC)
     defects = surroundings.unusable_keys(source, listeners, files, text, now)
     old = surroundings.expiring(source, listeners, files, text, now) if not defects else []
+    defects += surroundings.unusable_towards_members(text)
     defects += surroundings.unusable_directories(
         source, policy.config if policy is not None else None, text, make=False
     )

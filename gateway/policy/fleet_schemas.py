@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from gateway.config import Host, SmtpFleet
+from gateway.config import ClientAddress, Host, SmtpFleet
 from gateway.policy.options import (
     UNKNOWN,
     BadOptions,
@@ -22,10 +22,11 @@ from gateway.policy.options import (
     integer,
     list_of,
     mismatch,
+    one_of,
     refusal,
     string,
 )
-from gateway.policy.path_schemas import EGRESS_PATH
+from gateway.policy.path_schemas import EGRESS_PATH, PAIRS
 
 # Of a path, what does not belong to a member: how long answers of handlers hold, and how long mail waits for any.
 _NOT_MEMBERS = ("refresh_interval", "refresh_strategy", "wait_timeout")
@@ -59,7 +60,9 @@ def _host(name: str, text: str) -> Host:
     return Host(name, match["literal"] or match["name"], int(match["port"]) if match["port"] else None)
 
 
-MEMBER_PATH = Schema({name: option for name, option in EGRESS_PATH.options.items() if name not in _NOT_MEMBERS})
+MEMBER_PATH = Schema(
+    {name: option for name, option in EGRESS_PATH.options.items() if name not in _NOT_MEMBERS}, dict, PAIRS
+)
 
 
 def _path(value: object) -> tuple[tuple[str, Any], ...]:
@@ -118,14 +121,21 @@ def _members(value: object) -> tuple[Host, ...]:
 
 
 FLEET = Schema(
-    {"members": Option(_members, required=True), "zone": Option(_zone), "path": Option(_path)},
+    {
+        "members": Option(_members, required=True),
+        "zone": Option(_zone),
+        "client_address": Option(one_of(ClientAddress)),
+        "path": Option(_path),
+    },
     lambda options: _fleet(**options),
 )
 
 
-def _fleet(members: Any, zone: str = "", path: Any = ()) -> SmtpFleet:
+def _fleet(members: Any, zone: str = "", path: Any = (), client_address: Any = None) -> SmtpFleet:
     if UNKNOWN in (members, path):  # a policy's text that is only looked at
         return SmtpFleet(())
+    if client_address is not None:
+        path = (*path, ("client_address", client_address))
     hosts = [host for host in members if host is not UNKNOWN and host.path is not UNKNOWN]
     return SmtpFleet(
         tuple(replace(host, path=tuple({**dict(path), **dict(host.path)}.items())) for host in hosts), zone

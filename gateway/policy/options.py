@@ -424,11 +424,12 @@ def refused(reason: str, *harmless: object) -> Option:
 class Schema:
     """The options that a function's table takes, and what is made of them.
 
-    build: receives the supported options that were given or have defaults.
+    build: receives the supported options that were given or have defaults. pairs: of options that belong together.
     """
 
     options: Mapping[str, Option]
     build: Callable[[dict[str, Any]], Any] = field(default=dict)
+    pairs: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, value: object) -> Any:
         """Checks a table and builds its result. Raises BadOptions with everything that is wrong."""
@@ -448,6 +449,11 @@ class Schema:
             for name, option in self.options.items()
             if option.required and name not in value
         ]
+        for one, other in self.pairs:
+            if (one in value) != (other in value):
+                there, missing = (one, other) if one in value else (other, one)
+                text = f"'{missing}' is missing, which belongs to it"
+                troubles.append(Trouble(text, f"missing field `{missing}`").inside(there))
         given = [name for name in self.options if name in value]
         try:
             values = collected((name, self.options[name].read, value[name]) for name in given)

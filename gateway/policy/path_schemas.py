@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from gateway.config import EgressPath, UpstreamTls
+from gateway.config import ClientAddress, EgressPath, KeySource, UpstreamTls
 from gateway.policy.options import (
     Option,
     Reader,
@@ -20,7 +20,10 @@ from gateway.policy.options import (
     duration,
     host_name,
     integer,
+    mismatch,
+    one_line,
     one_of,
+    refusal,
     refused,
     string,
 )
@@ -46,6 +49,17 @@ def refreshing(build: Callable[..., Any]) -> Callable[[dict[str, Any]], Any]:
     return make
 
 
+def key_source(value: object) -> KeySource:
+    """The path of a PEM text or password, or `{ key_data = '…' }`."""
+    if isinstance(value, str):
+        return KeySource(path=value)
+    if isinstance(value, dict) and value and set(value) != {"key_data"}:
+        raise refusal("only a path or { key_data = '…' } is supported yet as the source of a key")
+    if isinstance(value, dict) and value:
+        return KeySource(key_data=string(value["key_data"]))
+    raise mismatch("a path or { key_data = '…' }", value)
+
+
 def _limit(value: object) -> int:
     """A count: 32, "1,000" or "local:20"; all limits are local here."""
     if isinstance(value, str):
@@ -55,11 +69,10 @@ def _limit(value: object) -> int:
     return integer(1)(value)
 
 
-_AUTH = "the fleet would be asked to relay without authentication"
 _CHOICE = "members are chosen by their load"
 _PATH_TIMEOUTS = (
     "connect_timeout", "banner_timeout", "ehlo_timeout", "starttls_timeout", "mail_from_timeout", "rcpt_to_timeout",
-    "data_timeout", "data_dot_timeout", "idle_timeout",
+    "data_timeout", "data_dot_timeout", "idle_timeout", "auth_timeout",
 )  # fmt: skip
 _PATH_OPTIONS: dict[str, Reader] = {
     "connection_limit": _limit,
@@ -70,15 +83,27 @@ _PATH_OPTIONS: dict[str, Reader] = {
     "enable_tls": one_of(UpstreamTls),
     "enable_pipelining": boolean,
     "prohibited_hosts": cidrs,
+    "tls_certificate": key_source,
+    "tls_private_key": key_source,
+    "openssl_cipher_list": one_line,
+    "smtp_auth_plain_username": one_line,
+    "smtp_auth_plain_password": key_source,
+    "allow_smtp_auth_plain_without_tls": boolean,
+    "allow_smtp_auth_plain_without_valid_certificate": boolean,
     "refresh_interval": duration,
     **dict.fromkeys(_PATH_TIMEOUTS, duration),
 }
+
+PAIRS = (("tls_certificate", "tls_private_key"), ("smtp_auth_plain_username", "smtp_auth_plain_password"))
 
 EGRESS_PATH = Schema(
     {
         **{name: Option(reader) for name, reader in _PATH_OPTIONS.items()},
         "enable_chunking": Option(boolean, ours=True),
         "wait_timeout": Option(duration, ours=True),
+        "client_address": Option(one_of(ClientAddress), ours=True),
+        "tls_ca": Option(key_source, ours=True),
+        "tls_name": Option(host_name, ours=True),
         "refresh_strategy": Option(one_of(RefreshStrategy)),
         "provider_name": accepted(string),
         "readyq_pool_name": accepted(string),
@@ -87,7 +112,6 @@ EGRESS_PATH = Schema(
         "enable_rset": accepted(boolean),
         "enable_mta_sts": accepted(boolean),  # policies are looked up for MX records, which are never used here
         "rset_timeout": accepted(duration),
-        "auth_timeout": accepted(duration),
         "system_shutdown_timeout": accepted(duration),
         "try_next_host_on_transport_error": accepted(boolean),
         "opportunistic_tls_reconnect_on_failed_handshake": accepted(boolean),
@@ -98,8 +122,6 @@ EGRESS_PATH = Schema(
         "dispatcher_wakeup_strategy": accepted(string),
         "maintainer_wakeup_strategy": accepted(string),
         "dispatcher_progress_watchdog_timeout": accepted(duration),
-        "allow_smtp_auth_plain_without_tls": accepted(boolean),
-        "allow_smtp_auth_plain_without_valid_certificate": accepted(boolean),
         "enable_dane": refused("the fleet's certificates would not be checked against DNS", False),
         "use_lmtp": refused("the fleet would be spoken to in SMTP", False),
         "max_connection_rate": refused(THROTTLE),
@@ -108,20 +130,16 @@ EGRESS_PATH = Schema(
         "additional_message_rate_throttles": refused(THROTTLE),
         "source_selection_rate": refused(THROTTLE),
         "additional_source_selection_rates": refused(THROTTLE),
-        "smtp_auth_plain_username": refused(_AUTH),
-        "smtp_auth_plain_password": refused(_AUTH),
         "skip_hosts": refused(_CHOICE),
         "ip_lookup_strategy": refused(_CHOICE, "Ipv4AndIpv6"),
         "reconnect_strategy": refused(_CHOICE, "ConnectNextHost"),
         "remember_broken_tls": refused("TLS is tried on every connection"),
         "tls_mode": refused("TLS begins with STARTTLS", "StartTls"),
-        "tls_certificate": refused("no client certificate would be shown"),
-        "tls_private_key": refused("no client certificate would be shown"),
         "tls_prefer_openssl": accepted(boolean),
-        "openssl_cipher_list": refused("other ciphers would be used"),
         "openssl_cipher_suites": refused("other ciphers would be used"),
         "openssl_options": refused("other options would be used"),
         "rustls_cipher_suites": refused("other ciphers would be used"),
     },
     refreshing(EgressPath),
+    PAIRS,
 )

@@ -54,7 +54,7 @@ from gateway.policy.options import (
     refused,
     string,
 )
-from gateway.policy.path_schemas import EGRESS_PATH
+from gateway.policy.path_schemas import EGRESS_PATH, key_source
 from gateway.policy.queue_schemas import QUEUE_CONFIG
 from gateway.rates import Rate
 from gateway.smtp.address import AddressError, normalise_domain, parse_address
@@ -107,17 +107,6 @@ def socket_address(value: object) -> str:
         except ValueError:
             pass
     raise mismatch("an address and port such as '127.0.0.1:2525' or '[::1]:2525'", value)
-
-
-def key_source(value: object) -> KeySource:
-    """A PEM text's path, or `{ key_data = '…' }`."""
-    if isinstance(value, str):
-        return KeySource(path=value)
-    if isinstance(value, dict) and value and set(value) != {"key_data"}:
-        raise refusal("only a path or { key_data = '…' } is supported yet as the source of a key")
-    if isinstance(value, dict) and value:
-        return KeySource(key_data=string(value["key_data"]))
-    raise mismatch("a path or { key_data = '…' }", value)
 
 
 # --- start_esmtp_listener ---------------------------------------------------------------------------------

@@ -6,17 +6,17 @@ and line where that is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.config import Listener, PolicyConfig
 from gateway.logs import disk
 from gateway.net import tls
-from gateway.policy.options import BadOptions
+from gateway.policy.options import UNKNOWN, BadOptions
+from gateway.policy.path_schemas import key_source
 from gateway.policy.problems import Problem, Severity
-from gateway.policy.schemas import key_source
 from gateway.policy.source import PolicySource
 
 if TYPE_CHECKING:
@@ -88,6 +88,50 @@ def _keys_written_out(text: Lint, files: tls.KeyFiles, at: datetime | None) -> I
             if error is not None:
                 message = f"{_LISTENER}: {error}"
                 yield Defect(Problem(call.where.file, lines[(names[0],)], message), error.may_pass)
+
+
+def unusable_towards_members(text: Lint) -> list[Defect]:
+    """Certificates, keys and ciphers towards the fleet that the text of the policy names by itself."""
+    found = []
+    for function in ("kumo.make_egress_path", "gateway.fleet"):
+        for call, options, lines in text.tables(function):
+            for keys, path in _paths(function, options):
+                named = [name for name in _TOWARDS_MEMBERS if name in path]
+                error = _unusable_path(path)
+                if error is not None:
+                    line = lines.get((*keys, named[0]), call.where.line)
+                    found.append(Defect(Problem(call.where.file, line, f"{function}: {error}"), error.may_pass))
+    return found
+
+
+_TOWARDS_MEMBERS = ("tls_certificate", "tls_private_key", "tls_ca", "openssl_cipher_list")
+
+
+def _paths(function: str, options: Mapping[object, Any]) -> Iterator[tuple[tuple[object, ...], Mapping[object, Any]]]:
+    """The tables with options of an egress path in a call, and where each is."""
+    if function != "gateway.fleet":
+        yield (), options
+        return
+    members = options.get("members")
+    places: list[tuple[tuple[object, ...], Any]] = [(("path",), options.get("path"))]
+    if isinstance(members, dict):
+        tables = ((number, member) for number, member in members.items() if isinstance(member, dict))
+        places += [(("members", number, "path"), member.get("path")) for number, member in tables]
+    yield from ((keys, path) for keys, path in places if isinstance(path, dict))
+
+
+def _unusable_path(path: Mapping[object, Any]) -> tls.UnusableKey | None:
+    with suppress(BadOptions):  # said already
+        certificate, key, ca = (
+            key_source(path[name]) if path.get(name) not in (None, UNKNOWN) else None for name in _TOWARDS_MEMBERS[:3]
+        )
+        pair = (certificate, key) if certificate is not None and key is not None else None
+        ciphers = path.get("openssl_cipher_list")
+        try:
+            tls.client_context(tls.ClientTls(pair, ca, ciphers if isinstance(ciphers, str) else None))
+        except tls.UnusableKey as error:
+            return error
+    return None
 
 
 def unusable_directories(

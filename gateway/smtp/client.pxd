@@ -7,7 +7,7 @@ from gateway.smtp.response cimport ReplyReader
 
 cdef class ClientSession:
     cdef readonly object state, failure, failed_at, size_limit
-    cdef public str ehlo_domain
+    cdef public str ehlo_domain, password
     cdef readonly str detail
     cdef readonly dict extensions
     cdef readonly list answered
@@ -18,7 +18,9 @@ cdef class ClientSession:
     cdef list _output, _commands
     cdef object _pieces
     cdef readonly bint bdat_unknown, out_of_step, turned_away
-    cdef bint _pipelining, _chunking, _tls_active
+    cdef bint _pipelining, _chunking, _tls_active, _authenticated
+    cdef readonly str not_introduced
+    cdef str _introduction, _introduced
 
     @cython.locals(place=Py_ssize_t, answer=tuple)
     cpdef receive_data(self, bytes data)
@@ -28,6 +30,8 @@ cdef class ClientSession:
     cdef bytes _next_piece(self)
     cpdef begin(self, Exchange exchange)
     cpdef without_chunks(self)
+    cpdef introduce(self, client)
+    cpdef _transact(self, Exchange exchange)
     cpdef quit(self)
     cdef _say(self, str commands)
     cpdef fail(self, failure, str detail)

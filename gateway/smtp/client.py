@@ -1,12 +1,13 @@
 """The client's side of SMTP towards one upstream server, without I/O: bytes in, events and bytes out.
 
-Lives here: the order of commands (greeting, EHLO, STARTTLS, then one transaction after the other), what the server
-offers, and the rule that decides whether the content goes out: MAIL and DATA accepted, at least one recipient
-accepted, and none deferred unless the batch is divisible, because a message must not reach some now and again all of
-them later. The content for a single recipient needs no such care, and goes out with the envelope where the server
-offers CHUNKING. What the answers mean for each recipient is the courier's, couriers/fleet/outcome.py; so are sockets,
-clocks and TLS.
-RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 6152 (8BITMIME), 6531 (SMTPUTF8).
+Lives here: the order of commands (greeting, EHLO, STARTTLS, AUTH, then one transaction after the other, each behind the
+introduction of its client where that is wanted), what the server offers, and the rule that decides whether the content
+goes out: MAIL and DATA accepted, at least one recipient accepted, and none deferred unless the batch is divisible,
+because a message must not reach some now and again all of them later. The content for a single recipient needs no such
+care, and goes out with the envelope where the server offers CHUNKING. What the answers mean for each recipient is the
+courier's, couriers/fleet/outcome.py; so are sockets, clocks and TLS.
+RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 4954 (AUTH), 6152 (8BITMIME), 6531
+(SMTPUTF8).
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from gateway.config import EgressPath, UpstreamTls
-from gateway.smtp.client_values import ClientState, Event, Failure, Stage
+from gateway.config import ClientAddress, EgressPath, UpstreamTls
+from gateway.smtp.client_values import STAGES, ClientState, Event, Failure, Stage, timeouts
 from gateway.smtp.exchange import MOST_UNASKED, Exchange
-from gateway.smtp.response import Answer, ReplyReader
+from gateway.smtp.introduction import Introduced, Unfit, auth_plain, introduction, without_secrets
+from gateway.smtp.response import Answer, ReplyReader, extensions_of, size_limit_of
 
 END_OF_DATA = b".\r\n"
-BRIEF_TIMEOUT = 5.0  # seconds for RSET and QUIT, KumoMTA's default; no message depends on the answer
 
 # What is looked up for every message; CPython 3.11 takes its time to find a member in its enum.
 _READY, _ENVELOPE, _CONTENT = ClientState.READY, ClientState.ENVELOPE, ClientState.CONTENT
@@ -38,7 +39,7 @@ class ClientSession:
     """One connection's SMTP dialogue.
 
     path: TLS, pipelining and timeouts wanted. ehlo_domain: for EHLO where the path names none; must be there before the
-    first octet is received.
+    first octet is received. password: for AUTH, where the path wants it.
     """
 
     def __init__(self, path: EgressPath, ehlo_domain: str) -> None:
@@ -54,8 +55,13 @@ class ClientSession:
         self.turned_away = False  # the failure is that the server takes no connection now
         self.bdat_unknown = False  # CHUNKING was offered, but the failure is that BDAT is not understood
         self.out_of_step = False  # the failure is that something was said that was not asked for
+        self.not_introduced = ""  # why the server does not know the client, for the log
         self._path = path
-        self._timeouts = _timeouts(path)
+        self.password = ""
+        self._authenticated = False
+        self._introduction = ""  # to be said before MAIL
+        self._introduced = ""  # what XCLIENT has told, which holds until it tells another
+        self._timeouts = timeouts(path)
         self._reader = ReplyReader()
         self._output: list[bytes] = []
         self._pieces: Iterator[bytes] | None = None  # of a content that is on its way
@@ -127,6 +133,24 @@ class ClientSession:
         if self.state is not _READY:
             raise RuntimeError(f"an exchange cannot begin while {self.state.name}")
         self.exchange = exchange
+        if self._introduction:
+            self.state = ClientState.INTRODUCTION
+            self._say(self._introduction)
+            return
+        self._transact(exchange)
+
+    def introduce(self, client: Introduced | None) -> None:
+        """Who the client of the next exchange is; None for the gateway itself. The path says how."""
+        how = self._path.client_address
+        if how is None or how is ClientAddress.PROXY:
+            return
+        self._introduction = introduction(how, client, self.extensions)
+        if not self._introduction and client is not None:
+            self.not_introduced = f"{how.value.upper()} is not offered"
+        if self._introduction == self._introduced:
+            self._introduction = ""
+
+    def _transact(self, exchange: Exchange) -> None:
         self.state = _ENVELOPE
         mail = f"MAIL FROM:<{exchange.sender.email}>{self._mail_parameters(exchange)}\r\n"
         if self._chunking and exchange.fits_one_chunk():
@@ -172,7 +196,7 @@ class ClientSession:
     def stage(self) -> Stage:
         """What the server's next answer will be an answer to."""
         if self.state is not _ENVELOPE or self.exchange is None:
-            return _STAGES[self.state]
+            return STAGES[self.state]
         return self.exchange.due()
 
     @property
@@ -217,8 +241,8 @@ class ClientSession:
         if code != 250:
             self.turned_away = code // 100 == 4
             return self.fail(Failure.GREETING, f"EHLO: {_shown(answer)}")
-        self.extensions = _extensions(octets)
-        self.size_limit = _size_limit(self.extensions)
+        self.extensions = extensions_of(octets)
+        self.size_limit = size_limit_of(self.extensions)
         return self._greeted()
 
     def _on_helo(self, answer: Answer) -> Event | None:
@@ -235,10 +259,49 @@ class ClientSession:
                 return None
             if tls in (UpstreamTls.REQUIRED, UpstreamTls.REQUIRED_INSECURE):
                 return self.fail(Failure.TLS, "STARTTLS is required and not offered")
+        if self._path.smtp_auth_plain_username is not None and not self._authenticated:
+            return self._authenticate()
         self._pipelining = self._path.enable_pipelining and "PIPELINING" in self.extensions
-        self._chunking = self._pipelining and self._path.enable_chunking and "CHUNKING" in self.extensions
+        wanted = self._path.enable_chunking if self.exchange is None else self._chunking
+        self._chunking = wanted and self._pipelining and "CHUNKING" in self.extensions
+        if self.exchange is not None:  # XCLIENT began all anew
+            self._transact(self.exchange)
+            return None
         self.state = ClientState.READY
         return Event.READY
+
+    def _authenticate(self) -> Event | None:
+        try:
+            command = auth_plain(self._path, self.password, self.extensions, self._tls_active)
+        except Unfit as problem:
+            return self.fail(Failure.AUTH, str(problem))
+        self.state = ClientState.AUTH
+        self._say(command)
+        return None
+
+    def _on_auth(self, answer: Answer) -> Event | None:
+        if answer[0] != 235:  # RFC 4954 §6; no 334, since nothing is left to say
+            command = auth_plain(self._path, self.password, self.extensions, self._tls_active)
+            shown = without_secrets(_shown(answer), self._path, self.password, command)
+            return self.fail(Failure.AUTH, f"AUTH PLAIN: {shown}")
+        self._authenticated = True
+        return self._greeted()
+
+    def _on_introduced(self, answer: Answer) -> Event | None:
+        code, exchange, command = answer[0], self.exchange, self._introduction
+        assert exchange is not None
+        self._introduction = ""
+        if code == 421:
+            return self.fail(Failure.LOST, _shown(answer))
+        if code // 100 != 2:  # the message counts for more than who has sent it
+            self.not_introduced = f"{command.split()[0]}: {_shown(answer)}"
+        elif self._path.client_address is ClientAddress.XCLIENT:  # the server greets again: XCLIENT_README
+            self._introduced = command
+            self._authenticated = False
+            self._hello()
+            return None
+        self._transact(exchange)
+        return None
 
     def _on_starttls(self, answer: Answer) -> Event | None:
         if answer[0] != 220:  # going on in clear would let anyone on the way switch TLS off
@@ -408,53 +471,12 @@ _REACTIONS: dict[ClientState, Callable[[ClientSession, Answer], Event | None]] =
     ClientState.HELO: ClientSession._on_helo,
     ClientState.STARTTLS: ClientSession._on_starttls,
     ClientState.HANDSHAKE: ClientSession._on_unsolicited,
+    ClientState.AUTH: ClientSession._on_auth,
+    ClientState.INTRODUCTION: ClientSession._on_introduced,
     ClientState.READY: ClientSession._on_unsolicited,
     ClientState.RESET: ClientSession._on_reset,
     ClientState.QUIT: ClientSession._on_quit,
 }
-
-_STAGES = {
-    ClientState.GREETING: Stage.GREETING,
-    ClientState.EHLO: Stage.EHLO,
-    ClientState.HELO: Stage.EHLO,
-    ClientState.STARTTLS: Stage.STARTTLS,
-    ClientState.HANDSHAKE: Stage.STARTTLS,
-    ClientState.READY: Stage.IDLE,
-    ClientState.CONTENT: Stage.END_OF_DATA,
-    ClientState.RESET: Stage.RSET,
-    ClientState.QUIT: Stage.QUIT,
-    ClientState.CLOSED: Stage.IDLE,
-}
-
-
-def _timeouts(path: EgressPath) -> dict[Stage, float]:
-    return {
-        Stage.GREETING: path.banner_timeout,
-        Stage.EHLO: path.ehlo_timeout,
-        Stage.STARTTLS: path.starttls_timeout,
-        Stage.MAIL: path.mail_from_timeout,
-        Stage.RCPT: path.rcpt_to_timeout,
-        Stage.DATA: path.data_timeout,
-        Stage.END_OF_DATA: path.data_dot_timeout,
-        Stage.RSET: BRIEF_TIMEOUT,
-        Stage.QUIT: BRIEF_TIMEOUT,
-        Stage.IDLE: path.idle_timeout,
-    }
-
-
-def _extensions(ehlo_answer: bytes) -> dict[str, str]:
-    """RFC 5321 §4.1.1.1: one keyword and its parameters on every line but the first."""
-    extensions = {}
-    for line in ehlo_answer.decode("ascii", "replace").split("\n")[1:-1]:
-        keyword, _, parameters = line[4:].strip().partition(" ")
-        extensions[keyword.upper()] = parameters.strip()
-    return extensions
-
-
-def _size_limit(extensions: dict[str, str]) -> int:
-    """RFC 1870 §4: SIZE may come without a number, and 0 is no limit either."""
-    parameter = extensions.get("SIZE", "")
-    return int(parameter) if parameter.isascii() and parameter.isdigit() and len(parameter) <= 20 else 0
 
 
 def _has_enough(answer: Answer) -> bool:

@@ -121,3 +121,18 @@ def _line_end(buffer: bytes, start: int) -> int:
         if buffer[place] == 0x0A:
             return place + 1
     return 0
+
+
+def extensions_of(ehlo_answer: bytes) -> dict[str, str]:
+    """RFC 5321 §4.1.1.1: one keyword and its parameters on every line but the first."""
+    extensions = {}
+    for line in ehlo_answer.decode("ascii", "replace").split("\n")[1:-1]:
+        keyword, _, parameters = line[4:].strip().partition(" ")
+        extensions[keyword.upper()] = parameters.strip()
+    return extensions
+
+
+def size_limit_of(extensions: dict[str, str]) -> int:
+    """RFC 1870 §4: SIZE may come without a number, and 0 is no limit either."""
+    parameter = extensions.get("SIZE", "")
+    return int(parameter) if parameter.isascii() and parameter.isdigit() and len(parameter) <= 20 else 0

@@ -8,7 +8,7 @@ from gateway.net.streams cimport Poller, Protocol, Stream
 cdef class MemberConnection(Protocol):
     cdef readonly ClientSession session
     cdef readonly Exchange exchange
-    cdef readonly object host, route
+    cdef readonly object host, route, client
     cdef readonly str session_id, address, source_address, tls_cipher, tls_protocol_version
     cdef readonly Py_ssize_t transactions
     cdef readonly double started, begun
@@ -19,6 +19,8 @@ cdef class MemberConnection(Protocol):
     cdef bint _unsent, _in_outbox, _waits, _ended
 
     cpdef bint ready(self)
+    cpdef bint suits(self, client) except? True
+    cpdef introduce(self, client)
     cpdef begin(self, Exchange exchange)
     cpdef quit(self)
     cpdef abort(self, failure, str detail)

@@ -7,25 +7,25 @@ is done about a failure, is gateway/couriers/fleet/lane.py and fleet.py; the SMT
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import ssl
 import typing
 import uuid
 
-from gateway.config import EgressPath, Host, UpstreamTls
+from gateway.config import ClientAddress, EgressPath, Host
+from gateway.couriers.fleet import securing
 from gateway.couriers.fleet.route import Route
 from gateway.couriers.fleet.wiring import Wiring
+from gateway.net.proxy_protocol import header_v2
 from gateway.net.streams import Protocol, Stream
 from gateway.net.tls_stream import TlsStream, Transport
 from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import ClientState, Event, Failure
 from gateway.smtp.exchange import Exchange
+from gateway.smtp.introduction import Introduced
 
 log = logging.getLogger(__name__)
 
 _READY, _CLOSED, _CONCLUDED = ClientState.READY, ClientState.CLOSED, Event.CONCLUDED
-_INSECURE = (UpstreamTls.OPPORTUNISTIC_INSECURE, UpstreamTls.REQUIRED_INSECURE)
 
 
 class Owner(typing.Protocol):
@@ -48,11 +48,15 @@ class MemberConnection(Protocol):
     """An upstream connection: the protocol of its stream, in clear or under TLS.
 
     route: the addresses to attempt. address: the one in use, "" before. source_address: "IP:PORT" of this end.
-    started: when, on the loop's clock. transactions: begun so far. begun: when the last one was.
+    started: when, on the loop's clock. transactions: begun so far. begun: when the last one was. client: whose messages
+    the member takes those for that come now; None for the gateway's own.
     """
 
-    def __init__(self, wiring: Wiring, host: Host, path: EgressPath, owner: Owner, route: Route) -> None:
+    def __init__(
+        self, wiring: Wiring, host: Host, path: EgressPath, owner: Owner, route: Route, client: Introduced | None = None
+    ) -> None:
         self.session = ClientSession(path, wiring.ehlo_domain)
+        self.client = client
         self.session_id = str(uuid.uuid4())
         self.host = host
         self.route = route
@@ -97,6 +101,18 @@ class MemberConnection(Protocol):
         """Start connecting; connection_ready or connection_ended follows."""
         self._task = self._poller.loop.create_task(self._open())
 
+    def suits(self, client: Introduced | None) -> bool:
+        """Whether a message of this client may go over it."""
+        told = self.client
+        if self._path.client_address is ClientAddress.XCLIENT:  # which cannot take back what it told
+            return client is not None or told is None
+        return told is client or (client is not None and told is not None and told.peer_address == client.peer_address)
+
+    def introduce(self, client: Introduced | None) -> None:
+        """Whose message the next exchange carries."""
+        self.session.introduce(client)
+        self.client = client
+
     def begin(self, exchange: Exchange) -> None:
         """Start an exchange; the connection must be ready."""
         self.transactions += 1
@@ -122,6 +138,11 @@ class MemberConnection(Protocol):
     # --- opening ------------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        if self._path.smtp_auth_plain_username is not None:
+            try:
+                self.session.password = securing.password(self._path)
+            except (OSError, ValueError) as error:
+                return self.abort(Failure.AUTH, f"the password cannot be read: {error}")
         try:
             await self.route.resolve(self._resolver)
         except OSError as error:
@@ -149,14 +170,17 @@ class MemberConnection(Protocol):
         self.source_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.session.ehlo_domain = self.session.ehlo_domain or address_literal(host)
         self._since = self._poller.time()
+        if self._path.client_address is ClientAddress.PROXY:
+            client = "" if self.client is None else self.client.peer_address
+            stream.write(header_v2(client, (self.address, self.host.port or self._path.smtp_port)))
         self._owner.connection_opened(self)
 
     def _start_tls(self, stream: Stream) -> None:
         secure = TlsStream(self._poller, stream, self, secured=self._secured, failed=self._not_secured)
         self._transport = secure
         try:
-            context = tls_context(self._path.enable_tls in _INSECURE)
-            secure.begin(context, self._path.starttls_timeout, self.host.address)
+            context = securing.tls_context(self._path)
+            secure.begin(context, self._path.starttls_timeout, self._path.tls_name or self.host.address)
         except (OSError, ValueError) as error:  # a name that no certificate can have
             self.abort(Failure.TLS, str(error))
 
@@ -275,12 +299,3 @@ class MemberConnection(Protocol):
 def address_literal(address: str) -> str:
     """RFC 5321 §4.1.3."""
     return f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]"
-
-
-@functools.cache
-def tls_context(insecure: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

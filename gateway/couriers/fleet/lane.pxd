@@ -18,7 +18,8 @@ cdef class Lane:
     cdef Py_ssize_t _limit, _most_deliveries, _most_recipients, _large, _most_large
     cdef list _idle
     cdef set _probes
-    cdef bint _claimed
+    cdef bint _claimed, _introduces, _bound
+    cdef str _told
 
     cpdef bint admits(self, Job job)
     cpdef bint has_room(self, Job job)
@@ -40,7 +41,11 @@ cdef class Lane:
     @cython.locals(dispatcher=Dispatcher)
     cdef _serve(self)
     cdef bint _may_go_on(self, MemberConnection connection, Job job) except? True
+    cdef _introduce(self, MemberConnection connection, Job job)
     cdef _take_on(self, Job job)
+
+    @cython.locals(connection=MemberConnection)
+    cdef bint _has_for(self, Job job) except? True
 
     @cython.locals(job=Job)
     cpdef _release(self, MemberConnection connection)

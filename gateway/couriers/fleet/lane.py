@@ -6,7 +6,9 @@ when one fails, is gateway/couriers/fleet/fleet.py; what a single connection doe
 
 from __future__ import annotations
 
-from gateway.config import EgressPath, Host
+import logging
+
+from gateway.config import ClientAddress, EgressPath, Host
 from gateway.couriers.fleet import counting, outcome
 from gateway.couriers.fleet.connection import MemberConnection
 from gateway.couriers.fleet.job import Dispatcher, Job
@@ -18,7 +20,10 @@ from gateway.smtp.exchange import Exchange
 # One in so many of a lane's connections carries no large job, so that the others need not wait until those are sent.
 KEPT_FOR_SMALL = 4
 _NO_ROOM = 1e12  # seconds, more than a member ever has to do
+_BOUND = (ClientAddress.PROXY, ClientAddress.XCLIENT)  # connections are not anybody's
 HEDGE = 0.25  # seconds for which a message waits for a new connection while another member could have it
+
+logger = logging.getLogger(__name__)
 
 
 class Lane:
@@ -40,6 +45,9 @@ class Lane:
         self._most_large = max(1, self._limit - max(1, self._limit // KEPT_FOR_SMALL))
         self._most_deliveries = path.max_deliveries_per_connection
         self._most_recipients = path.max_recipients_per_batch
+        self._introduces = path.client_address is not None
+        self._bound = path.client_address in _BOUND
+        self._told = ""  # the log, why the member does not know its clients
         self._probes: set[MemberConnection] = set()
         self._idle: list[MemberConnection] = []  # last used last, so that a surplus grows old and is closed
 
@@ -72,7 +80,7 @@ class Lane:
     def carry(self, job: Job, afresh: bool = False) -> None:
         """Put the job on an idle connection, or on a new one: always with `afresh`."""
         self._take_on(job)
-        if self._idle and not afresh:
+        if self._idle and not afresh and (not self._bound or self._has_for(job)):
             connection = self._idle.pop()
             if not self._begin(connection, job):
                 self._spare(connection)
@@ -81,6 +89,18 @@ class Lane:
             self.member.connect(1, self._wiring.poller.time())
         self._claimed = False
         self._open(job, Route(self._host, self._host.port or self._path.smtp_port, self.member.address))
+
+    def _has_for(self, job: Job) -> bool:
+        """True where an idle connection suits the job, the last one then; one that does not has to make room."""
+        client = job.batch.client
+        for connection in reversed(self._idle):
+            if connection.suits(client):
+                self._idle.remove(connection)
+                self._idle.append(connection)
+                return True
+        if not self._claimed:
+            self._idle.pop(0).quit()
+        return False
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for long enough, drop what has been waited for in vain."""
@@ -218,7 +238,8 @@ class Lane:
 
     def _open(self, job: Job | None, route: Route) -> None:
         """A new connection, for a job or as a probe."""
-        connection = MemberConnection(self._wiring, self._host, self._path, self, route)
+        client = None if job is None else job.batch.client
+        connection = MemberConnection(self._wiring, self._host, self._path, self, route, client)
         self.connections[connection] = job
         if job is None:
             self._take_for_probe(connection)
@@ -259,11 +280,20 @@ class Lane:
         if lacking is None:
             if self.member.no_chunks:
                 connection.session.without_chunks()
+            if self._introduces:
+                self._introduce(connection, job)
             connection.begin(job.next_exchange(min(self._most_recipients, self.member.most_recipients)))
             return True
         self._release(connection)
         job.dispatcher.declined(self, job, lacking)
         return False
+
+    def _introduce(self, connection: MemberConnection, job: Job) -> None:
+        connection.introduce(job.batch.client)
+        problem = connection.session.not_introduced
+        if problem and problem != self._told:
+            self._told = problem
+            logger.warning("%s is not told whose messages it gets: %s", connection.host.name, problem)
 
     def _take_on(self, job: Job) -> None:
         self.member.busy += 1
@@ -281,6 +311,9 @@ class Lane:
         """A connection has nothing to do: give it the job that waits longest, keep it, or close it."""
         if connection.transactions < self._most_deliveries and self.member.connections <= self.member.share:
             while self._wiring.waiting and self.member.trusted() and (job := self._oldest_waiting()) is not None:
+                if self._bound and not connection.suits(job.batch.client):
+                    connection.quit()  # and makes room
+                    return
                 job.dispatcher.carried(job)
                 self._take_on(job)
                 if self._begin(connection, job):

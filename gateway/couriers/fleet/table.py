@@ -24,7 +24,18 @@ _COUNT, _BEAT = 0, 1  # of a row's head: entries; when its worker last was at wo
 # of an entry
 _KEY, _AT, _STATE, _FAILURES, _SINCE, _UNTIL, _WINDOW, _CONNECTIONS, _BUSY, _WAITING, _DRAINED = range(11)
 RESULTS = ("delivered", "refused", "deferred", "failed", "unknown")  # of transactions
-STAGES = ("connect", "greeting", "ehlo", "starttls", "mail", "rcpt", "data", "end_of_data")  # where it failed
+STAGES = (
+    "connect",
+    "greeting",
+    "ehlo",
+    "starttls",
+    "auth",
+    "introduction",
+    "mail",
+    "rcpt",
+    "data",
+    "end_of_data",
+)  # where it failed
 _RESULTS = 11
 _SECONDS = _RESULTS + len(RESULTS)
 _STAGES = _SECONDS + 1
