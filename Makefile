@@ -45,10 +45,12 @@ mutants: $(READY_TO_TEST)  ## change the contract's code in every way, and see t
 faults: $(READY_TO_TEST)  ## do to a running gateway's fleet what docs/delivery.md lists, in every way
 	FAULTS=all $(BIN)/python -m pytest tests/test_fleet_faults.py
 
-fuzz: $(READY_TO_TEST)  ## fuzz the report scanner, sessions and what a client says first, FUZZ_SECONDS each (default 600); needs clang
+fuzz: $(READY_TO_TEST)  ## fuzz what reads what others send or leave, FUZZ_SECONDS for each target (default 600); needs clang
 	tests/fuzz/run.sh fuzz_report $(or $(FUZZ_SECONDS),600)
 	tests/fuzz/run.sh fuzz_arrival $(or $(FUZZ_SECONDS),600)
 	tests/fuzz/run.sh fuzz_session $(or $(FUZZ_SECONDS),600)
+	tests/fuzz/run.sh fuzz_upstream $(or $(FUZZ_SECONDS),600)
+	tests/fuzz/run.sh fuzz_files $(or $(FUZZ_SECONDS),600)
 
 lock: $(READY)  ## refresh both lock files from pyproject.toml: the service's own versions are those that are tested
 	$(BIN)/python -m pip --quiet install uv
