@@ -82,12 +82,35 @@ class Quotas:
         wanted = [holder for holder in found if peer in holder.name]
         return sorted(wanted, key=lambda holder: (holder.left / max(1, holder.most), holder.name))[:MOST_SHOWN]
 
+    def held(self, what: str, who: str, scope: str) -> int:
+        """So many at a time there are now."""
+        return self._held.count(self._key(what, who, scope))
+
     def _turn(self, what: str, who: str, rate: Rate, scope: str, amount: float, mode: int) -> Turn:
         key = self._key(what, who, scope)
         return Turn(*self._rates.turn(key, _name(what, who), rate.interval, rate.burst, -1.0, amount, mode))
 
     def _hashed(self, what: str, who: str, scope: str) -> bytes:
         return blake2b(f"{what}\0{who}\0{scope}".encode(), digest_size=16, key=self._seed).digest()
+
+
+class Glance(Quotas):
+    """What would be said, for those who only ask: nothing counts."""
+
+    def take(self, what: str, who: str, rate: Rate, scope: str = "", amount: float = 1.0) -> Turn:
+        """Whether that many more may come."""
+        return self._turn(what, who, rate, scope, amount, RATE_LOOK)
+
+    def charge(self, what: str, who: str, rate: Rate, scope: str, amount: float) -> Turn:
+        """Charges nobody."""
+        return self.look(what, who, rate, scope)
+
+    def hold(self, what: str, who: str, most: int, scope: str) -> int:
+        """Whether one more may be."""
+        return int(self.held(what, who, scope) < most)
+
+    def release(self, what: str, who: str, how: int, scope: str) -> None:
+        """Nothing was held."""
 
 
 def _name(what: str, who: str) -> bytes:

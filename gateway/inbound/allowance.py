@@ -25,16 +25,22 @@ from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.terms import Terms
 
 RECORDS = Rate.read("60/h,max_burst=20")  # of refusals for want of a quota, of one network: a flood tells nothing new
-_BY_QUOTA = frozenset(
-    {
-        Reason.PEER_CONNECTIONS,
-        Reason.CONNECTION_RATE,
-        Reason.MESSAGE_RATE,
-        Reason.RECIPIENT_RATE,
-        Reason.OCTET_RATE,
-        Reason.AUTH_RATE,
-    }
-)
+BY_QUOTA = {  # what a refusal exceeds
+    Reason.PEER_CONNECTIONS: "connections",
+    Reason.CONNECTION_RATE: "connection_rate",
+    Reason.MESSAGE_RATE: "message_rate",
+    Reason.RECIPIENT_RATE: "recipient_rate",
+    Reason.OCTET_RATE: "octet_rate",
+    Reason.AUTH_RATE: "auth_failures",
+}
+COUNTED = {  # as what its quota is known, by limit
+    "connections": "open",
+    "connection_rate": "connections",
+    "message_rate": "messages",
+    "recipient_rate": "recipients",
+    "octet_rate": "octets",
+    "auth_failures": "guesses",
+}
 _SHARED = metrics.LIMIT_CELLS_SHARED.slot()
 
 
@@ -47,6 +53,11 @@ def network_of(packed: bytes, limits: Limits) -> str:
     return f"{'.'.join(map(str, first)) if octets == 4 else ipaddress.IPv6Address(first)}/{bits}"
 
 
+def scope_of_identities(scope: str) -> str:
+    """Where who authenticated is counted. scope: where networks are."""
+    return f"{scope}\0identity"
+
+
 class _Account:
     """One network's, or one identity's, at one listener."""
 
@@ -54,25 +65,32 @@ class _Account:
         self._quotas, self.limits, self.who, self._scope = quotas, limits, who, scope
         self._held = 0
 
-    def may(self, what: str, rate: Rate | None) -> bool:
+    def may(self, limit: str) -> bool:
         """One more, counted if it may be."""
-        return rate is None or self._quotas.take(what, self.who, rate, self._scope).retry_after is None
+        rate = self._rate(limit)
+        return rate is None or self._quotas.take(COUNTED[limit], self.who, rate, self._scope).retry_after is None
 
-    def has_left(self, what: str, rate: Rate | None) -> bool:
+    def has_left(self, limit: str) -> bool:
         """Whether one more may be."""
-        return rate is None or self._quotas.look(what, self.who, rate, self._scope).retry_after is None
+        rate = self._rate(limit)
+        return rate is None or self._quotas.look(COUNTED[limit], self.who, rate, self._scope).retry_after is None
 
-    def charge(self, what: str, rate: Rate | None, amount: float) -> None:
+    def charge(self, limit: str, amount: float) -> None:
         """What has been done already."""
+        rate = self._rate(limit)
         if rate is not None:
-            self._quotas.charge(what, self.who, rate, self._scope, amount)
+            self._quotas.charge(COUNTED[limit], self.who, rate, self._scope, amount)
+
+    def may_record(self) -> bool:
+        """One more record of a refusal."""
+        return self._quotas.take("records", self.who, RECORDS, self._scope).retry_after is None
 
     def connect(self) -> Reason | None:
         """One more connection; why not."""
-        if not self.may("connections", self.limits.connection_rate):
+        if not self.may("connection_rate"):
             return Reason.CONNECTION_RATE
         if self.limits.connections and not self._held:
-            self._held = self._quotas.hold("open", self.who, self.limits.connections, self._scope)
+            self._held = self._quotas.hold(COUNTED["connections"], self.who, self.limits.connections, self._scope)
             if not self._held:
                 return Reason.PEER_CONNECTIONS
         return None
@@ -80,8 +98,12 @@ class _Account:
     def disconnect(self) -> None:
         """It is over."""
         if self._held:
-            self._quotas.release("open", self.who, self._held, self._scope)
+            self._quotas.release(COUNTED["connections"], self.who, self._held, self._scope)
             self._held = 0
+
+    def _rate(self, limit: str) -> Rate | None:
+        rate: Rate | None = getattr(self.limits, limit)
+        return rate
 
 
 def allowance_of(services: Services, terms: Terms, endpoints: Endpoints) -> Allowance | None:
@@ -122,15 +144,15 @@ class Allowance:
     def asked(self, event: object, values: Mapping[str, Any]) -> Reply | None:
         """What a command or content is refused with; None where it may go on. values: of conn_meta."""
         if isinstance(event, RcptRequested):
-            return None if self._all("recipients", "recipient_rate") else replies.RECIPIENT_RATE
+            return None if self._all("recipient_rate") else replies.RECIPIENT_RATE
         if isinstance(event, MailCommand):
             return self._sender(values)
         if isinstance(event, MessageReceived):
             for account in self._accounts():
-                account.charge("octets", account.limits.octet_rate, event.content.size)
+                account.charge("octet_rate", event.content.size)
         elif isinstance(event, AuthRequested):
             peer = self._peer
-            if peer is not None and not peer.has_left("guesses", peer.limits.auth_failures):
+            if peer is not None and not peer.has_left("auth_failures"):
                 return _closing(self._terms.hostname, Reason.AUTH_RATE)
         return None
 
@@ -139,18 +161,18 @@ class Allowance:
         peer = self._peer
         if verb == fp.AUTH and reply.code >= 500 and reply.reason in (Reason.AUTH_FAILED, Reason.POLICY_REJECT):
             if peer is not None:
-                peer.charge("guesses", peer.limits.auth_failures, 1.0)
-        elif reply.reason in _BY_QUOTA and peer is not None:
-            return peer.may("records", RECORDS)
+                peer.charge("auth_failures", 1.0)
+        elif reply.reason in BY_QUOTA and peer is not None:
+            return peer.may_record()
         return True
 
     def _sender(self, values: Mapping[str, Any]) -> Reply | None:
         reason = self._authenticated(values)
         if reason is not None:
             return _closing(self._terms.hostname, reason)
-        if not all(account.has_left("octets", account.limits.octet_rate) for account in self._accounts()):
+        if not all(account.has_left("octet_rate") for account in self._accounts()):
             return replies.OCTET_RATE
-        return None if self._all("messages", "message_rate") else replies.MESSAGE_RATE
+        return None if self._all("message_rate") else replies.MESSAGE_RATE
 
     def _authenticated(self, values: Mapping[str, Any]) -> Reason | None:
         """The first message after AUTH is when an identity's connection counts."""
@@ -160,15 +182,15 @@ class Allowance:
         if self._identity is None or self._identity.who != identity:
             if self._identity is not None:
                 self._identity.disconnect()
-            self._identity = _Account(self._quotas, limits, identity, f"{self._scope}\0identity")
+            self._identity = _Account(self._quotas, limits, identity, scope_of_identities(self._scope))
             return self._identity.connect()
         return None
 
     def _accounts(self) -> list[_Account]:
         return [account for account in (self._peer, self._identity) if account is not None]
 
-    def _all(self, what: str, name: str) -> bool:
-        return all(account.may(what, getattr(account.limits, name)) for account in self._accounts())
+    def _all(self, limit: str) -> bool:
+        return all(account.may(limit) for account in self._accounts())
 
 
 _WORDS = {

@@ -77,9 +77,9 @@ class Background:
         self._threads: ThreadPoolExecutor | None = None
 
     @classmethod
-    def alone(cls) -> Self:
+    def alone(cls, quotas: Quotas | None = None) -> Self:
         """With an event loop that lasts until `end`, and runs while somebody waits in `finish`."""
-        return cls(asyncio.new_event_loop())
+        return cls(asyncio.new_event_loop(), quotas)
 
     def end(self) -> None:
         """The end of the event loop and of all that goes on in it; what is still waited for never comes."""

@@ -18,6 +18,7 @@ from gateway.couriers.fleet.table import MemberTable
 from gateway.metrics import listeners
 from gateway.metrics.families import ProcessState
 from gateway.metrics.listeners import ListenerNames
+from gateway.quotas import Glance
 from gateway.service import child, descriptors, privileges
 from gateway.service.context import DEFAULT_CONTENT_LIMITS, ContentLimits, WorkerContext
 from gateway.service.estate import Estate
@@ -64,7 +65,7 @@ class Staff:
     def start(self, slot: int, generation: int, policy: LoadedPolicy, page: CounterPage) -> int:
         """Fork the process of a slot; returns its id. Raises OSError."""
         if slot == ADMIN:
-            return child.start(lambda: self._admin(policy, page), name_of(slot))
+            return child.start(lambda: self._admin(policy, generation, page), name_of(slot))
         self._smtp.listen(slot)
         places = [self._names.place_of(address) for address in self._smtp.bound(smtp_addresses(policy))]
         return child.start(lambda: self._worker(policy, generation, slot, page, places), name_of(slot))
@@ -111,11 +112,12 @@ class Staff:
         )
         return self._run_worker(context)
 
-    def _admin(self, policy: LoadedPolicy, page: CounterPage) -> int:
+    def _admin(self, policy: LoadedPolicy, epoch: int, page: CounterPage) -> int:
         addresses = self._smtp.bound(smtp_addresses(policy))
         sockets = self._http.of_slot(http_addresses(policy), 0)
         self._close_all_but(smtp=(), http=sockets)
-        answering = Answering(policy.source, dict(zip(addresses, smtp_addresses(policy), strict=True)))
+        named = dict(zip(addresses, smtp_addresses(policy), strict=True))
+        answering = Answering(policy.source, named, epoch, Glance(self._estate.arena, None))
         context = AdminContext(
             listeners=list(zip(policy.config.http_listeners, sockets, strict=True)),
             smtp=addresses,

@@ -20,6 +20,7 @@ from gateway.later import Waits, begun
 from gateway.policy.background import Background
 from gateway.policy.problems import PolicyProblems
 from gateway.policy.source import PolicySource
+from gateway.quotas import Glance
 from gateway.why.conversation import Desk
 from gateway.why.explain import Explanation, explain
 from gateway.why.prose import in_words
@@ -34,7 +35,8 @@ def desk_for(source: PolicySource, background: Background) -> Desk:
     """A policy, ready to be asked. Raises PolicyProblems."""
     page = CounterPage(bytearray(metrics.page_size()))
     policy = WatchedPolicy.load(source, page=page, background=background, api=NotingApi, verify_every=1 << 60)
-    return Desk(policy, page, time.time_ns, time.monotonic)
+    quotas = background.quotas
+    return Desk(policy, page, time.time_ns, time.monotonic, quotas if isinstance(quotas, Glance) else None)
 
 
 def settled(desk: Desk, steps: Waits) -> Any:
@@ -58,9 +60,11 @@ def _nothing(record: logging.LogRecord) -> bool:
     return False
 
 
-def explained(source: PolicySource, inquiry: Inquiry) -> Explanation:
-    """What a policy, loaded for this question alone, makes of it. Raises PolicyProblems, Misuse."""
-    background = Background.alone()
+def explained(source: PolicySource, inquiry: Inquiry, quotas: Glance | None = None) -> Explanation:
+    """What a policy, loaded for this question alone, makes of it. quotas: of the gateway that is asked about its
+    present. Raises PolicyProblems, Misuse.
+    """
+    background = Background.alone(quotas)
     try:
         with Silence():
             desk = desk_for(source, background)
@@ -73,19 +77,29 @@ def explained(source: PolicySource, inquiry: Inquiry) -> Explanation:
 class Answering:
     """The policy in force, for those who ask the running gateway."""
 
-    def __init__(self, source: PolicySource, listeners: Mapping[str, str] = MappingProxyType({})) -> None:
-        """listeners: by the address where each is bound, what the policy calls it."""
+    def __init__(
+        self,
+        source: PolicySource,
+        listeners: Mapping[str, str] = MappingProxyType({}),
+        epoch: int = 0,
+        quotas: Glance | None = None,
+    ) -> None:
+        """listeners: by the address where each is bound, what the policy calls it. epoch: the policy's number."""
         self._source, self._listeners = source, listeners
+        self._epoch, self._quotas = epoch, quotas
 
     def answer(self, inquiry: bytes) -> bytes:
         """The explanation of an Inquiry, both JSON. Raises Misuse."""
-        asked = Inquiry.from_json(inquiry)
+        return orjson.dumps(self._explained(Inquiry.from_json(inquiry), self._quotas))
+
+    def _explained(self, asked: Inquiry, quotas: Glance | None) -> Explanation:
         try:
-            explanation = explained(self._source, asked)
+            explanation = explained(self._source, asked, quotas)
         except PolicyProblems as bad:  # it depends on something that is gone
             raise Misuse(f"the policy in force cannot be loaded once more: {bad}") from None
         explanation["answered_by"] = f"the admin process of the running gateway, {os.getpid()}"
-        return orjson.dumps(explanation)
+        explanation["epoch"] = self._epoch
+        return explanation
 
     def of_refusal(self, event: Mapping[str, Any]) -> str:
         """What it makes of what was refused, in words. event: as /trace/recent has it. Raises Misuse."""
@@ -98,4 +112,4 @@ class Answering:
             tls="tls_cipher" in known,
             ehlo=event.get("ehlo") or Inquiry._field_defaults["ehlo"],
         )
-        return in_words(orjson.loads(self.answer(asked.as_json())))
+        return in_words(orjson.loads(orjson.dumps(self._explained(asked, None))))  # of limits its present says nothing

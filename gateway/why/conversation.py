@@ -14,6 +14,7 @@ from typing import NamedTuple
 from gateway._fastpath import CounterPage, stuff
 from gateway.config import Destination, ListenerParams
 from gateway.handover import Batch
+from gateway.inbound.allowance import allowance_of
 from gateway.inbound.refusals import stage_of
 from gateway.later import Waits
 from gateway.logs.encoding import Record
@@ -21,7 +22,9 @@ from gateway.net.endpoints import Endpoints
 from gateway.policy import events
 from gateway.policy.engine import Identity
 from gateway.policy.listener import TermsTable
+from gateway.quotas import Glance
 from gateway.smtp.replies import Reply
+from gateway.smtp.session import NO_COMMAND
 from gateway.smtp.terms import Terms
 from gateway.why.client import MemoryClient, MemoryCouriers, MemoryLogs, services_in_memory
 from gateway.why.watched import Asked, Notes, WatchedPolicy
@@ -104,12 +107,20 @@ class Account:
 
 
 class Desk:
-    """Asks a policy questions, one after the other. now_ns: nanoseconds since 1970. monotonic: seconds."""
+    """Asks a policy questions, one after the other. now_ns: nanoseconds since 1970. monotonic: seconds. quotas: of a
+    running gateway, where a question is about its present; nothing of them is used up.
+    """
 
     def __init__(
-        self, policy: WatchedPolicy, page: CounterPage, now_ns: Callable[[], int], monotonic: Callable[[], float]
+        self,
+        policy: WatchedPolicy,
+        page: CounterPage,
+        now_ns: Callable[[], int],
+        monotonic: Callable[[], float],
+        quotas: Glance | None = None,
     ) -> None:
         self.policy = policy
+        self.quotas = quotas
         self.monotonic = monotonic
         self._page = page
         self._now_ns = now_ns
@@ -129,11 +140,18 @@ class Desk:
         services = services_in_memory(policy, self._page, couriers, logs, now_ns=self._now_ns)
         endpoints = Endpoints(question.peer, question.local)
         table = self._table(question)
-        declared = table.terms_for(endpoints.peer_address, endpoints.local_address).params
+        terms = table.terms_for(endpoints.peer_address, endpoints.local_address)
+        session = Account(question, endpoints, terms.params, terms.params, [], [], notes, couriers.taken, logs.kept)
+        services.quotas = self.quotas
+        allowance = allowance_of(services, terms, endpoints)
+        turned_away = None if allowance is None else allowance.connect()
+        if turned_away is not None:
+            session.steps.append(Step("", stage_of(NO_COMMAND), turned_away, []))
+            return session
         client = MemoryClient(services, table, endpoints)
+        client.reception.allowance = allowance
         yield client.quiet()
-        params = client.reception.params()
-        session = Account(question, endpoints, declared, params, [], [], notes, couriers.taken, logs.kept)
+        session.params = client.reception.params()
         _take_down(session, client, "")
         yield from _Talk(client, session).steps()
         client.reception.lost()

@@ -1,4 +1,5 @@
-"""What would have to differ for the opposite answer: one thing of a question at a time is changed, and asked again.
+"""What would have to differ for the opposite answer: one thing of a question at a time is changed, and asked again; two
+at a time where one is not enough.
 
 What is worth trying stands in the policy: its lists, its listeners, and the words in its files. A proposal is made only
 after it was tried, with the reply that it got.
@@ -8,8 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import combinations, count, islice
 from typing import Any, NamedTuple
 
 from gateway._fastpath import CidrError, CidrSet
@@ -24,6 +25,8 @@ from gateway.why.messages import MESSAGES
 MOST_PROPOSALS = 3  # for one thing
 MOST_TRIALS = 300  # for one thing
 MOST_SECONDS = 10.0  # for all of them: handlers may wait
+MOST_PAIRS = 1_000  # trials of two things
+MOST_OF_EACH = 24  # that are tried of one thing together with those of another
 
 _NOBODY = ("192.0.2.1", "198.51.100.1", "203.0.113.1", "127.0.0.1", "2001:db8::1")  # RFC 5737
 _NOBODYS_DOMAIN = "nobody-has-heard-of-this.invalid"  # RFC 2606 §2
@@ -33,18 +36,22 @@ _DOMAIN = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.[A-Za-z][A-
 
 
 class Change(NamedTuple):
-    """One thing that may differ. before, after: as a person would say it. question: with it changed."""
+    """One thing that may differ. before, after: as a person would say it. apply: changes it in a question. touches: two
+    that share a word are alternatives.
+    """
 
     what: str
     before: object
     after: object
-    question: Question
+    apply: Callable[[Question], Question]
+    touches: frozenset[str]
 
 
 class Proposal(NamedTuple):
-    """A change that was tried and gives the opposite answer."""
+    """Changes that were tried and together give the opposite answer. question: with them."""
 
-    change: Change
+    changes: tuple[Change, ...]
+    question: Question
     reply: Reply
 
 
@@ -54,18 +61,61 @@ def proposals(desk: Desk, session: Account) -> Waits:
     """
     found: list[Proposal] = []
     deadline = desk.monotonic() + MOST_SECONDS
-    for changes in _Candidates(desk, session).all():
+    candidates = _Candidates(desk, session)
+    for changes in candidates.all():
         better: list[Proposal] = []
         for change in islice(changes, MOST_TRIALS):
             if desk.monotonic() > deadline:
                 return found + better, False
-            tried: Account = yield from desk.ask(change.question)
-            if tried.accepted is not session.accepted:
-                better.append(Proposal(change, tried.decisive.reply))
+            proposal = yield from _tried(desk, session, (change,))
+            if proposal is not None:
+                better.append(proposal)
                 if len(better) == MOST_PROPOSALS:
                     break
         found += better
+    if found:
+        return found, True
+    for pair in islice(_pairs(candidates.all()), MOST_PAIRS):
+        if desk.monotonic() > deadline:
+            return found, False
+        if any(_same_things(pair, proposal.changes) for proposal in found):
+            continue
+        proposal = yield from _tried(desk, session, pair)
+        if proposal is not None:
+            found.append(proposal)
+            if len(found) == MOST_PROPOSALS:
+                break
     return found, True
+
+
+def _tried(desk: Desk, session: Account, changes: tuple[Change, ...]) -> Waits:
+    """The steps towards a Proposal, None where the answer stays."""
+    question = session.question
+    for change in changes:
+        question = change.apply(question)
+    tried: Account = yield from desk.ask(question)
+    return None if tried.accepted is session.accepted else Proposal(changes, question, tried.decisive.reply)
+
+
+def _pairs(kinds: Iterable[Iterator[Change]]) -> Iterator[tuple[Change, Change]]:
+    """Two changes of different things: the first ones of all things before the second ones of any."""
+    tables = [list(islice(kind, MOST_OF_EACH)) for kind in kinds]
+    for rank in count():
+        if rank > 2 * MOST_OF_EACH:
+            return
+        for one, another in combinations(tables, 2):
+            for place, first in enumerate(one[: rank + 1]):
+                for second in another[rank - place : rank - place + 1]:
+                    if not first.touches & second.touches:
+                        yield first, second
+
+
+def _same_things(pair: tuple[Change, ...], others: tuple[Change, ...]) -> bool:
+    return [change.what for change in pair] == [change.what for change in others]
+
+
+def _change(what: str, before: object, after: object, touches: Iterable[str] = (), **changes: object) -> Change:
+    return Change(what, before, after, lambda question: other(question, **changes), frozenset(touches or changes))
 
 
 class _Candidates:
@@ -87,7 +137,7 @@ class _Candidates:
         yield self._tls()
         yield self._listeners()
         yield self._fewer_recipients()
-        yield self._recipients()
+        yield from map(self._recipient, range(len(self._question.recipients)))
         yield self._senders()
         yield self._messages()
         yield self._metadata()
@@ -106,51 +156,51 @@ class _Candidates:
             addresses = [*_NOBODY, *addresses]
         for address in dict.fromkeys([*addresses, *_NOBODY]):
             if address != host:
-                yield Change("peer", host, address, other(question, peer=(address, port)))
+                yield _change("peer", host, address, peer=(address, port))
 
     def _identities(self) -> Iterator[Change]:
         question = self._question
         if not self._offers_auth:
             return
         if question.auth is not None:
-            yield Change("auth", question.auth, None, other(question, auth=None, tls=True))
+            yield _change("auth", question.auth, None, auth=None, tls=True)
         for user in dict.fromkeys([_SOMEBODY, *self._words]):
             if user != question.auth:
-                yield Change("auth", question.auth, user, other(question, auth=user, tls=True))
+                yield _change("auth", question.auth, user, auth=user, tls=True)
 
     def _tls(self) -> Iterator[Change]:
         question = self._question
         if question.auth is None:  # which needs it
-            yield Change("tls", question.tls, not question.tls, other(question, tls=not question.tls))
+            yield _change("tls", question.tls, not question.tls, tls=not question.tls)
 
     def _listeners(self) -> Iterator[Change]:
         question = self._question
         listeners = self._config.listeners
         for number, listener in enumerate(listeners):
             if number != question.listener:
-                changed = other(question, listener=number, local=local_end(listener, question.local[0]))
-                yield Change("listener", listeners[question.listener].listen, listener.listen, changed)
+                local = local_end(listener, question.local[0])
+                before = listeners[question.listener].listen
+                yield _change("listener", before, listener.listen, listener=number, local=local)
 
     def _fewer_recipients(self) -> Iterator[Change]:
         question = self._question
         if len(question.recipients) > 1:
+            touches = [_place(place) for place in range(len(question.recipients))]
             for recipient in question.recipients:
-                after = other(question, recipients=(recipient,))
-                yield Change("recipients", list(question.recipients), [recipient], after)
+                before = list(question.recipients)
+                yield _change("recipients", before, [recipient], touches, recipients=(recipient,))
 
-    def _recipients(self) -> Iterator[Change]:
-        question = self._question
-        for place, address in enumerate(question.recipients):
-            for changed in self._elsewhere(address):
-                recipients = (*question.recipients[:place], changed, *question.recipients[place + 1 :])
-                yield Change("recipient", address, changed, other(question, recipients=recipients))
+    def _recipient(self, place: int) -> Iterator[Change]:
+        address = self._question.recipients[place]
+        for changed in self._elsewhere(address):
+            yield Change("recipient", address, changed, _readdressed(place, changed), frozenset((_place(place),)))
 
     def _senders(self) -> Iterator[Change]:
         question = self._question
         changed = [*self._elsewhere(question.sender or "somebody@nowhere.invalid")]
         for sender in dict.fromkeys([*changed, ""]):
             if sender != question.sender:
-                yield Change("sender", question.sender, sender, other(question, sender=sender))
+                yield _change("sender", question.sender, sender, sender=sender)
 
     def _elsewhere(self, address: str) -> Iterator[str]:
         """The same local part at other domains."""
@@ -167,14 +217,25 @@ class _Candidates:
         question = self._question
         for name, content in MESSAGES.items():
             if name != question.message_name:
-                changed = other(question, message=content, message_name=name)
-                yield Change("message", question.message_name, name, changed)
+                yield _change("message", question.message_name, name, message=content, message_name=name)
 
     def _metadata(self) -> Iterator[Change]:
         question = self._question
         for key, value in question.meta.items():
             rest = {name: each for name, each in question.meta.items() if name != key}
-            yield Change(f"meta {key}", value, None, other(question, meta=rest))
+            yield _change(f"meta {key}", value, None, meta=rest)
+
+
+def _place(place: int) -> str:
+    return f"recipient {place}"
+
+
+def _readdressed(place: int, address: str) -> Callable[[Question], Question]:
+    def apply(question: Question) -> Question:
+        before = question.recipients
+        return other(question, recipients=(*before[:place], address, *before[place + 1 :]))
+
+    return apply
 
 
 def local_end(listener: Listener, wanted: str = "") -> tuple[str, int]:

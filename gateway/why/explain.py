@@ -18,6 +18,7 @@ from gateway.smtp.replies import Reply
 from gateway.tracing.words import destination_of
 from gateway.why.conversation import Account, Desk, Question, Recipient, Step
 from gateway.why.differ import Proposal, proposals
+from gateway.why.limits import limits_of
 from gateway.why.rules import Rules
 from gateway.why.shown import shown_arguments, shown_reads, shown_result
 from gateway.why.watched import Asked
@@ -32,10 +33,11 @@ def explain(desk: Desk, question: Question) -> Waits:
     session: Account = yield from desk.ask(question)
     rules = Rules(desk.policy)
     listed = desk.policy.config.listeners[question.listener]
-    decisive = session.decisive
+    decisive, limits = session.decisive, limits_of(desk, session)
     explanation: Explanation = {
         "policy": desk.policy.source.path,
         "answered_by": "relay-gateway explain",
+        "epoch": None,
         "question": _question(question, listed.listen),
         "accepted": session.accepted,
         "outcome": outcome_of(session),
@@ -43,6 +45,7 @@ def explain(desk: Desk, question: Question) -> Waits:
         "reason": _reason(decisive.reply),
         "stage": decisive.stage,
         "rule": rules.of_session(session),
+        "limits": limits,
         "recipients": [_recipient(recipient, rules, session) for recipient in session.recipients],
         "events": [_event(asked) for asked in session.notes.asked if asked.handlers],
         "dialogue": [_step(step) for step in session.steps],
@@ -139,5 +142,5 @@ def _record(record: Record, directories: list[str]) -> dict[str, Any]:
 
 
 def _proposal(proposal: Proposal) -> dict[str, Any]:
-    change = proposal.change
-    return {"what": change.what, "from": change.before, "to": change.after, "reply": _reply(proposal.reply)}
+    first, *others = ({"what": each.what, "from": each.before, "to": each.after} for each in proposal.changes)
+    return {**first, **({"and": others} if others else {}), "reply": _reply(proposal.reply)}

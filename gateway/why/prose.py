@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from gateway.policy.events import LISTENER_DOMAIN
@@ -28,7 +29,7 @@ def _lines(told: Explanation) -> Iterator[str]:
     if told["rule"] is not None:
         yield from (f"  {line}" for line in rule_in_words(told["rule"]))
     if told["answered_by"] != "relay-gateway explain":
-        yield f"answered by {told['answered_by']}, with the policy in force"
+        yield f"answered by {told['answered_by']}, with the policy in force, epoch {told['epoch']}"
     yield f"asked at {question['listener']} by {question['peer']}, {_standing(question)}"
     yield f"  from <{question['from']}>: {question['message']}"
     for recipient in told["recipients"]:
@@ -40,6 +41,7 @@ def _lines(told: Explanation) -> Iterator[str]:
     for record in told["records"]:
         where = ", ".join(record["log_dirs"])
         yield f"  would be logged: {record['type']} in {where}" if where else f"  no log takes: {record['type']}"
+    yield from _limits(told)
     yield from _events(told)
     yield from _differ(told)
 
@@ -92,6 +94,21 @@ def _where(destination: dict[str, Any]) -> str:
     return f"the fleet {', '.join(destination['fleet'])}"
 
 
+def _limits(told: Explanation) -> Iterator[str]:
+    for (by, who), limits in groupby(told["limits"], lambda limit: (limit["by"], limit["who"])):
+        holder = "the session" if by == "session" else f"the {by} {who}"
+        yield f"  limits of {holder}: {', '.join(map(_limit, limits))}"
+
+
+def _limit(limit: dict[str, Any]) -> str:
+    words = f"{limit['limit']} {limit['most']}"
+    if limit["every"] is not None:
+        words += f" and one every {limit['every']:g} s"
+    if limit["retry_after"] is not None:
+        return f"{words} (none left for {limit['retry_after']:.3g} s)"
+    return words if limit["left"] is None else f"{words} ({limit['left']} left)"
+
+
 def _events(told: Explanation) -> Iterator[str]:
     if told["events"]:
         yield "the policy was asked"
@@ -115,15 +132,16 @@ def _is_costly(event: dict[str, Any]) -> bool:
 
 def _differ(told: Explanation) -> Iterator[str]:
     if not told["differ"]:
-        yield f"nothing by itself makes it {'refused' if told['accepted'] else 'accepted'}, of what was tried"
+        yield f"nothing of what was tried makes it {'refused' if told['accepted'] else 'accepted'}"
     if not told["complete"]:
         yield "there was no time to try everything"
     if not told["differ"]:
         return
     yield f"it would be {'refused' if told['accepted'] else 'accepted'} with"
     for proposal in told["differ"]:
-        before, after = _value(proposal["from"]), _value(proposal["to"])
-        yield f"  {proposal['what']} {after} instead of {before}: {_reply(_without_ids(proposal['reply']))}"
+        changes = [proposal, *proposal.get("and", ())]
+        words = (f"{each['what']} {_value(each['to'])} instead of {_value(each['from'])}" for each in changes)
+        yield f"  {', and '.join(words)}: {_reply(_without_ids(proposal['reply']))}"
 
 
 def _value(value: Any) -> str:

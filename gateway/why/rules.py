@@ -9,6 +9,7 @@ from typing import Any
 from gateway._fastpath import CidrSet
 from gateway.config import ListenerDomain
 from gateway.decision import Ground, grants_anybody, ground, sender_matters
+from gateway.inbound.allowance import BY_QUOTA
 from gateway.policy import events
 from gateway.policy.domain_files import Parameters, Text
 from gateway.policy.domain_table import DomainTable
@@ -75,11 +76,19 @@ class Rules:
             return self._of_handlers(events.QUEUE_CONFIG, "no queue has a protocol that says where its mail goes")
         if reason is Reason.AUTH_FAILED or (reason is Reason.UNKNOWN_COMMAND and step.stage == "auth"):
             return self._of_handlers(events.AUTH_PLAIN, "it does not let this client authenticate")
+        if reason in BY_QUOTA:
+            return self._of_limit(session, BY_QUOTA[reason])
         if reason in PARAMETERS:
             name = PARAMETERS[reason]
             value = getattr(session.params, name)
             return self._of_listener(session, name, str(getattr(value, "value", value)))
         return None
+
+    def _of_limit(self, session: Account, name: str) -> Rule:
+        number = session.question.listener
+        place = self._policy.declared_at("start_esmtp_listener", number)
+        listen = self._policy.config.listeners[number].listen
+        return _rule("limits", self._line_of(place, name), value=name, listener=listen, text="it is used up now")
 
     def _of_handler(self, step: Step) -> Rule | None:
         """The handler that gave a verdict or failed."""
