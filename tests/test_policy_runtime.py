@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -555,3 +556,26 @@ def test_a_failing_log_filter_loses_no_record() -> None:
     message.meta["keep"] = True
     assert policy.log_filter("quiet", message).result() is True
     assert policy.log_filter("broken", message).failed
+
+
+@pytest.mark.parametrize("collector", ["", "collectgarbage 'incremental'"])
+def test_an_object_that_is_handed_out_again_is_never_another_one(collector: str) -> None:
+    policy = load(f"""
+        {collector}
+        local known = kumo.domain_map.new {{ ['*.example.com'] = true }}
+        local lookup = kumo.memoize(function(domain) return {{ relay = known[domain] or #domain % 2 == 0 }} end,
+          {{ name = 'lookup', ttl = '1 hour', capacity = 10000 }})
+        kumo.on('get_listener_domain', function(domain)
+          if lookup(domain).relay then return kumo.make_listener_domain {{ relay_to = true }} end
+        end)
+        kumo.on('get_queue_config', function(domain)
+          return kumo.make_queue_config {{ protocol = {{ smtp = {{ mx_list = {{ '127.0.0.1:2526' }} }} }} }}
+        end)
+    """)
+    conn, words = ConnMeta({}), random.Random(1)
+    for number in range(6000):
+        domain = f"{words.getrandbits(64):x}.example"
+        found = policy.listener_domain(domain, "192.0.2.1:25", conn).result()
+        assert (found is not None) == (len(domain) % 2 == 0)
+        if number % 8 == 0:
+            assert policy.destination(f"@{domain}").result() is not None

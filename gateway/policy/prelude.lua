@@ -293,10 +293,21 @@ function kumo.traceback(level)
 end
 
 -- An object of the host's is small here and large there, and is gone only after two rounds of the collector: one finds
--- it, the next frees it. Left to itself, each round leaves more behind than the one before, without end. So rounds begin
--- early, and every few calls, which come with some objects each, count as much as those take outside.
+-- it, the next frees it. So every few calls, which come with some objects each, count as much as those take outside.
+--
+-- It has to be the generational collector. lupa knows an object that it has handed out before by its place in a weak
+-- table. Between the round that finds an object and the object's finalizer such a place is free, and goes to another
+-- one: whoever is handed the first one meanwhile gets the other. The generational collector calls all finalizers with
+-- the round; the incremental one lets the policy run in between. So how it collects is not for policies to say, either.
 local collect = collectgarbage
-collect('setpause', 125)
+collect('generational')
+local modes = {
+  incremental = 'generational', generational = 'generational', stop = 0, restart = 0, setpause = 0, setstepmul = 0,
+}
+function _G.collectgarbage(option, ...)
+  if modes[option] then return modes[option] end
+  return collect(option, ...)
+end
 local calls_since = 0
 
 local function tidy()
@@ -362,8 +373,8 @@ function calls.run(f, ...)
 end
 
 function calls.collect()
-  collectgarbage()
-  collectgarbage()
+  collect()
+  collect()
 end
 
 calls.address = tonumber(format('%p', (running())))
