@@ -6,30 +6,52 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from pytricia import PyTricia
-
 from gateway._fastpath import CidrSet
 
 
 class PrefixMap:
-    """A tree for IPv4 and one for IPv6. A CIDR is written as in `relay_hosts`; "any" is all of both."""
+    """A table of values for each length of prefix that there is. A CIDR is written as in `relay_hosts`; "any" is all.
+
+    A lookup costs as many steps as there are lengths, of which lists that people write have few.
+    """
 
     def __init__(self) -> None:
-        self._by_size = {4: PyTricia(32, socket.AF_INET), 16: PyTricia(128, socket.AF_INET6)}
+        # By octets in an address: for each length, longest first, (bits behind the prefix, value by prefix).
+        self._by_size: dict[int, list[tuple[int, dict[int, Any]]]] = {4: [], 16: []}
 
     def put(self, cidr: str, value: Any) -> None:
         """None takes the entry away. Raises CidrError."""
-        for tree, prefix in self._places(cidr):
+        for size, behind, prefix in self._places(cidr):
+            tables = self._by_size[size]
+            table = dict(tables).get(behind)
             if value is not None:
-                tree[prefix] = value
-            elif tree.has_key(prefix):
-                del tree[prefix]
+                if table is None:
+                    table = {}
+                    tables.append((behind, table))
+                    tables.sort(key=_bits_behind)
+                table[prefix] = value
+            elif table is not None:
+                table.pop(prefix, None)
 
     def find(self, packed: bytes) -> Any:
         """The value for an address, 4 or 16 octets in network order; None where no prefix covers it."""
-        return self._by_size[len(packed)].get(packed)
+        number = int.from_bytes(packed)
+        for behind, table in self._by_size[len(packed)]:
+            value = table.get(number >> behind)
+            if value is not None:
+                return value
+        return None
 
-    def _places(self, cidr: str) -> Iterator[tuple[PyTricia, str]]:
+    def _places(self, cidr: str) -> Iterator[tuple[int, int, int]]:
+        """For each that the CIDR stands for: octets in an address, bits behind the prefix, the prefix as a number."""
         for prefix in CidrSet((cidr,)):
             for one in ("0.0.0.0/0", "::/0") if prefix == "any" else (prefix,):
-                yield self._by_size[16 if ":" in one else 4], one
+                address, _, length = one.partition("/")
+                packed = socket.inet_pton(socket.AF_INET6 if ":" in one else socket.AF_INET, address)
+                bits = 8 * len(packed)
+                behind = bits - int(length or bits)
+                yield len(packed), behind, int.from_bytes(packed) >> behind
+
+
+def _bits_behind(entry: tuple[int, dict[int, Any]]) -> int:
+    return entry[0]
