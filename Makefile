@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint mutants faults fuzz lock clean
+.PHONY: help run test bench lint mutants faults fuzz dist dist-test container lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,15 @@ fuzz: $(READY_TO_TEST)  ## fuzz what reads what others send or leave, FUZZ_SECON
 	tests/fuzz/run.sh fuzz_session $(or $(FUZZ_SECONDS),600)
 	tests/fuzz/run.sh fuzz_upstream $(or $(FUZZ_SECONDS),600)
 	tests/fuzz/run.sh fuzz_files $(or $(FUZZ_SECONDS),600)
+
+dist: $(READY_TO_TEST)  ## build the sdist and a manylinux wheel for each Python here, in dist/
+	@VENV="$(VENV)" deploy/dist.sh
+
+dist-test: dist  ## install each of these wheels without a compiler, and send a first message through it
+	DIST=1 $(BIN)/python -m pytest tests/test_dist.py
+
+container:  ## build the container image with buildah and run it, as root; BASE=image instead of one made with debootstrap
+	deploy/container/try.sh
 
 lock: $(READY)  ## refresh both lock files from pyproject.toml: the service's own versions are those that are tested
 	$(BIN)/python -m pip --quiet install uv

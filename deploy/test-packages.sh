@@ -10,7 +10,8 @@ packages=
         program=$(echo $program)
         if ! command -v "$program" >/dev/null 2>&1 || ! sh -c "$proof" >/dev/null 2>&1 </dev/null; then
             for package in $needed; do
-                case " $packages " in *" $package "*) ;; *) packages="$packages $package" ;; esac
+                case " $packages " in *" $package "*) continue ;; esac
+                case $package in go:*) ;; *) packages="$packages $package" ;; esac
             done
         fi
     done

@@ -19,7 +19,9 @@ ENVIRONMENT = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
 
 
 class Program(NamedTuple):
-    """proof: a shell command that succeeds where the program has the ability. packages: Debian's, by spaces."""
+    """proof: a shell command that succeeds where the program has the ability. packages: Debian's, by spaces; or go: and
+    what `go install` takes.
+    """
 
     proof: str
     ability: str
@@ -38,7 +40,8 @@ def why_not(name: str) -> str | None:
     """What keeps a program of the table from being used here; None when nothing does."""
     known = table()[name]
     if shutil.which(name, path=ENVIRONMENT["PATH"]) is None:
-        return f"NOT CHECKED: {name} is not installed (Debian: {known.packages})"
+        place = known.packages if known.packages.startswith("go:") else f"Debian: {known.packages}"
+        return f"NOT CHECKED: {name} is not installed ({place})"
     done = subprocess.run(known.proof, shell=True, env=ENVIRONMENT, capture_output=True, check=False)
     if done.returncode:
         return f"NOT CHECKED: {name} is here, but not with {known.ability}: `{known.proof}` fails ({known.packages})"

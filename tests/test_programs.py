@@ -73,6 +73,13 @@ def test_a_program_that_is_not_there_is_named_with_its_packages(monkeypatch: pyt
     assert installing(machine)[0] == "installing Debian packages for the tests: zstd\n"
 
 
+def test_what_debian_does_not_have_is_skipped_and_not_asked_for(monkeypatch: pytest.MonkeyPatch, machine: Path) -> None:
+    (machine / "helm").unlink()
+    hide(monkeypatch, machine)
+    assert programs.why_not("helm") == "NOT CHECKED: helm is not installed (go:helm.sh/helm/v3/cmd/helm)"
+    assert installing(machine) == ("", "")
+
+
 def test_nothing_is_installed_by_anybody_but_root_and_that_is_said(machine: Path) -> None:
     (machine / "curl").unlink()
     put(machine, "id", "echo 1000")
