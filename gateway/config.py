@@ -350,6 +350,7 @@ class EgressPath:
     smtp_auth_plain_password: KeySource | None = None
     allow_smtp_auth_plain_without_tls: bool = False
     allow_smtp_auth_plain_without_valid_certificate: bool = False
+    use_lmtp: bool = False
     client_address: ClientAddress | None = None  # the gateway's own option
     prohibited_hosts: CidrSet = CidrSet()
     refresh_interval: float = 60.0

@@ -41,6 +41,7 @@ def ehlo(*extensions: str) -> bytes:
 DEFAULTS: dict[str, Answer] = {
     "CONNECT": b"220 fake.example ESMTP\r\n",
     "EHLO": ehlo(*EXTENSIONS),
+    "LHLO": ehlo(*EXTENSIONS),
     "HELO": b"250 fake.example\r\n",
     "STARTTLS": b"502 5.5.1 no\r\n",
     "MAIL": b"250 2.1.0 sender ok\r\n",
@@ -81,7 +82,7 @@ class Upstream:
     answers: what to say, by verb, by verb and address ("RCPT <b@y.example>"), or "CONNECT" and "."; "BDAT in vain" is
     for a chunk to nobody. A list is used up one by one, its last element stays. decide: asked first for each command;
     None leaves it to `answers`. discards: whether it reads a chunk before it answers, as RFC 3030 has it, or takes the
-    chunk for commands.
+    chunk for commands. lmtp: it answers to a content once for each recipient, by ". <b@y.example>" or ".".
     host, port: where it listens; once it is stopped, nobody does. cut_sent, cut_received: close a connection after so
     many octets in that direction.
     """
@@ -95,6 +96,7 @@ class Upstream:
         cut_received: int | None = None,
         tls: ssl.SSLContext | None = None,
         discards: bool = True,
+        lmtp: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -108,6 +110,7 @@ class Upstream:
         self.cut_how = Do.DROP
         self.tls = tls
         self.discards = discards
+        self.lmtp = lmtp
         self.dialogues: list[Dialogue] = []
         self.mails: list[Mail] = []
         self.host = host
@@ -255,6 +258,14 @@ class Connection(asyncio.Protocol):
 
     def end_of_data(self, content: bytes) -> None:
         self.dialogue.commands.append(".")
+        if self.upstream.lmtp:
+            for recipient in self.recipients:
+                answer = self.answer(".", ".", f". <{recipient}>")
+                if isinstance(answer, Do):
+                    return
+                if answer.startswith(b"2"):
+                    self.upstream.mails.append(Mail(self.sender, [recipient], content))
+            return
         answer = self.answer(".", ".")
         if isinstance(answer, bytes) and answer.startswith(b"2"):
             self.upstream.mails.append(Mail(self.sender, self.recipients, content))

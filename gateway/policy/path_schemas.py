@@ -90,6 +90,7 @@ _PATH_OPTIONS: dict[str, Reader] = {
     "smtp_auth_plain_password": key_source,
     "allow_smtp_auth_plain_without_tls": boolean,
     "allow_smtp_auth_plain_without_valid_certificate": boolean,
+    "use_lmtp": boolean,
     "refresh_interval": duration,
     **dict.fromkeys(_PATH_TIMEOUTS, duration),
 }
@@ -123,7 +124,6 @@ EGRESS_PATH = Schema(
         "maintainer_wakeup_strategy": accepted(string),
         "dispatcher_progress_watchdog_timeout": accepted(duration),
         "enable_dane": refused("the fleet's certificates would not be checked against DNS", False),
-        "use_lmtp": refused("the fleet would be spoken to in SMTP", False),
         "max_connection_rate": refused(THROTTLE),
         "max_message_rate": refused(THROTTLE),
         "additional_connection_limits": refused(THROTTLE),

@@ -211,7 +211,7 @@ class ClientSession:
 
     def _hello(self) -> None:
         self.state = ClientState.EHLO
-        self._say(f"EHLO {self.ehlo_domain}\r\n")
+        self._say(f"{'LHLO' if self._path.use_lmtp else 'EHLO'} {self.ehlo_domain}\r\n")
 
     def _mail_parameters(self, exchange: Exchange) -> str:
         parameters = ""
@@ -234,7 +234,7 @@ class ClientSession:
 
     def _on_ehlo(self, answer: Answer) -> Event | None:
         code, octets = answer
-        if code // 100 == 5:  # RFC 5321 §3.2: a server without extensions
+        if code // 100 == 5 and not self._path.use_lmtp:  # RFC 5321 §3.2: a server without extensions
             self.state = ClientState.HELO
             self._say(f"HELO {self.ehlo_domain}\r\n")
             return None
@@ -262,7 +262,7 @@ class ClientSession:
         if self._path.smtp_auth_plain_username is not None and not self._authenticated:
             return self._authenticate()
         self._pipelining = self._path.enable_pipelining and "PIPELINING" in self.extensions
-        wanted = self._path.enable_chunking if self.exchange is None else self._chunking
+        wanted = self._path.enable_chunking and not self._path.use_lmtp if self.exchange is None else self._chunking
         self._chunking = wanted and self._pipelining and "CHUNKING" in self.extensions
         if self.exchange is not None:  # XCLIENT began all anew
             self._transact(self.exchange)
@@ -460,7 +460,7 @@ class ClientSession:
                 self.state = _CLOSED
                 return event
             self.state = _CONTENT if exchange.content_sent else _ENVELOPE  # where the answer that is missing is due
-            exchange.verdict = None
+            exchange.verdict = exchange.verdicts = None
         return self._on_unsolicited(surplus) if surplus is not None else self._not_asked_for()
 
 

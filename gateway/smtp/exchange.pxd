@@ -14,6 +14,7 @@ cdef class Exchange:
     cdef readonly bint smtputf8, divisible
     cdef public tuple mail, data, verdict, postponed
     cdef readonly list rcpts
+    cdef public list verdicts
     cdef public int accepted
     cdef public bint deferred, chunked, content_sent
 

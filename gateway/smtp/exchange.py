@@ -26,6 +26,7 @@ class Exchange:
 
     recipients: at least one. smtputf8: the message needs SMTPUTF8 (RFC 6531). divisible: the content goes to those who
     are accepted though others are deferred.
+    verdicts: in LMTP, the answers to the final dot so far, of those who were accepted; None in SMTP.
     mail, data, verdict: the answers to MAIL, to DATA, and to the final dot or BDAT; None while there is none. rcpts:
     the answers to RCPT so far, in the recipients' order. They stay when the connection ends: what was answered counts.
     accepted: recipients answered with 2xx. deferred: some were answered with 4xx. postponed: the places of those that
@@ -51,6 +52,7 @@ class Exchange:
         self.rcpts: list[Answer] = []
         self.data: Answer | None = None
         self.verdict: Answer | None = None
+        self.verdicts: list[Answer] | None = None
         self.accepted = 0
         self.deferred = False
         self.postponed: tuple[int, ...] = ()

@@ -12,7 +12,7 @@ kumo.on('get_queue_config', function()
   }
 end)
 kumo.on('get_egress_path_config', function()
-  return kumo.make_egress_path { max_connection_rate = '10/min', use_lmtp = true, skip_hosts = { 'x' } }
+  return kumo.make_egress_path { max_connection_rate = '10/min', enable_dane = true, skip_hosts = { 'x' } }
 end)
 kumo.on('smtp_server_message_received', function(msg)
   local list = kumo.kafka.build_producer {}

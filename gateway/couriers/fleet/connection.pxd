@@ -16,6 +16,7 @@ cdef class MemberConnection(Protocol):
     cdef object _resolver, _path, _owner, _transport, _task
     cdef Outbox _outbox
     cdef double _since
+    cdef readonly bint is_lmtp
     cdef bint _unsent, _in_outbox, _waits, _ended
 
     cpdef bint ready(self)

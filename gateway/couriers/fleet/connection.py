@@ -22,6 +22,7 @@ from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import ClientState, Event, Failure
 from gateway.smtp.exchange import Exchange
 from gateway.smtp.introduction import Introduced
+from gateway.smtp.lmtp import LmtpSession
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +50,14 @@ class MemberConnection(Protocol):
 
     route: the addresses to attempt. address: the one in use, "" before. source_address: "IP:PORT" of this end.
     started: when, on the loop's clock. transactions: begun so far. begun: when the last one was. client: whose messages
-    the member takes those for that come now; None for the gateway's own.
+    the member takes those for that come now; None for the gateway's own. is_lmtp: it is spoken to in LMTP.
     """
 
     def __init__(
         self, wiring: Wiring, host: Host, path: EgressPath, owner: Owner, route: Route, client: Introduced | None = None
     ) -> None:
-        self.session = ClientSession(path, wiring.ehlo_domain)
+        self.is_lmtp = path.use_lmtp
+        self.session = (LmtpSession if path.use_lmtp else ClientSession)(path, wiring.ehlo_domain)
         self.client = client
         self.session_id = str(uuid.uuid4())
         self.host = host

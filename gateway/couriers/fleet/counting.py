@@ -37,7 +37,11 @@ def count_exchange(page: CounterPage, exchange: Exchange) -> None:
     for answer in exchange.rcpts:
         _count(page, _RCPT, answer)
     _count(page, _DATA, exchange.data)
-    _count(page, _END_OF_DATA, exchange.verdict)
+    if exchange.verdicts is None:
+        _count(page, _END_OF_DATA, exchange.verdict)
+    else:
+        for answer in exchange.verdicts:
+            _count(page, _END_OF_DATA, answer)
 
 
 def _count(page: CounterPage, slots: list[int], answer: tuple[int, bytes] | None) -> None:

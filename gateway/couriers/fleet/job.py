@@ -164,7 +164,7 @@ class Job:
         return HandOver(
             outcomes,
             site,
-            "ESMTP",
+            "LMTP" if connection.is_lmtp else "ESMTP",
             seconds,
             connection.host.name,
             connection.address,

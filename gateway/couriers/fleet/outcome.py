@@ -59,6 +59,8 @@ def concluded(exchange: Exchange) -> Outcomes:
         return _mail_refused(exchange, mail)
     if exchange.deferred and not exchange.divisible:
         return _deferred(exchange)
+    if exchange.verdicts is not None:
+        return _each_by_its_own(exchange, None)
     if exchange.verdict is not None:
         return _with_verdict(exchange, _verdict(exchange.verdict, _last_command(exchange)))
     if exchange.data is not None:
@@ -83,7 +85,16 @@ def unknown(exchange: Exchange) -> Outcomes:
     """The outcomes of an exchange whose upstream was lost when it may have had the whole message. RFC 1047."""
     reply = replies.OUTCOME_UNKNOWN
     response = Response(reply.code, reply.enhanced, reply.text, _last_command(exchange))
-    return _with_verdict(exchange, (Status.UNKNOWN, response, reply.reason))
+    return _each_by_its_own(exchange, (Status.UNKNOWN, response, reply.reason))
+
+
+def _each_by_its_own(exchange: Exchange, verdict: _Verdict | None) -> Outcomes:
+    """In LMTP those who were accepted have an answer each (RFC 2033 §4.2); the verdict is for whom none has come."""
+    outcomes = _with_verdict(exchange, verdict)
+    accepted = [place for place, answer in enumerate(exchange.rcpts) if answer[0] // 100 == 2]
+    for place, answer in zip(accepted, exchange.verdicts or (), strict=False):
+        outcomes[place] = RecipientOutcome(exchange.recipients[place], *_verdict(answer, _DOT))
+    return outcomes
 
 
 def _last_command(exchange: Exchange) -> str:
