@@ -26,7 +26,7 @@ packages=
         echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections 2>/dev/null ;;
     esac
     # likewise, by Debian's policy-rc.d
-    case $packages in *prometheus* | *redis-server* | *haproxy*)
+    case $packages in *prometheus* | *redis-server* | *haproxy* | *nats-server*)
         if [ ! -e /usr/sbin/policy-rc.d ]; then
             trap 'rm -f /usr/sbin/policy-rc.d' EXIT
             printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d

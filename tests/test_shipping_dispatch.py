@@ -158,7 +158,7 @@ OUTCOMES = st.lists(
 
 
 @pytest.mark.parametrize("bad", [frozenset(), frozenset({0, 7}), frozenset(range(30))], ids=["none", "two", "all"])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(WANTED, OUTCOMES, st.integers(1, 5))
 def test_every_record_arrives_or_is_set_aside_whatever_happens_on_the_way(bad, wanted, outcomes, size):
     reader = Reader()

@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error, MaxPayloadError
 from nats.js import JetStreamContext
@@ -73,7 +72,8 @@ class NatsSink:
             await self._give_up()
             if self._settings.ca_file is not None:
                 self._options["tls"] = ssl.create_default_context(cafile=self._settings.ca_file)
-            self._client = await nats.connect(
+            self._client = Client()  # closed by whoever hears that this fails
+            await self._client.connect(
                 list(self._settings.servers),
                 allow_reconnect=False,
                 connect_timeout=max(1, int(self._settings.timeout)),

@@ -1,0 +1,222 @@
+"""Brokers as sinks, real ones: killed and started again in the middle; what they store is counted.
+
+nats-server runs wherever it is there. RabbitMQ and Kafka take long to start: `make brokers` installs and runs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error
+
+from gateway.shipments import NatsSettings, Secret, Shipment
+from gateway.shipping.shipper import Shipper
+from tests.ports import free_port
+from tests.programs import program
+from tests.shipping import begin, line
+
+RECORDS = 300
+PATIENCE = 60.0
+
+
+class Broker:
+    """A program that is killed and started again with the same files and port."""
+
+    def __init__(self, command: list[str], is_up: Callable[[], Awaitable[bool]], environment: dict[str, str]) -> None:
+        self._command, self._is_up, self._environment = command, is_up, environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **self._environment}
+        )
+        deadline = time.monotonic() + PATIENCE
+        while not await self._is_up():
+            assert time.monotonic() < deadline, "the broker does not start"
+            await asyncio.sleep(0.05)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
+
+
+@contextmanager
+def ending(broker: Broker) -> Iterator[Broker]:
+    try:
+        yield broker
+    finally:
+        broker.kill()
+
+
+def noted(logs: Path, shipment: Shipment) -> str:
+    """How far it is, as its state says."""
+    place = logs / ".ship" / f"{shipment.name}.place"
+    return place.read_text() if place.exists() else ""
+
+
+async def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def ship_through_a_restart(shipment: Shipment, logs: Path, broker: Broker) -> dict[str, int]:
+    """Ships RECORDS, while the broker is killed and started again and the shipper cut off; returns the counts."""
+    counts: dict[str, int] = {}
+
+    def tell(_: object, told: Any) -> None:
+        for name, count in told.counts.items():
+            counts[name] = counts.get(name, 0) + count
+
+    segment = begin(logs)
+    for first in range(0, RECORDS, 100):
+        segment.add(b"".join(map(line, range(first, first + 100))))
+        segment.flush()
+        task = asyncio.create_task((shipper := Shipper(shipment, tell)).run(asyncio.Event()))
+        await until(lambda shipper=shipper: shipper.progress is not None, "a start")
+        if first == 0:
+            await asyncio.sleep(0)
+        elif first == 100:
+            broker.kill()
+            await until(lambda shipper=shipper: shipper._last_failure != "", "a failure")
+            await broker.start()
+        await until(lambda: str(segment.size) in noted(logs, shipment), "all of it acknowledged")
+        task.cancel()  # nothing is closed in order
+        await asyncio.wait([task])
+    segment.finish()
+    return counts
+
+
+# --- NATS JetStream ---------------------------------------------------------------------------------------------------
+
+
+def nats_server(tmp_path: Path, *options: str) -> tuple[Broker, str]:
+    port = free_port()
+    url = f"nats://127.0.0.1:{port}"
+
+    async def is_up() -> bool:
+        client = Client()
+        try:
+            await client.connect(
+                url.replace("nats://", "nats://ship:s3cret@") if options else url,
+                allow_reconnect=False,
+                connect_timeout=1,
+                error_cb=_ignore,
+            )
+            await client.jetstream().account_info()
+        except (Error, OSError):
+            return False
+        finally:
+            await client.close()
+        return True
+
+    command = [program("nats-server"), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(tmp_path / "js"), *options]
+    return Broker(command, is_up, {}), url
+
+
+async def _ignore(error: Exception) -> None:
+    pass
+
+
+async def stored_in_stream(url: str, stream: str) -> list[tuple[str, int]]:
+    client = await nats.connect(url, error_cb=_ignore)
+    try:
+        subscription = await client.jetstream().subscribe("records.>", stream=stream, ordered_consumer=True)
+        count = (await client.jetstream().stream_info(stream)).state.messages
+        found = [await subscription.next_msg(5) for _ in range(count)]
+        return [(message.subject, json.loads(message.data)["number"]) for message in found]
+    finally:
+        await client.close()
+
+
+def test_jetstream_stores_each_record_once_although_both_sides_are_killed(tmp_path):
+    broker, url = nats_server(tmp_path)
+    settings = NatsSettings((url,), "records.{{ type }}", timeout=5.0)
+    shipment = Shipment(
+        "nats", settings, (str(tmp_path / "logs"),), max_batch_records=40, max_batch_delay=0.05, max_retry_interval=0.2
+    )
+
+    async def run() -> tuple[dict[str, int], list[tuple[str, int]]]:
+        await broker.start()
+        client = await nats.connect(url, error_cb=_ignore)
+        await client.jetstream().add_stream(name="RECORDS", subjects=["records.>"])
+        await client.close()
+        counts = await ship_through_a_restart(shipment, tmp_path / "logs", broker)
+        return counts, await stored_in_stream(url, "RECORDS")
+
+    with ending(broker):
+        counts, stored = asyncio.run(run())
+    assert sorted(number for _, number in stored) == list(range(RECORDS))  # the stream drops what comes twice
+    assert {subject for subject, _ in stored} == {"records.Delivery"}
+    assert counts["failures"] > 0
+
+
+def test_without_a_stream_nothing_is_acknowledged_and_the_reason_is_said(tmp_path, caplog):
+    broker, url = nats_server(tmp_path, "--user", "ship", "--pass", "s3cret")
+    (tmp_path / "password").write_text("s3cret\n")
+    settings = NatsSettings((url,), "nowhere", user="ship", password=Secret(path=str(tmp_path / "password")))
+    logs = tmp_path / "logs"
+    segment = begin(logs)
+    segment.add(line(1))
+    segment.finish()
+
+    async def run() -> list[bool]:
+        await broker.start()
+        done = []
+        for each in (settings, NatsSettings((url,), "nowhere", user="ship", password=Secret(text="wr0ng"))):
+            shipper = Shipper(Shipment("nats", each, (str(logs),)), lambda *_: None)
+            done.append(await shipper.run(asyncio.Event(), once=True))
+        return done
+
+    with ending(broker):
+        assert asyncio.run(run()) == [False, False]
+    assert "no stream takes this subject" in caplog.text
+    assert "cannot connect" in caplog.text
+    assert "s3cret" not in caplog.text + repr(settings)
+    assert "wr0ng" not in caplog.text
+
+
+def test_a_record_beyond_the_servers_limit_is_set_aside(tmp_path):
+    limits = tmp_path / "nats.conf"
+    limits.write_text("max_payload: 2000\n")
+    broker, url = nats_server(tmp_path)
+    broker._command += ["-c", str(limits)]
+    logs = tmp_path / "logs"
+    segment = begin(logs)
+    segment.add(line(1) + line(2, text="x" * 3000) + line(3))
+    segment.finish()
+    shipment = Shipment("nats", NatsSettings((url,), "records"), (str(logs),))
+
+    async def run() -> bool:
+        await broker.start()
+        client = await nats.connect(url, error_cb=_ignore)
+        await client.jetstream().add_stream(name="RECORDS", subjects=["records"])
+        await client.close()
+        return await Shipper(shipment, lambda *_: None).run(asyncio.Event(), once=False)
+
+    with ending(broker):
+        asyncio.run(asyncio.wait_for(_until_kept(run, logs), 30))
+    [kept] = (logs / ".ship" / "nats.refused").read_text().splitlines()
+    assert json.loads(json.loads(kept)["body"])["number"] == 2
+
+
+async def _until_kept(run: Callable[[], Awaitable[bool]], logs: Path) -> None:
+    task = asyncio.ensure_future(run())
+    refused = logs / ".ship" / "nats.refused"
+    place = logs / ".ship" / "nats.place"
+    await until(lambda: refused.exists() and place.exists() and "-1" in place.read_text(), "all of it done with")
+    task.cancel()
+    await asyncio.wait([task])
