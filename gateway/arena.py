@@ -18,6 +18,7 @@ PAGE = 4096  # octets; parts begin at multiples of it
 PARTS: Mapping[str, int] = {
     "member table": 5 << 20,  # couriers/fleet/table.py
     "listeners": PAGE,  # metrics/listeners.py
+    "shipments": PAGE,  # metrics/listeners.py
     "rates": 16 << 20,  # quotas.py
 }
 HELD = 589_824  # octets of a worker's table of what peers hold

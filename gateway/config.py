@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway._fastpath import CidrSet
 from gateway.rates import Rate
+from gateway.shipments import Shipment
 
 RECORD_TYPES = (
     *("Reception", "Delivery", "TransientFailure", "Bounce", "Expiration", "AdminBounce"),
@@ -397,6 +398,7 @@ class PolicyConfig:
     local_logs: tuple[LocalLogs, ...] = ()
     spools: tuple[SpoolSettings, ...] = ()  # KumoMTA's files have two of them
     watched: tuple[str, ...] = ()  # globs of files whose changes make the policy be loaded again
+    shipments: tuple[Shipment, ...] = ()
 
     @property
     def spool(self) -> SpoolSettings | None:

@@ -28,7 +28,8 @@ IMPORTERS = {
     "asyncio": {
         "net/streams.py", "net/tls_stream.py", "net/resolver.py", "service/worker.py", "service/window.py", "sink.py",
         "admin/server.py", "admin/streaming.py", "admin/watched.py", "couriers", "policy/background.py",
-        "policy/outside", "ship.py", "shipping/running.py", "shipping/shipper.py", "shipping/sinks",
+        "policy/outside", "ship.py", "service/shipping.py",
+        "shipping/running.py", "shipping/shipper.py", "shipping/sinks",
     },
     "aiohttp": {
         "admin/server.py", "admin/streaming.py", "admin/watched.py", "policy/outside/http.py",
@@ -41,13 +42,13 @@ IMPORTERS = {
     "ssl": {"send.py", "shipping/sinks", "net/tls.py", "net/tls_stream.py", "couriers"},
     "signal": {
         "admin/server.py", "sink.py", "service/worker.py", "service/supervisor.py", "service/child.py",
-        "service/plan.py", "service/trial.py", "shipping/running.py",
+        "service/plan.py", "service/trial.py", "shipping/running.py", "service/shipping.py",
     },
     "time": {
         "admin/server.py",
         "admin/trace.py", "admin/processes.py", "admin/watched.py", "admin/status_command.py",
         "admin/locate.py",  # for a clock to lend to a policy that is read
-        "sink.py", "service/worker.py", "service/supervisor.py", "service/diagnostics.py",
+        "sink.py", "service/worker.py", "service/supervisor.py", "service/diagnostics.py", "service/shipping.py",
         "couriers",
         "policy/engine.py",  # the default of a parameter
         "policy/kumo/times.py", "policy/kumo/uuids.py",  # what policies ask the clock for

@@ -59,7 +59,7 @@ async def _serve(context: AdminContext) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     streams = Streams(context.pages)
     thread = ThreadPoolExecutor(1, "explain")  # one question at a time, and metrics are not kept waiting
-    system = System(context.pages, context.names, context.policy(), context.members)
+    system = System(context.pages, context.names, context.policy(), context.members, context.shipments)
     watched = StatusWatch(context, system, streams)
     watched.beat(time.monotonic())
     explaining, refused = _explaining(context.explain, thread), _refusal(context, watched, thread)

@@ -17,26 +17,27 @@ SIZE = MOST * _OCTETS
 
 
 class ListenerNames:
-    """The names by place. Only the supervisor gives places."""
+    """The names by place. Only the supervisor gives places. Shipments' names are kept alike."""
 
-    def __init__(self, memory: memoryview) -> None:
-        """memory: SIZE octets, zero at first."""
-        self._memory = memory
+    def __init__(self, memory: memoryview, most: int = MOST) -> None:
+        """memory: 64 octets for each place, zero at first. most: places."""
+        self._memory = memory[: most * _OCTETS]
+        self._most = most
 
     def place_of(self, address: str) -> int:
         """That of an address, as bound; a new one where it has none."""
         known = self.all()
         if address in known:
             return known.index(address)
-        place = min(len(known), MOST - 1)
-        name = (OTHERS if place == MOST - 1 else address).encode()[:_OCTETS]
+        place = min(len(known), self._most - 1)
+        name = (OTHERS if place == self._most - 1 else address).encode()[:_OCTETS]
         self._memory[place * _OCTETS : (place + 1) * _OCTETS] = name.ljust(_OCTETS, b"\0")
         return place
 
     def all(self) -> list[str]:
         """By place."""
         octets = bytes(self._memory)
-        names = (octets[start : start + _OCTETS].rstrip(b"\0").decode() for start in range(0, SIZE, _OCTETS))
+        names = (octets[start : start + _OCTETS].rstrip(b"\0").decode() for start in range(0, len(octets), _OCTETS))
         return [name for name in names if name]
 
 

@@ -32,7 +32,7 @@ GAUGES = {
 
 
 class Told(NamedTuple):
-    """What was counted since the last time, and what the gauges stand at: by the names above."""
+    """What was counted since the last time, and what the gauges stand at, if they were looked at."""
 
     counts: Mapping[str, int]
     gauges: Mapping[str, int]

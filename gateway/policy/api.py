@@ -39,6 +39,8 @@ from gateway.policy.runtime import (
     kind_of,
 )
 from gateway.policy.schemas import SCHEMAS
+from gateway.policy.shipping_schemas import SHIPMENT, shipments_of
+from gateway.shipments import Shipment
 
 VERSION = f"relay-gateway {__version__}"
 
@@ -123,6 +125,7 @@ class Api:
         self.filter_events: list[tuple[str, str, int]] = []  # what configure_local_logs names, with file and line
         self._made = RecentlyUsed(MADE)
         self._watched: tuple[str, ...] = ()
+        self.shipments: list[tuple[Shipment, tuple[str, int]]] = []  # as they were declared, with file and line
         self._declared: dict[str, list[Any]] = {name: [] for name in DECLARATIONS}
         self.declared_at: dict[str, list[tuple[str, int]]] = {name: [] for name in DECLARATIONS}  # as in config()
 
@@ -150,7 +153,7 @@ class Api:
 
     def libraries(self) -> dict[str, dict[str, Callable[..., Any] | Waiting]]:
         """Likewise of the gateway's own modules, by what `require` gives."""
-        return {"gateway": {"fleet": self._fleet}}
+        return {"gateway": {"fleet": self._fleet, "ship": self._ship}}
 
     def left(self) -> dict[str, LeftToTheFleet]:
         """Those that do nothing instead, because there is a fleet."""
@@ -181,6 +184,7 @@ class Api:
             local_logs=tuple(logs),
             spools=tuple(spools) if self._deployment.spool is None else (self._deployment.spool,),
             watched=self._watched,
+            shipments=shipments_of([shipment for shipment, _ in self.shipments], logs),
         )
 
     def place_of(self, function: str, number: int) -> tuple[str, int]:
@@ -288,6 +292,19 @@ class Api:
                 self.problem(f"gateway.fleet: {trouble}", trouble.hint)
             plain = {"members": ["unknown"]}
         return self.lua.value({"fleet": sequences(plain)})
+
+    def _ship(self, table: object = None, *_: object) -> None:
+        if not self._runs.loading:
+            self._fail("gateway.ship must be called in the init event")
+        try:
+            shipment = SHIPMENT(self.lua.plain(table))
+        except BadOptions as bad:
+            for trouble in bad.troubles:
+                self.problem(f"gateway.ship: {trouble}", trouble.hint)
+            return
+        if shipment.name in [known.name for known, _ in self.shipments]:
+            self.problem(f"gateway.ship: there is a shipment '{shipment.name}' already")
+        self.shipments.append((shipment, self.lua.where()))
 
     def _declare(self, name: str, *arguments: object) -> None:
         if not self._runs.loading:

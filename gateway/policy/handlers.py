@@ -116,6 +116,7 @@ class Handlers:
                     self.api.problems.append(Problem(self._source.path, 0, "validate_config says that it failed"))
             self._check_filters()
             self._check_addresses()
+            self._check_shipments()
         self.lua.watch(None)
         self.runs.loading = False
         self.lua.collect()
@@ -166,6 +167,12 @@ class Handlers:
         for event, file, line in self.api.filter_events:
             if event not in self.api.handlers:
                 self.api.problems.append(Problem(file, line, f"filter_event '{event}' has no handler"))
+
+    def _check_shipments(self) -> None:
+        for shipment, (_, (file, line)) in zip(self.api.config().shipments, self.api.shipments, strict=True):
+            if not shipment.log_dirs:
+                message = "gateway.ship: there is nothing to ship: no log_dirs, and no kumo.configure_local_logs"
+                self.api.problems.append(Problem(file, line, message))
 
     def _check_addresses(self) -> None:
         config = self.api.config()

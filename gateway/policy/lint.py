@@ -21,13 +21,14 @@ from gateway.policy.model import Model, of_this_gateway
 from gateway.policy.options import UNKNOWN, BadOptions, did_you_mean
 from gateway.policy.problems import NOT_YET, Problem, Severity, missing_module
 from gateway.policy.schemas import SCHEMAS
+from gateway.policy.shipping_schemas import SHIPMENT
 from gateway.policy.source import PolicySource
 from gateway.policy.walk import Walk
 
 _EVENTS = (*events.SUPPORTED, *events.NOT_SUPPORTED, *events.WITHOUT_EFFECT)
 # by function: which argument is a table of options, and which those are
 _OPTIONS = {**{f"kumo.{name}": (0, schema) for name, schema in SCHEMAS.items()}, "kumo.memoize": (1, MEMOIZE)}
-_OPTIONS["gateway.fleet"] = (0, FLEET)
+_OPTIONS |= {"gateway.fleet": (0, FLEET), "gateway.ship": (0, SHIPMENT)}
 _ANYTIME = frozenset({"", events.PRE_INIT, events.INIT, events.VALIDATE_CONFIG})
 _DECLARATIONS = frozenset(f"kumo.{name}" for name in DECLARATIONS)
 

@@ -115,7 +115,7 @@ class Model:
             members[maker] = Function(f"kumo.{maker}", made)
             name = maker.removeprefix("make_").replace("_", " ")
             kinds[made] = Kind(name, {}, frozenset(SCHEMAS[maker].options))
-        members["gateway"] = Namespace("kumo.gateway", {"version": None, "fleet": None})
+        members["gateway"] = Namespace("kumo.gateway", {"version": None, "fleet": None, "ship": None})
         libraries["kumo"] = Namespace("kumo", members)
         strings = {key: Function(f"string.{key}", str) for key in handlers.lua.globals()["string"]}
         kinds[str] = Kind("string", strings, frozenset(), read_only=False)

@@ -6,10 +6,13 @@ Declarations only; how options are read is options.py's business. docs/shipping.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.config import LocalLogs
+from gateway.logs.disk import directories
 from gateway.policy.options import (
     UNKNOWN,
     BadOptions,
@@ -226,6 +229,12 @@ def _per_record(value: object) -> dict[str, RecordForm]:
 
 def _shipment(options: dict[str, Any]) -> Shipment:
     return Shipment(**options)
+
+
+def shipments_of(declared: Sequence[Shipment], logs: Sequence[LocalLogs]) -> tuple[Shipment, ...]:
+    """A policy's shipments with their directories: all that its loggers write to, where they name none."""
+    written = tuple(dict.fromkeys(name for logger in logs for name in directories(logger)))
+    return tuple(each if each.log_dirs else replace(each, log_dirs=written) for each in declared)
 
 
 SHIPMENT = Schema(

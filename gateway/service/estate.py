@@ -28,8 +28,8 @@ class Estate:
         self.smtp, self.http = ListeningSockets(workers, passed), ListeningSockets(1, passed)
         self.control: Control | None = None
         self._quotas: Quotas | None = None  # for looks only, once there was one
-        # Two generations at most are alive at a time, each with an admin process; and the supervisor itself.
-        count = 2 * (workers + 1) + 1
+        # Two generations at most are alive at a time, each with an admin process and a shipper; and the supervisor.
+        count = 2 * (workers + 2) + 1
         if inheritance is None:
             self.pages, self.arena = Pages(count), Arena(parts_for(workers))
             self.awake, self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

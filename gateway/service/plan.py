@@ -17,7 +17,7 @@ from enum import Enum, auto
 
 from gateway.service.context import EX_CONFIG, EX_SOFTWARE
 
-ADMIN = -1  # the slot of the admin process; workers have 0, 1, …
+ADMIN, SHIPPER = -1, -2  # the slots of the admin process and of the one that ships records; workers have 0, 1, …
 
 HEARTBEAT_TIMEOUT = 30.0  # seconds without a heartbeat until SIGABRT
 READY_TIMEOUT = 60.0  # seconds from a process's start until it must be ready, or gets SIGABRT
@@ -137,15 +137,15 @@ class Service:
     exit_code: int = 0
     awake_since: float = 0.0  # when the supervisor last found that it had itself been stopped for a while
 
-    def begin(self, generation: int, workers: int, *, admin: bool) -> None:
+    def begin(self, generation: int, workers: int, *, admin: bool, shipper: bool = False) -> None:
         """Make `generation` the current one, with fresh slots; what is current now stays until it is ready."""
         self.previous, self.generation = self.generation, generation
-        self._fill_slots(workers, admin)
+        self._fill_slots(workers, admin, shipper)
 
-    def adopt(self, generation: int, workers: int, *, admin: bool) -> None:
+    def adopt(self, generation: int, workers: int, *, admin: bool, shipper: bool = False) -> None:
         """Go on with a generation in force whose processes another program has started; `processes` has them."""
         self.generation = self.committed = self.announced = generation
-        self._fill_slots(workers, admin)
+        self._fill_slots(workers, admin, shipper)
 
     def commit(self) -> None:
         """The current generation is ready as a whole; there is no way back."""
@@ -155,13 +155,14 @@ class Service:
         """The current generation is the only one that accepts connections."""
         self.announced = self.generation
 
-    def roll_back(self, workers: int, *, admin: bool) -> None:
+    def roll_back(self, workers: int, *, admin: bool, shipper: bool = False) -> None:
         """Make the generation before the current one the current one again."""
         self.generation, self.previous = self.previous, 0
-        self._fill_slots(workers, admin)
+        self._fill_slots(workers, admin, shipper)
 
-    def _fill_slots(self, workers: int, admin: bool) -> None:
-        self.slots = {number: Slot(number) for number in ([ADMIN] if admin else []) + list(range(workers))}
+    def _fill_slots(self, workers: int, admin: bool, shipper: bool) -> None:
+        others = [number for number, wanted in ((SHIPPER, shipper), (ADMIN, admin)) if wanted]
+        self.slots = {number: Slot(number) for number in (*others, *range(workers))}
 
     def hide(self, now: float) -> None:
         """Be unready from now on, while clients are still served."""
@@ -228,8 +229,8 @@ def plan(now: float, service: Service) -> list[Action]:
     if service.stopping(now):
         if not service.closed:
             actions.append(Close())
-        workers = [process for process in service.processes if process.slot != ADMIN]
-        last = workers or service.processes  # the admin process shows the end of the workers
+        workers = [process for process in service.processes if process.slot >= 0]
+        last = workers or service.processes  # what the workers do in the end is shown and shipped by the others
         actions += [Send(process, signal.SIGTERM) for process in last if process.told is None]
         if not service.processes:
             return [*actions, Exit(service.exit_code)]
@@ -261,10 +262,10 @@ def _overdue(now: float, service: Service) -> list[tuple[Process, signal.Signals
 
 def _hopeless(service: Service) -> Stop | None:
     """Why starting workers again is pointless, if it is."""
-    workers = [slot for slot in service.slots.values() if slot.number != ADMIN]
+    workers = [slot for slot in service.slots.values() if slot.number >= 0]
     if all(slot.given_up for slot in workers):
         return Stop(EX_CONFIG, "no worker can start with this configuration")
-    if service.committed or any(process.ready and process.slot != ADMIN for process in service.processes):
+    if service.committed or any(process.ready and process.slot >= 0 for process in service.processes):
         return None
     if all(slot.failures or slot.given_up for slot in workers):
         return Stop(EX_SOFTWARE, "every worker died within seconds of its start")

@@ -29,6 +29,10 @@ from gateway.service.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 LEAST_CONTENT_MEMORY = 1 << 20  # octets
+_SHIPPING = (
+    *("gateway.service.shipping", "gateway.shipping.sinks.webhook", "gateway.shipping.sinks.files"),
+    *(f"gateway.shipping.sinks.{kind}" for kind in ("stdout", "kafka", "nats", "amqp")),
+)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 DESCRIPTION = """\
@@ -171,7 +175,7 @@ def load(args: argparse.Namespace) -> LoadedPolicy | BadPolicy:
 
 def _import_what_comes_later() -> None:
     """What is otherwise imported when it is needed: `--user` may not be able to read where Python is installed."""
-    for name in ("gateway.admin.server", "gateway.policy.outside.resolvers", "redis.asyncio"):
+    for name in ("gateway.admin.server", "gateway.policy.outside.resolvers", "redis.asyncio", *_SHIPPING):
         with contextlib.suppress(ImportError):  # an extra
             importlib.import_module(name)
     for module in pkgutil.iter_modules(encodings.__path__):

@@ -15,7 +15,7 @@ from gateway._fastpath import CounterPage
 from gateway.admin.context import AdminContext
 from gateway.admin.processes import PolicyName
 from gateway.couriers.fleet.table import MemberTable
-from gateway.metrics import listeners
+from gateway.metrics import MOST_SHIPMENTS, listeners
 from gateway.metrics.families import ProcessState
 from gateway.metrics.listeners import ListenerNames
 from gateway.quotas import Glance
@@ -23,7 +23,7 @@ from gateway.service import child, descriptors, privileges
 from gateway.service.context import DEFAULT_CONTENT_LIMITS, ContentLimits, WorkerContext
 from gateway.service.estate import Estate
 from gateway.service.loading import LoadedPolicy
-from gateway.service.plan import ADMIN
+from gateway.service.plan import ADMIN, SHIPPER
 from gateway.why.asking import Answering
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Staff:
         self._settings, self._run_worker, self._run_admin, self._estate = settings, run_worker, run_admin, estate
         self._smtp, self._http = estate.smtp, estate.http
         self._names = ListenerNames(estate.arena.part(listeners.PART))
+        self._shipments = ListenerNames(estate.arena.part("shipments"), MOST_SHIPMENTS)
         self.limit = descriptors.raise_limit()
         self.for_clients = descriptors.for_clients(self.limit)
 
@@ -66,6 +67,9 @@ class Staff:
         """Fork the process of a slot; returns its id. Raises OSError."""
         if slot == ADMIN:
             return child.start(lambda: self._admin(policy, generation, page), name_of(slot))
+        if slot == SHIPPER:
+            shipping_places = [self._shipments.place_of(each.name) for each in policy.config.shipments]
+            return child.start(lambda: self._shipper(policy, page, shipping_places), name_of(slot))
         self._smtp.listen(slot)
         places = [self._names.place_of(address) for address in self._smtp.bound(smtp_addresses(policy))]
         return child.start(lambda: self._worker(policy, generation, slot, page, places), name_of(slot))
@@ -126,12 +130,19 @@ class Staff:
             enter=lambda state: self._enter(state, page),
             members=MemberTable(self._estate.arena.part("member table")),
             names=self._names.all,
+            shipments=self._shipments.all,
             policy=lambda: PolicyName(policy.source.path, policy.source.digest()),
             log_dirs=lambda: [logger.log_dir for logger in policy.config.local_logs],
             explain=answering.answer,
             explain_refusal=answering.of_refusal,
         )
         return self._run_admin(context)
+
+    def _shipper(self, policy: LoadedPolicy, page: CounterPage, places: list[int]) -> int:
+        from gateway.service import shipping  # not needed in the workers, which are forked from the same process
+
+        self._close_all_but(smtp=(), http=())
+        return shipping.run(policy.config.shipments, places, page, lambda state: self._enter(state, page))
 
     def _close_all_but(self, *, smtp: Iterable[socket], http: Iterable[socket]) -> None:
         """What stays open here would stay open when the supervisor closes it."""
@@ -158,4 +169,10 @@ def http_addresses(policy: LoadedPolicy) -> list[str]:
 
 def name_of(slot: int) -> str:
     """What the process of a slot is called."""
-    return "admin" if slot == ADMIN else f"worker-{slot}"
+    return {ADMIN: "admin", SHIPPER: "shipper"}.get(slot) or f"worker-{slot}"
+
+
+def besides(policy: LoadedPolicy) -> dict[str, bool]:
+    """Which processes a policy needs besides its workers. (That of a program before this one may have no shipments.)"""
+    config = policy.config
+    return {"admin": bool(config.http_listeners), "shipper": bool(getattr(config, "shipments", ()))}

@@ -32,8 +32,8 @@ from gateway.service.fleet import FleetDesk
 from gateway.service.listening import UnusableAddress
 from gateway.service.loading import BadPolicy, Load, LoadedPolicy, Loading
 from gateway.service.notify import Notifier
-from gateway.service.plan import ADMIN, Process, Service, Slot
-from gateway.service.staff import Settings, Staff, http_addresses, name_of, smtp_addresses
+from gateway.service.plan import Process, Service, Slot
+from gateway.service.staff import Settings, Staff, besides, http_addresses, name_of, smtp_addresses
 from gateway.service.upgrade import Inheritance, Trial, UpgradeError
 from gateway.service.watching import Watch, WatchedFiles
 
@@ -210,7 +210,7 @@ class Supervisor:
                 self._spawn(slot, now)
             case plan.Mute(slot):
                 slot.muted = True
-                if slot.number != ADMIN:
+                if slot.number >= 0:
                     log.warning("%s: not listening until it starts again", name_of(slot.number))
                     self._smtp.mute(slot.number)
             case plan.Send(process, number):
@@ -266,14 +266,14 @@ class Supervisor:
         log.error("%s[%d] died after %.1f s: %s", name_of(process.slot), process.pid, now - process.started, how)
         if death is plan.Death.REPLACED:
             self._died.setdefault(process.slot, (process.pid, now))
-            if process.slot != ADMIN:
+            if process.slot >= 0:
                 self._own_page.add(metrics.WORKER_RESTARTS.slot())
                 self._own_page.set(metrics.WORKER_LAST_RESTART.slot(), int(time.time()))
         elif death is plan.Death.GIVEN_UP:
             log.error("%s: not started again, the configuration is at fault", name_of(process.slot))
         elif death is plan.Death.ROLLED_BACK:
             before = self._policies[self._service.previous]
-            self._service.roll_back(self._settings.workers, admin=bool(before.config.http_listeners))
+            self._service.roll_back(self._settings.workers, **besides(before))
             self._reload_failed(["a process of the new policy died before it was ready"])
             self._close_unused()
 
@@ -338,7 +338,7 @@ class Supervisor:
         self._last_generation += 1
         self._policies[self._last_generation] = result
         self._watch = Watch(result.watched, time.monotonic)
-        self._service.begin(self._last_generation, self._settings.workers, admin=bool(result.config.http_listeners))
+        self._service.begin(self._last_generation, self._settings.workers, **besides(result))
         if not result.config.listeners:
             log.warning("no mail is accepted: the policy calls no kumo.start_esmtp_listener")
         self._staff.warn_of_shares(result)
@@ -400,8 +400,7 @@ class Supervisor:
         self._last_generation = inheritance.last_generation
         self._page_of = self._estate.processes(inheritance)
         self._service.processes += self._page_of
-        workers, admin = self._settings.workers, bool(policy.config.http_listeners)
-        self._service.adopt(inheritance.generation, workers, admin=admin)
+        self._service.adopt(inheritance.generation, self._settings.workers, **besides(policy))
         if inheritance.asked_by is not None:
             self._waiting.append(Client.inherited(inheritance.asked_by))
 

@@ -16,18 +16,29 @@ log = logging.getLogger("gateway.shipping")
 
 
 async def ship(
-    shipments: Sequence[Shipment], tell: Tell, *, once: bool = False, alive: Callable[[], None] = lambda: None
+    shipments: Sequence[Shipment],
+    tell: Tell,
+    *,
+    once: bool = False,
+    signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+    alive: Callable[[], None] = lambda: None,
+    ending: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Ships until SIGTERM or SIGINT; once: what there is. Returns whether nothing was left.
+    """Ships until one of the signals; once: what there is. Returns whether nothing was left.
 
-    alive: called every few seconds. Raises OSError and ValueError for what keeps a shipment from being begun, and
-    whatever a bug raises.
+    alive: called every few seconds. ending: called when it is told to stop. Raises OSError and ValueError for what
+    keeps a shipment from being begun, and whatever a bug raises.
     """
     shippers = [Shipper(shipment, tell) for shipment in shipments]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def end() -> None:
+        ending()
+        stop.set()
+
+    for number in signals:
+        loop.add_signal_handler(number, end)
     house = asyncio.create_task(_keep_house(shippers, alive))
     tasks = [asyncio.create_task(shipper.run(stop, once=once)) for shipper in shippers]
     try:

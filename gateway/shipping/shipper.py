@@ -91,6 +91,8 @@ class Shipper:
     async def _claimed(self, stop: asyncio.Event, once: bool) -> bool:
         waiting = False
         while not self._state.claim():
+            if stop.is_set():
+                return False
             if once:
                 log.error("shipment '%s': another process ships it", self.shipment.name)
                 return False
@@ -98,8 +100,6 @@ class Shipper:
                 log.info("shipment '%s': waiting for another process that ships it", self.shipment.name)
                 waiting = True
             await _pause(stop, POLL_SECONDS)
-            if stop.is_set():
-                return False
         self._state.load(self.directories)
         self._source = RecordSource(self.directories, self._state.progress)
         return True
@@ -183,6 +183,7 @@ class Shipper:
             log.warning("shipment '%s': its sink takes records again", self.shipment.name)
             self._last_failure = ""
         self._note_if_possible()
+        self._tell(self.shipment, self._tally.told())
         return not isinstance(outcome, Failed)
 
     async def _set_aside(self, parcel: Parcel, why: str) -> None:

@@ -28,9 +28,10 @@ class Tally:
         self.gauges: dict[str, int] = {}
 
     def told(self) -> Told:
-        """All of it; the counts begin anew."""
-        counts, self.counts = self.counts, Counter()
-        return Told(counts, self.gauges)
+        """All of it, once."""
+        told = Told(self.counts, self.gauges)
+        self.counts, self.gauges = Counter(), {}
+        return told
 
 
 class MetricsFile:
@@ -46,10 +47,10 @@ class MetricsFile:
         self._failed = False
 
     def tell(self, shipment: Shipment, told: Told) -> None:
-        """Writes the file anew."""
+        """Writes the file anew, where there are gauges."""
         place = min(self._names.index(shipment.name), families.MOST - 1)
         families.tell(self._page, place, told)
-        if self._path is None:
+        if self._path is None or not told.gauges:
             return
         try:
             with open(self._path + ".new", "wb") as file:
