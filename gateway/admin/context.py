@@ -27,7 +27,7 @@ class AdminContext:
     enter: Callable[[ProcessState], None]
     members: MemberTable  # of the fleet, as the workers know them
     names: Callable[[], Sequence[str]]  # of the listeners that are counted apart, by place
-    shipments: Callable[[], Sequence[str]]  # likewise, of the shipments
+    shipments: Callable[[], Sequence[str]] = tuple  # likewise, of the shipments
     policy: Callable[[], PolicyName]  # takes the time to read all that was loaded
     log_dirs: Callable[[], Sequence[str]]  # of the policy
     explain_refusal: Callable[[Mapping[str, Any]], str]  # an event of /trace/recent → why; ValueError
