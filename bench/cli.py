@@ -6,8 +6,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import contents, instructions
+from . import contents, floods, instructions
 from .fairness import Hogs, measure
+from .flooding import FLOODS
 from .load import Plan, Target, TargetError, prepared, show_progress
 from .mix import SENDER, Mix, MixError, load_mix, parse_size, plain_mix
 from .peers import PEERS
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     instructions.add_arguments(commands.add_parser("instructions", help=counts, description=instructions.__doc__))
     fairness = "how long a client waits beside others that pipeline for ever"
     _add_fairness(commands.add_parser("fairness", help=fairness, description=_FAIRNESS))
+    besides = "what a good client loses while others flood the gateway"
+    _add_floods(commands.add_parser("floods", help=besides, description=floods.__doc__))
     memory = "how much memory large messages take, and how long other mail waits meanwhile"
     _add_contents(commands.add_parser("contents", help=memory, description=contents.__doc__))
     _add_sink(commands.add_parser("sink", help="an SMTP server that takes, checks, and discards", description=_SINK))
@@ -130,6 +133,27 @@ def _fairness(arguments: argparse.Namespace) -> int:
     hogs = Hogs(arguments.hogs, not arguments.unread, arguments.seconds)
     print(json.dumps(measure(target, hogs, arguments.worker)))
     return 0
+
+
+def _add_floods(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    usual = floods.Measure()
+    add("--only", action="append", default=[], metavar="NAME", help=f"only these: {', '.join(FLOODS)}")
+    add("--sessions", type=int, default=0, metavar="N", help="no larger crowds than this (10000 idle, 2000 that drip)")
+    add("--rate", type=float, default=usual.rate, metavar="R", help="of the good client's messages (%(default)s)")
+    add("--seconds", type=float, default=usual.seconds, metavar="S", help="for each figure (%(default)s)")
+    add("--workers", type=int, default=usual.workers, metavar="N", help="of the gateway (%(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the result there as well")
+    parser.set_defaults(bench_run=_floods)
+
+
+def _floods(arguments: argparse.Namespace) -> int:
+    chosen = {name: getattr(arguments, name) for name in ("sessions", "rate", "seconds", "workers")}
+    result = floods.measured(floods.Measure(tuple(arguments.only), **chosen))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(floods.table(result))
+    return 0 if all(flood["holds"] for flood in result["floods"].values()) else 1
 
 
 def _add_contents(parser: argparse.ArgumentParser) -> None:
