@@ -232,6 +232,7 @@ STARTTLS      503 5.5.1    220 2.0.0  S 503 5.5.1    503 5.5.1    503 5.5.1
 STARTTLS x    503 5.5.1    501 5.5.4    503 5.5.1    503 5.5.1    503 5.5.1
 AUTH PLAIN    503 5.5.1    538 5.7.11   503 5.5.1    503 5.5.1    503 5.5.1
 EXPN a        502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
+ETRN x.org    502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1    502 5.5.1
 BDAT 0 LAST   503 5.5.1    503 5.5.1    503 5.5.1    554 5.5.1
 BDAT 0        503 5.5.1    503 5.5.1    503 5.5.1    554 5.5.1    250 2.0.0  C
 XCLIENT a=b   550 5.7.0    550 5.7.0    503 5.5.1    503 5.5.1    503 5.5.1
@@ -310,6 +311,9 @@ WHY = [
         for state in LEADS_TO
         for line, reply in (
             (b"EXPN a", replies.NOT_IMPLEMENTED),
+            (b"etrn x.example", replies.NOT_IMPLEMENTED),
+            (b"TURN", replies.NOT_IMPLEMENTED),
+            (b"ETRNS x", replies.UNKNOWN_COMMAND),
             (b"GET / HTTP/1.1", replies.OTHER_PROTOCOL),
             (b"FOO", replies.UNKNOWN_COMMAND),
             (b"x" * 20_000, replies.LINE_TOO_LONG),
@@ -328,6 +332,7 @@ def test_what_is_out_of_order_is_told_why(state, line, reply):
 def test_every_entry_of_the_table_is_a_row_of_these_tests():
     verbs = {command.partition(" ")[0] for command, _, _, _ in ROWS} | {"UNKNOWN", "LINE_TOO_LONG"}
     assert {fp.VERB_NAMES[verb] for row in TABLE.values() for verb in row if verb < END_OF_DATA} == verbs - {
+        "ETRN",
         "LHLO",
         "GET",
     }

@@ -18,6 +18,13 @@ _ELSEWHERE = frozenset(
     b"ATRN BURL CONNECT ETRN GET HEAD LHLO OPTIONS POST PROXY PUT SAML SEND SOML TURN XFORWARD".split()
 )
 
+_OF_SMTP = frozenset(b"ATRN BURL ETRN SAML SEND SOML TURN".split())  # its older commands, and those of extensions
+
+
+def is_of_smtp(line: bytes) -> bool:
+    """Whether a line is a command that is known, but not here: RFC 5321 §4.2.4."""
+    return line.split(b" ", 1)[0].upper() in _OF_SMTP
+
 
 def loggable(verb: int, argument: bytes) -> bytes:
     """What an observer may see of a command that is refused before its argument is read."""

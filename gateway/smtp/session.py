@@ -335,7 +335,7 @@ class ServerSession:
         if verb == fp.UNKNOWN and self._is_foreign(foreign.kind_of_line(argument, self.state == _CONNECTED)):
             return
         self._argument = foreign.loggable(verb, argument)
-        self._say(refusal)
+        self._say(replies.NOT_IMPLEMENTED if verb == fp.UNKNOWN and foreign.is_of_smtp(argument) else refusal)
 
     def _is_foreign(self, kind: str | None) -> bool:
         """Ends a session of another protocol: nothing in it may be taken for commands."""
