@@ -342,6 +342,7 @@ function calls.coroutine()
 end
 
 local function outcome(ok, mark, done, ...)
+  current = nil
   if ok and mark == DONE then
     if done then return true, false, ... end
     local where = trace
@@ -356,10 +357,9 @@ end
 -- false and an error. Returns true, false and its results; or false, whether the coroutine is over, the error and a
 -- traceback; or nil and false: it waits.
 function calls.resume(number, ...)
-  local thread = threads[number]
-  current = thread
+  current = threads[number]
   tidy()
-  return left(nil, outcome(resume(thread, ...)))
+  return outcome(resume(current, ...))
 end
 
 -- Runs what is part of loading, outside of any coroutine. Returns true and the results; or false, the error and a
