@@ -49,8 +49,8 @@ fuzz: $(READY_TO_TEST)  ## fuzz what reads what others send or leave, FUZZ_SECON
 	tests/fuzz/run.sh fuzz_report $(or $(FUZZ_SECONDS),600)
 	tests/fuzz/run.sh fuzz_arrival $(or $(FUZZ_SECONDS),600)
 	tests/fuzz/run.sh fuzz_session $(or $(FUZZ_SECONDS),600)
-	tests/fuzz/run.sh fuzz_upstream $(or $(FUZZ_SECONDS),600)
-	tests/fuzz/run.sh fuzz_files $(or $(FUZZ_SECONDS),600)
+	tests/fuzz/run.sh fuzz_upstream $(or $(FUZZ_SECONDS),600) -len_control=0 -max_len=64
+	tests/fuzz/run.sh fuzz_files $(or $(FUZZ_SECONDS),600) -len_control=0 -max_len=64
 
 dist: $(READY_TO_TEST)  ## build the sdist and a manylinux wheel for each Python here, in dist/
 	@VENV="$(VENV)" deploy/dist.sh
