@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.gateway_process import INIT, TO_UPSTREAMS, Gateway, wait_until
+from tests.ports import free_port
 
 PASSWORD = "c0rrect-horse"
 SHOUTED = "QUJDREVG"  # a password in base64 that looks like a command
@@ -333,6 +334,19 @@ def test_a_hand_over_that_fails_says_where_and_why(start, trace):
     [outcome] = handed_over["recipients"]
     assert (outcome["status"], outcome["reason"]) == ("transient", "upstream_unreachable")
     assert events[-4]["reason"] == "upstream_unreachable"
+
+
+def test_what_the_spool_keeps_is_told_as_spooled(start, trace, tmp_path):
+    fleet = f"127.0.0.1:{free_port()}"
+    gateway = start(POLICY + TO_UPSTREAMS, "--workers", "1", "--spool", str(tmp_path / "spool"), upstreams=[fleet])
+    watching = trace(gateway, workers=1)
+    with gateway.smtp() as client:
+        assert not send(client, "a@b.example", "x@in.example")
+    events = watching.until(closed(1))
+    [handed_over] = [event for event in events if event["event"] == "handed_over"]
+    [outcome] = handed_over["recipients"]
+    assert (outcome["status"], outcome["reason"]) == ("spooled", "upstream_unreachable")
+    assert [event["code"] for event in events if event["event"] == "reply"][-2:] == [250, 221]
 
 
 BOUNCE = (

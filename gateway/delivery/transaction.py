@@ -285,8 +285,6 @@ class Transaction:
     def _goes_on(self, delivery: Delivery, result: HandOver) -> bool:
         """Takes a result down. After a recipient that failed for now no more is sent, unless it can be spooled."""
         delivery.result = result
-        if self._facts.conn.witness is not None:
-            self._facts.conn.witness.handed_over(delivery.message.id, result)
         self._handed_over += 1
         self._outcomes += result.outcomes
         delivered = 0
@@ -301,6 +299,8 @@ class Transaction:
         if not goes_on and self._spool is not None:
             self._not_taken.append(delivery)
             return True
+        if self._facts.conn.witness is not None:
+            self._facts.conn.witness.handed_over(delivery.message.id, result)
         return goes_on
 
     def _keep(self) -> Waits:
@@ -327,6 +327,9 @@ class Transaction:
         self._outcomes = [
             _kept(outcome, refused) if _failed_for_now(outcome) else outcome for outcome in self._outcomes
         ]
+        if facts.conn.witness is not None:
+            for delivery in self._not_taken:
+                facts.conn.witness.handed_over(delivery.message.id, _with_what_was_kept(delivery.result, refused))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -411,6 +414,23 @@ def _kept(outcome: RecipientOutcome, refused: Reply | None) -> RecipientOutcome:
     if outcome.status is Status.UNKNOWN:
         return outcome
     return RecipientOutcome(outcome.recipient, Status.TRANSIENT, Response.from_reply(refused), refused.reason)
+
+
+def _with_what_was_kept(result: HandOver | None, refused: Reply | None) -> HandOver:
+    """The same hand-over for those who look on: with what became of each recipient in the spool."""
+    assert result is not None
+    return HandOver(
+        [_kept(outcome, refused) if _failed_for_now(outcome) else outcome for outcome in result.outcomes],
+        result.site,
+        result.protocol,
+        result.seconds,
+        result.peer_name,
+        result.peer_address,
+        result.session_id,
+        result.source_address,
+        result.tls_cipher,
+        result.tls_protocol_version,
+    )
 
 
 def _only(recipients: list[EnvelopeAddress]) -> str | None:
