@@ -1,4 +1,4 @@
-"""kumo.fs.open: files in threads; kumo.crypto: AES."""
+"""kumo.fs.open: files in threads; kumo.crypto: AES, signatures for AWS."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from gateway.policy.kumo import crypto
 from gateway.policy.kumo.values import binary
 from gateway.policy.outside import async_files
-from gateway.policy.problems import PolicyProblems
+from gateway.policy.problems import PolicyError, PolicyProblems
 from tests.gateway_process import INIT
-from tests.policy_tools import said
+from tests.policy_tools import ask, domain_policy, said
 
 
 def test_a_file_is_written_and_read(tmp_path: Path) -> None:
@@ -108,3 +108,42 @@ def test_another_key_does_not_decrypt() -> None:
         crypto.aes_decrypt_block("Ecb", shown, {"key_data": "x" * 16})
     with pytest.raises(ValueError, match="has not the length of one"):
         crypto.aes_decrypt_block("Cbc", shown, {"key_data": "k" * 16})
+
+
+# --- signatures for AWS -----------------------------------------------------------------------------------------------
+
+SIGNED = """{
+  access_key = { key_data = 'AKIDEXAMPLE' }, secret_key = { key_data = 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY' },
+  region = 'us-east-1', service = 'iam', method = 'GET', uri = '/',
+  query_params = { Version = '2010-05-08', Action = 'ListUsers' },
+  headers = { Host = 'iam.amazonaws.com', ['Content-Type'] = 'application/x-www-form-urlencoded; charset=utf-8' },
+  timestamp = kumo.time.from_unix_timestamp(1440938160),
+}"""
+
+
+def test_a_request_is_signed_as_amazons_own_example_is() -> None:
+    signature = "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
+    policy = domain_policy(f"""
+        local signed = kumo.crypto.aws_sign_v4 {SIGNED}
+        assert(signed.timestamp == '20150830T123600Z')
+        assert(signed.signature == '{signature}')
+        assert(signed.authorization == 'AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, '
+          .. 'SignedHeaders=content-type;host;x-amz-date, Signature={signature}')
+        assert(signed.canonical_request:find 'Action=ListUsers&Version=2010%-05%-08')""")
+    assert ask(policy, "x.example") is None
+
+
+@pytest.mark.parametrize(
+    ("part", "instead", "problem"),
+    [
+        ("uri = '/',", "", "aws_sign_v4: uri"),
+        ("region = 'us-east-1'", "regoin = 'us-east-1'", "aws_sign_v4: unknown option 'regoin'"),
+        ("timestamp = kumo.time.from_unix_timestamp(1440938160)", "timestamp = 'now'", "expected a time of kumo.time"),
+    ],
+)
+def test_what_cannot_be_signed_is_named_and_no_secret_with_it(part: str, instead: str, problem: str) -> None:
+    policy = domain_policy(f"kumo.crypto.aws_sign_v4 {SIGNED.replace(part, instead)}")
+    with pytest.raises(PolicyError) as error:
+        ask(policy, "x.example")
+    assert problem in str(error.value)
+    assert "wJalr" not in str(error.value)
