@@ -17,7 +17,7 @@ b() { buildah --root "$WORK/storage" --runroot "$WORK/run" "$@"; }
 running=
 finish() {
     [ -z "$running" ] || kill "$running" 2>/dev/null || true
-    for place in /proc /dev $PLACES ""; do umount "$WORK/root$place" 2>/dev/null || true; done
+    for place in /proc /dev $PLACES ""; do umount -R "$WORK/root$place" 2>/dev/null || true; done
     rm -rf --one-file-system "$WORK"
 }
 trap finish EXIT
@@ -60,10 +60,12 @@ mounted() {
 }
 
 # As the image's user, without root's rights or a way to them.
-inside() {
+as_image() {
     # shellcheck disable=SC2046 # a variable is a word
-    setpriv --no-new-privs chroot --userspec=10025:10025 "$WORK/root" env -i $(cat "$WORK/environment") "$@"
+    exec setpriv --no-new-privs chroot --userspec=10025:10025 "$WORK/root" env -i $(cat "$WORK/environment") "$@"
 }
+
+inside() { (as_image "$@"); }
 
 [ -n "${BASE:-}" ] || base
 echo "container: building"
@@ -73,7 +75,7 @@ mounted
 echo "container: $(inside relay-gateway --version), $(du -sh "$(b mount "$container")" | cut -f 1)"
 inside relay-gateway check --strict /etc/relay-gateway/init.lua
 ! inside sh -c 'echo x >/etc/relay-gateway/init.lua' 2>/dev/null || fail "the root can be written to"
-inside relay-gateway run --policy /etc/relay-gateway/init.lua --announce /tmp/announced 2>"$WORK/log" &
+as_image relay-gateway run --policy /etc/relay-gateway/init.lua --announce /tmp/announced >"$WORK/log" 2>&1 &
 running=$!
 waited=0
 until [ -e "$WORK/root/tmp/announced" ]; do
