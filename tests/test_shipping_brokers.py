@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,11 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import nats
+import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from nats.aio.client import Client
 from nats.errors import Error
 
-from gateway.shipments import NatsSettings, Secret, Shipment
+from gateway.shipments import AmqpSettings, KafkaSettings, NatsSettings, Secret, Shipment
 from gateway.shipping.shipper import Shipper
 from tests.ports import free_port
 from tests.programs import program
@@ -38,7 +43,11 @@ class Broker:
 
     async def start(self) -> None:
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **self._environment}
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **self._environment},
+            start_new_session=True,
         )
         deadline = time.monotonic() + PATIENCE
         while not await self._is_up():
@@ -47,7 +56,7 @@ class Broker:
 
     def kill(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(30)
             self._process = None
 
@@ -220,3 +229,136 @@ async def _until_kept(run: Callable[[], Awaitable[bool]], logs: Path) -> None:
     await until(lambda: refused.exists() and place.exists() and "-1" in place.read_text(), "all of it done with")
     task.cancel()
     await asyncio.wait([task])
+
+
+# --- those that take long ---------------------------------------------------------------------------------------------
+
+HEAVY = os.environ.get("BROKERS")  # the directory with Kafka's jars, see `make brokers`
+heavy = pytest.mark.skipif(HEAVY is None, reason="NOT CHECKED: RabbitMQ and Kafka take long: `make brokers`")
+
+
+@heavy
+@pytest.mark.timeout(300)
+def test_rabbitmq_has_each_record_although_both_sides_are_killed(tmp_path):
+    port = free_port()
+    url = f"amqp://guest:guest@127.0.0.1:{port}/"
+    daemon = str(free_port())
+    environment = {
+        "RABBITMQ_NODENAME": f"ship{port}@localhost", "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": daemon, "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_MNESIA_BASE": str(tmp_path / "mnesia"), "RABBITMQ_LOG_BASE": str(tmp_path / "log"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(tmp_path / "plugins"), "HOME": str(tmp_path),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+    }  # fmt: skip
+
+    async def is_up() -> bool:
+        try:
+            await (await aio_pika.connect(url, timeout=2)).close()
+        except (OSError, aio_pika.exceptions.AMQPError):
+            return False
+        return True
+
+    broker = Broker(["/usr/lib/rabbitmq/bin/rabbitmq-server"], is_up, environment)
+    shipment = Shipment(
+        "amqp", AmqpSettings(url, "records"), (str(tmp_path / "logs"),),
+        max_batch_records=40, max_batch_delay=0.05, max_retry_interval=0.2,
+    )  # fmt: skip
+
+    async def run() -> tuple[dict[str, int], list[tuple[str, int]]]:
+        await broker.start()
+        connection = await aio_pika.connect(url)
+        await (await connection.channel()).declare_queue("records", durable=True)
+        await connection.close()
+        counts = await ship_through_a_restart(shipment, tmp_path / "logs", broker)
+        connection = await aio_pika.connect(url)
+        queue = await (await connection.channel()).declare_queue("records", durable=True)
+        found = []
+        while (message := await queue.get(no_ack=True, fail=False)) is not None:
+            found.append((message.message_id, json.loads(message.body)["number"]))
+        await connection.close()
+        return counts, found
+
+    try:
+        with ending(broker):
+            counts, stored = asyncio.run(run())
+    finally:
+        subprocess.run(["epmd", "-port", daemon, "-kill"], capture_output=True, check=False)
+    assert sorted(dict(stored).values()) == list(range(RECORDS))
+    assert counts["failures"] > 0
+    print(f"RabbitMQ: {len(stored)} messages for {RECORDS} records")
+
+
+KRAFT = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+log.dirs={logs}
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+"""
+
+
+@heavy
+@pytest.mark.timeout(300)
+def test_kafka_has_each_record_although_both_sides_are_killed(tmp_path):
+    port = free_port()
+    server = f"127.0.0.1:{port}"
+    properties = tmp_path / "kraft.properties"
+    properties.write_text(KRAFT.format(port=port, controller=free_port(), logs=tmp_path / "kafka"))
+    java = ["java", "-Xmx400m", "-cp", f"{HEAVY}/*"]
+    cluster = "MkU3OEVBNTcwNTJENDM2Qg"
+    subprocess.run(
+        [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    async def is_up() -> bool:
+        return await asyncio.to_thread(_kafka_is_up, server)
+
+    broker = Broker([*java, "kafka.Kafka", str(properties)], is_up, {})
+    settings = KafkaSettings((server,), "records", "{{ id }}", {"reconnect.backoff.max.ms": 500}, timeout=5.0)
+    shipment = Shipment(
+        "kafka", settings, (str(tmp_path / "logs"),), max_batch_records=40, max_batch_delay=0.05, max_retry_interval=0.2
+    )
+
+    async def run() -> dict[str, int]:
+        await broker.start()
+        topic = NewTopic("records", num_partitions=1, replication_factor=1)
+        administrator = AdminClient({"bootstrap.servers": server})
+        administrator.create_topics([topic])["records"].result(30)
+        return await ship_through_a_restart(shipment, tmp_path / "logs", broker)
+
+    with ending(broker):
+        counts = asyncio.run(run())
+        stored = _stored_in_kafka(server)
+    assert sorted(dict(stored).values()) == list(range(RECORDS))
+    assert counts["failures"] > 0
+    print(f"Kafka: {len(stored)} messages for {RECORDS} records")
+
+
+def _kafka_is_up(server: str) -> bool:
+    try:
+        AdminClient({"bootstrap.servers": server, "log_level": 0}).list_topics(timeout=1)
+    except KafkaException:
+        return False
+    return True
+
+
+def _stored_in_kafka(server: str) -> list[tuple[bytes, int]]:
+    consumer = Consumer({"bootstrap.servers": server, "group.id": "test", "enable.auto.commit": False})
+    try:
+        _, end = consumer.get_watermark_offsets(TopicPartition("records", 0), timeout=30)
+        consumer.assign([TopicPartition("records", 0, 0)])
+        found = []
+        while len(found) < end:
+            message = consumer.poll(30)
+            assert message is not None
+            found.append((dict(message.headers())["id"], json.loads(message.value())["number"]))
+        return found
+    finally:
+        consumer.close()
