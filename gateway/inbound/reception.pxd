@@ -10,7 +10,6 @@ from gateway.logs.records cimport Origin
 from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decision_cache cimport Known
 from gateway.policy.engine cimport Policy
-from gateway.policy.listener cimport TermsTable
 from gateway.inbound.facts cimport limited_as_relay_host, known_at_first, origin, received_start
 from gateway.inbound.refusals cimport Refusals, RefusedCommand
 from gateway.delivery.services cimport Services
@@ -31,7 +30,7 @@ cdef class Reception(Observer):
     cdef Services _services
     cdef Refusals _refusals
     cdef Terms _terms
-    cdef TermsTable _table
+    cdef object _table
     cdef object _resume
     cdef Policy _policy
     cdef dict _accepted_with
