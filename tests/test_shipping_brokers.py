@@ -237,6 +237,14 @@ HEAVY = os.environ.get("BROKERS")  # the directory with Kafka's jars, see `make 
 heavy = pytest.mark.skipif(HEAVY is None, reason="NOT CHECKED: RabbitMQ and Kafka take long: `make brokers`")
 
 
+def end_names(port: str) -> None:
+    """Ends Erlang's daemon of names, which does not go before it has noticed that its nodes are gone."""
+    deadline = time.monotonic() + 10
+    while b"Killed" not in subprocess.run(["epmd", "-port", port, "-kill"], capture_output=True, check=False).stdout:
+        assert time.monotonic() < deadline, "epmd does not end"
+        time.sleep(0.1)
+
+
 @heavy
 @pytest.mark.timeout(300)
 def test_rabbitmq_has_each_record_although_both_sides_are_killed(tmp_path):
@@ -282,7 +290,7 @@ def test_rabbitmq_has_each_record_although_both_sides_are_killed(tmp_path):
         with ending(broker):
             counts, stored = asyncio.run(run())
     finally:
-        subprocess.run(["epmd", "-port", daemon, "-kill"], capture_output=True, check=False)
+        end_names(daemon)
     assert sorted(dict(stored).values()) == list(range(RECORDS))
     assert counts["failures"] > 0
     print(f"RabbitMQ: {len(stored)} messages for {RECORDS} records")
