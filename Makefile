@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint mutants faults fuzz dist dist-test container lock clean brokers
+.PHONY: help run test bench lint mutants faults fuzz dist dist-test container docs lock clean brokers
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ dist-test: dist  ## install each of these wheels without a compiler, and send a 
 
 container:  ## build the container image with buildah and run it, as root; BASE=image instead of one made with debootstrap
 	deploy/container/try.sh
+
+docs: $(READY_TO_TEST)  ## build the pages as a site in build/site, and check every link between them
+	$(BIN)/mkdocs build
 
 lock: $(READY)  ## refresh both lock files from pyproject.toml: the service's own versions are those that are tested
 	$(BIN)/python -m pip --quiet install uv

@@ -1,0 +1,35 @@
+"""The pages as a site: `make docs` builds it, and every link leads somewhere."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def built(tree: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    command = [f"{sysconfig.get_path('scripts')}/mkdocs", "build", "--site-dir", str(site)]
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+
+
+def test_every_page_is_in_the_site_and_what_they_link_to(tmp_path: Path) -> None:
+    done = built(ROOT, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {path.with_suffix(".html").name for path in (ROOT / "docs").glob("*.md")}
+    assert pages | {"index.html"} <= {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "tree/deploy/quickstart.lua").read_bytes() == (ROOT / "deploy/quickstart.lua").read_bytes()
+
+
+def test_a_link_that_leads_nowhere_fails(tmp_path: Path) -> None:
+    for name in ("docs", "deploy"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("mkdocs.yml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    with open(tmp_path / "docs/policy.md", "a") as page:
+        page.write("\n[a](nothing.md) and [b](spool.md#nothing)\n")
+    done = built(tmp_path, tmp_path / "site")
+    assert done.returncode != 0
+    assert "nothing.md" in done.stdout + done.stderr and "#nothing" in done.stdout + done.stderr
