@@ -69,9 +69,12 @@ HOT = (
     "gateway/mail/message",
     "gateway/net/outbox",
     "gateway/net/streams",
+    "gateway/policy/configurations",
     "gateway/policy/conn_meta",
     "gateway/policy/decision_cache",
     "gateway/policy/decisions",
+    "gateway/policy/engine",
+    "gateway/policy/runs",
     "gateway/smtp/client",
     "gateway/smtp/commands",
     "gateway/smtp/exchange",
@@ -79,8 +82,7 @@ HOT = (
     "gateway/smtp/session",
     "gateway/smtp/trace",
 )
-# The others, which work by the connection, the batch or the report, call Lua, or have little to do: two thirds of the
-# time.
+# The others, which work by the connection, the batch or the report, or have little to do: two thirds of the time.
 COLD_FLAGS = [*FLAGS, UNREAD, "-Og"]
 # The kernels' loops over octets gain by all of it but this.
 NO_GAIN_FOR_KERNELS = [

@@ -10,7 +10,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 LINK = re.compile(r"\]\(([^)#:\s]+)((?:#[^)]*)?)\)")
 TREE = "tree"  # where files of the tree are in the site
 
