@@ -641,6 +641,31 @@ def fleet(moved: Moved) -> None:
     moved.scrape(gateway)
 
 
+MEETING = """
+kumo.on('get_egress_path_config', function(domain)
+  local asked = domain:match '%.xforward%.'
+  return kumo.make_egress_path {
+    client_address = asked and 'xforward' or nil,
+    smtp_auth_plain_username = not asked and 'gw' or nil,
+    smtp_auth_plain_password = not asked and { key_data = 'hush' } or nil,
+    allow_smtp_auth_plain_without_tls = true,
+  }
+end)
+"""
+
+
+def meetings(moved: Moved) -> None:
+    """Members that answer everything to who we are, and to who our client is."""
+    offered = {"EHLO": ehlo(*EXTENSIONS, "AUTH PLAIN", "XFORWARD ADDR")}
+    scripts = [("AUTH", answer) for answer in CLASSES.values()]
+    scripts += [("XFORWARD", CLASSES[reply]) for reply in ("2xx", "4xx", "5xx")]
+    members = [moved.members.add({**offered, verb: answer}) for verb, answer in scripts]
+    gateway = moved.start(OPEN + FLEET + MEETING, upstreams=members)
+    for number, (verb, _) in enumerate(scripts, 1):
+        send(gateway, f"b@n{number}.{verb.lower()}.example")
+    moved.scrape(gateway)
+
+
 NOTIFYING = """
 kumo.on('get_queue_config', function(domain)
   local what = domain == 'record.example' and 'Record' or 'Dsn'
@@ -738,7 +763,7 @@ def reports(moved: Moved) -> None:
 
 SCENARIOS: list[Callable[[Moved], None]] = [
     dialogues, sessions, events, handshakes, introductions, newcomers, decisions, refused_connections, processes,
-    shutting_down, logs, maildirs, fleet, waiting, reports, contents, notifications, limits, quotas,
+    shutting_down, logs, maildirs, fleet, meetings, waiting, reports, contents, notifications, limits, quotas,
 ]  # fmt: skip
 
 

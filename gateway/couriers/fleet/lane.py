@@ -170,6 +170,8 @@ class Lane:
 
     def exchange_concluded(self, connection: MemberConnection, exchange: Exchange) -> None:
         counting.count_exchange(self._wiring.page, exchange)
+        if connection.session.answered:  # what came before MAIL
+            self._count_answered(connection)
         watched = self.member.watched
         if watched:
             self.member.concluded(self._wiring.poller.time(), connection)
