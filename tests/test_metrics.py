@@ -253,23 +253,24 @@ def test_a_listener_keeps_its_place_and_further_ones_share_the_last():
 def test_a_worker_tells_of_its_listeners_and_what_it_had_open_ends_with_it():
     page = new_page()
     watch, alike = ListenerWatch(page, 1), ListenerWatch(page, 1)
-    watch.tell(opened=5, refused=2, now_open=3, limit=100)
-    watch.tell(opened=6, refused=2, now_open=1, limit=100)
-    alike.tell(opened=1, refused=0, now_open=1, limit=10)
+    watch.tell(opened=5, refused=2, messages=4, now_open=3, limit=100)
+    watch.tell(opened=6, refused=2, messages=9, now_open=1, limit=100)
+    alike.tell(opened=1, refused=0, messages=1, now_open=1, limit=10)
 
     def told() -> list[float]:
-        names = ("opened_total", "refused_total", "open", "limit")
+        names = ("connections_opened_total", "connections_refused_total", "messages_total")
+        gauges = ("connections_open", "connections_limit")
         samples = exposed(page)
-        return [samples[f'relay_gateway_listener_connections_{name}{{listener="192.0.2.1:587"}}'] for name in names]
+        return [samples[f'relay_gateway_listener_{name}{{listener="192.0.2.1:587"}}'] for name in (*names, *gauges)]
 
-    assert told() == [7, 2, 2, 110]
+    assert told() == [7, 2, 10, 2, 110]
     metrics.release(page)
-    assert told() == [7, 2, 0, 0]
+    assert told() == [7, 2, 10, 0, 0]
 
 
 def test_counts_by_listener_do_not_go_over_to_another_layout():
     page = new_page()
-    ListenerWatch(page, 0).tell(1, 1, 1, 1)
+    ListenerWatch(page, 0).tell(1, 1, 1, 1, 1)
     assert not [name for name in metrics.totals([page]) if "listener" in name]
 
 

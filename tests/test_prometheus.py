@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import smtplib
 import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.gateway_process import INIT, TO_MAILDIR, Gateway, wait_until
+from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, Gateway, wait_until
 from tests.programs import program
 
 SECOND = "kumo.start_esmtp_listener { listen = LISTEN, max_connections = 2 }"
@@ -51,6 +52,18 @@ def test_connections_are_counted_at_their_listener_and_go_on_being_after_a_reloa
     gateway.announced(epoch=epoch + 1)
     assert by_listener(gateway, "opened_total") == [before[0] + 2, before[1]]
     wait_until(lambda: by_listener(gateway, "limit") == limits, "the old worker's part has gone")
+
+
+def test_messages_are_counted_at_the_listener_that_they_came_to(gateway):
+    def counted() -> list[float]:
+        return [gateway.metric(f'listener_messages_total{{listener="{each}"}}') for each in gateway.announced()["smtp"]]
+
+    before = counted()
+    host, _, port = gateway.announced()["smtp"][1].rpartition(":")
+    with smtplib.SMTP(host, int(port), "client.example", PATIENCE) as client:
+        client.sendmail("a@sender.example", "b@far.example", "Subject: one\n\n")
+        client.sendmail("a@sender.example", "b@far.example", "Subject: two\n\n")
+    wait_until(lambda: counted() == [before[0], before[1] + 2], "two messages at the second")
 
 
 def test_the_policy_is_told_by_its_file_and_a_hash_of_its_text(gateway):

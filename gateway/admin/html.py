@@ -152,10 +152,10 @@ def _listeners(status: Status) -> str:
     rows = []
     for address, answer in answers.items():
         each = counted.get(address, {})
-        names = ("connections_open", "connections_opened", "connections_refused")
+        names = ("connections_open", "connections_opened", "connections_refused", "messages")
         word = answer if answer != "ok" else Html('<span class="good">ok</span>')
         rows.append((address, word, *(short(each.get(name, 0)) for name in names)))
-    return _table("Listeners", ("listener", "", ">open", ">accepted", ">turned away"), rows)
+    return _table("Listeners", ("listener", "", ">open", ">accepted", ">turned away", ">messages"), rows)
 
 
 def _any(title: str, label: str) -> Callable[[Status], str]:

@@ -64,6 +64,11 @@ class ListenerHost(ConnectionHost):
         self.arrived = self.refused = 0  # connections so far
         self.awaited = 0  # connections that have yet to name their client
 
+    @property
+    def messages(self) -> int:
+        """Received completely, so far."""
+        return self._terms_table.messages
+
     def accepted(self, stream: Stream) -> None:
         """A client has connected."""
         self.services.page.add(_OPENED)

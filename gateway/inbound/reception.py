@@ -444,6 +444,7 @@ class Reception(Observer):
         self._reply(RCPT_OK)
 
     def _message_received(self, event: MessageReceived) -> Waits:
+        self._table.messages += 1
         self._message = event
         self._transaction = Transaction(self._services, self._session_facts(event), event, self._decisions)
         return self._transaction.steps()
@@ -454,8 +455,7 @@ class Reception(Observer):
             if reply.code < 400:
                 self._refusals.begin_anew(self._known_origin(), self._conn.values)
         self.session.reply(reply)
-        self._message = None
-        self._transaction = None
+        self._message = self._transaction = None
 
     def _session_facts(self, event: MessageReceived) -> SessionFacts:
         """What records and trace headers say of this session; made again only after EHLO, AUTH or STARTTLS."""

@@ -124,6 +124,9 @@ LISTENER_REFUSED = NamedCounter(
     "listener",
     MOST_LISTENERS,
 )
+LISTENER_MESSAGES = NamedCounter(
+    LAYOUT, "listener_messages_total", "Messages received completely at a listener", "listener", MOST_LISTENERS
+)
 LISTENER_OPEN = NamedGauge(
     LAYOUT, "listener_connections_open", "Client connections open now at a listener", "listener", MOST_LISTENERS
 )

@@ -48,16 +48,18 @@ class ListenerWatch:
         self._page = page
         self._opened = metrics.LISTENER_OPENED.at(place)
         self._refused = metrics.LISTENER_REFUSED.at(place)
+        self._messages = metrics.LISTENER_MESSAGES.at(place)
         self._open = metrics.LISTENER_OPEN.at(place)
         self._limit = metrics.LISTENER_LIMIT.at(place)
-        self._told = (0, 0, 0, 0)
+        self._told = (0, 0, 0, 0, 0)
 
-    def tell(self, opened: int, refused: int, now_open: int, limit: int) -> None:
-        """opened, refused: connections since the worker's start. Two listeners may share a place: all is added."""
-        new = (opened, refused, now_open, limit)
-        for slot, value, before in zip(
-            (self._opened, self._refused, self._open, self._limit), new, self._told, strict=True
-        ):
+    def tell(self, opened: int, refused: int, messages: int, now_open: int, limit: int) -> None:
+        """opened, refused: connections since the worker's start; messages: likewise. Two listeners may share a place:
+        all is added.
+        """
+        new = (opened, refused, messages, now_open, limit)
+        slots = (self._opened, self._refused, self._messages, self._open, self._limit)
+        for slot, value, before in zip(slots, new, self._told, strict=True):
             if value != before:
                 self._page.add(slot, value - before)
         self._told = new

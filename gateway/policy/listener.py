@@ -66,9 +66,10 @@ def _packed(address: str) -> bytes:
 
 
 class TermsTable:
-    """The terms of one listener's connections. offer_auth: see Terms."""
+    """The terms of one listener's connections, and how many messages came by them. offer_auth: see Terms."""
 
     def __init__(self, listener: Listener, offer_auth: bool) -> None:
+        self.messages = 0  # received completely; counted by whoever receives them
         self._offer_auth, self._scope = offer_auth, listener.listen
         self._root = block_of({**listener.overrides, "peer": listener.peer, "via": listener.via})
         self._known: dict[tuple[int, ...], Terms] = {}

@@ -211,7 +211,8 @@ class Worker:
     def _tell_of_listeners(self) -> None:
         draining = self._stop.is_set()
         for watch, host in zip(self._watches, self._hosts, strict=True):
-            watch.tell(host.arrived, host.refused, host.open, 0 if draining else host.max_connections)
+            limit = 0 if draining else host.max_connections
+            watch.tell(host.arrived, host.refused, host.messages, host.open, limit)
 
     async def _drain(self, timeout: float) -> None:
         """Ends idle sessions and the others when their transaction is over; then closes what is behind them.
