@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,9 @@ import dns.rdataclass
 import dns.rdatatype
 import pytest
 
+from gateway.policy.outside import spf
 from gateway.policy.outside.resolvers import NameAnswer
-from gateway.policy.outside.spf import SpfBudget, SpfCheck, SpfVerdict
+from gateway.policy.outside.spf import SpfCheck, SpfVerdict
 from tests.gateway_process import INIT, TO_MAILDIR, Gateway
 
 # RFC 7208, appendix A
@@ -31,7 +31,7 @@ ZONE: dict[tuple[str, str], list[str]] = {
     ("4.2.0.192.in-addr.arpa", "PTR"): ["bob.example.com."],
     ("six.example", "AAAA"): ["2001:db8::1"],
     ("10.2.0.192.in-addr._spf.example.com", "A"): ["127.0.0.2"],
-    ("why.example.com", "TXT"): ['"%{i} is not one of %{d}\'s %_ %%"'],
+    ("why.example.com", "TXT"): ['"%{i} is not one of %% %{d}\'s%_hosts"'],
     ("twice.example", "TXT"): ['"v=spf1 -all"', '"v=spf1 +all"'],
     ("no.example", "TXT"): ['"v=spf10 -all"'],
     ("loop.example", "TXT"): ['"v=spf1 include:loop.example -all"'],
@@ -40,13 +40,14 @@ ZONE: dict[tuple[str, str], list[str]] = {
 }
 
 
-def checked(ask: Callable[[str, str], Any], address: str, domain: str, sender: str) -> SpfCheck:
-    return SpfCheck(ask, ipaddress.ip_address(address), domain, sender, "helo.example", "mx.example", SpfBudget())
+def _strings(text: str) -> str:
+    """A text as a zone has it, in strings of 255 octets at most."""
+    return " ".join(f'"{text[start : start + 255]}"' for start in range(0, len(text), 255))
 
 
 def verdict(record: str, address: str = "192.0.2.10", *, domain: str = "example.com", sender: str = "") -> SpfVerdict:
     """What a record says of an address."""
-    zone = {**ZONE, ("example.com", "TXT"): [f'"{record}"', '"something else"']}
+    zone = {**ZONE, ("example.com", "TXT"): [_strings(record), '"something else"']}
 
     async def ask(name: str, kind: str) -> NameAnswer:
         if name == "broken.example":
@@ -56,7 +57,8 @@ def verdict(record: str, address: str = "192.0.2.10", *, domain: str = "example.
         records = tuple(dns.rdata.from_text(dns.rdataclass.IN, kind_of, text) for text in texts)
         return NameAnswer(any(known == name for known, _ in zone), records, 60.0)
 
-    return asyncio.run(checked(ask, address, domain, sender or f"strong-bad@{domain}").verdict())
+    sender = sender or f"strong-bad@{domain}"
+    return asyncio.run(spf.verdict(ask, address, domain, sender, "helo.example", "mx.example"))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_what_is_no_record(domain: str, disposition: str) -> None:
 
 
 def test_a_refusal_is_explained_by_the_domain() -> None:
-    assert verdict("v=spf1 -all exp=why.example.com").context == "192.0.2.10 is not one of example.com's   %"
+    assert verdict("v=spf1 -all exp=why.example.com").context == "192.0.2.10 is not one of % example.com's hosts"
     assert verdict("v=spf1 -all exp=nowhere.example").context == "matched '-all' directive"
 
 
@@ -136,9 +138,30 @@ def test_a_refusal_is_explained_by_the_domain() -> None:
     ],
 )
 def test_macros_are_those_of_the_standard(macro: str, expanded: str) -> None:
-    sender = "strong-bad@email.example.com"
-    check = checked(lambda *_: None, "192.0.2.3", "email.example.com", sender)
-    assert check._expanded(macro, explaining=True) == expanded
+    domain = "email.example.com"
+    check = SpfCheck({}, "192.0.2.3", domain, f"strong-bad@{domain}", "helo.example", "mx.example")
+    assert check.expand(macro, stripdot=False) == expanded
+
+
+def test_what_would_keep_the_library_busy_is_refused_at_once() -> None:
+    assert verdict(f"v=spf1 a:x.{'a' * 600}! -all").disposition == "permerror"
+    assert verdict(f"v=spf1 {'a ' * 2100}-all").disposition == "permerror"
+    assert verdict(f"v=spf1 {'ip4:192.0.2.99 ' * 200}ip4:192.0.2.10 -all").disposition == "pass"
+
+
+def test_the_hosts_of_a_domain_are_asked_for_together() -> None:
+    rounds: list[set[tuple[str, str]]] = []
+    check = SpfCheck({}, "192.0.2.9", "example.com", "x@example.com", "helo.example", "mx.example")
+    answers: dict[tuple[str, str], Any] = {
+        ("example.com", "TXT"): [[b"v=spf1 mx ", b"-all"]],
+        ("example.com", "MX"): [(10, "a.example"), (20, "B.example")],
+    }
+    given: dict[tuple[str, str], Any] = {}
+    while check.verdict() is None:
+        rounds.append(set(check.missing))
+        given |= {name: answers.get(name, []) for name in check.missing}
+        check = SpfCheck(given, "192.0.2.9", "example.com", "x@example.com", "helo.example", "mx.example")
+    assert rounds == [{("example.com", "TXT")}, {("example.com", "MX")}, {("a.example", "A"), ("b.example", "A")}]
 
 
 def test_a_policy_asks_and_refuses(start: Callable[..., Gateway]) -> None:
