@@ -555,8 +555,9 @@ class HeldCells:
 # --- sockets.pxi ------------------------------------------------------------------------------------------
 # fd is a non-blocking TCP socket. Everything raises OSError where the socket is broken; having to wait is no error.
 
-def accept(fd: int) -> tuple[int, tuple[str, int]] | None:
-    """(descriptor, peer's host and port) of the next connection that waits at a listening socket; None: there is none.
+def accept(fd: int) -> tuple[int, tuple[str, int]] | tuple[()] | None:
+    """(descriptor, peer's host and port) of the next connection that waits at a listening socket. None: there is none.
+    Nothing in it: the peer has reset it.
 
     The new socket does not block and is not inherited by other programs. A host is without scope.
     """

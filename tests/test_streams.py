@@ -17,7 +17,7 @@ import uvloop
 from gateway import _fastpath as fp
 from gateway.net import streams
 from gateway.net.outbox import Outbox
-from gateway.net.streams import Acceptor, Poller, Protocol, Source, Stream
+from gateway.net.streams import MOST_ACCEPTED, Acceptor, Poller, Protocol, Source, Stream
 
 Main = Coroutine[Any, Any, None]
 PATIENCE = 20.0
@@ -92,13 +92,17 @@ class Service:
         self.loop = asyncio.get_running_loop()
         self.poller = Poller(self.loop)
         self.socket = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self.listener = Acceptor(self.poller, self.socket, self.accept)
+        self.gone = 0
+        self.listener = Acceptor(self.poller, self.socket, self.accept, self.lose)
         self.address = self.socket.getsockname()
         self.accepted: asyncio.Queue[Stream] = asyncio.Queue()
         self.peers: list[socket.socket] = []
 
     def accept(self, stream: Stream) -> None:
         self.accepted.put_nowait(stream)
+
+    def lose(self) -> None:
+        self.gone += 1
 
     def call(self) -> socket.socket:
         """A socket connected to the listener, which does not know of it yet."""
@@ -457,6 +461,40 @@ def test_an_event_of_a_closed_socket_is_not_its_successors(run) -> None:
             assert successor.calls == []
             assert len(first.received) + len(second.received) == len(b"at once")
             ends[2].close()
+
+    run(main())
+
+
+def test_a_connection_that_was_reset_meanwhile_is_counted_and_nobodys(run) -> None:
+    async def main() -> None:
+        async with service() as here:
+            for _ in range(3):
+                reset(here.call())
+            waiting = here.call()
+            stream = await here.accepted.get()
+            assert stream.peer == waiting.getsockname()
+            assert here.accepted.empty()
+            assert here.gone == 3
+            stream.abort()
+
+    run(main())
+
+
+def test_a_crowd_is_accepted_a_few_at_a_time_and_who_is_there_has_its_turn_between(run) -> None:
+    async def main() -> None:
+        async with service() as here:
+            recorder = Recorder()
+            _, peer = await here.pair(recorder)
+            crowd = 2 * MOST_ACCEPTED + 1
+            for _ in range(crowd):
+                here.call()
+            before: list[int] = []
+            recorder.on_data = lambda: before.append(here.accepted.qsize())
+            peer.send(b"x")
+            await recorder.until(lambda: recorder.received == b"x")
+            assert before[0] <= MOST_ACCEPTED
+            for _ in range(crowd):
+                (await here.accepted.get()).abort()
 
     run(main())
 

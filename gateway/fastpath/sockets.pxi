@@ -27,7 +27,7 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
 
 cdef extern from "<sys/socket.h>" nogil:
-    enum: MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK
+    enum: MSG_NOSIGNAL, MSG_PEEK, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK
     struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
@@ -62,7 +62,16 @@ cpdef tuple accept(int fd):
         if errno == EAGAIN or errno == EINTR:
             return None
         PyErr_SetFromErrno(OSError)
+    if was_reset(accepted):
+        c_close(accepted)
+        return ()
     return accepted, python_address(&address)
+
+
+cdef bint was_reset(int fd):
+    """Linux hands out connections that their peers have reset meanwhile. Nobody makes a session for each of a flood."""
+    cdef char octet
+    return c_recv(fd, &octet, 1, MSG_PEEK) < 0 and errno != EAGAIN and errno != EINTR
 
 
 cpdef tuple local_address(int fd):

@@ -95,6 +95,9 @@ _500_NS_TO_10_MS = (5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 1e-3, 1e
 # --- clients ----------------------------------------------------------------------------------------------------------
 
 CONNECTIONS_OPENED = Counter(LAYOUT, "connections_opened_total", "Client connections accepted, refused ones included")
+CONNECTIONS_GONE = Counter(
+    LAYOUT, "connections_gone_total", "Client connections that their peers had reset before they were accepted"
+)
 CONNECTIONS_OPEN = Gauge(LAYOUT, "connections_open", "Client connections open now")
 CONNECTIONS_REFUSED = Counter(
     LAYOUT,

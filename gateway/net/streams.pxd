@@ -58,7 +58,7 @@ cdef class Stream(Source):
 
 cdef class Acceptor(Source):
     cdef Poller _poller
-    cdef object _sock, _accepted, _exhausted, _rest
+    cdef object _sock, _accepted, _gone, _exhausted, _rest
     cdef readonly bint resting
     cdef int _fd
 

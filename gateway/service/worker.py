@@ -54,6 +54,7 @@ GC_THRESHOLDS = (20_000, 20, 20)
 
 _LAG = metrics.EVENT_LOOP_LAG.slot()
 _BACKLOG_LIMIT = metrics.LOG_BACKLOG_LIMIT.slot()
+_GONE = metrics.CONNECTIONS_GONE.slot()
 _EXHAUSTED = metrics.ACCEPT_FAILURES.slot()
 _NOBODY = ListenerParams(hostname="")  # in whose name the readiness is asked
 
@@ -136,7 +137,13 @@ class Worker:
             for (listener, sock), most in zip(context.listeners, context.max_connections, strict=True)
         ]
         self._listeners = [
-            streams.Acceptor(self._poller, sock, host.accepted, lambda: context.page.add(_EXHAUSTED))
+            streams.Acceptor(
+                self._poller,
+                sock,
+                host.accepted,
+                gone=lambda: context.page.add(_GONE),
+                exhausted=lambda: context.page.add(_EXHAUSTED),
+            )
             for (_, sock), host in zip(context.listeners, self._hosts, strict=True)
         ]
         self._watches = [ListenerWatch(context.page, place) for place in context.places]
