@@ -21,7 +21,7 @@ from gateway.smtp.response import MAX_REPLY, ReplyReader, Response, response_to
 
 GREETING = b"220 up.example ESMTP\r\n"
 EHLO = b"250-up.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
-CHUNKING_EHLO = b"250-up.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 CHUNKING\r\n"
+CHUNKING_EHLO = b"250-up.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n"
 PLAIN_EHLO = b"250 up.example\r\n"
 MAIL_OK = b"250 2.1.0 ok\r\n"
 RCPT_OK = b"250 2.1.5 ok\r\n"
@@ -659,6 +659,36 @@ def test_chunking_is_used_only_where_the_path_wants_it(path: EgressPath) -> None
     assert b"BDAT" not in ready(CHUNKING_EHLO, path).begin(exchange())
 
 
+def test_whose_answers_tell_nothing_gets_no_chunk() -> None:
+    assert b"BDAT" not in ready(CHUNKING_EHLO.replace(b"250-ENHANCEDSTATUSCODES\r\n", b"")).begin(exchange())
+
+
+@pytest.mark.parametrize("surplus", [b"250 ok\r\n", b"250 2.0.0 ok\r\n", MAIL_OK])
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("mail", [MAIL_OK, b"250 ok\r\n"])
+def test_no_surplus_that_crosses_a_chunk_makes_an_answer_to_something_else_a_success(
+    surplus: bytes, number: int, mail: bytes
+) -> None:
+    dialogue = ready(CHUNKING_EHLO)
+    started = exchange()
+    dialogue.begin(started)
+    for answer in [surplus] * number + [mail, RCPT_OK, b"451 4.3.0 not taken\r\n"]:
+        dialogue.feed(answer)
+    assert dialogue.events == [Event.FAILED]
+    assert dialogue.session.out_of_step
+    assert [settled.status for settled in outcome.unknown(started)] == [Status.UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    ("rcpt", "verdict"), [(b"250 ok\r\n", QUEUED), (RCPT_OK, b"250 ok\r\n"), (RCPT_OK, RCPT_OK), (MAIL_OK, RCPT_OK)]
+)
+def test_a_success_of_a_chunk_is_one_that_cannot_be_anothers(rcpt: bytes, verdict: bytes) -> None:
+    dialogue, started, _ = run(MAIL_OK + rcpt + verdict, ehlo=CHUNKING_EHLO)
+    assert dialogue.events == [Event.FAILED]
+    assert started.content_sent
+    assert not started.taken()
+
+
 @pytest.mark.parametrize(
     ("content", "recipients"),
     [
@@ -824,6 +854,7 @@ def test_any_split_gives_the_same_and_content_goes_out_by_the_rule(
 def test_any_answers_to_a_flight_mean_the_same_at_any_split_and_only_2xx_throughout_is_delivery(
     answers: list[bytes], data: st.DataObject
 ) -> None:
+    answers[1] = answers[1].replace(b" 2.0.0 ", b" 2.1.5 ")
     octets = b"".join(answers)
     results = []
     for splits in ([], data.draw(st.lists(st.integers(0, len(octets))))):

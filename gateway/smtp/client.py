@@ -12,14 +12,13 @@ RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 4954
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 from gateway.config import ClientAddress, EgressPath, UpstreamTls
 from gateway.smtp.client_values import STAGES, ClientState, Event, Failure, Stage, timeouts
 from gateway.smtp.exchange import MOST_UNASKED, Exchange
 from gateway.smtp.introduction import Introduced, Unfit, auth_plain, introduction, without_secrets
-from gateway.smtp.response import Answer, ReplyReader, extensions_of, size_limit_of
+from gateway.smtp.response import Answer, ReplyReader, belongs, extensions_of, has_enough, size_limit_of
 
 END_OF_DATA = b".\r\n"
 
@@ -28,8 +27,9 @@ _READY, _ENVELOPE, _CONTENT = ClientState.READY, ClientState.ENVELOPE, ClientSta
 _RESET, _CLOSED = ClientState.RESET, ClientState.CLOSED
 _CONCLUDED = Event.CONCLUDED
 
-# What makes a 452 or 552 to RCPT one about their number, and not about storage.
-_TOO_MANY = re.compile(rb"...[ -](?:[45]\.5\.3\b|(?![245]\.)[^\r\n]*too many)", re.IGNORECASE)
+# What a server must offer to be sent a chunk with the envelope. A chunk has no 354 by which answers and questions would
+# show that they still belong together, so the enhanced codes that all answers have then (RFC 2034 §4) must show it.
+_TELLING = {"CHUNKING", "ENHANCEDSTATUSCODES"}
 
 # Answers to BDAT by which a server, or a firewall in front of it, does not know the command: RFC 5321 §4.2.2, x0z.
 _BDAT_UNKNOWN = (500, 501, 502, 503, 504)
@@ -263,7 +263,7 @@ class ClientSession:
             return self._authenticate()
         self._pipelining = self._path.enable_pipelining and "PIPELINING" in self.extensions
         wanted = self._path.enable_chunking and not self._path.use_lmtp if self.exchange is None else self._chunking
-        self._chunking = wanted and self._pipelining and "CHUNKING" in self.extensions
+        self._chunking = wanted and self._pipelining and self.extensions.keys() >= _TELLING
         if self.exchange is not None:  # XCLIENT began all anew
             self._transact(self.exchange)
             return None
@@ -334,7 +334,7 @@ class ClientSession:
         kind = code // 100
         if kind == 2:
             exchange.accepted += 1
-        elif exchange.accepted and _has_enough(answer):
+        elif exchange.accepted and has_enough(answer):
             exchange.postponed += (len(exchange.rcpts) - 1,)
         elif kind == 4:
             exchange.deferred = True
@@ -395,8 +395,7 @@ class ClientSession:
             return self.fail(Failure.PROTOCOL, f"CHUNKING is offered, but BDAT answered: {_shown(answer)}")
         if self._pieces is not None:
             return self._on_early_answer(exchange, answer)
-        if exchange.chunked and answer[1][4:8] == b"2.1.":
-            # RFC 3463 §3.2: of an address. It is the answer to RCPT, and one in front of it was not asked for.
+        if exchange.chunked and code // 100 == 2 and not belongs(exchange.rcpts[0], answer):
             self.out_of_step = True
             return self._out_of_place(answer)
         exchange.verdict = answer
@@ -477,12 +476,6 @@ _REACTIONS: dict[ClientState, Callable[[ClientSession, Answer], Event | None]] =
     ClientState.RESET: ClientSession._on_reset,
     ClientState.QUIT: ClientSession._on_quit,
 }
-
-
-def _has_enough(answer: Answer) -> bool:
-    """True where a RCPT is refused only because this transaction has too many: RFC 5321 §4.5.3.1.10, RFC 3463 x.5.3."""
-    code, octets = answer
-    return code in (452, 552) and _TOO_MANY.match(octets) is not None
 
 
 def _shown(answer: Answer) -> str:

@@ -19,6 +19,11 @@ _UNFINISHED = re.compile(rb"([2-5][0-9][0-9])-[^\n]*\n(?:\1-[^\n]*\n)*\Z")
 
 Answer = tuple[int, bytes]  # a reply's code, and all its octets
 
+# What makes a 452 or 552 to RCPT one about their number, and not about storage.
+_TOO_MANY = re.compile(rb"...[ -](?:[45]\.5\.3\b|(?![245]\.)[^\r\n]*too many)", re.IGNORECASE)
+
+_OF_AN_ADDRESS, _POSITIVE = b"2.1.", b"2."  # RFC 3463 §3.2, §2
+
 
 class Response:
     """A reply as log records show it.
@@ -136,3 +141,17 @@ def size_limit_of(extensions: dict[str, str]) -> int:
     """RFC 1870 §4: SIZE may come without a number, and 0 is no limit either."""
     parameter = extensions.get("SIZE", "")
     return int(parameter) if parameter.isascii() and parameter.isdigit() and len(parameter) <= 20 else 0
+
+
+def belongs(rcpt: Answer, verdict: Answer) -> bool:
+    """Whether 2xx to RCPT and to BDAT are what they were taken for: an answer in front of them that nobody asked for
+    would have moved the one to RCPT into the place of the one to BDAT, and another into its own.
+    """
+    code = verdict[1][4:8]
+    return rcpt[1][4:8] == _OF_AN_ADDRESS and code != _OF_AN_ADDRESS and code.startswith(_POSITIVE)
+
+
+def has_enough(answer: Answer) -> bool:
+    """True where a RCPT is refused only because this transaction has too many: RFC 5321 §4.5.3.1.10, RFC 3463 x.5.3."""
+    code, octets = answer
+    return code in (452, 552) and _TOO_MANY.match(octets) is not None

@@ -23,7 +23,11 @@ CONTENT = content_of(b"Subject: x\r\n\r\nhello\r\n")
 RECIPIENTS = [parse_address("b@y.example"), parse_address("c@y.example")]
 WORDS = (
     *(b"220 hi\r\n", b"250 ok\r\n", b"250 2.1.0 ok\r\n", b"250 2.1.5 ok\r\n", b"250 2.0.0 queued\r\n", b"354 go\r\n"),
-    *(b"250-up\r\n250-PIPELINING\r\n250-SIZE 99\r\n250 CHUNKING\r\n", b"250-up\r\n250 8BITMIME\r\n", b"250 up\r\n"),
+    *(
+        b"250-up\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n",
+        b"250-up\r\n250 8BITMIME\r\n",
+        b"250 up\r\n",
+    ),
     *(b"421 4.3.2 bye\r\n", b"450 4.2.1 later\r\n", b"452 4.5.3 too many\r\n", b"550 5.1.1 no\r\n", b"500 what?\r\n"),
     *(b"503 no\r\n", b"250-", b"250 ", b"\r\n", b"\n", b"25", b"2.1.5", b"x", b"250 SIZE 9999999999999999999999\r\n"),
 )
