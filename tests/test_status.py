@@ -111,6 +111,8 @@ def test_the_way_of_a_message_is_shown_to_who_looks(gateway):
         "=> Maildir",  # where it went
         "250 2.0.0 OK",
         "relay-gateway logs -m",
+        "Reception ",  # what was written of it
+        "Delivery ",
     ]
 
     def missing() -> list[str]:

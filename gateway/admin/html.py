@@ -19,6 +19,8 @@ from gateway.terminal import amount, printable, short
 
 _PAGE = files("gateway.admin").joinpath("status.html").read_text(encoding="utf-8")
 _MARK = "<!-- status -->"
+_FORMS_MARK = "<!-- operator -->"
+_FORMS = files("gateway.admin").joinpath("operator.html").read_text(encoding="utf-8")
 _SHARE_BAD = 0.8
 
 
@@ -37,16 +39,16 @@ def _policy_for(page: str) -> str:
 
     return (
         f"default-src 'none'; script-src {source('script')}; style-src {source('style')}; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 
 
 CONTENT_SECURITY = _policy_for(_PAGE)
 
 
-def page(status: Status) -> str:
-    """The whole page."""
-    return _PAGE.replace(_MARK, fragment(status))
+def page(status: Status, can_operate: bool = False) -> str:
+    """The whole page. can_operate: with forms for who has the operator's token."""
+    return _PAGE.replace(_MARK, fragment(status)).replace(_FORMS_MARK, _FORMS if can_operate else "")
 
 
 def fragment(status: Status) -> str:
@@ -200,6 +202,7 @@ def _ways(status: Status) -> str:
     for way in following["ways"]:
         logs = " ".join(following["log_dirs"])
         hints = [f"records: relay-gateway logs -m {each} {logs}" for each in way["ids"]] if logs else []
+        hints += [f"  {line}" for line in way.get("records", ())]
         head = f"session {way['session']} of {way['peer']}"
         parts.append(f"<pre>{escape(chr(10).join(map(printable, (head, *way['lines'], *hints))))}</pre>")
     shown = "".join(parts) or '<p class="dim">send a message, and its way is shown here</p>'

@@ -1,7 +1,7 @@
 """The admin process: answers HTTP on the policy's `kumo.start_http_listener`s, from what all processes count.
 
-It only reads the counter pages, /proc and what workers tell (streaming.py), and asks the policy in force what it would
-decide. Nothing here can change what happens to mail.
+It only reads the counter pages, /proc, log segments and what workers tell (streaming.py), and asks the policy in force
+what it would decide. Nothing here can change what happens to mail, but for what operating.py passes on.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gateway.admin import health
 from gateway.admin.context import AdminContext
 from gateway.admin.display import refusal_of
 from gateway.admin.html import text_page
+from gateway.admin.operating import Operating
 from gateway.admin.processes import System
 from gateway.admin.streaming import Streams
 from gateway.admin.watched import SECURITY, StatusWatch
@@ -62,6 +63,7 @@ async def _serve(context: AdminContext) -> None:
     system = System(context.pages, context.names, context.policy(), context.members, context.shipments)
     watched = StatusWatch(context, system, streams)
     watched.beat(time.monotonic())
+    operating = Operating(context.operator, ThreadPoolExecutor(1, "operator"))
     explaining, refused = _explaining(context.explain, thread), _refusal(context, watched, thread)
     only: dict[tuple[str, str], Handler] = {
         ("GET", "/metrics"): Exposition(context.pages, system).answer,
@@ -72,6 +74,8 @@ async def _serve(context: AdminContext) -> None:
         ("GET", "/trace/recent"): streams.recent,
         ("GET", "/explain"): explaining,
         ("POST", "/explain"): explaining,
+        ("POST", "/operator/fleet"): operating.fleet,
+        ("POST", "/operator/spool"): operating.spool,
     }
     runners = [await _start(listener, each, context, only, watched.page) for listener, each in context.listeners]
     context.enter(ProcessState.READY)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +21,7 @@ from gateway.admin import health, html
 from gateway.admin.context import AdminContext
 from gateway.admin.following import BUSY, LOOKING, Ways
 from gateway.admin.history import History
+from gateway.admin.logged import RecentRecords
 from gateway.admin.processes import System
 from gateway.admin.status import RECENT, Status, status_of
 from gateway.admin.streaming import Looking, Streams
@@ -50,6 +52,8 @@ class StatusWatch:
         self._refused: list[dict[str, Any]] = []
         self._refused_at = float("-inf")
         self._status: tuple[float, Status] | None = None
+        self._records: RecentRecords | None = None
+        self._thread = ThreadPoolExecutor(1, "records")
         self._readers = 0
         self._over = False
 
@@ -63,6 +67,9 @@ class StatusWatch:
             self._looking.stop()
             self._looking = None
             self._ways.stopped()
+            if self._records is not None:
+                self._thread.submit(self._records.close)
+                self._records = None
         if self._looking is not None:
             self._looking.renew()
 
@@ -75,7 +82,8 @@ class StatusWatch:
 
     async def page(self, request: web.Request) -> web.Response:
         """GET /"""
-        return web.Response(text=html.page(await self._now()), content_type="text/html", headers=SECURITY)
+        text = html.page(await self._now(), can_operate=self._context.operator is not None)
+        return web.Response(text=text, content_type="text/html", headers=SECURITY)
 
     async def as_json(self, request: web.Request) -> web.Response:
         """GET /status"""
@@ -119,9 +127,21 @@ class StatusWatch:
             ready = health.readiness(self._context.pages, self._context.page.generation, self._context.smtp, now)
             status = status_of(self._history, families, ready, refused=refused[-MOST_REFUSED:], now=time.time())
             followed = self._looking is not None and self._ways.watched(self._streams.windows().values())
-            following = {"on": followed, "ways": self._ways.told()}
-            self._status = now, {**status, "following": {**following, "log_dirs": list(self._context.log_dirs())}}
+            directories = list(self._context.log_dirs())
+            ways = await self._with_records(self._ways.told(), directories)
+            self._status = now, {**status, "following": {"on": followed, "ways": ways, "log_dirs": directories}}
         return self._status[1]
+
+    async def _with_records(self, ways: list[Status], directories: Sequence[str]) -> list[Status]:
+        """The ways, each with a line for each record that has been written of it."""
+        if self._looking is None or not directories:
+            return ways
+        if self._records is None:
+            self._records = RecentRecords(directories, time.time() - LOOKING)
+        records = self._records
+        with suppress(OSError):  # no such directory yet
+            await asyncio.get_running_loop().run_in_executor(self._thread, records.look)
+        return [{**way, "records": records.told((way["session"], *way["ids"]))} for way in ways]
 
     async def _last_refused(self) -> list[dict[str, Any]]:
         now = time.monotonic()

@@ -6,6 +6,7 @@ import argparse
 import json
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.service import control
@@ -52,7 +53,7 @@ def add_control(parser: argparse.ArgumentParser) -> None:
 def ask_and_tell(args: argparse.Namespace, request: dict[str, object]) -> int:
     """Ask, and print what was said; returns 0 where it went well, else 1 with the reasons on standard error."""
     try:
-        ok, said = _ask(args.control, request, args.timeout)
+        ok, said = asked(args.control, request, args.timeout)
     except TimeoutError:
         ok, said = False, [f"no answer within {args.timeout:g} s; the diagnostic log knows more"]
     except (OSError, ValueError) as error:
@@ -63,7 +64,8 @@ def ask_and_tell(args: argparse.Namespace, request: dict[str, object]) -> int:
     return 0 if ok else 1
 
 
-def _ask(path: str, request: dict[str, object], timeout: float) -> tuple[bool, list[str]]:
+def asked(path: str, request: Mapping[str, object], timeout: float) -> tuple[bool, list[str]]:
+    """What the service at a control socket answers: whether it went well, and why. timeout: seconds. Raises OSError."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(path)

@@ -109,6 +109,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the socket for reload, drain and upgrade (default: in systemd's RuntimeDirectory, or none)",
     )
     parser.add_argument(
+        "--operator-token-file",
+        metavar="FILE",
+        help="with the token in it, members can be drained, and spooled messages tried and held, over HTTP",
+    )
+    parser.add_argument(
         "--announce",
         metavar="FILE|FD",
         help="when ready, write the bound addresses there, as a line of JSON",
@@ -131,6 +136,9 @@ def run(args: argparse.Namespace) -> int:
         log.warning(
             "running as root: everything, the policy's Lua included, has root's rights; --user NAME gives them up"
         )
+    if args.operator_token_file and not args.control:
+        print("relay-gateway run: --operator-token-file needs --control, where members are drained", file=sys.stderr)
+        return EX_CONFIG
     content = ContentLimits(args.content_memory, args.content_directory)
     if examination is not None:
         return trial.run(examination, lambda: load(args), worker.run, content)
@@ -142,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
         drain_delay=args.drain_delay,
         announce=args.announce,
         control=args.control,
+        operator_token_file=args.operator_token_file,
     )
     setproctitle("relay-gateway: supervisor")
     inheritance = upgrade.inherited()

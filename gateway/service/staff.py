@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from socket import socket
 
 from gateway._fastpath import CounterPage
-from gateway.admin.context import AdminContext
+from gateway.admin.context import AdminContext, Means
 from gateway.admin.processes import PolicyName
 from gateway.couriers.fleet.table import MemberTable
 from gateway.metrics import MOST_SHIPMENTS, listeners
@@ -20,11 +20,14 @@ from gateway.metrics.families import ProcessState
 from gateway.metrics.listeners import ListenerNames
 from gateway.quotas import Glance
 from gateway.service import child, descriptors, privileges
+from gateway.service.ask import asked
 from gateway.service.context import DEFAULT_CONTENT_LIMITS, ContentLimits, WorkerContext
 from gateway.service.estate import Estate
 from gateway.service.loading import LoadedPolicy
 from gateway.service.plan import ADMIN, SHIPPER
 from gateway.why.asking import Answering
+
+ASKING = 30.0  # seconds that the admin process waits for the supervisor
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class Settings:
     """What the command line says. Times are seconds.
 
     announce: a file, or a file descriptor's number. control: the path of the control socket. drain_delay: how long the
-    service is unready before its ports close.
+    service is unready before its ports close. operator_token_file: for who may change things by HTTP.
     """
 
     workers: int
@@ -44,6 +47,7 @@ class Settings:
     drain_delay: float = 0.0
     announce: str | None = None
     control: str | None = None
+    operator_token_file: str | None = None
 
 
 class Staff:
@@ -132,11 +136,20 @@ class Staff:
             names=self._names.all,
             shipments=self._shipments.all,
             policy=lambda: PolicyName(policy.source.path, policy.source.digest()),
+            operator=self._means(policy),
             log_dirs=lambda: [logger.log_dir for logger in policy.config.local_logs],
             explain=answering.answer,
             explain_refusal=answering.of_refusal,
         )
         return self._run_admin(context)
+
+    def _means(self, policy: LoadedPolicy) -> Means | None:
+        token_file, path = self._settings.operator_token_file, self._settings.control
+        if token_file is None or path is None:
+            return None
+        spool = policy.config.spool
+        directory = None if spool is None else spool.path
+        return Means(token_file, lambda request: asked(path, request, ASKING), directory)
 
     def _shipper(self, policy: LoadedPolicy, page: CounterPage, places: list[int]) -> int:
         from gateway.service import shipping  # not needed in the workers, which are forked from the same process

@@ -45,7 +45,7 @@ examples:
 """
 
 
-class _Failed(Exception):
+class NotDone(Exception):
     """What the operator asked for cannot be done; the text says why."""
 
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     """Returns 0 where it went well, else 1 with the reason on standard error."""
     try:
         return _ACTIONS[args.action](args)
-    except (_Failed, OSError, sqlite3.Error) as error:
+    except (NotDone, OSError, sqlite3.Error) as error:
         print(f"relay-gateway spool: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -101,7 +101,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     if not args.names:
-        raise _Failed("show: which message? give its id")
+        raise NotDone("show: which message? give its id")
     found = 0
     for store in _stores(args.directory):
         for row in orders.select(store, _order(args)):
@@ -112,7 +112,7 @@ def _show(args: argparse.Namespace) -> int:
             sys.stdout.flush()
             sys.stdout.buffer.writelines(content_of(store.content(row.number)).plain_pieces())
     if not found:
-        raise _Failed("there is no such message")
+        raise NotDone("there is no such message")
     return 0
 
 
@@ -161,18 +161,29 @@ def _duration(seconds: float) -> str:
 def _change(args: argparse.Namespace) -> int:
     order = _order(args)
     if not args.all and all(value is None for name, value in vars(order).items() if name != "what"):
-        raise _Failed(f"{args.action}: which messages? give ids, a filter, or --all")
+        raise NotDone(f"{args.action}: which messages? give ids, a filter, or --all")
+    done = carry_out_in(args.directory, order, args.timeout)
+    print(f"{done} {'message' if done == 1 else 'messages'} {_ENDINGS[order.what]}")
+    return 0 if done else 1
+
+
+def carry_out_in(directory: str, order: Order, timeout: float) -> int:
+    """Does it to the messages of a spool that are meant, or has the gateway do it that works on them.
+
+    Returns to how many. timeout: seconds. Raises NotDone, OSError.
+    """
     done = 0
-    for path in _files(args.directory):
+    for path in _files(directory):
         try:
             with _locked(path), closing(Store(path)) as store, store.transaction():
                 for row in orders.select(store, order):
                     orders.carry_out(store, row.number, order.what)
                     done += 1
         except Locked:
-            done += _asked(path, order, args.timeout)
-    print(f"{done} {'message' if done == 1 else 'messages'} {_ENDINGS[order.what]}")
-    return 0 if done else 1
+            done += _asked(path, order, timeout)
+        except sqlite3.Error as error:
+            raise NotDone(f"{path}: {error}") from error
+    return done
 
 
 def _asked(path: str, order: Order, timeout: float) -> int:
@@ -187,7 +198,7 @@ def _asked(path: str, order: Order, timeout: float) -> int:
             if answer is not None:
                 return int(json.loads(answer))
             if time.monotonic() > deadline:
-                raise _Failed(f"the gateway that works on {path} has not answered; it will do so later")
+                raise NotDone(f"the gateway that works on {path} has not answered; it will do so later")
             time.sleep(_ASK_AGAIN)
 
 
@@ -197,7 +208,7 @@ def _asked(path: str, order: Order, timeout: float) -> int:
 def _export(args: argparse.Namespace) -> int:
     *ids, file = args.names or [None]
     if file is None:
-        raise _Failed("export: into which file?")
+        raise NotDone("export: into which file?")
     args.names = ids
     order = _order(args)
     moved = 0
@@ -211,7 +222,7 @@ def _export(args: argparse.Namespace) -> int:
                             store.remove(row.number)
                     moved += len(rows)
             except Locked:
-                raise _Failed(f"a gateway works on {path}: stop it first ({moved} messages are in {file})") from None
+                raise NotDone(f"a gateway works on {path}: stop it first ({moved} messages are in {file})") from None
     print(f"{moved} messages moved into {file}")
     return 0
 
@@ -241,7 +252,7 @@ _MOVED = ("due", "arrived", "expires", "attempts", "state", "site", "queue")
 
 def _import(args: argparse.Namespace) -> int:
     if len(args.names) != 1:
-        raise _Failed("import: from which file?")
+        raise NotDone("import: from which file?")
     moved = 0
     holding = Holding.claim(args.directory, 0, 0)
     try:
@@ -253,7 +264,7 @@ def _import(args: argparse.Namespace) -> int:
                 moved += 1
         _give_to_the_owner(args.directory, holding.path)
     except (ValueError, KeyError, TypeError) as error:
-        raise _Failed(f"{args.names[0]} is no file of export: {error}") from error
+        raise NotDone(f"{args.names[0]} is no file of export: {error}") from error
     finally:
         holding.let_go()
     print(f"{moved} messages taken up")
