@@ -20,6 +20,8 @@ from lupa.lua54 import LuaRuntime
 
 T = TypeVar("T")
 
+TOKEN = "hvs.tiger"  # of the vault
+
 
 class InThread:
     """An event loop in a thread of its own."""
@@ -43,12 +45,14 @@ class InThread:
 class HttpServer(InThread):
     """Answers GET and POST with what it was asked, as JSON; a few paths do other things.
 
-    /held waits for `release`. held, left: requests to it that have come, and whose client has gone.
+    /held waits for `release`. held, left: requests to it that have come, and whose client has gone. /v1/ is that of a
+    vault with `secrets`, by mount and path, for those who have TOKEN.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[dict[str, Any]] = []
+        self.secrets: dict[str, dict[str, Any]] = {}
         self.held = threading.Semaphore(0)
         self.left = threading.Semaphore(0)
         self._released = asyncio.Event()
@@ -69,6 +73,7 @@ class HttpServer(InThread):
         app.router.add_get("/latin", _latin)
         app.router.add_get("/away", _away)
         app.router.add_get("/code/{code}", _code)
+        app.router.add_get("/v1/{mount}/data/{path:.*}", self._secret)
         app.router.add_route("*", "/{path:.*}", self._echo)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await self._runner.setup()
@@ -85,6 +90,15 @@ class HttpServer(InThread):
         }
         self.asked.append(seen)
         return web.json_response(seen, headers={"X-Seen": "yes"})
+
+    async def _secret(self, request: web.Request) -> web.Response:
+        self.asked.append({"path": request.path})
+        if request.headers.get("X-Vault-Token") != TOKEN:
+            return web.json_response({"errors": ["permission denied"]}, status=403)
+        found = self.secrets.get("{mount}/{path}".format_map(request.match_info))
+        if found is None:
+            return web.json_response({"errors": []}, status=404)
+        return web.json_response({"data": {"data": found, "metadata": {"version": 1}}})
 
     async def _held(self, request: web.Request) -> web.Response:
         self.held.release()

@@ -56,8 +56,6 @@ def test_a_mode_says_what_becomes_of_the_content(tmp_path: Path, mode: str, cont
         ("local f = kumo.fs.open '/dev/null' f:close() f:read()", "AsyncFile:read: read of closed file"),
         ("kumo.crypto.aes_encrypt_block('Ctr', 'x', { key_data = '' })", "expected 'Cbc' or 'Ecb' as the algorithm"),
         ("kumo.crypto.aes_encrypt_block('Cbc', 'x', { key_data = 'k' })", "the key has 1 octets, not 16 or 32"),
-        ("kumo.crypto.aes_encrypt_block('Cbc', 'x', { vault_path = 'k' })", "keys from a vault"),
-        ("kumo.secrets.load { vault_mount = 'secret', vault_path = 'x' }", "kumo.secrets.load: keys from a vault"),
     ],
 )
 def test_what_goes_wrong_is_a_lua_error(monkeypatch: pytest.MonkeyPatch, code: str, problem: str) -> None:

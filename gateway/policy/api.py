@@ -243,6 +243,13 @@ class Api:
         registered.append(Handler(function, *self.lua.where(), self.lua.behind(function)))
         return None
 
+    def handler_of(self, event: object) -> LuaFunction:
+        """For LuaHost.handler_of: the function that a KeySource names."""
+        name = inward(event) if isinstance(event, str) else ""
+        if name not in self.handlers:
+            raise Fault(f"kumo.secrets.load: no handler is registered for '{name}': kumo.on('{name}', function…)")
+        return self.handlers[name][0].function
+
     def _registrars(self, name: object = None, *_: object) -> Any:
         """Where the handlers of an event were registered: a stack of places for each, nil where it has none."""
         found = self.handlers.get(inward(name)) if isinstance(name, str) else None

@@ -67,7 +67,7 @@ class Handlers:
     def _host(self, api: Api) -> LuaHost:
         directory = str(PurePath(self._source.path).parent)
         templates = [f"{path}/{file}" for path in (directory, *KUMOMTA_PATHS) for file in ("?.lua", "?/init.lua")]
-        modules = Modules(self._lua_of_what_runs, self.runs, self._source.load, api.sleep)
+        modules = Modules(self._lua_of_what_runs, self.runs, self._source.load, api.sleep, self._source.secrets)
         messages = Messages(
             self._lua_of_what_runs, modules, self.runs.unstable, self.runs.looked, self._source.deployment
         )
@@ -76,6 +76,7 @@ class Handlers:
             version=VERSION,
             package_path=";".join([*templates, "./?.lua", "./?/init.lua"]),
             functions={**api.functions(), **modules.top(), **messages.functions(), **api.left()},
+            handler_of=api.handler_of,
             memo=Memo(self._lua_of_what_runs, self.runs, api.problem).functions(),
             modules={**modules.functions(), **api.libraries()},
             extras=_extra,

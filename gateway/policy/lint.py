@@ -194,7 +194,16 @@ def options_of(call: Called) -> tuple[Any, dict[Path, int]]:
     lines: dict[Path, int] = {}
     position = _OPTIONS.get(call.function.name, (0,))[0]
     given = call.arguments[position] if position < len(call.arguments) else None
-    return as_options(given, (), lines), lines
+    options = as_options(given, (), lines)
+    return (_with_keys(options) if call.function.name == "kumo.start_esmtp_listener" else options), lines
+
+
+def _with_keys(options: Any) -> Any:
+    """Keys from a vault or an event are found when the listener is declared."""
+    if not isinstance(options, dict):
+        return options
+    is_elsewhere = not {"event_name", "vault_mount", "vault_path"}.isdisjoint(options)
+    return UNKNOWN if is_elsewhere else {name: _with_keys(value) for name, value in options.items()}
 
 
 def _error(where: Where, message: str, hint: str = "", line: int = 0) -> Problem:

@@ -27,7 +27,6 @@ from gateway.policy.kumo import (
     mimeparts,
     regex_sets,
     regexes,
-    secrets,
     serde,
     strings,
     times,
@@ -37,7 +36,7 @@ from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
 from gateway.policy.kumo.regex_sets import RegexSetMap
 from gateway.policy.options import BadOptions, sequences
-from gateway.policy.outside import async_files, http, lookups, measures, redis, spf, sqlite, throttles
+from gateway.policy.outside import async_files, http, lookups, measures, redis, spf, sqlite, throttles, vaults
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Unsupported, Waiting, inward, read_fields
@@ -53,7 +52,6 @@ MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "mimepart": mimeparts.FUNCTIONS,
     "regex": regexes.FUNCTIONS,
     "regex_set_map": regex_sets.FUNCTIONS,
-    "secrets": secrets.FUNCTIONS,
     "serde": serde.FUNCTIONS,
     "string": strings.FUNCTIONS,
     "time": times.FUNCTIONS,
@@ -65,6 +63,7 @@ OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
     "fs": async_files.FUNCTIONS,
     "counter_series": measures.COUNTERS,
     "http": http.FUNCTIONS,
+    "secrets": vaults.FUNCTIONS,
     "spf": spf.FUNCTIONS,
     "time": measures.TIMERS,
 }
@@ -77,7 +76,7 @@ LIBRARIES: dict[str, Mapping[str, Callable[..., Any]]] = {
 TOP: Mapping[str, Callable[..., Any]] = throttles.FUNCTIONS
 # Functions, and methods by class, that may take their time.
 _ASKING = (async_files, http, measures, redis, sqlite, throttles)
-WAITING = frozenset(lookups.WAITING.union(spf.WAITING, *(module.WAITING for module in _ASKING)))
+WAITING = frozenset(lookups.WAITING.union(spf.WAITING, vaults.WAITING, *(module.WAITING for module in _ASKING)))
 MISTAKES = (ValueError, OverflowError, BadOptions)
 # Older names in `kumo` itself: where they are now.
 ALIASES = {
@@ -95,7 +94,6 @@ UNSTABLE = {
     "crypto": crypto.UNSTABLE,
     "fs": files.UNSTABLE,
     "mimepart": mimeparts.UNSTABLE,
-    "secrets": frozenset(secrets.FUNCTIONS),
     "serde": serde.READ_FILES,
     "time": times.UNSTABLE,
     "uuid": uuids.UNSTABLE,
@@ -112,7 +110,8 @@ class Modules:
     """The modules of one Lua state.
 
     read: the content of a file as the policy's snapshot has it, None where there is none. sleep: what `kumo.sleep`
-    does. outside: what functions that take time are given. objects: classes whose objects functions get as they are.
+    does. secrets: of the snapshot. outside: what functions that take time are given. objects: classes whose objects
+    functions get as they are.
     """
 
     def __init__(
@@ -121,13 +120,14 @@ class Modules:
         runs: Runs,
         read: Callable[[str], bytes | None],
         sleep: Callable[..., Later],
+        secrets: dict[str, bytes],
     ) -> None:
         self._lua = lua
         self._runs = runs
         self._read = read
         self._sleep = sleep
         self.objects: set[type] = {ConnMeta, *_OBJECTS}
-        self.outside = Outside(runs.background, runs.clock, self._loading, count=runs.page.add)
+        self.outside = Outside(runs.background, runs.clock, self._loading, count=runs.page.add, secrets=secrets)
 
     def _loading(self) -> bool:
         return self._runs.loading

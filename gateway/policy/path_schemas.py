@@ -54,7 +54,7 @@ def key_source(value: object) -> KeySource:
     if isinstance(value, str):
         return KeySource(path=value)
     if isinstance(value, dict) and value and set(value) != {"key_data"}:
-        raise refusal("only a path or { key_data = '…' } is supported yet as the source of a key")
+        raise refusal("expected a path or { key_data = '…' }; of others { key_data = kumo.secrets.load { … } }")
     if isinstance(value, dict) and value:
         return KeySource(key_data=string(value["key_data"]))
     raise mismatch("a path or { key_data = '…' }", value)

@@ -35,6 +35,7 @@ from gateway.policy.problems import NOT_YET
 
 _PRELUDE = Path(__file__).with_name("prelude.lua")
 _MEMOIZE = Path(__file__).with_name("memoize.lua")
+_KEYS = Path(__file__).with_name("keys.lua")
 LUA_FUNCTIONS = (
     *(
         "lua_getallocf",
@@ -143,16 +144,17 @@ class LuaHost:
     functions: of the kumo module; a Waiting may have to wait. modules: likewise, of other modules, by what `require`
     takes. extras: the text of a `policy-extras` module by name. extra_functions: those that such a module is given.
     leave_to_fleet: told what of the delivery side is used. fleet: whether there is one that it is left to. read: a Lua
-    file's content, None if there is none. memo: what memoize.lua calls. unstable: called when something without a
-    stable answer is used. published: called when something would be published, if it were not left to the fleet. wait:
-    told of a Later that what runs waits for; returns True if it is going to, False if the answer is there now. forget:
-    it cannot wait, after all. condemned: whether what runs has to end, whatever it is prepared for. loading: whether
-    the policy is still being loaded.
+    file's content, None if there is none. handler_of: the first handler of an event, for keys.lua. memo: what
+    memoize.lua calls. unstable: called when something without a stable answer is used. published: called when something
+    would be published, if it were not left to the fleet. wait: told of a Later that what runs waits for; returns True
+    if it is going to, False if the answer is there now. forget: it cannot wait, after all. condemned: whether what runs
+    has to end, whatever it is prepared for. loading: whether the policy is still being loaded.
     """
 
     version: str
     package_path: str
     functions: Mapping[str, Callable[..., Any] | Waiting]
+    handler_of: Callable[[object], LuaFunction]
     memo: Mapping[str, Any]
     modules: Mapping[str, Mapping[str, Callable[..., Any] | Waiting]]
     extras: Callable[[str], bytes | None]
@@ -244,6 +246,7 @@ class LuaState:
         }
         memoize = self._lua.compile(_MEMOIZE.read_bytes(), name=b"=memoize", mode="t")
         self.refresh = calls.memoize(memoize, self._lua.table_from(memo))
+        calls.key_sources(self._lua.compile(_KEYS.read_bytes(), name=b"=keys", mode="t"), host.handler_of)
         self.protected: Callable[[], int] = calls.protected  # how many pcalls deep a policy is that is being loaded
         # Functions of Lua, so that they may wait; kept here, because they were not met inside a coroutine.
         self._methods = {

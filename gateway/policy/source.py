@@ -25,10 +25,10 @@ class PolicySource:
     path: the main file's path as the operator wrote it. files: path → content, in the order of reading; None where
     there was no such file, because `require` must go on not finding it. tables: what was made of large files, by what
     it was made of; the files themselves are not kept then. deployment: where it runs.
-    left: what it was found to leave to the fleet.
+    secrets: what vaults said while it was loaded. left: what it was found to leave to the fleet.
     """
 
-    __slots__ = ("deployment", "files", "left", "path", "tables")
+    __slots__ = ("deployment", "files", "left", "path", "secrets", "tables")
 
     def __init__(
         self,
@@ -36,11 +36,13 @@ class PolicySource:
         files: dict[str, bytes | None],
         tables: dict[str, DomainTable] | None = None,
         deployment: Deployment = HERE,
+        secrets: dict[str, bytes] | None = None,
     ) -> None:
         self.path = path
         self.files = files
         self.tables = {} if tables is None else tables
         self.deployment = deployment
+        self.secrets = {} if secrets is None else secrets
         self.left = Left()
 
     @classmethod
@@ -76,4 +78,4 @@ class PolicySource:
         return self.files[path]
 
     def __reduce__(self) -> tuple[type[PolicySource], tuple[Any, ...]]:
-        return PolicySource, (self.path, self.files, self.tables, self.deployment)
+        return PolicySource, (self.path, self.files, self.tables, self.deployment, self.secrets)

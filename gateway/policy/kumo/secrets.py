@@ -1,11 +1,10 @@
-"""`kumo.secrets`: keys and passwords from where a KeySource says they are."""
+"""The octets that a KeySource names, where they are a file's or in the policy's text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from gateway.policy.kumo.values import binary, described, text_of
+from gateway.policy.kumo.values import binary, described
 
 
 def key_bytes(source: Any, function: str) -> bytes:
@@ -18,14 +17,4 @@ def key_bytes(source: Any, function: str) -> bytes:
             raise ValueError(f"{function}: reading file {source}: {error.strerror}") from None
     if isinstance(source, dict) and set(source) == {"key_data"} and isinstance(source["key_data"], str):
         return binary(source["key_data"])
-    if isinstance(source, dict) and set(source) & {"vault_mount", "vault_path", "event_name"}:
-        raise ValueError(f"{function}: keys from a vault or an event are not supported by relay-gateway")
     raise ValueError(f"{function}: expected a file's path or {{ key_data = '…' }}, got {described(source)}")
-
-
-def load(source: Any) -> str:
-    """What a KeySource holds, as a string."""
-    return text_of(key_bytes(source, "load"))
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {"load": load}

@@ -18,8 +18,8 @@ class Outside:
     """For one Lua state.
 
     background: where what takes time goes on. clock: the policy's, in seconds. loading: whether the policy is being
-    loaded. settings: what the policy has configured, by module. count: adds one
-    in a slot of the metrics.
+    loaded. settings: what the policy has configured, by module. count: adds one in a slot of the metrics. secrets:
+    what vaults have said while the policy was loaded.
     """
 
     background: Background
@@ -27,6 +27,7 @@ class Outside:
     loading: Callable[[], bool]
     settings: dict[str, Any] = field(default_factory=dict)
     count: Callable[[int], None] = lambda slot: None
+    secrets: dict[str, bytes] = field(default_factory=dict)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """What a function returns that may block, called in a thread."""
