@@ -1,21 +1,24 @@
 """A session without sockets and disks: what a whole message costs in a worker, for instruction counts.
 
-Real are the session, the policy with its cache, the decision, the transaction and the making of records. The courier
-answers later, as the fleet does; the kernel and what moves octets are not here.
+Real are the session with what its listener limits, the policy with its cache, the decision, the transaction and the
+making of records. The courier answers later, as the fleet does; the kernel and what moves octets are not here.
 """
 
 from __future__ import annotations
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
+from gateway.arena import Arena, parts_for
 from gateway.config import Destination
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
+from gateway.inbound.allowance import allowance_of
 from gateway.inbound.reception import Reception
 from gateway.later import Later
 from gateway.net.endpoints import Endpoints
 from gateway.policy.engine import Policy
 from gateway.policy.listener import TermsTable
 from gateway.policy.source import PolicySource
+from gateway.quotas import Quotas
 from gateway.why.client import services_in_memory
 
 POLICY = b"""
@@ -76,6 +79,7 @@ class Client:
         self._services = services_in_memory(
             loaded, page, self._couriers, NoLogs(), now_ns=lambda: 1_785_847_290_000_000_000
         )
+        self._services.quotas = Quotas(Arena(parts_for(1)), 0)
         self._endpoints = Endpoints(("192.0.2.7", 40_000), ("192.0.2.1", 25))
         self._table = TermsTable(loaded.config.listeners[0], offer_auth=False)
         self._terms = self._table.terms_for("192.0.2.7", "192.0.2.1")
@@ -84,6 +88,10 @@ class Client:
     def connect(self) -> None:
         """A new connection, up to EHLO."""
         self._reception = Reception(self._services, self._table, self._terms, self._endpoints, self._advance)
+        self._allowance = allowance_of(self._services, self._terms, self._endpoints)
+        assert self._allowance is not None
+        assert self._allowance.connect() is None
+        self._reception.hold_to(self._allowance)
         self._reception.start()
         self._send(b"EHLO out.example\r\n")
 

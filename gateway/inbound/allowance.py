@@ -126,6 +126,11 @@ class Allowance:
         limits = terms.params.limits
         self._peer = None if exempt else _Account(quotas, limits, network_of(packed, limits), self._scope)
         self._identity: _Account | None = None
+        self._accounts: tuple[_Account, ...] = () if self._peer is None else (self._peer,)
+        rates = (limits.message_rate, limits.recipient_rate, limits.octet_rate)
+        peer_is_rated = self._peer is not None and any(rate is not None for rate in rates)
+        # else only AUTH needs asked()
+        self.counts_messages = peer_is_rated or terms.params.limits_per_identity is not None
         self._shared = quotas.shared
 
     def connect(self) -> Reply | None:
@@ -135,9 +140,8 @@ class Allowance:
 
     def disconnect(self) -> None:
         """The connection is over."""
-        for account in (self._peer, self._identity):
-            if account is not None:
-                account.disconnect()
+        for account in self._accounts:
+            account.disconnect()
         if self._quotas.shared > self._shared:
             self._page.add(_SHARED, self._quotas.shared - self._shared)
 
@@ -148,7 +152,7 @@ class Allowance:
         if isinstance(event, MailCommand):
             return self._sender(values)
         if isinstance(event, MessageReceived):
-            for account in self._accounts():
+            for account in self._accounts:
                 account.charge("octet_rate", event.content.size)
         elif isinstance(event, AuthRequested):
             peer = self._peer
@@ -170,8 +174,9 @@ class Allowance:
         reason = self._authenticated(values)
         if reason is not None:
             return _closing(self._terms.hostname, reason)
-        if not all(account.has_left("octet_rate") for account in self._accounts()):
-            return replies.OCTET_RATE
+        for account in self._accounts:
+            if not account.has_left("octet_rate"):
+                return replies.OCTET_RATE
         return None if self._all("message_rate") else replies.MESSAGE_RATE
 
     def _authenticated(self, values: Mapping[str, Any]) -> Reason | None:
@@ -183,14 +188,15 @@ class Allowance:
             if self._identity is not None:
                 self._identity.disconnect()
             self._identity = _Account(self._quotas, limits, identity, scope_of_identities(self._scope))
+            self._accounts = (self._identity,) if self._peer is None else (self._peer, self._identity)
             return self._identity.connect()
         return None
 
-    def _accounts(self) -> list[_Account]:
-        return [account for account in (self._peer, self._identity) if account is not None]
-
     def _all(self, limit: str) -> bool:
-        return all(account.may(limit) for account in self._accounts())
+        for account in self._accounts:  # noqa: SIM110 - once for each recipient: a generator costs more than the rest
+            if not account.may(limit):
+                return False
+        return True
 
 
 _WORDS = {

@@ -110,7 +110,7 @@ class ListenerHost(ConnectionHost):
             if refusal is None:
                 connection = Connection(self, stream, terms.params)
                 reception = Reception(self.services, self._terms_table, terms, endpoints, connection.resume)
-                reception.allowance = allowance
+                reception.hold_to(allowance)
                 stream.set_write_buffer_limits(MAX_UNSENT)
                 stream.set_protocol(connection)  # from here on it hears of the end
         except Exception:

@@ -26,7 +26,7 @@ cdef dict _DECIDED_BY_LUA, _DECIDED_FROM_CACHE
 
 cdef class Reception(Observer):
     cdef readonly ServerSession session  # None once the client is gone
-    cdef public object allowance
+    cdef readonly object allowance
     cdef Services _services
     cdef Refusals _refusals
     cdef Terms _terms
@@ -41,7 +41,7 @@ cdef class Reception(Observer):
     cdef CounterPage _page
     cdef list _decisions
     cdef object _tls
-    cdef bint _peer_is_relay_host, _asks_about_recipients
+    cdef bint _peer_is_relay_host, _asks_about_recipients, _is_rated
     cdef Steps _steps
     cdef MessageReceived _message
     cdef Transaction _transaction

@@ -13,11 +13,12 @@ from typing import Any
 from gateway.config import ListenerDomain, ListenerParams
 from gateway.decision import Decision, decide, grants_anybody, ground, sender_matters
 from gateway.delivery.services import Services
-from gateway.delivery.transaction import SessionFacts, Transaction, TransactionRefused
+from gateway.delivery.transaction import SessionFacts, Transaction
 from gateway.inbound import counted
 from gateway.inbound.allowance import Allowance
 from gateway.inbound.authentication import log_in
 from gateway.inbound.facts import Secured, known_at_first, known_of_tls, limited_as_relay_host, origin, received_start
+from gateway.inbound.failures import reply_to, words_for
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
 from gateway.inbound.welcome import allowed_instead, introduced, welcome
@@ -28,7 +29,7 @@ from gateway.logs.identity import new_session_id
 from gateway.net.endpoints import Endpoints
 from gateway.policy.conn_meta import ConnMeta, claimed
 from gateway.policy.decision_cache import Known
-from gateway.policy.engine import Policy, PolicyError, Rejected
+from gateway.policy.engine import Policy, Rejected
 from gateway.policy.events import EHLO, MAIL_FROM, RCPT_TO
 from gateway.policy.listener import TermsTable
 from gateway.smtp import replies
@@ -85,7 +86,8 @@ class Reception(Observer):
         else:
             self.session = ServerSession(terms, self, self._services.contents)
         self._refusals = Refusals(services)
-        self.allowance: Allowance | None = None  # of what its listener limits; None: all
+        self.allowance: Allowance | None = None  # see hold_to()
+        self._is_rated = False  # it counts messages
         self._session_id = new_session_id()
         self._peer_is_relay_host = limited_as_relay_host(self.session, endpoints, terms)
         self._conn = ConnMeta(known_at_first(endpoints, terms))
@@ -100,6 +102,11 @@ class Reception(Observer):
         self._steps: Steps | None = None  # those that wait for an answer; the session stands still meanwhile
 
     # -- the connection's life ----------------------------------------------------------------------------------------
+
+    def hold_to(self, allowance: Allowance | None) -> None:
+        """What the client may do of what its listener limits; None: all."""
+        self.allowance = allowance
+        self._is_rated = allowance is not None and allowance.counts_messages
 
     def start(self) -> None:
         """The greeting, if the policy does not object."""
@@ -130,7 +137,8 @@ class Reception(Observer):
         self._endpoints = introduced(event, self._endpoints)
         self._adopt(self._table.terms_for(self._endpoints.peer_address, self._endpoints.local_address))
         self._know(known_at_first(self._endpoints, self._terms))
-        self.allowance, refusal = allowed_instead(self.allowance, self._services, self._terms, self._endpoints)
+        allowance, refusal = allowed_instead(self.allowance, self._services, self._terms, self._endpoints)
+        self.hold_to(allowance)
         if refusal is not None:
             self._reply(refusal)
             return
@@ -211,7 +219,7 @@ class Reception(Observer):
         if self._conn.witness is not None and type(event) is not ReplyMade:
             self._conn.witness.command(*self.session.command(), event)
         try:
-            if self.allowance is not None:
+            if self.allowance is not None and (self._is_rated or isinstance(event, AuthRequested)):
                 refusal = self.allowance.asked(event, self._conn.values)
                 if refusal is not None:
                     self._reply(refusal)
@@ -278,20 +286,11 @@ class Reception(Observer):
         event = self.session.awaiting
         if event is None:
             log.error("an error that nobody waits for any more", exc_info=error)
-        elif isinstance(error, Rejected):
-            self._why = {"rule": error.place}
-            if isinstance(event, AuthRequested):
-                self._why["secret"] = event.password
-            self._reply(replies.make(error.code, error.text, Reason.POLICY_REJECT, closes=error.closes))
-            if error.follow_with_421:
+        else:
+            self._why = words_for(error, event)
+            self._reply(reply_to(error, event))
+            if isinstance(error, Rejected) and error.follow_with_421:
                 self._close("disconnecting due to previous error", Reason.POLICY_REJECT)
-        elif isinstance(error, PolicyError):
-            self._reply(replies.POLICY_FAILED)
-        elif isinstance(error, TransactionRefused):
-            self._reply(error.reply)
-        else:  # our own fault: the client may try again, the operator gets the traceback
-            log.error("internal error in %s", type(event).__name__, exc_info=error)
-            self._reply(replies.INTERNAL)
 
     def tls_started(self, version: str, cipher: str, *more: Any) -> None:
         """The handshake succeeded: all that was said in clear is forgotten (RFC 3207 §4.2). more: for Secured."""

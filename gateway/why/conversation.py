@@ -149,7 +149,7 @@ class Desk:
             session.steps.append(Step("", stage_of(NO_COMMAND), turned_away, []))
             return session
         client = MemoryClient(services, table, endpoints)
-        client.reception.allowance = allowance
+        client.reception.hold_to(allowance)
         yield client.quiet()
         session.params = client.reception.params()
         _take_down(session, client, "")
