@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint mutants faults fuzz dist dist-test container docs lock clean brokers
+.PHONY: help run test bench lint mutants faults fuzz dist dist-test container docs lock clean brokers upgrades
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ mutants: $(READY_TO_TEST)  ## change the contract's code in every way, and see t
 
 faults: $(READY_TO_TEST)  ## do to a running gateway's fleet what docs/delivery.md lists, in every way
 	FAULTS=all $(BIN)/python -m pytest tests/test_fleet_faults.py
+
+upgrades: $(READY_TO_TEST)  ## 30,000 connections through seven upgrades, none refused (a few minutes)
+	UPGRADES=30000 $(BIN)/python -m pytest -s tests/test_upgrade.py -k seven_upgrades
 
 brokers: $(READY_TO_TEST)  ## ship records to real brokers and kill them; as root it installs RabbitMQ, and Kafka by Maven (390 MB)
 	@deploy/test-packages.sh

@@ -23,6 +23,8 @@ from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, Gateway, wait_unti
 ROOT = Path(__file__).parent.parent
 OPEN = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
 CLOSED = INIT
+DISCARDED = "kumo.on('smtp_server_message_received', function(msg) msg:set_meta('queue', 'null') end)"
+UPGRADES = int(os.environ.get("UPGRADES", "0"))  # connections of the long form
 
 
 def ask(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
@@ -37,9 +39,10 @@ def controlled(start: Callable[..., Gateway], policy: str, *options: str, **more
 
 
 class Connecting:
-    """Clients that connect again and again, each for one message."""
+    """Clients that connect again and again, each for one message. quick: in few octets, pipelined."""
 
-    def __init__(self, gateway: Gateway, clients: int = 4) -> None:
+    def __init__(self, gateway: Gateway, clients: int = 4, quick: bool = False) -> None:
+        self._quick = quick
         self.gateway, self.greeted, self.delivered = gateway, 0, 0
         self.refused: list[object] = []
         self._stop, self._changed = threading.Event(), threading.Condition()
@@ -55,6 +58,9 @@ class Connecting:
                 self._changed.notify()
 
     def _once(self) -> None:
+        if self._quick:
+            self._once_quickly()
+            return
         try:
             with smtplib.SMTP(*self._address, "client.example", PATIENCE) as session:
                 self.greeted += 1
@@ -62,6 +68,26 @@ class Connecting:
                 self.delivered += 1
         except (OSError, smtplib.SMTPException) as error:
             self.refused.append(error)
+
+    def _once_quickly(self) -> None:
+        """Without smtplib, which costs more than the gateway."""
+        try:
+            with socket.create_connection(self._address, PATIENCE) as client, client.makefile("rb") as replies:
+                said = [replies.readline()]
+                self.greeted += said[0].startswith(b"220")
+                client.sendall(
+                    b"HELO client.example\r\nMAIL FROM:<a@out.example>\r\nRCPT TO:<b@far.example>\r\nDATA\r\n"
+                )
+                said += [replies.readline() for _ in range(4)]
+                client.sendall(b"Subject: x\r\n\r\n.\r\nQUIT\r\n")
+                said += [replies.readline() for _ in range(2)]
+        except OSError as error:
+            self.refused.append(error)
+            return
+        if [reply[:3] for reply in said] == [b"220", b"250", b"250", b"250", b"354", b"250", b"221"]:
+            self.delivered += 1
+        else:
+            self.refused.append(said)
 
     def more(self, count: int) -> None:
         """Waits until so many more messages have got through."""
@@ -79,8 +105,8 @@ class Connecting:
 def connecting() -> Iterator[Callable[..., Connecting]]:
     running: list[Connecting] = []
 
-    def begin(gateway: Gateway, clients: int = 4) -> Connecting:
-        running.append(Connecting(gateway, clients))
+    def begin(gateway: Gateway, clients: int = 4, quick: bool = False) -> Connecting:
+        running.append(Connecting(gateway, clients, quick))
         return running[-1]
 
     yield begin
@@ -280,6 +306,31 @@ def test_no_connection_is_refused_while_versions_follow_each_other(installed, in
     assert gateway.process.pid == pid and gateway.process.poll() is None
     assert gateway.metric('messages_total{disposition="relayed"}') >= load.delivered
     assert gateway.stop() == 0
+
+
+@pytest.mark.skipif(UPGRADES == 0, reason="takes minutes: make upgrades")
+@pytest.mark.timeout(3600)
+def test_tens_of_thousands_of_connections_pass_seven_upgrades_and_none_is_refused(installed, installation, connecting):
+    for version in ("1", "2"):
+        installation.add(version)
+    installation.install("1")
+    gateway = installed(OPEN + DISCARDED, "--workers", "2")
+    load = connecting(gateway, clients=8, quick=True)
+    for number in range(1, 8):
+        while load.delivered < UPGRADES * number // 8:
+            load.more(100)
+            assert load.refused == []
+        installation.install(version := "12"[number % 2])
+        answer = ask(gateway, "upgrade")
+        assert (answer.returncode, answer.stderr) == (0, ""), gateway.diagnostics()
+        assert version_of(gateway) == version
+    while load.delivered < UPGRADES:
+        load.more(100)
+    load.finish()
+    assert load.refused == []
+    assert gateway.metric('messages_total{disposition="discarded"}') == load.delivered
+    assert gateway.stop() == 0
+    print(f"\n{load.delivered} connections through 7 upgrades, {len(load.refused)} refused")
 
 
 def test_usr2_upgrades_too_and_a_transaction_under_way_is_finished(installed, installation):
