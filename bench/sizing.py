@@ -20,8 +20,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import zstandard
-from relay_gateway_bench.peers.base import make_certificate
-from relay_gateway_bench.sink import SinkProcess
 
 POLICY = """
 kumo.on('init', function()
@@ -42,7 +40,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def start(folder: Path, fleet: str) -> tuple[subprocess.Popen[bytes], int, tuple[str, int]]:
     """A gateway, its worker, and where it listens."""
-    certificate, key = make_certificate(folder)
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=gw.example"
+    subprocess.run([*made.split(), "-out", certificate, "-keyout", key], check=True, capture_output=True)
     names = {"folder": folder, "fleet": fleet, "certificate": certificate, "key": key}
     (folder / "init.lua").write_text(POLICY % names)
     command = [sys.executable, "-m", "gateway", "run", "--policy", str(folder / "init.lua"), "--workers", "1"]
@@ -105,8 +105,12 @@ def main() -> None:
     args = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        sink = stack.enter_context(SinkProcess())
-        gateway, worker, address = start(folder, f"127.0.0.1:{sink.port}")
+        command = [sys.executable, "-m", "gateway", "bench", "sink", "--listen", "127.0.0.1:0"]
+        sink = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        stack.callback(sink.kill)
+        assert sink.stdout is not None
+        host, port = json.loads(sink.stdout.readline())["listening"]
+        gateway, worker, address = start(folder, f"{host}:{port}")
         stack.callback(gateway.kill)
         print(f"a worker that has just started: {resident(worker) / 2**20:.0f} MiB")
         context = ssl.create_default_context()
