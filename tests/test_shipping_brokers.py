@@ -9,10 +9,12 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,7 @@ async def ship_through_a_restart(shipment: Shipment, logs: Path, broker: Broker)
 # --- NATS JetStream ---------------------------------------------------------------------------------------------------
 
 
-def nats_server(tmp_path: Path, *options: str) -> tuple[Broker, str]:
+def nats_server(tmp_path: Path, *options: str, tls: ssl.SSLContext | None = None) -> tuple[Broker, str]:
     port = free_port()
     url = f"nats://127.0.0.1:{port}"
 
@@ -124,6 +126,7 @@ def nats_server(tmp_path: Path, *options: str) -> tuple[Broker, str]:
                 allow_reconnect=False,
                 connect_timeout=1,
                 error_cb=_ignore,
+                tls=tls,
             )
             await client.jetstream().account_info()
         except (Error, OSError):
@@ -196,6 +199,38 @@ def test_without_a_stream_nothing_is_acknowledged_and_the_reason_is_said(tmp_pat
     assert "cannot connect" in caplog.text
     assert "s3cret" not in caplog.text + repr(settings)
     assert "wr0ng" not in caplog.text
+
+
+def test_jetstream_is_reached_under_tls_by_who_has_the_password_and_trusts_its_certificate(tmp_path, caplog):
+    certificate, key = (tmp_path / name for name in ("cert.pem", "key.pem"))
+    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=127.0.0.1"
+    made = f"{made} -addext subjectAltName=IP:127.0.0.1 -out {certificate} -keyout {key}"
+    subprocess.run(made.split(), check=True, capture_output=True)
+    keys = ("--tls", "--tlscert", str(certificate), "--tlskey", str(key))
+    context = ssl.create_default_context(cafile=certificate)
+    broker, url = nats_server(tmp_path, "--user", "ship", "--pass", "s3cret", *keys, tls=context)
+    address = url.replace("nats://", "tls://")
+    good = NatsSettings((address,), "records", user="ship", password=Secret(text="s3cret"), ca_file=str(certificate))
+    logs = tmp_path / "logs"
+    segment = begin(logs)
+    segment.add(line(1))
+    segment.finish()
+
+    async def run() -> list[bool]:
+        await broker.start()
+        client = await nats.connect(url.replace("//", "//ship:s3cret@"), error_cb=_ignore, tls=context)
+        await client.jetstream().add_stream(name="RECORDS", subjects=["records"])
+        await client.close()
+        done = []
+        for number, each in enumerate((replace(good, ca_file=None), good)):
+            shipper = Shipper(Shipment(f"nats{number}", each, (str(logs),)), lambda *_: None)
+            done.append(await shipper.run(asyncio.Event(), once=True))
+        return done
+
+    with ending(broker):
+        assert asyncio.run(run()) == [False, True]
+    assert "cannot connect" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 def test_a_record_beyond_the_servers_limit_is_set_aside(tmp_path):

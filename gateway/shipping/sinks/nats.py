@@ -5,10 +5,8 @@ A record's id is its `Nats-Msg-Id`, so that the stream itself drops what comes t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
-from collections.abc import Mapping
 from typing import Any
 
 from nats.aio.client import Client
@@ -17,16 +15,21 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 
 from gateway.shipments import NatsSettings
-from gateway.shipping.dispatch import Failed, NeverTaken, Outcome, Parcel, RecordBatch, Taken
+from gateway.shipping.dispatch import Parcel
+from gateway.shipping.sinks.publishing import PublishingSink, plain_words
 
 _ID = "Nats-Msg-Id"
 
 
-class NatsSink:
-    """One connection to one of the servers; lost, it is made anew for the next batch."""
+class NatsSink(PublishingSink[JetStreamContext]):
+    """One connection to one of the servers."""
+
+    errors = (Error, OSError, ValueError)
 
     def __init__(self, settings: NatsSettings) -> None:
-        self._settings = settings
+        super().__init__(settings.timeout)
+        self._servers = list(settings.servers)
+        self._ca_file = settings.ca_file
         self._options: dict[str, Any] = {"user_credentials": settings.credentials}
         if settings.user is not None:
             self._options["user"] = settings.user
@@ -37,68 +40,42 @@ class NatsSink:
         self._client: Client | None = None
         logging.getLogger("nats").setLevel(logging.CRITICAL)  # it would say all twice, with URLs
 
-    async def send(self, batch: RecordBatch) -> Outcome:
-        try:
-            async with asyncio.timeout(self._settings.timeout):
-                stream = await self._stream()
-        except (Error, OSError, ValueError, ssl.SSLError) as error:
-            await self._give_up()
-            return Failed(f"cannot connect: {_words(error)}")
-        answers = await asyncio.gather(*(self._publish(stream, parcel) for parcel in batch.parcels))
-        taken = [number for number, answer in enumerate(answers) if answer is None]
-        problems = [answer for answer in answers if answer is not None]
-        if not problems:
-            return Taken()
-        if all(isinstance(problem, MaxPayloadError) for problem in problems) and not taken:
-            return NeverTaken("larger than the server's max_payload")
-        if not isinstance(problems[0], APIError | MaxPayloadError):
-            await self._give_up()
-        return Failed(_words(problems[0]), taken)
-
-    async def close(self) -> None:
-        await self._give_up()
-
-    async def _publish(self, stream: JetStreamContext, parcel: Parcel) -> Exception | None:
-        """None once it is stored."""
-        try:
-            headers: Mapping[str, str] = {_ID: parcel.id}
-            await stream.publish(parcel.topic, parcel.body, timeout=self._settings.timeout, headers=dict(headers))
-        except (Error, OSError, ValueError) as error:
-            return error
-        return None
-
-    async def _stream(self) -> JetStreamContext:
+    async def opened(self) -> JetStreamContext:
         if self._client is None or not self._client.is_connected:
-            await self._give_up()
-            if self._settings.ca_file is not None:
-                self._options["tls"] = ssl.create_default_context(cafile=self._settings.ca_file)
+            await self.close()
+            if self._ca_file is not None:
+                self._options["tls"] = ssl.create_default_context(cafile=self._ca_file)
             self._client = Client()  # closed by whoever hears that this fails
             await self._client.connect(
-                list(self._settings.servers),
+                self._servers,
                 allow_reconnect=False,
-                connect_timeout=max(1, int(self._settings.timeout)),
+                connect_timeout=max(1, int(self.timeout)),
                 error_cb=_ignore,
                 **self._options,
             )
         return self._client.jetstream()
 
-    async def _give_up(self) -> None:
+    async def publish(self, channel: JetStreamContext, parcel: Parcel) -> None:
+        await channel.publish(parcel.topic, parcel.body, timeout=self.timeout, headers={_ID: parcel.id})
+
+    async def disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            try:
-                async with asyncio.timeout(1.0):
-                    await client.close()
-            except (Error, OSError):
-                pass
+            await client.close()
+
+    def is_answer(self, error: Exception) -> bool:
+        return isinstance(error, APIError | MaxPayloadError)
+
+    def never(self, error: Exception) -> str:
+        return "larger than the server's max_payload" if isinstance(error, MaxPayloadError) else ""
+
+    def words(self, error: Exception) -> str:
+        if isinstance(error, NoStreamResponseError):
+            return "no stream takes this subject"
+        if isinstance(error, APIError):
+            return f"JetStream: {error.description or error.code}"
+        return plain_words(error)
 
 
 async def _ignore(error: Exception) -> None:
     """It comes back to whoever publishes."""
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, NoStreamResponseError):
-        return "no stream takes this subject"
-    if isinstance(error, APIError):
-        return f"JetStream: {error.description or error.code}"
-    return getattr(error, "strerror", None) or type(error).__name__
