@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gateway.mail.authentication import canonical_body, results_field, signature_names, verify_arc, verify_dkim
 from gateway.mail.message import Message
 from gateway.policy.conn_meta import ConnMeta
-from gateway.policy.problems import PolicyError
+from gateway.policy.problems import PolicyError, PolicyProblems
 from gateway.smtp.address import parse_address
 from tests.policy_tools import load
 
@@ -204,3 +204,103 @@ def test_a_reason_cannot_leave_its_quotes() -> None:
         b"\t"
     )
     assert line == b"Authentication-Results: gw;\r\n" and rest == b'x=fail reason="a\\" b=c"\r\n'
+
+
+# --- policy-extras.mail_auth ------------------------------------------------------------------------------------------
+
+ZONES = """
+kumo.dns.define_resolver('zone', { Test = { zones = { [[
+$ORIGIN x.example.
+@ 60 IN TXT "v=spf1 ip4:192.0.2.7 -all"
+_dmarc 60 IN TXT "v=DMARC1; p=reject; sp=quarantine; aspf=s"
+s1._domainkey 60 IN TXT KEY
+evil 60 IN TXT "v=spf1 -all exp=why.evil.x.example"
+why.evil 60 IN TXT "say \\009 %{i}"
+]], [[
+$ORIGIN 2.0.192.in-addr.arpa.
+7 60 IN PTR mail.x.example.
+8 60 IN PTR borked.x.example.
+]], [[
+$ORIGIN mail.x.example.
+@ 60 IN A 192.0.2.7
+]] } } })
+"""
+
+
+def checked(mail: bytes, sender: str, peer: str = "192.0.2.7", options: str = "") -> str:
+    """Authentication-Results as mail_auth.check adds it, on one line."""
+    said = key()[1]
+    strings = " ".join(f'"{said[start : start + 200]}"' for start in range(0, len(said), 200))
+    policy = load(
+        ZONES.replace("KEY", strings)
+        + f"""
+        local mail_auth = require 'policy-extras.mail_auth'
+        kumo.on('smtp_server_message_received', function(msg)
+          local found = mail_auth.check(msg, {{ resolver = 'zone', {options} }})
+          if #found.auth_results ~= 6 then kumo.reject(550, 'not all of them') end
+        end)"""
+    )
+    message = Message("0" * 32, parse_address(sender), [parse_address("b@y.example")], data=mail)
+    message.meta |= {"received_from": f"{peer}:99", "hostname": "gw.example", "ehlo_domain": "mail.x.example"}
+    policy.finish(policy.message_received(message, ConnMeta({})))
+    return " ".join(str(message.first_header("Authentication-Results")).split())
+
+
+def test_all_checks_of_a_message_make_one_field() -> None:
+    found = checked(signed(), "a@x.example")
+    assert found.startswith("gw.example; dkim=pass")
+    for part in (
+        "spf=pass reason=\"matched 'ip4:192.0.2.7' directive\"",
+        "smtp.helo=mail.x.example",
+        'iprev=pass reason="ip 192.0.2.7 <-> mail.x.example." smtp.remote-ip=192.0.2.7',
+        "auth=none smtp.mailfrom=a@x.example",
+        "dmarc=pass reason=Success",
+        "header.from=x.example",
+        "policy.p=reject",
+        "policy.sp=quarantine",
+        "arc=none",
+    ):
+        assert part in found, part
+
+
+@pytest.mark.parametrize(
+    ("mail", "sender", "peer", "parts"),
+    [
+        (MAIL, "a@x.example", "192.0.2.7", ['dkim=none reason="message was not signed"', "dmarc=pass"]),
+        (MAIL, "a@x.example", "192.0.2.8", [
+            "spf=fail", "iprev=fail reason=\"name borked.x.example. has no A/AAAA\"",
+            'dmarc=fail reason="No aligned DKIM or SPF"', "policy.published-domain-policy=reject",
+        ]),
+        (MAIL, "a@evil.x.example", "192.0.2.9", [
+            'spf=fail reason="say ? 192.0.2.9"', 'iprev=permerror reason="ip 192.0.2.9 has no PTR"', "dmarc=fail",
+        ]),
+        (MAIL.replace(b"a@x.example", b"a@sub.x.example"), "a@x.example", "192.0.2.7", [  # aspf=s
+            "dmarc=fail", "policy.published-domain-policy=quarantine",
+        ]),
+        (signed(MAIL.replace(b"a@x.example", b"a@sub.x.example")), "a@y.example", "192.0.2.7", ["dmarc=pass"]),
+        (MAIL.replace(b"a@x.example", b"a@y.example"), "a@x.example", "192.0.2.7", [
+            'dmarc=none reason="no DMARC records found for y.example" header.from=y.example',
+        ]),
+        (MAIL.replace(b"a@x.example", b"nobody"), "a@x.example", "192.0.2.7", ["dmarc=none"]),
+    ],
+)  # fmt: skip
+def test_a_message_is_from_whom_it_says_or_not(mail: bytes, sender: str, peer: str, parts: list[str]) -> None:
+    found = checked(mail, sender, peer)
+    for part in parts:
+        assert part in found, found
+
+
+def test_what_is_switched_off_is_not_checked_and_options_are_looked_at() -> None:
+    with pytest.raises(PolicyProblems):
+        load("require('policy-extras.mail_auth').check(nil, { dkmi = true })")
+    policy = load("""
+        local mail_auth = require 'policy-extras.mail_auth'
+        kumo.on('smtp_server_message_received', function(msg)
+          local found = mail_auth.check(msg, { dkim = false, spf = false, iprev = false, arc = false })
+          assert(#found.auth_results == 1 and found.smtp_auth.result == 'pass' and found.dmarc == nil)
+        end)""")
+    message = Message("0" * 32, parse_address("a@x.example"), [parse_address("b@y.example")], data=MAIL)
+    message.meta["authn_id"] = "scott"
+    policy.finish(policy.message_received(message, ConnMeta({})))
+    found = str(message.first_header("Authentication-Results"))
+    assert found.startswith("localhost; auth=pass") and "smtp.auth=scott" in found and found.count(";") == 1

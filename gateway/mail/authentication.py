@@ -266,7 +266,12 @@ def results_field(authserv_id: str, results: list[Result]) -> bytes:
 
 def _texts(result: Result) -> list[object]:
     props = result.get("props") or {}
-    return [result["method"], result["result"], result.get("reason") or "", *props, *props.values()]
+    return [result["method"], result["result"], *props]
+
+
+def _printable(text: object) -> str:
+    """What strangers say, in their DNS for one, on its way into a field."""
+    return "".join(char if char.isprintable() else "?" for char in str(text))
 
 
 def _for_authres(result: Result) -> authres.AuthenticationResult:
@@ -275,12 +280,12 @@ def _for_authres(result: Result) -> authres.AuthenticationResult:
         kind, _, rest = name.partition(".")
         if not rest:
             raise ValueError(f"the property '{name}' has no type: write it as 'header.d'")
-        properties.append(authres.AuthenticationResultProperty(kind, rest, str(value)))
+        properties.append(authres.AuthenticationResultProperty(kind, rest, _printable(value)))
     version = result.get("method_version")
     return authres.AuthenticationResult(
         result["method"],
         version=None if version is None else str(version),
         result=result["result"],
-        reason=result.get("reason"),
+        reason=_printable(result["reason"]) if result.get("reason") else None,
         properties=properties,
     )

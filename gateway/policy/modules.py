@@ -36,7 +36,7 @@ from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
 from gateway.policy.kumo.regex_sets import RegexSetMap
 from gateway.policy.options import BadOptions, sequences
-from gateway.policy.outside import async_files, http, lookups, measures, redis, spf, sqlite, throttles, vaults
+from gateway.policy.outside import async_files, dmarc, http, lookups, measures, redis, spf, sqlite, throttles, vaults
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Unsupported, Waiting, inward, read_fields
@@ -62,6 +62,7 @@ OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
     "dns": lookups.FUNCTIONS,
     "fs": async_files.FUNCTIONS,
     "counter_series": measures.COUNTERS,
+    "dmarc": dmarc.FUNCTIONS,
     "http": http.FUNCTIONS,
     "secrets": vaults.FUNCTIONS,
     "spf": spf.FUNCTIONS,
@@ -76,7 +77,7 @@ LIBRARIES: dict[str, Mapping[str, Callable[..., Any]]] = {
 TOP: Mapping[str, Callable[..., Any]] = throttles.FUNCTIONS
 # Functions, and methods by class, that may take their time.
 _ASKING = (async_files, http, measures, redis, sqlite, throttles)
-WAITING = frozenset(lookups.WAITING.union(spf.WAITING, vaults.WAITING, *(module.WAITING for module in _ASKING)))
+WAITING = frozenset(lookups.WAITING.union(*(module.WAITING for module in (dmarc, spf, vaults, *_ASKING))))
 MISTAKES = (ValueError, OverflowError, BadOptions)
 # Older names in `kumo` itself: where they are now.
 ALIASES = {
