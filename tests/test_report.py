@@ -412,6 +412,11 @@ def test_hostile_messages_are_read_in_linear_time(octets: bytes) -> None:
     assert scanned(octets).kind == "dsn"
 
 
+def test_hostile_levels_from_the_null_reverse_path_are_read_in_linear_time() -> None:
+    levels = [f"Content-Type: multipart/mixed; boundary=B{n}\n\n--B{n}\n" for n in range(5000)]
+    assert scan_report(message(*levels, "x\n" * MANY, kind="multipart/mixed"), null_sender=True) is None
+
+
 @pytest.mark.parametrize("filler", ["(", "((", '"', "\\", ";", "; boundary*0=X", "; x=(", ";;=", "\n ", "a"])
 def test_hostile_content_types_are_read_in_linear_time(filler: str) -> None:
     octets = f"Content-Type: multipart/report{filler * MANY}; boundary=B\n\n--B\n{status_part()}".encode()

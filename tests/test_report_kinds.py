@@ -40,8 +40,15 @@ from report_texts import (
         ("Your letter of 512 bytes to 450 recipients failed.\n550 5.1.1 gone", 550, "5.1.1", "5.1.1 gone"),
         ("Not delivered for 5 days; the last answer was: 451 4.3.0 try later. Giving up.", 451, "4.3.0", None),
         ("550-5.1.1 no such\n550 5.1.1 user\n", 550, "5.1.1", "5.1.1 no such user"),
+        ("<u@far.example>\n    (reason: 550 5.1.1 <u@far.example>... Unknown)\n", 550, "5.1.1",
+         "5.1.1 <u@far.example>... Unknown"),
+        ("(said: 550 5.1.1 no such user (see (1)))", 550, "5.1.1", "5.1.1 no such user (see (1))"),
+        ("#550 5.1.1 RESOLVER.ADR.RecipNotFound; not found ##rfc822;u@far.example", 550, "5.1.1",
+         "5.1.1 RESOLVER.ADR.RecipNotFound; not found"),
+        ("mx.far.example #<mx.far.example #5.1.1 smtp;550 5.1.1 <u@far.example>: Unknown> #SMTP#", 550, "5.1.1",
+         "5.1.1 <u@far.example>: Unknown"),
     ],
-)
+)  # fmt: skip
 def test_a_claimed_bounce_tells_the_first_reply_of_its_prose(
     text: str, code: int, status: str | None, content: str | None
 ) -> None:
@@ -194,10 +201,41 @@ def test_a_report_that_was_put_into_another_multipart_counts(outer: str, inner: 
     assert found(message, "user@far.example") is None
 
 
-def test_a_report_two_levels_down_or_in_an_attached_message_does_not_count() -> None:
-    once = multipart(bounce(head="").decode(), kind="multipart/mixed", boundary="o", head="").decode()
-    assert found(multipart(once, kind="multipart/mixed", boundary="p")) is None
-    assert found(multipart(part("message/rfc822", bounce().decode()), kind="multipart/mixed", boundary="o")) is None
+def wrapped(message: bytes, times: int, kind: str = "multipart/mixed") -> bytes:
+    for level in range(times):
+        parts = (message.decode(), part("text/plain", f"Footer {level}."))
+        message = multipart(*parts, kind=kind, boundary=f"o{level}", head="")
+    return message
+
+
+@pytest.mark.parametrize("kind", ["multipart/mixed", "multipart/related"])
+@pytest.mark.parametrize("inner", [DSN, "multipart/mixed"])
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_report_that_was_wrapped_again_counts(times: int, inner: str, kind: str) -> None:
+    message = wrapped(bounce(kind=inner, head=""), times, kind)
+    report = found(message)
+    assert report is not None and report.how == "wrapped"
+    assert entry(message).recipient == "u@far.example"
+    assert found(message, "user@far.example") is None
+
+
+def test_a_claim_that_was_wrapped_again_is_inferred() -> None:
+    one = entry(wrapped(claim("552 5.2.2 full", head=""), 2))
+    assert (one.recipient, one.code, one.added["inferred"]) == ("u@far.example", 552, True)
+
+
+def test_a_report_four_levels_down_or_in_an_attached_message_does_not_count() -> None:
+    assert found(wrapped(bounce(head=""), 4)) is None
+    attached = part("message/rfc822", bounce().decode())
+    assert found(multipart(attached, kind="multipart/mixed", boundary="o")) is None
+    assert found(wrapped(multipart(attached, kind="multipart/mixed", boundary="o", head=""), 1)) is None
+
+
+def test_a_receipt_in_another_multipart_is_none() -> None:
+    receipt = multipart(
+        part("message/delivery-status", STATUS), kind="multipart/report; report-type=disposition-notification", head=""
+    )
+    assert found(wrapped(receipt, 2)) is None
 
 
 def test_a_wrapped_claim_is_inferred() -> None:
@@ -326,6 +364,10 @@ def test_action_and_status_in_the_first_block_apply_to_who_has_none(
         ("Diagnostic-Code: smtp; 552 over quota\n", "failed", 552, None, "over quota"),
         ("Diagnostic-Code: smtp; 450 4.2.2 over quota\n", "delayed", 450, "4.2.2", "4.2.2 over quota"),
         ("Diagnostic-Code: 5.2.1 disabled\n", "failed", 550, "5.2.1", "disabled"),
+        ("Diagnostic-Code: smtp; 550 not taken [550 5.1.1 unknown]\n", "failed", 550, "5.1.1",
+         "not taken [550 5.1.1 unknown]"),
+        ("Diagnostic-Code: smtp; 550 not taken, after 451 4.3.0 busy\n", "failed", 550, None,
+         "not taken, after 451 4.3.0 busy"),
         ("Diagnostic-Code: X-Postfix; host a[192.0.2.1] said: 554 5.7.1 no (in reply to DATA)\n",
          "failed", 554, "5.7.1", "no"),
         ("Status: 550\nAction: failed\n", "failed", 550, None, ""),

@@ -5,6 +5,7 @@
 cdef enum:
     MAX_UNCLAIMED = 4096        # octets of a multipart/mixed of anybody's in which a feedback part is to begin
     MAX_BLANK_LINES = 100       # in front of a text
+    MAX_WRAPPINGS = 3           # multiparts that a report may be in, each of which is read again
 
 cdef struct Mode:
     bint stuffed
@@ -118,16 +119,21 @@ cdef void inner_read(Part* part, Mode* mode, Multipart* inner, PartReader* reade
     children_read(reader, inner, mode, parts)
 
 
-cdef Report scan_wrapped(Report outer, Part* part, Mode* mode, bint* claims):
-    """A report that somebody put into another multipart, with a footer maybe; None if it is none."""
+cdef Report scan_wrapped(Report outer, Part* part, Mode* mode, int wrappings, bint* claims):
+    """A report that somebody put into another multipart, with a footer maybe, and somebody else again into another one;
+    None if it is none. `wrappings`: how many more there may be."""
     cdef Report report = new_report(outer.message, mode)
     cdef Multipart inner
     cdef PartReader reader
     cdef Parts parts
     report.placed = outer.placed
     inner_read(part, mode, &inner, &reader, &parts)
-    if inner.wanted == RECEIPT or not judge_multipart(report, &inner, &reader, &parts, mode):
+    if inner.wanted == RECEIPT:
         return None
+    if not judge_multipart(report, &inner, &reader, &parts, mode):
+        if wrappings == 0 or parts.inner.start == NULL:
+            return None
+        return scan_wrapped(outer, &parts.inner, mode, wrappings - 1, claims)
     report.how = "wrapped"
     claims[0] = inner.kind == MULTIPART_REPORT and inner.wanted == STATUS_WANTED
     return report
@@ -180,7 +186,7 @@ cdef bint is_qsbmf_part(Part* part, bint stuffed) noexcept nogil:
         p = stop + 1
 
 
-cdef bint inner_has_nothing(Part* part, Mode* mode) noexcept nogil:
+cdef bint inner_has_nothing(Part* part, Mode* mode, int wrappings) noexcept nogil:
     """Whether there is no multipart inside the message's, or one that scan_wrapped() would find to be no report."""
     cdef Multipart inner
     cdef PartReader reader
@@ -190,7 +196,9 @@ cdef bint inner_has_nothing(Part* part, Mode* mode) noexcept nogil:
     if part.kind == MULTIPART_REPORT:
         return False
     inner_read(part, mode, &inner, &reader, &parts)
-    return parts.statuses == 0 and parts.feedback.start == NULL
+    if parts.statuses or parts.feedback.start != NULL:
+        return False
+    return wrappings == 0 or inner_has_nothing(&parts.inner, mode, wrappings - 1)
 
 
 cdef bint has_nothing(const uint8_t* message, Multipart* top, Parts* parts, Mode* mode) noexcept nogil:
@@ -199,7 +207,7 @@ cdef bint has_nothing(const uint8_t* message, Multipart* top, Parts* parts, Mode
     if parts.statuses or parts.feedback.start != NULL or mode.listed and parts.original.start != NULL:
         return False
     return not mode.null_sender or (
-        inner_has_nothing(&parts.inner, mode)
+        inner_has_nothing(&parts.inner, mode, MAX_WRAPPINGS - 1)
         and not (parts.any and is_qsbmf_part(&parts.leading, mode.stuffed))
         and not has_failed_recipients(message, top.start, top.any_failed, mode.stuffed)
     )
@@ -285,7 +293,7 @@ cdef Report scan_further(Report found, Report report, size_t n, Multipart* top, 
     cdef bint wrapped_claims = False
     cdef Report wrapped = None
     if mode.null_sender and parts.inner.start != NULL:
-        wrapped = scan_wrapped(report, &parts.inner, mode, &wrapped_claims)
+        wrapped = scan_wrapped(report, &parts.inner, mode, MAX_WRAPPINGS - 1, &wrapped_claims)
         if wrapped is not None and wrapped.reason is None:
             return wrapped
     if mode.null_sender and has_failed_recipients(report.message, top.start, top.any_failed, mode.stuffed):

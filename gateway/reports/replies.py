@@ -35,6 +35,8 @@ _CLOSING = {"[": "]", "(": ")", "{": "}", '"': '"', "'": "'"}
 _OWN_WORDS = re.compile(  # of the mailer that quotes a reply, on a line behind it
     r"(?:Giving up on|I'm not going to try|SMTP error from|host \S+ \[|Remote host said:|<<<|>>>)", re.IGNORECASE
 )
+# What Exchange puts behind a reply: "#550 5.1.1 no such user ##rfc822;u@far.example", "<mx #5.1.1 smtp;550 …> #SMTP#".
+_MARKS = re.compile(r"(?:##.*|>[ \t]*#SMTP#\s*)$", re.ASCII | re.DOTALL)
 _COMMAND = re.compile(r"\s*\((?:in reply to|while) [^()]*\)\s*$", re.ASCII)
 
 
@@ -68,8 +70,11 @@ def diagnostic_reply(value: str) -> QuotedReply:
     if kind is None or kind == "smtp":
         if match := _REPLY.fullmatch(text):
             behind = clean(match[2] or "")
-            start = _MARKED.search(behind)
-            return QuotedReply(int(match[1]), start[1] if start else "", behind)
+            if start := _MARKED.search(behind):
+                return QuotedReply(int(match[1]), start[1], behind)
+            quoted = _PAIR.search(behind[:MAX_QUOTED])  # of another server, in words of its own
+            enhanced = quoted["enhanced"] if quoted is not None and quoted["code"][0] == match[1][0] else ""
+            return QuotedReply(int(match[1]), enhanced, behind)
         start = _AT_START.match(text)
         if start is not None and kind is None:
             return QuotedReply(None, start[1], clean(start[2]))
@@ -130,7 +135,15 @@ def _up_to_the_end(text: str, opened: str, code: str, enhanced: str) -> str:
     joined = " ".join(filter(None, lines)).lstrip(" -:,")
     if opened in _CLOSING:
         joined = _closed(joined, opened, _CLOSING[opened])
-    return _COMMAND.sub("", joined).strip()
+    return _without_closing(_COMMAND.sub("", _MARKS.sub("", joined)).strip())
+
+
+def _without_closing(text: str) -> str:
+    """Without the bracket at its end that was opened in front of it: `(reason: 550 no such user)`."""
+    for opening, closing in (("(", ")"), ("[", "]")):
+        if text.endswith(closing) and text.count(closing) > text.count(opening):
+            return text[:-1].rstrip()
+    return text
 
 
 def _closed(text: str, opening: str, closing: str) -> str:
