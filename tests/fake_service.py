@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from gateway.admin.context import AdminContext
 from gateway.metrics.families import ProcessState
@@ -37,6 +38,9 @@ plan.HEARTBEAT_TIMEOUT, plan.ABORT_GRACE, plan.TICK = 1.0, 0.5, 0.1
 class FakeListener:
     listen: str
     max_connections: int = 100
+    overrides: ClassVar[dict[str, Any]] = {}
+    peer: ClassVar[dict[str, Any]] = {}
+    via: ClassVar[dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ LINGER = 2.0  # seconds a client gets to read the last reply before the connecti
 
 _OPENED = metrics.CONNECTIONS_OPEN.slot()
 _TLS_OK = metrics.TLS_HANDSHAKES.slot("ok")
+_TLS_RESUMED = metrics.TLS_RESUMED.slot()
 _TLS_FAILED = metrics.TLS_HANDSHAKES.slot("failed")
 _FOREIGN = {kind: metrics.OTHER_PROTOCOLS.slot(kind) for kind in KINDS}
 _SHOWN = {kind: kind.upper() for kind in KINDS} | {"proxy": "the PROXY protocol"}
@@ -337,6 +338,8 @@ class Connection(Protocol):
             return
         assert isinstance(self._transport, TlsStream)
         self._page.add(_TLS_OK)
+        if self._transport.resumed():
+            self._page.add(_TLS_RESUMED)
         self._last_read = self._poller.time()
         certificate = tls.peer_certificate(self._transport.peer_certificate())
         reception.tls_started(*tls.shown_names(self._transport.cipher()), certificate, self._implicit)

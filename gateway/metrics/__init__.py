@@ -145,6 +145,9 @@ ACCEPT_FAILURES = Counter(
 LIMIT_CELLS_SHARED = Counter(
     LAYOUT, "limit_cells_shared_total", "Times that somebody's use of a limit was counted together with others'"
 )
+TLS_RESUMED = Counter(
+    LAYOUT, "tls_resumed_total", "TLS handshakes with clients that resumed an earlier session, in any worker"
+)
 TLS_HANDSHAKES = Counter(LAYOUT, "tls_handshakes_total", "TLS handshakes with clients", result=("ok", "failed"))
 TLS_CAUSES = ("timeout", "lost", "no_tls", "version", "cipher", "certificate", "local", "other")
 TLS_FAILURES = Counter(

@@ -94,13 +94,22 @@ def settings_of(values: Mapping[str, Any]) -> TlsSettings:
 
 
 class ServerContexts:
-    """The TLS contexts of a worker: those with certificates from the start, the others when first needed."""
+    """The TLS contexts of all workers of a policy: those with certificates, and the self-signed one of each listener,
+    from the start, the others when first needed.
+
+    They are made before the workers are forked. A context has had the keys of its tickets since it was made, so that a
+    worker resumes what another one began (RFC 8446 §4.6.1), and shows the same self-signed certificate; the next
+    policy's have others. Python's ssl cannot give a context keys.
+    """
 
     def __init__(self, listeners: Iterable[Listener], files: KeyFiles) -> None:
         """Raises UnusableKey, which `problems` would have told."""
         self._files = files
         self._contexts: dict[tuple[TlsSettings, str], ssl.SSLContext] = {}
         self._self_signed: dict[str, tuple[bytes, bytes]] = {}
+        listeners = list(listeners)
+        for listener in listeners:
+            self._context(settings_of(listener.overrides), listener.overrides.get("hostname") or os.uname().nodename)
         for _, block in _blocks_of(listeners):
             settings = settings_of(block)
             if settings.pair is not None or settings.sni or settings.ca is not None:
@@ -356,6 +365,7 @@ def _self_signed(hostname: str) -> tuple[bytes, bytes]:
     return certificate.public_bytes(serialization.Encoding.PEM), key_pem
 
 
+@cache  # there are few, and each session keeps what it gets
 def shown_names(transport_cipher: tuple[str, str, int] | None) -> tuple[str, str]:
     """(protocol version, cipher) as KumoMTA's records spell them: ("TLSv1_3", "TLS13_AES_256_GCM_SHA384")."""
     if transport_cipher is None:

@@ -15,6 +15,7 @@ from typing import Protocol as Shape
 from gateway.net.streams import Poller, Protocol, Stream
 
 MOST_FED = 8 * 1024  # octets that OpenSSL is given at a time: its buffers keep the size they once had
+SHAKE_FED = 128  # likewise until the handshake is done: what sessions that are idle since then keep
 MOST_READ = 16 * 1024  # octets; a record's (RFC 8446 §5.1)
 
 _NOBODY = Protocol()
@@ -110,6 +111,10 @@ class TlsStream(Protocol):
     def peer_certificate(self) -> bytes | None:
         """The peer's certificate, which was verified, in DER; None where it has shown none."""
         return None if self._ssl is None else self._ssl.getpeercert(True)
+
+    def resumed(self) -> bool:
+        """The handshake was short: the client has shown a ticket (RFC 8446 §2.2)."""
+        return bool(self._ssl is not None and self._ssl.session_reused)
 
     def version(self) -> str | None:
         """The protocol's version, as OpenSSL names it."""
@@ -276,8 +281,9 @@ class TlsStream(Protocol):
         """Gives OpenSSL what comes next of what was received. False: there is no more."""
         if self._at == len(self._raw):
             return False
-        self._incoming.write(self._raw[self._at : self._at + MOST_FED])
-        self._at += MOST_FED
+        end = self._at + (MOST_FED if self._shaken else SHAKE_FED)
+        self._incoming.write(self._raw[self._at : end])
+        self._at = end
         if self._at >= len(self._raw):
             self._raw = b""
             self._at = 0

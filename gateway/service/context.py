@@ -14,7 +14,7 @@ from gateway.arena import Arena
 if TYPE_CHECKING:
     from gateway.config import Listener
     from gateway.metrics.families import ProcessState
-    from gateway.net.tls import KeyFiles
+    from gateway.net.tls import KeyFiles, ServerContexts
     from gateway.policy.source import PolicySource
 
 EX_SOFTWARE = 70  # <sysexits.h>: a process ended by an error of its own
@@ -48,6 +48,7 @@ class WorkerContext:
     places: Sequence[int]  # of each listener among those that are counted apart
     source: PolicySource  # the policy's text as the supervisor validated it
     keys: KeyFiles  # certificates and keys as they were found good
+    contexts: ServerContexts  # made of them, the same for all workers
     epoch: int  # the policy's number
     page: CounterPage
     enter: Callable[[ProcessState], None]  # tells the supervisor

@@ -18,6 +18,7 @@ from gateway.couriers.fleet.table import MemberTable
 from gateway.metrics import MOST_SHIPMENTS, listeners
 from gateway.metrics.families import ProcessState
 from gateway.metrics.listeners import ListenerNames
+from gateway.net.tls import ServerContexts
 from gateway.quotas import Glance
 from gateway.service import child, descriptors, privileges
 from gateway.service.ask import asked
@@ -64,6 +65,7 @@ class Staff:
         self._smtp, self._http = estate.smtp, estate.http
         self._names = ListenerNames(estate.arena.part(listeners.PART))
         self._shipments = ListenerNames(estate.arena.part("shipments"), MOST_SHIPMENTS)
+        self._contexts: list[tuple[LoadedPolicy, ServerContexts]] = []  # of the policy in force and the one before
         self.limit = descriptors.raise_limit()
         self.for_clients = descriptors.for_clients(self.limit)
 
@@ -76,7 +78,8 @@ class Staff:
             return child.start(lambda: self._shipper(policy, page, shipping_places), name_of(slot))
         self._smtp.listen(slot)
         places = [self._names.place_of(address) for address in self._smtp.bound(smtp_addresses(policy))]
-        return child.start(lambda: self._worker(policy, generation, slot, page, places), name_of(slot))
+        contexts = self._contexts_of(policy)
+        return child.start(lambda: self._worker(policy, generation, slot, page, places, contexts), name_of(slot))
 
     def shares(self, policy: LoadedPolicy) -> list[int]:
         """How many connections a worker may have open at each listener."""
@@ -100,7 +103,24 @@ class Staff:
         if self._settings.user:
             privileges.drop_to(self._settings.user)
 
-    def _worker(self, policy: LoadedPolicy, epoch: int, slot: int, page: CounterPage, places: list[int]) -> int:
+    def _contexts_of(self, policy: LoadedPolicy) -> ServerContexts:
+        """The same for all workers of a policy, whenever they are started. Raises OSError."""
+        for known, contexts in self._contexts:
+            if known is policy:
+                return contexts
+        made = ServerContexts(policy.config.listeners, policy.keys)
+        self._contexts = [*self._contexts[-1:], (policy, made)]
+        return made
+
+    def _worker(
+        self,
+        policy: LoadedPolicy,
+        epoch: int,
+        slot: int,
+        page: CounterPage,
+        places: list[int],
+        contexts: ServerContexts,
+    ) -> int:
         sockets = self._smtp.of_slot(smtp_addresses(policy), slot)
         self._close_all_but(smtp=sockets, http=())
         context = WorkerContext(
@@ -110,6 +130,7 @@ class Staff:
             places=places,
             source=policy.source,
             keys=policy.keys,
+            contexts=contexts,
             epoch=epoch,
             page=page,
             enter=lambda state: self._enter(state, page),

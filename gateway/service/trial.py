@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from gateway.arena import Arena, parts_for
 from gateway.metrics.families import ProcessState
+from gateway.net.tls import ServerContexts
 from gateway.service import child
 from gateway.service.context import EX_SOFTWARE, ContentLimits, WorkerContext
 from gateway.service.loading import BadPolicy, Load, LoadedPolicy
@@ -49,6 +50,7 @@ def _try_worker(policy: LoadedPolicy, run_worker: Callable[[WorkerContext], int]
             places=[],
             source=policy.source,
             keys=policy.keys,
+            contexts=ServerContexts(policy.config.listeners, policy.keys),
             epoch=0,
             page=page,
             enter=enter,

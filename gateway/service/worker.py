@@ -28,7 +28,7 @@ from gateway.logs.writer import LogWriter
 from gateway.metrics import readiness
 from gateway.metrics.families import ProcessState
 from gateway.metrics.listeners import ListenerWatch
-from gateway.net import streams, tls
+from gateway.net import streams
 from gateway.net.outbox import Outbox
 from gateway.net.roster import OpenConnection, Roster
 from gateway.net.streams import Poller
@@ -123,7 +123,7 @@ class Worker:
         self._hosts: list[ListenerHost] = []
         self._watches: list[ListenerWatch] = []
         self._listeners: list[streams.Acceptor] = []
-        self._contexts = tls.ServerContexts(policy.config.listeners, context.keys)
+        self._contexts = context.contexts
         self._certificates = CertificateWatch(
             policy.config.listeners, context.keys, context.page, tells=context.slot == 0
         )
