@@ -13,7 +13,7 @@ cdef class Batch:
     cdef readonly object recipients
     cdef readonly Content content
     cdef readonly bint smtputf8, divisible
-    cdef readonly object client
+    cdef readonly object client, requests
 
 
 @cython.freelist(32)
@@ -28,3 +28,4 @@ cdef class HandOver:
     cdef readonly str site, protocol, peer_name, peer_address, session_id, source_address, tls_cipher
     cdef readonly str tls_protocol_version
     cdef readonly double seconds
+    cdef public object relayed

@@ -13,6 +13,7 @@ from gateway._fastpath import Content
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.introduction import Introduced
 from gateway.smtp.replies import Reason
+from gateway.smtp.requests import Requests
 from gateway.smtp.response import Response
 
 __all__ = ["Batch", "HandOver", "RecipientOutcome", "Response", "Status"]
@@ -23,7 +24,7 @@ class Batch:
 
     content: sent as it is. smtputf8: the message needs SMTPUTF8 (RFC 6531) all the way. divisible: some recipients may
     be served though others are deferred, because the gateway itself tries those again. client: whose message it is, for
-    next hops that want to know; None for the gateway's own.
+    next hops that want to know; None for the gateway's own. requests: what it has asked for besides, None for nothing.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Batch:
         smtputf8: bool = False,
         divisible: bool = False,
         client: Introduced | None = None,
+        requests: Requests | None = None,
     ) -> None:
         self.message_id = message_id
         self.sender = sender
@@ -43,6 +45,7 @@ class Batch:
         self.smtputf8 = smtputf8
         self.divisible = divisible
         self.client = client
+        self.requests = requests
 
 
 class Status(Enum):
@@ -76,7 +79,8 @@ class HandOver:
     site: KumoMTA's ready-queue name, e.g. "unspecified->mx_list:a,b@smtp_client". protocol: "ESMTP" or "Maildir", the
     record's delivery_protocol. seconds: from submit() to here. session_id: of the upstream connection.
     source_address: "IP:PORT" the connection came from. The peer fields name the server that answered, else the last one
-    that was tried; "" where none was.
+    that was tried; "" where none was. relayed: those whom a server took that does not know DSN, though more was asked
+    for with them than delivery.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  # all that a record tells of it
@@ -102,3 +106,4 @@ class HandOver:
         self.source_address = source_address
         self.tls_cipher = tls_cipher
         self.tls_protocol_version = tls_protocol_version
+        self.relayed: Sequence[EnvelopeAddress] = ()

@@ -22,8 +22,8 @@ from gateway.config import LineEndings, ListenerParams
 from gateway.logs.identity import new_message_id
 from gateway.mail.message import Message
 from gateway.smtp import replies
-from gateway.smtp.commands import MailCommand
-from gateway.smtp.events import EhloRequested, MessageReceived, Observer, RcptRequested
+from gateway.smtp.commands import MailCommand, RcptCommand
+from gateway.smtp.events import EhloRequested, MessageReceived, Observer
 from gateway.smtp.replies import Reply
 from gateway.smtp.session import ServerSession
 from gateway.smtp.terms import Terms
@@ -102,7 +102,7 @@ class SinkConnection(asyncio.Protocol):
             return replies.ehlo(HOSTNAME, event.name, event.extensions)
         if isinstance(event, MailCommand):
             return replies.MAIL_OK
-        if isinstance(event, RcptRequested):
+        if isinstance(event, RcptCommand):
             return replies.RCPT_OK
         if isinstance(event, MessageReceived):
             return replies.accepted([self._sink.take(event)])

@@ -23,8 +23,8 @@ from gateway.inbound.allowance import Allowance, allowance_of, network_of
 from gateway.quotas import Quotas
 from gateway.rates import Rate
 from gateway.smtp.address import parse_address
-from gateway.smtp.commands import MailCommand
-from gateway.smtp.events import AuthRequested, RcptRequested
+from gateway.smtp.commands import MailCommand, RcptCommand
+from gateway.smtp.events import AuthRequested
 from gateway.smtp.replies import Reason, make
 from gateway.smtp.terms import Terms
 from tests.gateway_process import INIT, Gateway, wait_until
@@ -166,7 +166,7 @@ def reason_of(reply: Any) -> Reason | None:
     return None if reply is None else reply.reason
 
 
-MAIL, RCPT = MailCommand(parse_address("a@b.example")), RcptRequested(parse_address("c@d.example"))
+MAIL, RCPT = MailCommand(parse_address("a@b.example")), RcptCommand(parse_address("c@d.example"))
 
 
 def test_failed_guesses_of_a_network_close_auth_for_all_of_it(quotas):

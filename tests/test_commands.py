@@ -51,7 +51,7 @@ def test_mail_reads_a_reverse_path(keyword, path, email):
 
 @pytest.mark.parametrize(("path", "email"), PATHS)
 def test_rcpt_reads_a_forward_path(path, email):
-    assert parse_rcpt(b"TO:" + path, smtputf8=False).email == email
+    assert parse_rcpt(b"TO:" + path, smtputf8=False).recipient.email == email
 
 
 @pytest.mark.parametrize("path", BAD_PATHS)
@@ -84,7 +84,7 @@ def test_the_null_reverse_path_is_a_sender_and_no_recipient(path):
 
 
 def test_postmaster_is_a_recipient_and_no_sender():
-    recipient = parse_rcpt(b"TO:<postMaster>", smtputf8=False)
+    recipient = parse_rcpt(b"TO:<postMaster>", smtputf8=False).recipient
     assert (recipient.email, recipient.user, recipient.domain) == ("Postmaster", "postmaster", "")
     with pytest.raises(Refused) as refused:
         parse_mail(b"FROM:<Postmaster>")
@@ -107,7 +107,7 @@ def test_a_utf8_address_needs_smtputf8(path):
 
 def test_with_smtputf8_addresses_are_read_and_domains_become_a_labels():
     assert parse_mail("FROM:<jürgen@Bücher.example> SMTPUTF8".encode()).sender.email == "jürgen@xn--bcher-kva.example"
-    assert parse_rcpt("TO:<ü@Bücher.example>".encode(), smtputf8=True).email == "ü@xn--bcher-kva.example"
+    assert parse_rcpt("TO:<ü@Bücher.example>".encode(), smtputf8=True).recipient.email == "ü@xn--bcher-kva.example"
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -242,7 +242,8 @@ def outcome(parse):
     if hasattr(command, "sender"):
         sender = command.sender
         return sender.local_part, sender.domain, sender.email, command.size, command.eight_bit, command.smtputf8
-    return command.local_part, command.domain, command.email
+    recipient = command.recipient
+    return recipient.local_part, recipient.domain, recipient.email
 
 
 LOCAL_PARTS = st.text(alphabet="aZ0.-_+!#$%&'*/=?^`{|}~\"\\ @,:;<>()[]\x01\x7fé", max_size=6)

@@ -154,7 +154,7 @@ def entries(count: int) -> list[MemberEntry]:
 
 
 def test_the_arena_has_room_for_it() -> None:
-    assert PARTS["member table"] == SIZE
+    assert PARTS["members"] == SIZE
 
 
 def test_what_one_worker_learns_all_know_and_the_latest_holds() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway._fastpath import scan_report
 from gateway.handover import HandOver, RecipientOutcome, Response, Status
-from gateway.mail.notification import Refusal, notification, remote_mta
+from gateway.mail.notification import Concerned, notification, remote_mta
 from gateway.reports import rfc3464
 from gateway.reports.original import quoted_fields
 from gateway.smtp.address import EnvelopeAddress, parse_address
@@ -29,13 +29,13 @@ ARRIVED, NOW = 1_785_847_290, 1_785_847_295
 
 def refusal(
     recipient: str, answer: Response = NO_SUCH, given: str | None = None, peer: tuple[str, str] = ("mta1", "192.0.2.1")
-) -> Refusal:
+) -> Concerned:
     outcome = RecipientOutcome(parse_address(recipient), Status.PERMANENT, answer, Reason.UPSTREAM_REFUSED)
     by = HandOver([outcome], "site", "ESMTP", 0.0, *peer)
-    return Refusal(outcome, parse_address(recipient if given is None else given) if given != "" else None, by)
+    return Concerned(outcome, parse_address(recipient if given is None else given) if given != "" else None, by)
 
 
-def build(*refusals: Refusal, header: bytes = HEADER, sender: str = "ann@out.example") -> bytes:
+def build(*refusals: Concerned, header: bytes = HEADER, sender: str = "ann@out.example") -> bytes:
     return notification("0123abcd", "gw.example", parse_address(sender), refusals, header, arrived=ARRIVED, now=NOW)
 
 
@@ -230,5 +230,5 @@ def test_whatever_the_fleet_says_it_stays_one_field(said, recipient):
 def test_an_address_is_what_it_is():
     odd = EnvelopeAddress('"a b\\"c"@far.example', "far.example")
     outcome = RecipientOutcome(odd, Status.PERMANENT, NO_SUCH, Reason.UPSTREAM_REFUSED)
-    data = build(Refusal(outcome, odd, HandOver([outcome], "s", "ESMTP", 0.0)))
+    data = build(Concerned(outcome, odd, HandOver([outcome], "s", "ESMTP", 0.0)))
     assert b'Final-Recipient: rfc822; "a b\\"c"@far.example\r\n' in data

@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from gateway import _fastpath as fp
 from gateway.config import LineEndings, ListenerParams
 from gateway.smtp import replies
-from gateway.smtp.commands import MailCommand
+from gateway.smtp.commands import MailCommand, RcptCommand
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
     MessageReceived,
     Observer,
-    RcptRequested,
     TlsRequested,
 )
 from gateway.smtp.replies import Reason, Reply
@@ -43,7 +42,7 @@ def agree(event: Any) -> Reply:
         return replies.ehlo("gw.example", event.name, event.extensions)
     if isinstance(event, MessageReceived):
         return replies.accepted(["0"])
-    return {MailCommand: replies.MAIL_OK, RcptRequested: replies.RCPT_OK, AuthRequested: replies.AUTH_OK}[type(event)]
+    return {MailCommand: replies.MAIL_OK, RcptCommand: replies.RCPT_OK, AuthRequested: replies.AUTH_OK}[type(event)]
 
 
 class Conversation(Observer):
@@ -389,7 +388,7 @@ def test_commands_are_known_in_any_case_and_with_blanks_behind():
 
 def test_data_after_only_refused_recipients_is_554():
     conversation = Conversation(
-        answer=lambda event: replies.relay_denied("x:1") if isinstance(event, RcptRequested) else agree(event)
+        answer=lambda event: replies.relay_denied("x:1") if isinstance(event, RcptCommand) else agree(event)
     )
     assert conversation.send(EHLO, MAIL, RCPT, b"DATA\r\n")[-2:] == ["550 5.7.1", "554 5.5.1"]
 

@@ -3,12 +3,16 @@
 import cython
 
 from gateway.couriers.courier cimport Courier
+from gateway.couriers.fleet.courier cimport FleetCourier
 from gateway.handover cimport Batch
 from gateway.later cimport Later
 
 cdef class Couriers:
     cdef object _loop, _timer
     cdef dict _by_type
+    cdef FleetCourier _fleets
+    cdef int _capabilities
+    cdef double _look_at
 
     @cython.locals(courier=Courier)
     cpdef Later submit(self, Batch batch, destination, double deadline)

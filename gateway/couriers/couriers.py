@@ -44,8 +44,11 @@ class Couriers:
         self, poller: Poller, page: CounterPage, hostname: str, ehlo_domain: str, table: MemberTable | None = None
     ) -> None:
         self._loop = poller.loop
+        self._fleets = FleetCourier(poller, page, ehlo_domain, table)
+        self._capabilities = 0
+        self._look_at = 0.0  # when it is looked again what the members can
         self._by_type: dict[type, Courier] = {
-            SmtpFleet: FleetCourier(poller, page, ehlo_domain, table),
+            SmtpFleet: self._fleets,
             Maildir: MaildirCourier(self._loop, page, hostname),
         }
         self._timer: asyncio.TimerHandle | None = None
@@ -62,6 +65,22 @@ class Couriers:
         """How many batches more could be under way to where a queue says: see Courier.room."""
         courier = self._by_type[type(destination.queue.protocol)]
         return courier.room(destination)
+
+    def learn(self, destination: Destination, ask: bool) -> None:
+        """Know a fleet's members before there is mail for it. ask: what they can, where no worker has been told."""
+        if not isinstance(destination.queue.protocol, SmtpFleet):
+            return
+        self._fleets.learn(destination, ask)
+        if self._timer is None:
+            self._sweep()
+
+    def capabilities(self) -> int:
+        """What the fleet takes, as far as is known: see gateway/smtp/capabilities.py."""
+        now = self._loop.time()
+        if now >= self._look_at:
+            self._look_at = now + SWEEP_INTERVAL
+            self._capabilities = self._fleets.capabilities()
+        return self._capabilities
 
     async def close(self, grace: float) -> None:
         """Stop: hand-overs under way get `grace` seconds, then come back as if their deadline had passed."""

@@ -18,11 +18,12 @@ from gateway.couriers.spool.schedule import Spooled, retry_after
 from gateway.couriers.spool.spool import Spool, Tried
 from gateway.couriers.spool.store import WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
 from gateway.delivery.services import Services
+from gateway.delivery.told import concerned, envid, failures, returned, successes
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.later import Waits
 from gateway.logs import identity, records
 from gateway.mail.message import Message
-from gateway.mail.notification import Notice, Refusal, notification
+from gateway.mail.notification import Action, Concerned, Notice, notification
 from gateway.policy.problems import PolicyError, Rejected
 from gateway.smtp.address import NULL_SENDER, EnvelopeAddress
 from gateway.smtp.replies import Reason
@@ -106,8 +107,11 @@ class Redelivery:
             row.due, row.state = self._now() + NO_DESTINATION, WAITS_FOR_TIME
             return Tried(None, row)
         message = self._message(envelope, row, octets)
-        wire, client = message.wire(), envelope.origin
-        batch = Batch(envelope.id, envelope.sender, envelope.recipients, wire, envelope.smtputf8, True, client)
+        batch = Batch(
+            *(envelope.id, envelope.sender, envelope.recipients, message.wire(), envelope.smtputf8, True),
+            client=envelope.origin,
+            requests=envelope.requests,
+        )
         deadline = self._services.monotonic() + TIMEOUT
         result = yield self._services.couriers.submit(batch, destination, deadline)
         if len(self._destinations) > MOST_SITES:
@@ -157,27 +161,29 @@ class Redelivery:
             row.due = now + retry_after(row.attempts, queue.retry_interval, queue.max_retry_interval)
         expired = left if result is None or _is_too_late(row, now) else []
         reached = None if result is None else not is_about_the_site(result.outcomes)
-        notice, dsn = self._told(envelope, message, destination, result, refused, expired)
+        failed = [*refused, *(RecipientOutcome(each, Status.PERMANENT, _expired(envelope), None) for each in expired)]
+        wanted = failures(envelope.requests, failed)
+        notice, notifications = self._told(envelope, message, destination, result, bool(refused), failed, wanted)
         self._record(envelope, message, row, result, expired, notice, None if queue is None else queue.egress_pool)
-        if (refused or expired) and dsn is None:
+        if failed and (notice is None or notice.result != "spooled" or len(wanted) < len(failed)):
             while not (yield services.logs.durable()):
                 yield self._spool.pause(WRITE_AGAIN)
         if expired:
             self._count("expired", len(expired))
             left = []
         envelope.recipients = left
-        yield from self._written(spooled, row, envelope, dsn)
-        return Tried(reached, row if envelope.recipients else None, None if dsn is None else dsn[0])
+        yield from self._written(spooled, row, envelope, notifications)
+        return Tried(reached, row if envelope.recipients else None, [added for added, _ in notifications])
 
-    def _written(self, spooled: Spooled, row: Row, envelope: Envelope, dsn: tuple[Row, bytes] | None) -> Waits:
+    def _written(self, spooled: Spooled, row: Row, envelope: Envelope, notifications: list[tuple[Row, bytes]]) -> Waits:
         """Has it on disk, however long that takes: what is not would be done again."""
         row.envelope = envelope.encoded()
         gone = not envelope.recipients
 
         def change(store: Store) -> None:
-            if dsn is not None:
-                dsn[0].number = 0
-                store.append(dsn[0], [dsn[1]])
+            for added, octets in notifications:
+                added.number = 0
+                store.append(added, [octets])
             if gone:
                 store.remove(row.number)
             else:
@@ -197,38 +203,57 @@ class Redelivery:
         message: Message,
         destination: Destination | None,
         result: HandOver | None,
-        refused: list[RecipientOutcome],
-        expired: list[EnvelopeAddress],
-    ) -> tuple[Notice | None, tuple[Row, bytes] | None]:
-        """What the sender is told: how that is recorded, and the notification as it is to be spooled."""
-        if not refused and not expired:
-            return None, None
-        sender = envelope.sender
-        if not sender.email:  # RFC 5321 §4.5.5: nobody is notified of a notification
-            return Notice("null_sender"), None
-        if destination is not None and destination.queue.on_partial_refusal is PartialRefusal.RECORD:
-            return Notice("record"), None
-        now_ns = self._services.now_ns()
-        seconds = now_ns / 1e9
+        in_time: bool,
+        failed: list[RecipientOutcome],
+        wanted: list[RecipientOutcome],
+    ) -> tuple[Notice | None, list[tuple[Row, bytes]]]:
+        """What the sender is told: how that is recorded of the failed, and notifications as they are to be spooled.
+
+        wanted: of the failed, those of whom the sender wants to know. in_time: some of them were refused.
+        """
+        notice: Notice | None = None
+        due: dict[Action, list[RecipientOutcome]] = {}
+        if failed and destination is not None and destination.queue.on_partial_refusal is PartialRefusal.RECORD:
+            notice = Notice("record")
+        elif failed and not wanted:
+            notice = Notice("unwanted")
+        elif failed:
+            due[Action.REFUSED if in_time else Action.EXPIRED] = wanted
+        if result is not None:
+            due.update(successes(envelope.requests, result))
+        if not envelope.sender.email:  # RFC 5321 §4.5.5: nobody is notified of a notification
+            return Notice("null_sender") if failed else None, []
+        max_age = 604_800.0 if destination is None else destination.queue.max_age
         by = result or HandOver([], "", "ESMTP", 0.0)
-        failed = [*refused, *(RecipientOutcome(each, Status.PERMANENT, _expired(envelope), None) for each in expired)]
-        given = envelope.given or []
-        refusals = [
-            Refusal(each, each.recipient if each.recipient in given else given[0] if len(given) == 1 else None, by)
-            for each in failed
-        ]
+        notifications = []
+        for action, outcomes in due.items():
+            about = concerned(outcomes, envelope.given or [], by, envelope.requests)
+            id, row, octets = self._notification(envelope, message, about, action, max_age)
+            notifications.append((row, octets))
+            if outcomes is wanted:
+                notice = Notice("spooled", id)
+        return notice, notifications
+
+    def _notification(
+        self, envelope: Envelope, message: Message, about: list[Concerned], action: Action, max_age: float
+    ) -> tuple[str, Row, bytes]:
+        """One, as it is to be spooled: its id, row and content."""
+        now_ns = self._services.now_ns()
+        seconds, sender, requests = now_ns / 1e9, envelope.sender, envelope.requests
         id = identity.new_message_id(now_ns)
         octets = notification(
             id,
             envelope.hostname,
             sender,
-            refusals,
+            about,
             message.header_block(),
             arrived=int(envelope.received_at),
             now=int(seconds),
-            in_time=bool(refused),
+            action=action,
+            envid=envid(requests),
+            whole=returned(requests, message) if action in (Action.REFUSED, Action.EXPIRED) else None,
         )
-        about = Envelope(
+        itself = Envelope(
             id=id,
             sender=NULL_SENDER,
             recipients=[sender],
@@ -239,10 +264,9 @@ class Redelivery:
             hostname=envelope.hostname,
             received_at=seconds,
         )
-        max_age = 604_800.0 if destination is None else destination.queue.max_age
         wire = b"".join(Message(id, NULL_SENDER, [sender], data=octets).wire().pieces())
-        row = Row(0, seconds, seconds, seconds + max_age, 0, 0, WAITS_FOR_TIME, "", sender.domain, about.encoded())
-        return Notice("spooled", id), (row, wire)
+        row = Row(0, seconds, seconds, seconds + max_age, 0, 0, WAITS_FOR_TIME, "", sender.domain, itself.encoded())
+        return id, row, wire
 
     # --- records and counters -----------------------------------------------------------------------------------------
 

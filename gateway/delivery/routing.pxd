@@ -12,7 +12,7 @@ cdef class Delivery:
     cdef readonly list recipients
     cdef readonly object destination
     cdef public HandOver result
-    cdef public object notice
+    cdef public object notice, requests
 
 
 @cython.locals(recipient=EnvelopeAddress)

@@ -12,6 +12,7 @@ from gateway.handover import HandOver
 from gateway.mail.message import NULL_QUEUE, Message
 from gateway.mail.notification import Notice
 from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.requests import Requests
 
 _TOGETHER, _BY_DOMAIN = BatchHandling.TOGETHER, BatchHandling.BY_DOMAIN
 
@@ -19,7 +20,8 @@ _TOGETHER, _BY_DOMAIN = BatchHandling.TOGETHER, BatchHandling.BY_DOMAIN
 class Delivery:
     """One hand-over: the recipients of one message that share a destination.
 
-    result: None until it is over. notice: how the sender was told of those who were refused; None where nobody was.
+    requests: what the client asks for with these recipients, None for nothing. result: None until it is over. notice:
+    how the sender was told of those who were refused; None where nobody was.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Delivery:
         self.queue_name = queue_name
         self.recipients = recipients
         self.destination = destination
+        self.requests: Requests | None = None
         self.result: HandOver | None = None
         self.notice: Notice | None = None
 

@@ -9,6 +9,7 @@ dialogue here.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from gateway import metrics
@@ -16,7 +17,7 @@ from gateway.config import Destination, LineEndings, ListenerParams
 from gateway.couriers.spool.kept import Envelope
 from gateway.decision import RELAY, Decision, fate
 from gateway.delivery.journal import Accepted, log_hand_overs, log_messages
-from gateway.delivery.notifying import tell_senders
+from gateway.delivery.notifying import tell_of_success, tell_senders
 from gateway.delivery.recognition import NOTHING, Recognition, count, recognise
 from gateway.delivery.redelivery import to_keep
 from gateway.delivery.routing import Delivery, deliveries, is_discarded, queue_names, split
@@ -117,8 +118,7 @@ class Transaction:
         self._begin()
         wanted = MESSAGE_RECEIVED in self._policy.handles
         meta = self._facts.conn.values
-        if wanted:
-            meta = meta.copy()  # what a handler does to the connection's reaches no other message of the transaction
+        meta = meta.copy() if wanted else meta  # what a handler does to it reaches no other message of the transaction
         whole: Message | None = None
         if self._policy.shapes_transactions:
             whole = self._make_message(self._event.recipients, meta)
@@ -148,6 +148,8 @@ class Transaction:
         decided = self._verdict(evidence)
         if decided.next is _RECORD:
             decided, evidence = yield from self._with_records()
+        if self._event.mail.requests is not None and decided.next is _ACCEPT:
+            yield from self._tell(tell_of_success)
         return self._end(decided, evidence)
 
     # -- the message --------------------------------------------------------------------------------------------------
@@ -160,12 +162,15 @@ class Transaction:
 
     def _make_message(self, recipients: list[EnvelopeAddress], meta: dict[str, Any]) -> Message:
         event = self._event
+        meta = meta.copy()
+        if event.mail.requests is not None:
+            meta["client_requests"] = event.mail.requests.about(recipients, recipients).as_values()
         return Message(
             identity.new_message_id(self._now_ns),
             event.mail.sender,
             recipients.copy(),
             event.content,
-            meta=meta.copy(),
+            meta=meta,
             received_at=self._now_ns / 1e9,
             fix_line_endings=self._facts.fix_line_endings,
         )
@@ -268,6 +273,10 @@ class Transaction:
 
     def _hand_over(self, delivery: Delivery) -> Later:
         message = delivery.message
+        requests = self._event.mail.requests
+        if requests is not None:
+            given = next(entry.given for entry in self._accepted if entry.message is message)
+            requests = delivery.requests = requests.about(delivery.recipients, given)
         batch = Batch(
             message.id,
             message.sender,
@@ -276,6 +285,7 @@ class Transaction:
             self._event.mail.smtputf8,
             self._spool is not None,
             self._facts.origin,
+            requests,
         )
         witness = self._facts.conn.witness
         if witness is not None:
@@ -320,6 +330,7 @@ class Transaction:
                 smtputf8=self._event.mail.smtputf8,
                 hostname=facts.hostname,
                 received_at=message.received_at,
+                requests=delivery.requests,
             )
             kept.append(to_keep(envelope, message, delivery.queue_name, result, delivery.destination, now))
         assert self._spool is not None
@@ -338,18 +349,18 @@ class Transaction:
 
     def _with_records(self) -> Waits:
         """What the contract calls for once there are records, on disk where that is asked for; and the evidence."""
-        evidence = self._recorded((yield from self._tell()) if self._deliveries else True)
+        evidence = self._recorded((yield from self._tell(tell_senders)) if self._deliveries else True)
         decided = self._verdict(evidence)
         if decided.next is _SYNC:
             evidence.on_disk = yield self._services.logs.durable()
             decided = self._verdict(evidence)
         return decided, evidence
 
-    def _tell(self) -> Waits:
-        """Tells the sender whom the fleet refused; returns whether that was everybody."""
+    def _tell(self, tell: Callable[..., Waits]) -> Waits:
+        """Tells the sender whom the fleet refused, and returns whether that was everybody; or who was served."""
         deadline = self._began + self._facts.timeout
         facts = self._facts
-        return tell_senders(self._services, facts.hostname, facts.origin, self._accepted, self._deliveries, deadline)
+        return tell(self._services, facts.hostname, facts.origin, self._accepted, self._deliveries, deadline)
 
     def _recorded(self, told: bool) -> Evidence:
         """All records of a message of which some are all there is of a recipient. told: the sender knows of those whom

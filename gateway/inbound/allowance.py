@@ -19,8 +19,8 @@ from gateway.net.endpoints import Endpoints
 from gateway.quotas import Quotas
 from gateway.rates import Rate
 from gateway.smtp import replies
-from gateway.smtp.commands import MailCommand
-from gateway.smtp.events import AuthRequested, MessageReceived, RcptRequested
+from gateway.smtp.commands import MailCommand, RcptCommand
+from gateway.smtp.events import AuthRequested, MessageReceived
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.terms import Terms
 
@@ -147,7 +147,7 @@ class Allowance:
 
     def asked(self, event: object, values: Mapping[str, Any]) -> Reply | None:
         """What a command or content is refused with; None where it may go on. values: of conn_meta."""
-        if isinstance(event, RcptRequested):
+        if isinstance(event, RcptCommand):
             return None if self._all("recipient_rate") else replies.RECIPIENT_RATE
         if isinstance(event, MailCommand):
             return self._sender(values)

@@ -14,8 +14,8 @@ from gateway.inbound.facts cimport limited_as_relay_host, known_at_first, origin
 from gateway.inbound.refusals cimport Refusals, RefusedCommand
 from gateway.delivery.services cimport Services
 from gateway.smtp.address cimport EnvelopeAddress
-from gateway.smtp.commands cimport MailCommand
-from gateway.smtp.events cimport AuthRequested, EhloRequested, MessageReceived, Observer, RcptRequested
+from gateway.smtp.commands cimport MailCommand, RcptCommand
+from gateway.smtp.events cimport AuthRequested, EhloRequested, MessageReceived, Observer
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.session cimport ServerSession
 from gateway.smtp.terms cimport Terms
@@ -63,11 +63,11 @@ cdef class Reception(Observer):
     cpdef _go_on(self)
     cpdef _arrive(self, Steps walk)
     cpdef _ehlo(self, EhloRequested event)
-    cpdef _begin(self, EhloRequested event, extensions)
+    cpdef _begin(self, EhloRequested event)
     cpdef _mail(self, MailCommand event)
 
     @cython.locals(decision=Decision, recipient=Later, sender=Later)
-    cpdef _rcpt(self, RcptRequested event)
+    cpdef _rcpt(self, RcptCommand event)
     cpdef Later _listener_domain(self, EnvelopeAddress address)
     cpdef Later _senders_domain(self)
     cpdef Decision _decide(self, recipient, sender, dict slots)

@@ -19,6 +19,7 @@ from gateway.inbound.allowance import Allowance
 from gateway.inbound.authentication import log_in
 from gateway.inbound.facts import Secured, known_at_first, known_of_tls, limited_as_relay_host, origin, received_start
 from gateway.inbound.failures import reply_to, words_for
+from gateway.inbound.offer import add_those_of_fleet, as_policy_wants, said
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
 from gateway.inbound.welcome import allowed_instead, introduced, welcome
@@ -34,7 +35,7 @@ from gateway.policy.events import EHLO, MAIL_FROM, RCPT_TO
 from gateway.policy.listener import TermsTable
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import MailCommand
+from gateway.smtp.commands import MailCommand, RcptCommand
 from gateway.smtp.events import (
     AuthRequested,
     EhloRequested,
@@ -42,7 +43,6 @@ from gateway.smtp.events import (
     ExternalRequested,
     MessageReceived,
     Observer,
-    RcptRequested,
     ReplyMade,
     TlsRequested,
 )
@@ -234,7 +234,7 @@ class Reception(Observer):
     def _dispatch(self, event: Event) -> Waits | None:
         """The events in the order of how often they come. What can be answered at once is; for the rest the steps
         towards the answer are returned."""
-        if isinstance(event, RcptRequested):
+        if isinstance(event, RcptCommand):
             return self._rcpt(event)
         if isinstance(event, MailCommand):
             return self._mail(event)
@@ -334,21 +334,18 @@ class Reception(Observer):
     # -- answers to events --------------------------------------------------------------------------------------------
 
     def _ehlo(self, event: EhloRequested) -> Waits | None:
+        add_those_of_fleet(event, self._services.couriers)
         if EHLO in self._policy.handles:
             return self._ask_about_ehlo(event)
-        self._begin(event, event.extensions)
+        self._begin(event)
         return None
 
     def _ask_about_ehlo(self, event: EhloRequested) -> Waits:
-        changed = yield self._policy.ehlo(event.name, self._conn, event.extensions)
-        self._begin(event, event.extensions if changed is None else changed)
+        yield from as_policy_wants(event, self._policy, self._conn)
+        self._begin(event)
 
-    def _begin(self, event: EhloRequested, extensions: tuple[str, ...] | None) -> None:
-        hostname = self._terms.hostname
-        if extensions is None:
-            self._reply(replies.helo(hostname, event.name))
-        else:
-            self._reply(replies.ehlo(hostname, event.name, extensions))
+    def _begin(self, event: EhloRequested) -> None:
+        self._reply(said(event, self._terms.hostname))
         self._conn.values["ehlo_domain"] = event.name
         self._facts = None
 
@@ -369,7 +366,7 @@ class Reception(Observer):
         self._decisions = []
         self._reply(MAIL_OK)
 
-    def _rcpt(self, event: RcptRequested) -> Waits | None:
+    def _rcpt(self, event: RcptCommand) -> Waits | None:
         """Answers at once where all that matters is in the cache."""
         recipient = self._listener_domain(event.recipient)
         sender: Later | None = None
@@ -384,7 +381,7 @@ class Reception(Observer):
                 return None
         return self._ask_about_recipient(event, recipient, sender)
 
-    def _ask_about_recipient(self, event: RcptRequested, recipient: Later, sender: Later | None) -> Waits:
+    def _ask_about_recipient(self, event: RcptCommand, recipient: Later, sender: Later | None) -> Waits:
         try:
             granted = yield recipient
             if not event.recipient.domain and not grants_anybody(granted):

@@ -15,8 +15,7 @@ from gateway.policy import events
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import MailCommand
-from gateway.smtp.events import RcptRequested
+from gateway.smtp.commands import MailCommand, RcptCommand
 from gateway.smtp.session import ServerSession
 from gateway.tracing.tracer import known_of
 from gateway.tracing.witness import Session
@@ -60,7 +59,7 @@ def explain(
 ) -> dict[str, str] | None:
     """Tells why the recipient that is waited for is accepted or not; returns what of that is kept with a refusal."""
     event, mail = session.awaiting, session.mail
-    assert isinstance(event, RcptRequested)
+    assert isinstance(event, RcptCommand)
     known = ground, event.recipient, to_recipient, None if mail is None else mail.sender, to_sender
     if conn.witness is not None:
         asked = events.LISTENER_DOMAIN in policy.handles

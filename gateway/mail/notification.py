@@ -1,4 +1,5 @@
-"""The notification that tells a sender whom the fleet refused for good, while others were served (RFC 5321 §6.1).
+"""The notification that tells a sender whom the fleet refused for good, while others were served (RFC 5321 §6.1), or
+who has the message, where the client asked for that (RFC 3461 §4.1).
 
 It is a delivery status notification (RFC 3464) in a multipart/report (RFC 6522), internationalised where an address or
 a header of the message is (RFC 6533). Pure functions from values to octets: when one is due, and how it travels, is
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from binascii import b2a_qp
 from collections.abc import Sequence
+from enum import Enum
 from ipaddress import ip_address
 from textwrap import wrap
 
@@ -21,6 +23,7 @@ _WIDTH = 76  # columns of text
 _LONGEST_WORD = 240  # characters; what has longer ones is cut, so that no line comes near 998 octets (RFC 5322 §2.1.1)
 _LONGEST_ANSWER = 2_000  # characters of what the fleet said
 _LONGEST_HEADER = 64 * 1024  # octets of the message's header
+_LONGEST_LINE = 998  # octets, RFC 5322 §2.1.1
 _HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,255}\Z")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -28,8 +31,9 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 class Notice:
     """What became of telling a sender.
 
-    result: "sent", "failed", "null_sender" (nobody to tell) or "record" (the policy wants the record alone), as in
-    metrics and Bounce records. id: of the notification. response: what the fleet said to it.
+    result: "sent", "failed", "null_sender" (nobody to tell), "record" (the policy wants the record alone) or "unwanted"
+    (the client said so, with NOTIFY), as in metrics and Bounce records. id: of the notification. response: what the
+    fleet said to it.
     """
 
     def __init__(self, result: str, id: str | None = None, response: Response | None = None) -> None:
@@ -38,50 +42,86 @@ class Notice:
         self.response = response
 
 
-class Refusal:
-    """A recipient that was refused. given: the address that the client used, where it is known. by: where it was."""
+class Action(Enum):
+    """What is told of recipients. RFC 3464 §2.3.3 has the words, IANA's list of enhanced status codes the status.
 
-    def __init__(self, outcome: RecipientOutcome, given: EnvelopeAddress | None, by: HandOver) -> None:
+    Its value: Action, Status where the next hop's answer names none that fits, and the words for people.
+    """
+
+    REFUSED = (
+        "failed",
+        "5.0.0",
+        "Your message could not be delivered to the recipients below: they were refused",
+        "for good. This does not concern its other recipients.",
+    )
+    EXPIRED = (
+        "failed",
+        "5.0.0",
+        "Your message could not be delivered to the recipients below: it was not taken",
+        "for too long. This does not concern its other recipients.",
+    )
+    RELAYED = (
+        "relayed",
+        "2.1.9",
+        "Your message was taken for the recipients below by a server that sends no",
+        "notifications of success. What becomes of it there you will not be told.",
+    )
+    DELIVERED = ("delivered", "2.0.0", "Your message was delivered to the recipients below.", "")
+
+
+class Concerned:
+    """A recipient that a notification is about. given: the address that the client used, where it is known. by: where
+    it was. original: ORCPT, as a field has it, which counts for more; None where the client named none.
+    """
+
+    def __init__(
+        self, outcome: RecipientOutcome, given: EnvelopeAddress | None, by: HandOver, original: str | None = None
+    ) -> None:
         self.recipient = outcome.recipient
         self.answer = outcome.response
         self.given = given
+        self.original = original or (None if given is None else _typed(given))
         self.remote = remote_mta(by.peer_name, by.peer_address)
 
 
-def notification(
+def notification(  # noqa: PLR0913  # all that it says
     id: str,
     hostname: str,
     sender: EnvelopeAddress,
-    refusals: Sequence[Refusal],
+    refusals: Sequence[Concerned],
     header: bytes,
     *,
     arrived: int,
     now: int,
-    in_time: bool = True,
+    action: Action = Action.REFUSED,
+    envid: str | None = None,
+    whole: bytes | None = None,
 ) -> bytes:
     """The whole message, with CRLF line ends; it needs SMTPUTF8 where the sender's address is not ASCII.
 
     id: its own. hostname: ours. sender: of the refused message, whom it goes to. header: the refused message's header.
-    arrived, now: unix times of the refused message's end and of this. in_time: the fleet refused them; False where
-    it did not take the message for so long that nobody tries any more.
+    arrived, now: unix times of the refused message's end and of this. action: what became of all of them; EXPIRED where
+    the fleet did not take the message for so long that nobody tries any more. envid: the client's name for the
+    transaction, in words. whole: the refused message, where it is to be returned with the notification.
     """
     as_it_is = not sender.email.isascii()  # then it goes by SMTPUTF8, which has 8BITMIME with it (RFC 6531 §3.1)
-    quoted = _quoted(header)
     parts = [
-        _part("text/plain; charset=utf-8", _for_humans(hostname, refusals, in_time).encode(), as_it_is),
-        _part(*_status(hostname, refusals, arrived, now), as_it_is),
-        _part("text/rfc822-headers" if quoted.isascii() else "message/global-headers", quoted, as_it_is),
+        _part("text/plain; charset=utf-8", _for_humans(hostname, refusals, action).encode(), as_it_is),
+        _part(*_status(hostname, refusals, arrived, now, action, envid), as_it_is),
+        _returned(header, whole, as_it_is),
     ]
+    is_8bit = any(not part.isascii() for part in parts)
     boundary = _boundary(id, parts)
     opening = (
         f"Date: {rfc5322_date(now)}\r\n"
         f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>\r\n"
         f"To: <{sender.email}>\r\n"
-        "Subject: Undelivered mail\r\n"
+        f"Subject: {'Undelivered mail' if action.value[0] == 'failed' else 'Delivery report'}\r\n"
         f"Message-ID: <{id}@{hostname}>\r\n"
         "Auto-Submitted: auto-replied\r\n"
         "MIME-Version: 1.0\r\n"
-        f'Content-Type: multipart/report; report-type=delivery-status;\r\n boundary="{boundary}"\r\n'
+        + ("Content-Transfer-Encoding: 8bit\r\n" if is_8bit else "")  # RFC 2045 §6.4
+        + f'Content-Type: multipart/report; report-type=delivery-status;\r\n boundary="{boundary}"\r\n'
         "\r\n"
     )
     mark = f"--{boundary}\r\n".encode()
@@ -107,14 +147,12 @@ def remote_mta(name: str, address: str) -> str | None:
     return host if _HOST.match(host) else None
 
 
-def _for_humans(hostname: str, refusals: Sequence[Refusal], in_time: bool) -> str:
+def _for_humans(hostname: str, refusals: Sequence[Concerned], action: Action) -> str:
     """The first part, for whoever reads it."""
     lines = [
         f"This is the mail gateway {hostname}.",
         "",
-        "Your message could not be delivered to the recipients below: "
-        + ("they were refused" if in_time else "it was not taken"),
-        f"{'for good' if in_time else 'for too long'}. This does not concern its other recipients.",
+        *filter(None, action.value[2:]),
     ]
     for refusal in refusals:
         given = refusal.given or refusal.recipient
@@ -124,20 +162,24 @@ def _for_humans(hostname: str, refusals: Sequence[Refusal], in_time: bool) -> st
     return "\r\n".join([*lines, ""])
 
 
-def _status(hostname: str, refusals: Sequence[Refusal], arrived: int, now: int) -> tuple[str, bytes]:
+def _status(
+    hostname: str, refusals: Sequence[Concerned], arrived: int, now: int, action: Action, envid: str | None
+) -> tuple[str, bytes]:
     """The second part's type and content, for programs (RFC 3464 §2)."""
-    addresses = [each for refusal in refusals for each in (refusal.recipient, refusal.given) if each is not None]
-    international = not all(address.email.isascii() for address in addresses)
-    lines = [f"Reporting-MTA: dns; {hostname}", f"Arrival-Date: {rfc5322_date(arrived)}"]
+    addresses = [each for refusal in refusals for each in (refusal.recipient.email, refusal.original or "")]
+    international = not all(address.isascii() for address in addresses)
+    lines = [] if envid is None else [f"Original-Envelope-Id: {envid}"]
+    lines += [f"Reporting-MTA: dns; {hostname}", f"Arrival-Date: {rfc5322_date(arrived)}"]
     for refusal in refusals:
         answer = refusal.answer
         lines.append("")
-        if refusal.given is not None:
-            lines.append(f"Original-Recipient: {_typed(refusal.given)}")
+        if refusal.original is not None:
+            lines.append(f"Original-Recipient: {refusal.original}")
+        says = action is not Action.RELAYED and answer.enhanced
         lines += [
             f"Final-Recipient: {_typed(refusal.recipient)}",
-            "Action: failed",
-            f"Status: {answer.enhanced or '5.0.0'}",
+            f"Action: {action.value[0]}",
+            f"Status: {says or action.value[1]}",
         ]
         if refusal.remote is not None:
             lines.append(f"Remote-MTA: dns; {refusal.remote}")
@@ -175,6 +217,20 @@ def _wrapped(text: str, indent: str, first: str | None = None) -> list[str]:
     )
 
 
+def _returned(header: bytes, whole: bytes | None, as_it_is: bool) -> bytes:
+    """The third part: the message, or its header (RFC 6522 §3)."""
+    if whole is None or _longest_line(whole) > _LONGEST_LINE:
+        quoted = _quoted(header)
+        return _part("text/rfc822-headers" if quoted.isascii() else "message/global-headers", quoted, as_it_is)
+    kind = "message/rfc822" if header.isascii() else "message/global"
+    # RFC 2046 §5.2.1: it is never encoded, so that it travels as it came
+    return _part(kind, whole if whole.endswith(b"\r\n") else whole + b"\r\n", True)
+
+
+def _longest_line(octets: bytes) -> int:
+    return max(map(len, octets.split(b"\r\n")))
+
+
 def _quoted(header: bytes) -> bytes:
     """The refused message's header: whole lines with CRLF, in UTF-8 where it is more than ASCII."""
     if len(header) > _LONGEST_HEADER:
@@ -186,7 +242,7 @@ def _quoted(header: bytes) -> bytes:
 def _part(kind: str, content: bytes, as_it_is: bool) -> bytes:
     """One part, its line end included. as_it_is: 8-bit octets may travel; they are encoded otherwise."""
     encoding = "7bit" if content.isascii() else "8bit"
-    if (encoding == "8bit" and not as_it_is) or any(len(line) > 998 for line in content.split(b"\r\n")):
+    if (encoding == "8bit" and not as_it_is) or _longest_line(content) > _LONGEST_LINE:
         encoding = "quoted-printable"
         content = b2a_qp(content.replace(b"\r\n", b"\n"), istext=True).replace(b"\n", b"\r\n")
     return f"Content-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode() + content + b"\r\n"

@@ -190,8 +190,8 @@ REJECTIONS_LEFT_OUT = Counter(
 NOTIFICATIONS = Counter(
     LAYOUT,
     "notifications_total",
-    "Senders to be told of recipients that the fleet refused while others were served, by what became of that",
-    result=("sent", "spooled", "failed", "null_sender", "record"),
+    "Senders to be told what became of their recipients, by what became of that",
+    result=("sent", "spooled", "failed", "null_sender", "record", "unwanted"),
 )
 MESSAGE_DURATION = Histogram(
     LAYOUT, "message_duration_seconds", "From a message's final dot to the reply to it", _100_US_TO_5_MIN

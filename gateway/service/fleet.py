@@ -19,7 +19,7 @@ class FleetDesk:
     """The supervisor's end."""
 
     def __init__(self, arena: Arena) -> None:
-        self._table = MemberTable(arena.part("member table"), SUPERVISORS_ROW)
+        self._table = MemberTable(arena.part("members"), SUPERVISORS_ROW)
 
     def answer(self, request: dict[str, Any], now: float) -> tuple[bool, list[str]]:
         """What to say to {"ask": "fleet", "do": "show" | "drain" | "undrain", "member": NAME}."""

@@ -153,7 +153,7 @@ class Staff:
             page=page,
             pages=self._estate.pages.all,
             enter=lambda state: self._enter(state, page),
-            members=MemberTable(self._estate.arena.part("member table")),
+            members=MemberTable(self._estate.arena.part("members")),
             names=self._names.all,
             shipments=self._shipments.all,
             policy=lambda: PolicyName(policy.source.path, policy.source.digest()),

@@ -103,7 +103,7 @@ class Worker:
                 context.page,
                 hostname,
                 ehlo_domain(policy.config.listeners, hostname),
-                MemberTable(context.arena.part("member table"), 1 + 2 * context.slot + context.epoch % 2),
+                MemberTable(context.arena.part("members"), 1 + 2 * context.slot + context.epoch % 2),
             ),
             logs=logs,
             page=context.page,
@@ -155,6 +155,9 @@ class Worker:
         gc.set_threshold(*GC_THRESHOLDS)
         if self._spool is not None:
             Redelivery(self._services, self._spool).start()
+        fleet = context.source.deployment.fleet
+        if fleet is not None:
+            self._services.couriers.learn(fleet, ask=context.slot == 0)
         context.enter(ProcessState.READY)
         await self._stop.wait()
         for listener in self._listeners:

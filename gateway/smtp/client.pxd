@@ -10,6 +10,7 @@ cdef class ClientSession:
     cdef public str ehlo_domain, password
     cdef readonly str detail
     cdef readonly dict extensions
+    cdef readonly int capabilities
     cdef readonly list answered
     cdef readonly Exchange exchange
     cdef object _path

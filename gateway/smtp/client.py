@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from gateway.config import ClientAddress, EgressPath, UpstreamTls
+from gateway.smtp.capabilities import announced
 from gateway.smtp.client_values import STAGES, ClientState, Event, Failure, Stage, timeouts
 from gateway.smtp.exchange import MOST_UNASKED, Exchange
 from gateway.smtp.introduction import Introduced, Unfit, auth_plain, introduction, without_secrets
@@ -46,6 +47,7 @@ class ClientSession:
         self.state = ClientState.GREETING
         self.ehlo_domain = path.ehlo_domain or ehlo_domain
         self.extensions: dict[str, str] = {}  # keyword, in upper case → parameters
+        self.capabilities = 0  # those of them that concern more than one hop, see capabilities.py
         self.size_limit = 0  # octets the server takes at most; 0 when it named no limit
         self.exchange: Exchange | None = None
         self.failure: Failure | None = None
@@ -155,10 +157,11 @@ class ClientSession:
         mail = f"MAIL FROM:<{exchange.sender.email}>{self._mail_parameters(exchange)}\r\n"
         if self._chunking and exchange.fits_one_chunk():
             exchange.chunked = exchange.content_sent = True
-            self._say(f"{mail}RCPT TO:<{exchange.recipients[0].email}>\r\nBDAT {exchange.content.size} LAST\r\n")
+            (rcpt,) = exchange.rcpt_commands(self.capabilities)
+            self._say(f"{mail}{rcpt}BDAT {exchange.content.size} LAST\r\n")
             self._output += exchange.content.pieces()
             return
-        commands = [f"RCPT TO:<{recipient.email}>\r\n" for recipient in exchange.recipients]
+        commands = exchange.rcpt_commands(self.capabilities)
         commands.append("DATA\r\n")
         if self._pipelining:
             self._say(mail + "".join(commands))
@@ -221,7 +224,7 @@ class ClientSession:
             parameters += " BODY=8BITMIME"
         if exchange.smtputf8:
             parameters += " SMTPUTF8"
-        return parameters
+        return parameters if exchange.requests is None else parameters + exchange.mail_parameters(self.capabilities)
 
     # --- answers, one method per state --------------------------------------------------------------------------------
 
@@ -242,6 +245,7 @@ class ClientSession:
             self.turned_away = code // 100 == 4
             return self.fail(Failure.GREETING, f"EHLO: {_shown(answer)}")
         self.extensions = extensions_of(octets)
+        self.capabilities = announced(self.extensions)
         self.size_limit = size_limit_of(self.extensions)
         return self._greeted()
 

@@ -11,9 +11,16 @@ cdef class MailCommand:
     cdef public EnvelopeAddress sender
     cdef public object size
     cdef public bint eight_bit, smtputf8
+    cdef public object requests
 
-cpdef MailCommand parse_mail(bytes argument, bint auth_offered=*)
-cpdef EnvelopeAddress parse_rcpt(bytes argument, bint smtputf8)
+
+@cython.freelist(32)
+cdef class RcptCommand:
+    cdef readonly EnvelopeAddress recipient
+    cdef readonly object requests
+
+cpdef MailCommand parse_mail(bytes argument, bint auth_offered=*, int offered=*)
+cpdef RcptCommand parse_rcpt(bytes argument, bint smtputf8, int offered=*)
 cpdef no_argument(bytes argument)
 cdef list _parameters(bytes text)
-cdef _read_mail_parameters(MailCommand command, bytes text, bint auth_offered)
+cdef _read_mail_parameters(MailCommand command, bytes text, bint auth_offered, int offered)

@@ -14,7 +14,9 @@ from functools import lru_cache
 from gateway._fastpath import plain_from, plain_to, read_parameters
 from gateway.smtp import replies
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, AddressError, EnvelopeAddress, normalise_domain, parse_mailbox
+from gateway.smtp.capabilities import DSN
 from gateway.smtp.replies import Reply
+from gateway.smtp.requests import RecipientRequests, Requests, read_envid, read_notify, read_orcpt, read_ret
 
 # The path and what follows it. Quoted strings may hold ">" and blanks (RFC 5321 §4.1.2, Quoted-string).
 _BRACKETED = re.compile(rb'[ \t]*<((?:[^<>"\x00-\x1f]|"(?:[^"\\\x00-\x1f]|\\.)*")*)>(?:[ \t]+(.*))?\Z')
@@ -36,6 +38,7 @@ class MailCommand:
     """MAIL: the reverse-path and its parameters.
 
     size: octets the client announces (RFC 1870), 0 if it does not. eight_bit: BODY=8BITMIME. smtputf8: RFC 6531.
+    requests: what else the client asks for, with this and with RCPT; None for nothing.
     """
 
     def __init__(self, sender: EnvelopeAddress) -> None:
@@ -43,23 +46,39 @@ class MailCommand:
         self.size = 0
         self.eight_bit = False
         self.smtputf8 = False
+        self.requests: Requests | None = None
+
+    def asked(self) -> Requests:
+        """What else the client asks for, to be added to."""
+        if self.requests is None:
+            self.requests = Requests()
+        return self.requests
 
 
-def parse_mail(argument: bytes, auth_offered: bool = False) -> MailCommand:
+class RcptCommand:
+    """RCPT: a forward-path, and what the client asks for with it."""
+
+    def __init__(self, recipient: EnvelopeAddress, requests: RecipientRequests | None = None) -> None:
+        self.recipient = recipient
+        self.requests = requests
+
+
+def parse_mail(argument: bytes, auth_offered: bool = False, offered: int = 0) -> MailCommand:
     """Reads `FROM:<reverse-path> [parameters]`.
 
-    auth_offered: whether AUTH= is a known parameter (RFC 4954 §5). Raises Refused.
+    auth_offered: whether AUTH= is a known parameter (RFC 4954 §5). offered: which extensions are, see capabilities.py.
+    Raises Refused.
     """
     plain = plain_from(argument)
     if plain is not None:  # nearly every MAIL there is
         command = MailCommand(EnvelopeAddress(plain[0], plain[1]))
         if plain[2]:
-            _read_mail_parameters(command, plain[2], auth_offered)
+            _read_mail_parameters(command, plain[2], auth_offered, offered)
         return command
     path, parameters = _split_path(argument, b"FROM:", replies.SENDER_SYNTAX)
     command = MailCommand(NULL_SENDER)
     if parameters:
-        _read_mail_parameters(command, parameters, auth_offered)
+        _read_mail_parameters(command, parameters, auth_offered, offered)
     if path:
         command.sender = _mailbox(path, command.smtputf8, replies.SENDER_SYNTAX)
         if command.sender is POSTMASTER:  # only a forward-path may lack its domain (RFC 5321 §4.1.1.2)
@@ -67,18 +86,16 @@ def parse_mail(argument: bytes, auth_offered: bool = False) -> MailCommand:
     return command
 
 
-def parse_rcpt(argument: bytes, smtputf8: bool) -> EnvelopeAddress:
-    """Reads `TO:<forward-path>`. There are no parameters to accept (DSN is not offered). Raises Refused."""
+def parse_rcpt(argument: bytes, smtputf8: bool, offered: int = 0) -> RcptCommand:
+    """Reads `TO:<forward-path> [parameters]`. offered: as for parse_mail(). Raises Refused."""
     plain = plain_to(argument)
     if plain is not None and not plain[2]:
-        return EnvelopeAddress(plain[0], plain[1])
+        return RcptCommand(EnvelopeAddress(plain[0], plain[1]))
     path, parameters = _split_path(argument, b"TO:", replies.RECIPIENT_SYNTAX)
-    if parameters:
-        for keyword, _ in _parameters(parameters):
-            raise Refused(replies.parameter_unknown(keyword))
+    requests = _read_rcpt_parameters(parameters, smtputf8, offered) if parameters else None
     if not path:
         raise Refused(replies.RECIPIENT_SYNTAX)
-    return _mailbox(path, smtputf8, replies.RECIPIENT_SYNTAX)
+    return RcptCommand(_mailbox(path, smtputf8, replies.RECIPIENT_SYNTAX), requests)
 
 
 def address_in(argument: bytes) -> EnvelopeAddress | None:
@@ -169,13 +186,38 @@ def _parameters(text: bytes) -> list[tuple[str, bytes | None]]:
     found = read_parameters(text)
     if found is None:
         raise Refused(replies.PARAMETER_SYNTAX)
+    if len(found) > 1 and len({keyword for keyword, _ in found}) < len(found):
+        raise Refused(replies.PARAMETER_SYNTAX)  # RFC 5321 §4.1.1.11: no keyword twice
     return found
 
 
-def _read_mail_parameters(command: MailCommand, text: bytes, auth_offered: bool) -> None:
+def _read_rcpt_parameters(text: bytes, smtputf8: bool, offered: int) -> RecipientRequests | None:
+    found: dict[str, str] = {}
+    for keyword, value in _parameters(text):
+        if keyword not in ("NOTIFY", "ORCPT") or not offered & DSN:
+            raise Refused(replies.parameter_unknown(keyword))
+        try:
+            found[keyword.lower()] = read_notify(value) if keyword == "NOTIFY" else read_orcpt(value, smtputf8)
+        except ValueError:
+            raise Refused(replies.PARAMETER_SYNTAX) from None
+    return RecipientRequests(**found) if found else None
+
+
+def _read_request(command: MailCommand, keyword: str, value: bytes | None, offered: int) -> None:
+    """A parameter of MAIL that concerns more than one hop."""
+    try:
+        if keyword == "ENVID" and offered & DSN:
+            command.asked().envid = read_envid(value)
+        elif keyword == "RET" and offered & DSN:
+            command.asked().ret = read_ret(value)
+        else:
+            raise Refused(replies.parameter_unknown(keyword))
+    except ValueError:
+        raise Refused(replies.PARAMETER_SYNTAX) from None
+
+
+def _read_mail_parameters(command: MailCommand, text: bytes, auth_offered: bool, offered: int) -> None:
     parameters = _parameters(text)
-    if len(parameters) > 1 and len({keyword for keyword, _ in parameters}) < len(parameters):
-        raise Refused(replies.PARAMETER_SYNTAX)  # RFC 5321 §4.1.1.11: no keyword twice
     for keyword, value in parameters:
         if keyword == "SIZE":
             if value is None or len(value) > 20 or not value.isdigit():  # RFC 1870 §3
@@ -190,4 +232,4 @@ def _read_mail_parameters(command: MailCommand, text: bytes, auth_offered: bool)
                 raise Refused(replies.PARAMETER_SYNTAX)
             command.smtputf8 = True
         elif not (keyword == "AUTH" and auth_offered and value is not None):  # RFC 4954 §5: read, and not trusted
-            raise Refused(replies.parameter_unknown(keyword))
+            _read_request(command, keyword, value, offered)

@@ -12,7 +12,7 @@ cdef class GreetingRequested:
 
 cdef class EhloRequested:
     cdef readonly str name
-    cdef readonly tuple extensions
+    cdef public tuple extensions
 
 cdef class AuthRequested:
     cdef readonly object authorization, authentication, password
@@ -25,11 +25,6 @@ cdef class ReplyMade:
     cdef readonly Reply reply
     cdef readonly bytes argument
     cdef readonly object kept
-
-
-@cython.freelist(32)
-cdef class RcptRequested:
-    cdef readonly EnvelopeAddress recipient
 
 
 @cython.freelist(32)

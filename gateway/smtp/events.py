@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gateway import _fastpath as fp
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import MailCommand
+from gateway.smtp.commands import MailCommand, RcptCommand
 from gateway.smtp.replies import Reply
 from gateway.smtp.xclient import XclientRequested
 
@@ -20,7 +20,9 @@ class GreetingRequested:
 
 
 class EhloRequested:
-    """EHLO (or HELO): `extensions` is what would be offered; None for HELO."""
+    """EHLO (or HELO): `extensions` is what is offered, a line each, and may be changed before the answer; None for
+    HELO.
+    """
 
     def __init__(self, name: str, extensions: tuple[str, ...] | None) -> None:
         self.name = name
@@ -44,13 +46,6 @@ class ExternalRequested(NamedTuple):
 
 class TlsRequested:
     """STARTTLS was answered with 220: send what is due, start TLS, then call tls_started()."""
-
-
-class RcptRequested:
-    """RCPT within the recipient limit."""
-
-    def __init__(self, recipient: EnvelopeAddress) -> None:
-        self.recipient = recipient
 
 
 class MessageReceived:
@@ -87,14 +82,14 @@ class Observer:
         """A reply that was held is sent. kept: what held() returned."""
 
 
-# A MAIL with an acceptable reverse-path and parameters is its own event.
+# A MAIL or RCPT with an acceptable path and parameters is its own event.
 Event = (
     GreetingRequested
     | EhloRequested
     | AuthRequested
     | TlsRequested
     | MailCommand
-    | RcptRequested
+    | RcptCommand
     | MessageReceived
     | ReplyMade
     | XclientRequested

@@ -11,13 +11,18 @@ cdef class Exchange:
     cdef readonly EnvelopeAddress sender
     cdef readonly object recipients
     cdef readonly Content content
-    cdef readonly bint smtputf8, divisible
+    cdef readonly bint smtputf8, divisible, left_out
+    cdef readonly object requests
     cdef public tuple mail, data, verdict, postponed
     cdef readonly list rcpts
     cdef public list verdicts
     cdef public int accepted
     cdef public bint deferred, chunked, content_sent
 
+    cpdef str mail_parameters(self, int capabilities)
+
+    @cython.locals(recipient=EnvelopeAddress)
+    cpdef list rcpt_commands(self, int capabilities)
     cpdef due(self)
 
     @cython.locals(code=int)

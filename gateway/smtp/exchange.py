@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from gateway._fastpath import Content, content_of
 from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.capabilities import DSN
 from gateway.smtp.client_values import Stage
+from gateway.smtp.requests import Requests
 from gateway.smtp.response import Answer
 
 # Octets of content that are sent before it is known whether the recipient will be refused. What is sent in vain then
@@ -26,6 +28,8 @@ class Exchange:
 
     recipients: at least one. smtputf8: the message needs SMTPUTF8 (RFC 6531). divisible: the content goes to those who
     are accepted though others are deferred.
+    requests: what its client has asked for besides, None for nothing; left_out: that was not passed on, because the
+    server does not know DSN.
     verdicts: in LMTP, the answers to the final dot so far, of those who were accepted; None in SMTP.
     mail, data, verdict: the answers to MAIL, to DATA, and to the final dot or BDAT; None while there is none. rcpts:
     the answers to RCPT so far, in the recipients' order. They stay when the connection ends: what was answered counts.
@@ -42,12 +46,15 @@ class Exchange:
         content: Content,
         smtputf8: bool = False,
         divisible: bool = False,
+        requests: Requests | None = None,
     ) -> None:
         self.sender = sender
         self.recipients = recipients
         self.content = content
         self.smtputf8 = smtputf8
         self.divisible = divisible
+        self.requests = requests
+        self.left_out = False
         self.mail: Answer | None = None
         self.rcpts: list[Answer] = []
         self.data: Answer | None = None
@@ -58,6 +65,22 @@ class Exchange:
         self.postponed: tuple[int, ...] = ()
         self.chunked = False
         self.content_sent = False
+
+    def mail_parameters(self, capabilities: int) -> str:
+        """What is passed on of its client's requests with MAIL. capabilities: of the server."""
+        if self.requests is None:
+            return ""
+        self.left_out = not capabilities & DSN
+        return self.requests.mail_parameters(capabilities)
+
+    def rcpt_commands(self, capabilities: int) -> list[str]:
+        """RCPT for each recipient."""
+        if self.requests is None:
+            return [f"RCPT TO:<{recipient.email}>\r\n" for recipient in self.recipients]
+        return [
+            f"RCPT TO:<{recipient.email}>{self.requests.rcpt_parameters(recipient, capabilities)}\r\n"
+            for recipient in self.recipients
+        ]
 
     def due(self) -> Stage:
         """What the next answer will be an answer to."""

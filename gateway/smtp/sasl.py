@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 
+from gateway._fastpath import LINE_TOO_LONG
 from gateway.smtp import replies
 from gateway.smtp.commands import Refused, decode_plain
 from gateway.smtp.events import AuthRequested, ExternalRequested
@@ -53,6 +54,8 @@ def begin(
     """Reads `mechanism [initial response]`. offered: credentials are asked for. identities: as for SaslExchange;
     without any, EXTERNAL is not offered. Raises Refused.
     """
+    if not offered and not identities:
+        raise Refused(replies.NOT_IMPLEMENTED)
     mechanism, _, initial = argument.partition(b" ")
     mechanism = mechanism.upper()
     if mechanism not in (MECHANISMS if identities else MECHANISMS[:2]) or not (offered or mechanism == b"EXTERNAL"):
@@ -60,6 +63,15 @@ def begin(
     if not tls:
         raise Refused(replies.AUTH_REQUIRES_TLS)
     return SaslExchange(mechanism, identities), initial.strip(b" ") or None
+
+
+def response(verb: int, line: bytes) -> bytes:
+    """A line that answers a challenge. verb: as the framer has it. Raises Refused."""
+    if verb == LINE_TOO_LONG:
+        raise Refused(replies.AUTH_TOO_LONG)
+    if line == b"*":  # RFC 4954 §4
+        raise Refused(replies.AUTH_CANCELLED)
+    return line
 
 
 def offers(extensions: tuple[str, ...]) -> tuple[str, ...]:

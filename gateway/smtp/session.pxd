@@ -3,8 +3,8 @@
 cimport cython
 
 from gateway._fastpath cimport Content, Framer
-from gateway.smtp.commands cimport MailCommand, no_argument
-from gateway.smtp.events cimport EhloRequested, Observer, RcptRequested
+from gateway.smtp.commands cimport MailCommand, RcptCommand, no_argument
+from gateway.smtp.events cimport EhloRequested, Observer
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
 
@@ -32,6 +32,7 @@ cdef class ServerSession:
     cdef public object ehlo_name
     cdef public bint esmtp, tls, authenticated, quit, may_introduce
     cdef bint _introduced
+    cdef int _offered
     cdef readonly object foreign
     cdef object _exchange
     cdef public tuple identities
@@ -62,7 +63,7 @@ cdef class ServerSession:
     @cython.locals(state=int)
     cpdef _move(self, int step)
 
-    @cython.locals(wanted=RcptRequested)
+    @cython.locals(wanted=RcptCommand)
     cpdef _carry_out(self, event)
     cpdef _begin(self, EhloRequested event)
 

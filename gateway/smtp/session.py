@@ -1,8 +1,8 @@
 """The server's side of an SMTP session, without I/O: bytes in, events and reply bytes out.
 
 Rules of this file:
-- The *order* of commands is the table in states.py, and a state changes in _move() and by that table only; arguments
-  are commands.py's, texts are replies.py's, bytes are the framer's.
+- The *order* of commands (RFC 5321 §4.1.4) is the table in states.py, and a state changes in _move() and by that table
+  only; arguments are commands.py's, texts are replies.py's, bytes are the framer's.
 - What needs no outside knowledge is answered at once (EHLO's syntax, NOOP, RSET, limits…). Everything else is returned
   as an event, and the session then stands still until it is answered with reply(): pipelined commands wait in the
   framer and replies keep the order of their commands (RFC 2920 §3.2).
@@ -16,10 +16,11 @@ from typing import Any
 
 from gateway import _fastpath as fp
 from gateway._fastpath import BDAT, DATA, EHLO, HELO, MAIL, QUIT, RCPT, ContentStore, Framer
-from gateway.smtp import foreign, replies, sasl, states
+from gateway.smtp import foreign, information, replies, sasl, states
 from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.capabilities import offered
 from gateway.smtp.chunks import Chunk
-from gateway.smtp.commands import MailCommand, Refused, no_argument, parse_ehlo, parse_mail, parse_rcpt, parse_text
+from gateway.smtp.commands import MailCommand, RcptCommand, Refused, no_argument, parse_ehlo, parse_mail, parse_rcpt
 from gateway.smtp.conduct import UNLIMITED, Conduct, SessionLimits
 from gateway.smtp.events import (
     AuthRequested,
@@ -29,7 +30,6 @@ from gateway.smtp.events import (
     GreetingRequested,
     MessageReceived,
     Observer,
-    RcptRequested,
     TlsRequested,
 )
 from gateway.smtp.replies import BYE, START_BODY, Reply
@@ -73,6 +73,7 @@ class ServerSession:
         self._allowance = -1  # how many more commands may be executed now; negative: any number
         self.ehlo_name = ""
         self.esmtp = False
+        self._offered = 0  # which extensions, of those that concern more than one hop
         self.tls = False
         self.authenticated = False
         self.quit = False  # the client took its leave
@@ -129,7 +130,7 @@ class ServerSession:
             return
         if reply.code < 400:
             self._carry_out(event)
-        elif type(event) is RcptRequested:
+        elif type(event) is RcptCommand:
             self._move(_RCPT_REFUSED)
 
     def data_to_send(self) -> bytes:
@@ -258,10 +259,12 @@ class ServerSession:
             self.recipients = []
 
     def _carry_out(self, event: Event | None) -> None:
-        if type(event) is RcptRequested:
+        if type(event) is RcptCommand:
             self._move(RCPT)
             wanted = event
             self.recipients.append(wanted.recipient)
+            if wanted.requests is not None:
+                self.mail.asked().recipients[wanted.recipient.email] = wanted.requests  # type: ignore[union-attr]
         elif type(event) is MailCommand:
             self._move(MAIL)
             self.mail = event
@@ -289,6 +292,7 @@ class ServerSession:
             self.may_introduce = False
         self.ehlo_name = event.name
         self.esmtp = event.extensions is not None
+        self._offered = offered(event.extensions or ())
         self._move(EHLO if self.esmtp else HELO)
 
     def _read_command(self) -> Any:
@@ -361,7 +365,7 @@ class ServerSession:
         self._count_idle()
         if self._conduct is not None and (refusal := self._conduct.refusal_of_sender()) is not None:
             raise Refused(refusal)
-        command = parse_mail(argument, self._terms.offer_auth and self.tls)
+        command = parse_mail(argument, self._terms.offer_auth and self.tls, self._offered)
         if command.size > self._terms.max_size:  # RFC 1870 §6.1: before the data
             raise Refused(replies.MESSAGE_TOO_BIG)
         if self._messages >= self._terms.max_messages:
@@ -375,10 +379,10 @@ class ServerSession:
             refusal = self._conduct.refusal_of_recipient(len(self.recipients))
             if refusal is not None:
                 raise Refused(refusal)
-        recipient = parse_rcpt(argument, self.mail.smtputf8)
+        command = parse_rcpt(argument, self.mail.smtputf8, self._offered)
         if len(self.recipients) >= self._terms.max_recipients:
             raise Refused(replies.TOO_MANY_RECIPIENTS)
-        return RcptRequested(recipient)
+        return command
 
     def _data(self, argument: bytes) -> None:
         no_argument(argument)
@@ -396,9 +400,7 @@ class ServerSession:
         self._done(replies.RESET_OK)
 
     def _take_text(self, argument: bytes) -> None:
-        if not parse_text(argument) and self._verb == fp.VRFY:  # RFC 5321 §4.1.1.9: NOOP's is ignored
-            raise Refused(replies.SYNTAX)
-        self._done(_ANSWERS[self._verb])
+        self._done(information.answer(self._verb, argument))
 
     def _quit(self, argument: bytes) -> None:
         no_argument(argument)
@@ -420,10 +422,8 @@ class ServerSession:
         self._argument = b"***"  # no observer ever sees it
         if self.authenticated:
             raise Refused(replies.AUTH_AGAIN)
-        offered, identities = self._terms.offer_auth, self.identities
-        if not offered and not identities:
-            raise Refused(replies.NOT_IMPLEMENTED)
-        self._exchange, initial = sasl.begin(argument, offered=offered, tls=self.tls, identities=identities)
+        offered = self._terms.offer_auth
+        self._exchange, initial = sasl.begin(argument, offered=offered, tls=self.tls, identities=self.identities)
         return self._respond(initial)
 
     def _respond(self, response: bytes | None) -> Any:
@@ -447,11 +447,7 @@ class ServerSession:
         verb, line = read
         self._move(states.AUTH_RESPONSE)
         try:
-            if verb == fp.LINE_TOO_LONG:
-                raise Refused(replies.AUTH_TOO_LONG)
-            if line == b"*":  # RFC 4954 §4
-                raise Refused(replies.AUTH_CANCELLED)
-            return self._respond(line)
+            return self._respond(sasl.response(verb, line))
         except Refused as refusal:
             self._say(refusal.reply)
             return None
@@ -483,7 +479,6 @@ class ServerSession:
             self._move(BDAT)
 
 
-_ANSWERS = {fp.NOOP: replies.NOOP_OK, fp.VRFY: replies.CANNOT_VERIFY, fp.HELP: replies.HELP}
 _GREETING_REQUESTED = GreetingRequested()
 _INCOMPLETE: Any = object()  # more bytes are needed
 

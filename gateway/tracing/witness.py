@@ -17,8 +17,8 @@ from gateway.config import Destination, ListenerDomain
 from gateway.decision import Decision, Ground
 from gateway.handover import HandOver
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.commands import MailCommand, address_in
-from gateway.smtp.events import Event, MessageReceived, RcptRequested
+from gateway.smtp.commands import MailCommand, RcptCommand, address_in
+from gateway.smtp.events import Event, MessageReceived
 from gateway.smtp.replies import Reply
 from gateway.smtp.session import NO_COMMAND
 from gateway.smtp.states import END_OF_DATA
@@ -137,7 +137,7 @@ class Witness:
             sender = event.sender if isinstance(event, MailCommand) else address_in(argument)
             self._begin("" if sender is None else sender.email)
         elif verb == fp.RCPT:
-            recipient = event.recipient if isinstance(event, RcptRequested) else address_in(argument)
+            recipient = event.recipient if isinstance(event, RcptCommand) else address_in(argument)
             if recipient is not None:
                 self._add(recipient)
         if verb == fp.AUTH and self._continues:

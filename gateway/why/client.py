@@ -45,6 +45,10 @@ class MemoryCouriers:
         outcomes = [RecipientOutcome(recipient, Status.DELIVERED, response, None) for recipient in batch.recipients]
         return answered(HandOver(outcomes, "memory", "ESMTP", 0.0, "memory", "192.0.2.99"))
 
+    def capabilities(self) -> int:
+        """See Couriers: of a fleet nothing is known."""
+        return 0
+
 
 class MemoryLogs:
     """In the place of the LogWriter: says where records would have gone, and writes none.

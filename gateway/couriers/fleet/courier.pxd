@@ -12,6 +12,7 @@ cdef class FleetCourier(Courier):
     cdef Wiring _wiring
     cdef dict _by_destination, _fleets, _lanes, _members
     cdef double _ends
+    cdef list _kept
 
     @cython.locals(fleet=Fleet)
     cpdef Later submit(self, Batch batch, destination, double deadline)

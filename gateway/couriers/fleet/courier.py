@@ -20,6 +20,7 @@ from gateway.couriers.fleet.wiring import Wiring
 from gateway.handover import Batch
 from gateway.later import Later
 from gateway.net.streams import Poller
+from gateway.smtp.capabilities import taken_by_all
 
 FORGET_AFTER = 600.0  # seconds without use after which a fleet is forgotten, and what is known about its members
 MOST_DESTINATIONS = 1024
@@ -34,6 +35,7 @@ class FleetCourier(Courier):
         self._fleets: dict[tuple[SmtpFleet, EgressPath], Fleet] = {}
         self._lanes: dict[tuple[Host, EgressPath], Lane] = {}
         self._members: dict[tuple[str, int], Member] = {}  # by what is connected to, whatever it is called
+        self._kept: list[Fleet] = []  # however long nobody uses them
         self._ends = math.inf  # when nothing may be under way any more
 
     def submit(self, batch: Batch, destination: Destination, deadline: float) -> Later:
@@ -70,6 +72,20 @@ class FleetCourier(Courier):
         for lane in self._lanes.values():
             lane.quit_idle()
         self._wiring.resolver.close()
+
+    def learn(self, destination: Destination, ask: bool) -> None:
+        """Know its members from now on. ask: what they can, where nobody has been told."""
+        fleet = self._find(destination)
+        self._kept.append(fleet)
+        self._wiring.table.look()
+        for lane in fleet.lanes:
+            if ask and lane.member.entry.announced() is None:
+                lane.probe()
+
+    def capabilities(self) -> int:
+        """What all members that are known here can: see gateway/smtp/capabilities.py."""
+        self._wiring.table.look()
+        return taken_by_all([member.entry.announced() for member in self._members.values()])
 
     # --- who is there -------------------------------------------------------------------------------------------------
 
@@ -115,7 +131,11 @@ class FleetCourier(Courier):
 
     def _forget(self, now: float) -> None:
         """Fleets that nobody uses, and what only they use."""
-        old = [key for key, fleet in self._fleets.items() if not fleet.jobs and now - fleet.last_used > FORGET_AFTER]
+        old = [
+            key
+            for key, fleet in self._fleets.items()
+            if not fleet.jobs and now - fleet.last_used > FORGET_AFTER and fleet not in self._kept
+        ]
         if not old:
             return
         self._by_destination.clear()

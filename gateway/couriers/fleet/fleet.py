@@ -23,6 +23,7 @@ from gateway.later import Later
 from gateway.smtp import replies
 from gateway.smtp.client_values import Failure
 from gateway.smtp.replies import Reply
+from gateway.smtp.requests import Requests
 
 # What is looked up for every message: CPython 3.11 takes its time to find another module's name.
 _UNREACHABLE, _DURATION = replies.UPSTREAM_UNREACHABLE, counting.DURATION
@@ -58,6 +59,8 @@ class Fleet(Dispatcher):
     def submit(self, batch: Batch, deadline: float) -> Later:
         """Take a batch on: see Courier.submit."""
         job = Job(batch, deadline, self)
+        if batch.requests is not None:
+            self._prefer(job, batch.requests)
         self.jobs += 1
         self._wiring.submitting = True
         try:
@@ -211,10 +214,28 @@ class Fleet(Dispatcher):
         else:  # one that failed might have taken it
             self._give_up(job, _UNREACHABLE if reply.code // 100 == 5 else reply)
 
+    def _prefer(self, job: Job, requests: Requests) -> None:
+        """Members that can pass on what the message's client wants go before those that cannot."""
+        wanted = requests.wanted()
+        unable = []
+        for lane in self.lanes:
+            capabilities = lane.member.entry.announced()
+            if capabilities is not None and wanted & ~capabilities:
+                unable.append(lane)
+        if 0 < len(unable) < len(self.lanes):
+            job.avoid(unable)
+
+    def _settle_for_less(self, job: Job) -> None:
+        """Where none of the members that it prefers is in order, any will do."""
+        if not any([lane.member.admits for lane in self.lanes if lane not in job.tried]):
+            job.stop_avoiding()
+
     def _has_hope(self, job: Job) -> bool:
         """True where a member that the job was not tried on may take it, now or after a probe that is under way; which
         is begun here where no member is left that admits any.
         """
+        if job.avoided:
+            self._settle_for_less(job)
         left = [lane for lane in self.lanes if lane not in job.tried]
         if any([lane.member.admits or lane.member.probes for lane in left]):
             return True
@@ -235,6 +256,8 @@ class Fleet(Dispatcher):
         return self._preference is None or lane in self._preference.foremost(job)
 
     def _choose(self, job: Job) -> Lane | None:
+        if job.avoided:
+            self._settle_for_less(job)
         if self._preference is not None:
             return self._preference.claimed(job)
         self._next = (self._next + 1) % (len(self.lanes) or 1)

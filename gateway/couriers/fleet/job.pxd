@@ -28,11 +28,13 @@ cdef class Job:
     cdef readonly Later later
     cdef public double deadline
     cdef readonly double started
-    cdef readonly frozenset tried
+    cdef readonly frozenset tried, avoided
     cdef public Py_ssize_t declined
     cdef readonly bint smtputf8, large
     cdef public MemberConnection connection
     cdef list _outcomes, _asked
+    cdef Exchange _exchange
+    cdef list _relayed
     cdef HandOver _hand_over
 
     cpdef bint finished(self)

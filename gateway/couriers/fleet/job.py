@@ -15,6 +15,7 @@ from gateway.handover import Batch, HandOver, RecipientOutcome, Status
 from gateway.later import Later
 from gateway.net.streams import Poller
 from gateway.smtp import replies
+from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.client import ClientSession
 from gateway.smtp.exchange import Exchange
 from gateway.smtp.replies import Reply
@@ -64,7 +65,8 @@ class Job:
     """One batch that was submitted.
 
     deadline: on the loop's clock. later: settled exactly once. tried: lanes that failed or declined it. declined: how
-    many of them cannot take the message at all. smtputf8: it really needs SMTPUTF8. large: its content is in a file.
+    many of them cannot take the message at all. avoided: lanes of those tried whose members lack what its client wants
+    passed on; they are for when no other takes it. smtputf8: it really needs SMTPUTF8. large: its content is in a file.
 
     A batch goes out in several transactions, one after the other, where it has more recipients than
     `max_recipients_per_batch` or than the member takes at a time. A recipient deferred in a later one cannot call the
@@ -78,6 +80,7 @@ class Job:
         self.dispatcher = dispatcher
         self.later = Later()
         self.tried: frozenset[Lane] = _NOBODY
+        self.avoided = _NOBODY
         self.declined = 0
         self.connection: MemberConnection | None = None  # the last one that was to carry it
         self.smtputf8 = _needs_smtputf8(batch)
@@ -85,6 +88,8 @@ class Job:
         self.started = monotonic()  # finer than the loop's clock
         self._outcomes: list[RecipientOutcome | None] | None = None  # then one for each recipient, or None
         self._asked: list[int] | None = None  # whom the last exchange was for, by their places; None: everyone
+        self._exchange: Exchange | None = None  # the last one, where its client has asked for more than delivery
+        self._relayed: list[EnvelopeAddress] = []  # to servers to which that was not passed on
         self._hand_over: HandOver | None = None
 
     def finished(self) -> bool:
@@ -94,6 +99,16 @@ class Job:
     def rule_out(self, lane: Lane) -> None:
         """It shall not be tried again."""
         self.tried |= {lane}
+
+    def avoid(self, lanes: Sequence[Lane]) -> None:
+        """Try these last."""
+        self.avoided = frozenset(lanes)
+        self.tried |= self.avoided
+
+    def stop_avoiding(self) -> None:
+        """No others are left."""
+        self.tried -= self.avoided
+        self.avoided = _NOBODY
 
     def lacks(self, session: ClientSession) -> Reply | None:
         """Why the message may not be sent to this server; None where it may."""
@@ -111,13 +126,19 @@ class Job:
         batch = self.batch
         if self._outcomes is None and len(batch.recipients) <= most_recipients:
             self._asked = None
-            return Exchange(batch.sender, batch.recipients, batch.content, self.smtputf8, batch.divisible)
-        self._asked = self._open()[:most_recipients]
-        recipients = [batch.recipients[place] for place in self._asked]
-        return Exchange(batch.sender, recipients, batch.content, self.smtputf8, batch.divisible)
+            recipients = batch.recipients
+        else:
+            self._asked = self._open()[:most_recipients]
+            recipients = [batch.recipients[place] for place in self._asked]
+        exchange = Exchange(batch.sender, recipients, batch.content, self.smtputf8, batch.divisible, batch.requests)
+        if batch.requests is not None:
+            self._exchange = exchange
+        return exchange
 
     def settle(self, outcomes: list[RecipientOutcome | None]) -> None:
         """The outcomes of the last exchange's recipients. The rest is not tried once one of these is not final."""
+        if self._exchange is not None and self._exchange.left_out:
+            self._relayed += [each.recipient for each in outcomes if each is not None and each.status is _DELIVERED]
         if self._asked is None:
             self._outcomes = outcomes
         else:
@@ -153,6 +174,8 @@ class Job:
     def conclude(self, site: str) -> float:
         """All recipients have an outcome, which makes the hand-over. Returns the seconds that all of it took."""
         self._hand_over = self._made(site)
+        if self._relayed:
+            self._hand_over.relayed = self._relayed
         return self._hand_over.seconds
 
     def _made(self, site: str) -> HandOver:

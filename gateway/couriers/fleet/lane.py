@@ -155,6 +155,8 @@ class Lane:
     def connection_ready(self, connection: MemberConnection) -> None:
         self._count_answered(connection)
         self.member.address = connection.address
+        if not connection.transactions:
+            self.member.entry.announce(connection.session.capabilities, self._wiring.poller.time())
         watched = self.member.watched
         if watched:
             self.member.greeted(self._wiring.poller.time())

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 
 from gateway.couriers.fleet.health import Health, MemberState
+from gateway.smtp.capabilities import MOST
 
 ROWS = 128  # processes
 SUPERVISORS_ROW = 0
 MOST_MEMBERS = 127  # of a row
 PLACES = MOST_MEMBERS + 1  # the first is the head
-WORDS = 40  # of a place
+WORDS = 42  # of a place
 SIZE = ROWS * PLACES * WORDS * 8
 
 _COUNT, _BEAT = 0, 1  # of a row's head: entries; when its worker last was at work
@@ -40,7 +41,8 @@ _RESULTS = 11
 _SECONDS = _RESULTS + len(RESULTS)
 _STAGES = _SECONDS + 1
 _GROUP, _WEIGHT, _ZONE = (_STAGES + len(STAGES) + place for place in range(3))
-_NAME = _ZONE + 2
+_TAKES = _ZONE + 2  # what it announced, below the time in ms: one word, so that nothing is read half
+_NAME = _TAKES + 1
 _ZONE_SIZE = 2 * 8  # octets
 _NAME_SIZE = (WORDS - _NAME) * 8  # octets
 _SILENT = 5.0  # seconds after which a row's worker is taken for gone, and its connections with it
@@ -242,6 +244,16 @@ class MemberEntry:
         self._table.integers[self._first + _GROUP] = group
         self._table.integers[self._first + _WEIGHT] = weight
         self._table.put_text(self._first + _ZONE, zone, _ZONE_SIZE)
+
+    def announce(self, capabilities: int, now: float) -> None:
+        """What it has announced in its answer to EHLO; see gateway/smtp/capabilities.py."""
+        self._table.integers[self._first + _TAKES] = int(now * 1000) * MOST + capabilities
+
+    def announced(self) -> int | None:
+        """The same, as whoever asked it last has heard it; None where nobody did."""
+        words = [self._table.integers[first + _TAKES] for first in (self._first, *self._table.others(self._key))]
+        latest = max(words)
+        return latest % MOST if latest else None
 
     def drain(self, drained: bool) -> None:
         """Let it get none, or some again."""

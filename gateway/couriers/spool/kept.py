@@ -12,6 +12,7 @@ from gateway.handover import Response
 from gateway.logs.encoding import to_json
 from gateway.logs.records import Origin
 from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.requests import Requests, from_values
 
 _OF_ORIGIN = (
     "peer_name", "peer_address", "session_id", "protocol", "tls_cipher", "tls_protocol_version",
@@ -23,7 +24,8 @@ class Envelope:
     """A message's envelope and where it came from.
 
     recipients: those who do not have it yet. given: as the client named them, None where that is not known. hostname:
-    ours, in notifications. received_at: unix time. last: what was said last.
+    ours, in notifications. received_at: unix time. last: what was said last. requests: what the client asked for with
+    its recipients, None for nothing.
     """
 
     def __init__(  # noqa: PLR0913  # all that is kept
@@ -39,6 +41,7 @@ class Envelope:
         hostname: str,
         received_at: float,
         last: Response | None = None,
+        requests: Requests | None = None,
     ) -> None:
         self.id = id
         self.sender = sender
@@ -50,10 +53,11 @@ class Envelope:
         self.hostname = hostname
         self.received_at = received_at
         self.last = last
+        self.requests = requests
 
     def encoded(self) -> bytes:
         """As octets."""
-        last = self.last
+        last, requests = self.last, self.requests
         return to_json(
             {
                 "id": self.id,
@@ -66,6 +70,7 @@ class Envelope:
                 "hostname": self.hostname,
                 "received_at": self.received_at,
                 "last": None if last is None else [last.code, last.enhanced, last.content, last.command],
+                **({} if requests is None else {"requests": requests.as_values()}),
             }
         )
 
@@ -85,6 +90,7 @@ class Envelope:
             hostname=read["hostname"],
             received_at=read["received_at"],
             last=None if read["last"] is None else Response(*read["last"]),
+            requests=from_values(read.get("requests")),  # what was spooled before there were any has none
         )
 
 

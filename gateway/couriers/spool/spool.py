@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -47,10 +47,10 @@ _COMMIT, _FAILURES = metrics.SPOOL_COMMIT_DURATION.slot(), metrics.SPOOL_FAILURE
 
 class Tried:
     """What came of an attempt. reached: whether the site answered, None where it was not asked. row: the message as it
-    goes on waiting, None where it is in the file no more. added: another one that was put into the same file.
+    goes on waiting, None where it is in the file no more. added: others that were put into the same file.
     """
 
-    def __init__(self, reached: bool | None, row: Row | None, added: Row | None = None) -> None:
+    def __init__(self, reached: bool | None, row: Row | None, added: Sequence[Row] = ()) -> None:
         self.reached = reached
         self.row = row
         self.added = added
@@ -288,8 +288,8 @@ class Spool:
             self.gone(spooled)
         else:
             self.waits(spooled, tried.row)
-        if tried.added is not None:
-            self.waits(self._known(self._holdings[spooled.place[0]], tried.added), tried.added)
+        for added in tried.added:
+            self.waits(self._known(self._holdings[spooled.place[0]], added), added)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
