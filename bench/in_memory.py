@@ -52,6 +52,10 @@ class AnswersLater:
         self._asked.append((later, HandOver(outcomes, "memory", "ESMTP", 0.0, "memory", "192.0.2.99")))
         return later
 
+    def capabilities(self) -> int:
+        """See Couriers: of a fleet nothing is known."""
+        return 0
+
     def answer(self) -> None:
         """Takes everything that was submitted."""
         while self._asked:
