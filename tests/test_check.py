@@ -447,3 +447,21 @@ def test_a_handler_that_never_ends_is_a_problem() -> None:
     limits = "kumo.set_handler_limits { processor_time = '100ms' } "
     [problem] = rehearsed(limits + "kumo.on('smtp_server_mail_from', function() while true do end end)")
     assert "it takes too much processor time" in problem
+
+
+@pytest.mark.parametrize(
+    ("call", "file", "line"),
+    [
+        ("local found = kumo.toml_load '/nowhere.toml'", "policy.lua", 3),
+        ("dofile '/nowhere.lua'", "policy.lua", 3),
+        ("local one = 1\nkumo.secrets.load { event_name = 'nobody' }", "policy.lua", 4),
+        ("local helper = require 'helper'", "./helper.lua", 2),
+    ],
+)
+def test_what_fails_inside_of_a_function_of_ours_is_told_where_the_policy_calls_it(
+    call: str, file: str, line: int
+) -> None:
+    files = {"./helper": "\nkumo.toml_load '/nowhere.toml'"}
+    [error], _, _ = examine(source_of(f"local kumo = require 'kumo'\n\n{call}", **files))
+    assert (error.file, error.line) == (file, line), error
+    assert "prelude" not in str(error)

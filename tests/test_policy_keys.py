@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config import Deployment, Destination, EgressPath, QueueConfig
 from gateway.net.tls import _self_signed
 from gateway.policy.engine import Policy
 from gateway.policy.problems import PolicyProblems
@@ -172,3 +173,13 @@ def test_where_a_source_cannot_be_waited_for_it_is_refused_with_what_to_write(va
             smtp_auth_plain_password = { vault_mount = 'secret', vault_path = 'x' } }
         end)"""}))  # fmt: skip
     assert "{ key_data = kumo.secrets.load { … } }" in str(errors[0])
+
+
+def test_what_is_left_to_the_fleet_names_no_key() -> None:
+    text = b"""
+        local docker_utils = require 'policy-extras.docker_utils'
+        kumo.on('init', function()
+          kumo.start_esmtp_listener { listen = '127.0.0.1:0', relay_hosts = docker_utils.resolve_docker_host() }
+        end)"""
+    deployment = Deployment(fleet=Destination(QueueConfig(), EgressPath()))
+    Policy.load(PolicySource("p.lua", {"p.lua": text}, deployment=deployment), page=new_page())

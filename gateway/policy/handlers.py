@@ -158,7 +158,8 @@ class Handlers:
         try:
             run()
         except LuaFailure as failure:
-            self.api.problems.append(Problem.from_lua(failure.text, self._source.path, self._source.files))
+            path, files = self._source.path, self._source.files
+            self.api.problems.append(Problem.from_lua(failure.text, path, files, failure.traceback))
             return False
         finally:
             self.runs.running = None

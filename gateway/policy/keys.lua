@@ -5,7 +5,7 @@
 
 local handler_of = ...
 local load_here = kumo.secrets.load
-local unpack = table.unpack
+local unpack, rawget = table.unpack, rawget
 
 local function answer_of(source)
   for name in pairs(source) do
@@ -24,14 +24,16 @@ local function answer_of(source)
 end
 
 local function found(source)
-  if type(source) == 'table' and source.event_name ~= nil then return answer_of(source) end
+  if type(source) == 'table' and rawget(source, 'event_name') ~= nil then return answer_of(source) end
   return load_here(source)
 end
 
 function kumo.secrets.load(source) return found(source) end
 
+-- Raw, because what is left to the fleet has a field of every name.
 local function is_elsewhere(value)
-  return type(value) == 'table' and (value.event_name ~= nil or value.vault_mount ~= nil or value.vault_path ~= nil)
+  if type(value) ~= 'table' then return false end
+  return rawget(value, 'event_name') ~= nil or rawget(value, 'vault_mount') ~= nil or rawget(value, 'vault_path') ~= nil
 end
 
 local function here(source)

@@ -90,7 +90,7 @@ OUTSIDE_OBJECTS = {kind: members for module in _ASKING for kind, members in modu
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED, *regex_sets.INDEXED)
 METHODS_NOT_SUPPORTED = {http.HttpRequest: ("aws_sign_v4",)}
-NOT_SUPPORTED = {"dns": ("configure_test_resolver",)}
+NOT_SUPPORTED = {"dns": ("configure_test_mta_sts", "configure_test_resolver")}
 UNSTABLE = {
     "crypto": crypto.UNSTABLE,
     "fs": files.UNSTABLE,

@@ -6,7 +6,7 @@ Values and exceptions only; who logs, counts or answers them is decided elsewher
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -15,6 +15,7 @@ MISSING_EXTRAS = frozenset({"dkim_sign", "docker_utils", "log_hooks", "queue", "
 NOT_YET = "is not supported yet by relay-gateway"
 
 _MISSING_MODULE = re.compile(r"module '(?P<name>[^'\n]+)' not found:\n")
+_LUA_FRAME = re.compile(r"^\s*(?P<file>[^\n]+?):(?P<line>\d+): in ", re.M)
 _LUA_POSITION = re.compile(r"(?P<file>[^\n]+?):(?P<line>\d+): (?P<message>.*)", re.S)
 
 
@@ -51,20 +52,34 @@ class Problem:
         return f"{place}: {'warning: ' if self.severity is Severity.WARNING else ''}{self.text}"
 
     @classmethod
-    def from_lua(cls, text: str, file: str, files: Iterable[str] = ()) -> Problem:
+    def from_lua(cls, text: str, file: str, files: Iterable[str] = (), traceback: str = "") -> Problem:
         """Reads the position out of a Lua error message.
 
-        file: stands in where it has none. files: of the policy; Lua shows only the end of a long name.
+        file: stands in where it has none, nor the traceback. files: of the policy; Lua shows only the end of a long
+        name.
         """
         match = _LUA_POSITION.match(text)
-        if match is None:
-            return cls(file, 0, text)
-        name = match["file"]
-        if name.startswith("..."):
-            name = next((known for known in files if known.endswith(name[3:])), name)
+        if match is None or match["file"] == "prelude":  # what the gateway offers has failed
+            place = next(_places(traceback, files), (file, 0))
+            return cls(*place, text if match is None else match["message"])
+        name = _whole(match["file"], files)
         missing = _MISSING_MODULE.match(match["message"])
         message = (match["message"], "") if missing is None else missing_module(missing["name"], match["message"])
         return cls(name, int(match["line"]), *message)
+
+
+def _whole(name: str, files: Iterable[str]) -> str:
+    if not name.startswith("..."):
+        return name
+    return next((known for known in files if known.endswith(name[3:])), name)
+
+
+def _places(traceback: str, files: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """The calls in a traceback that are the policy's own, the innermost first."""
+    for frame in _LUA_FRAME.finditer(traceback):
+        name = _whole(frame["file"], files)
+        if name in files:
+            yield name, int(frame["line"])
 
 
 def missing_module(name: str, tried: str = "") -> tuple[str, str]:
