@@ -57,6 +57,7 @@ fuzz: $(READY_TO_TEST)  ## fuzz what reads what others send or leave, FUZZ_SECON
 	tests/fuzz/run.sh fuzz_report $(or $(FUZZ_SECONDS),600)
 	tests/fuzz/run.sh fuzz_arrival $(or $(FUZZ_SECONDS),600)
 	tests/fuzz/run.sh fuzz_session $(or $(FUZZ_SECONDS),600)
+	tests/fuzz/run.sh fuzz_tls $(or $(FUZZ_SECONDS),600) -len_control=0 -max_len=400
 	tests/fuzz/run.sh fuzz_upstream $(or $(FUZZ_SECONDS),600) -len_control=0 -max_len=64
 	tests/fuzz/run.sh fuzz_files $(or $(FUZZ_SECONDS),600) -len_control=0 -max_len=64
 

@@ -1,10 +1,18 @@
-"""The short form of the fuzzing of what members answer and of what is read from files: seeded, always the same."""
+"""The short form of the fuzzing of what comes under TLS, what members answer and what is read from files:
+seeded, always the same.
+"""
 
 from __future__ import annotations
 
 from random import Random
 
-from tests.fuzz import fuzz_files, fuzz_upstream
+from tests.fuzz import fuzz_files, fuzz_tls, fuzz_upstream
+
+
+def test_no_octets_make_tls_fail_otherwise_than_it_says_and_what_was_written_arrives() -> None:
+    random = Random(3)
+    for _ in range(150):
+        fuzz_tls.one_input(memoryview(random.randbytes(random.randrange(1, 80))))
 
 
 def test_nothing_that_a_member_says_makes_a_success_of_what_is_none() -> None:

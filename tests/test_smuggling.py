@@ -1,5 +1,6 @@
-"""No message hides another one: every trick with line ends, by DATA and BDAT, whole and in small portions, against a
-fleet that splits as leniently as the worst server known; compared on the raw octets that it gets.
+"""No message hides another one: every trick with line ends, by DATA and BDAT, in clear and under TLS, whole and in
+small portions (under TLS a record each), against a fleet that splits as leniently as the worst server known; compared
+on the raw octets that it gets.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import contextlib
 import itertools
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -118,17 +120,34 @@ def send_message(client: socket.socket, replies: Any, content: bytes, *, chunks:
     return refused[0] if refused else answers[-1]
 
 
+def secured(client: socket.socket) -> ssl.SSLSocket:
+    """The same connection behind STARTTLS."""
+    with client.makefile("rb") as replies:
+        for line in (b"", b"EHLO client.example\r\n", b"STARTTLS\r\n"):
+            client.sendall(line)
+            while replies.readline()[3:4] == b"-":
+                pass
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(client)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["clear", "TLS"])
 @pytest.mark.parametrize("chunks", [False, True], ids=["DATA", "BDAT"])
-def test_one_message_or_none_reaches_a_fleet_that_splits_leniently(start, raw_sink, chunks):
+def test_one_message_or_none_reaches_a_fleet_that_splits_leniently(start, raw_sink, chunks, tls):
     gateway = start(POLICY, "--workers", "1", upstreams=[raw_sink.address])
     accepted = dict.fromkeys(("127.0.0.2", "127.0.0.3", "127.0.0.4"), 0)
     for source in accepted:
-        with (
-            socket.create_connection(gateway.address, PATIENCE, source_address=(source, 0)) as client,
-            client.makefile("rb") as replies,
-        ):
+        with contextlib.ExitStack() as closing:
+            client = closing.enter_context(
+                socket.create_connection(gateway.address, PATIENCE, source_address=(source, 0))
+            )
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            replies.readline()
+            if tls:
+                client = closing.enter_context(secured(client))
+            replies = closing.enter_context(client.makefile("rb"))
+            if not tls:
+                replies.readline()
             client.sendall(b"HELO client.example\r\n")
             replies.readline()
             for trick, portion in itertools.product(TRICKS if chunks else BY_DATA, (1 << 20, 3)):
