@@ -71,6 +71,15 @@ def ending(broker: Broker) -> Iterator[Broker]:
         broker.kill()
 
 
+def of_here(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=127.0.0.1"
+    made = f"{made} -addext subjectAltName=IP:127.0.0.1 -out {certificate} -keyout {key}"
+    subprocess.run(made.split(), check=True, capture_output=True)
+    return certificate, key
+
+
 def noted(logs: Path, shipment: Shipment) -> str:
     """How far it is, as its state says."""
     place = logs / ".ship" / f"{shipment.name}.place"
@@ -202,10 +211,7 @@ def test_without_a_stream_nothing_is_acknowledged_and_the_reason_is_said(tmp_pat
 
 
 def test_jetstream_is_reached_under_tls_by_who_has_the_password_and_trusts_its_certificate(tmp_path, caplog):
-    certificate, key = (tmp_path / name for name in ("cert.pem", "key.pem"))
-    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=127.0.0.1"
-    made = f"{made} -addext subjectAltName=IP:127.0.0.1 -out {certificate} -keyout {key}"
-    subprocess.run(made.split(), check=True, capture_output=True)
+    certificate, key = of_here(tmp_path)
     keys = ("--tls", "--tlscert", str(certificate), "--tlskey", str(key))
     context = ssl.create_default_context(cafile=certificate)
     broker, url = nats_server(tmp_path, "--user", "ship", "--pass", "s3cret", *keys, tls=context)
@@ -280,15 +286,30 @@ def end_names(port: str) -> None:
         time.sleep(0.1)
 
 
+UNDER_TLS = """\
+listeners.tcp = none
+listeners.ssl.1 = 127.0.0.1:{port}
+ssl_options.cacertfile = {certificate}
+ssl_options.certfile = {certificate}
+ssl_options.keyfile = {key}
+"""
+
+
 @heavy
 @pytest.mark.timeout(300)
-def test_rabbitmq_has_each_record_although_both_sides_are_killed(tmp_path):
+def test_rabbitmq_has_each_record_under_tls_although_both_sides_are_killed(tmp_path):
     port = free_port()
-    url = f"amqp://guest:guest@127.0.0.1:{port}/"
+    certificate, key = of_here(tmp_path)
+    key.chmod(0o644)  # RabbitMQ runs as a user of its own
+    tmp_path.chmod(0o755)
+    config = tmp_path / "rabbitmq.conf"
+    config.write_text(UNDER_TLS.format(port=port, certificate=certificate, key=key))
+    context = ssl.create_default_context(cafile=certificate)
+    url = f"amqps://guest:guest@127.0.0.1:{port}/"
     daemon = str(free_port())
     environment = {
-        "RABBITMQ_NODENAME": f"ship{port}@localhost", "RABBITMQ_NODE_PORT": str(port),
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": daemon, "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_NODENAME": f"ship{port}@localhost", "RABBITMQ_CONFIG_FILE": str(config),
+        "ERL_EPMD_PORT": daemon, "RABBITMQ_DIST_PORT": str(free_port()),
         "RABBITMQ_MNESIA_BASE": str(tmp_path / "mnesia"), "RABBITMQ_LOG_BASE": str(tmp_path / "log"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(tmp_path / "plugins"), "HOME": str(tmp_path),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
@@ -296,24 +317,24 @@ def test_rabbitmq_has_each_record_although_both_sides_are_killed(tmp_path):
 
     async def is_up() -> bool:
         try:
-            await (await aio_pika.connect(url, timeout=2)).close()
+            await (await aio_pika.connect(url, timeout=2, ssl_context=context)).close()
         except (OSError, aio_pika.exceptions.AMQPError):
             return False
         return True
 
     broker = Broker(["/usr/lib/rabbitmq/bin/rabbitmq-server"], is_up, environment)
     shipment = Shipment(
-        "amqp", AmqpSettings(url, "records"), (str(tmp_path / "logs"),),
+        "amqp", AmqpSettings(url, "records", ca_file=str(certificate)), (str(tmp_path / "logs"),),
         max_batch_records=40, max_batch_delay=0.05, max_retry_interval=0.2,
     )  # fmt: skip
 
     async def run() -> tuple[dict[str, int], list[tuple[str, int]]]:
         await broker.start()
-        connection = await aio_pika.connect(url)
+        connection = await aio_pika.connect(url, ssl_context=context)
         await (await connection.channel()).declare_queue("records", durable=True)
         await connection.close()
         counts = await ship_through_a_restart(shipment, tmp_path / "logs", broker)
-        connection = await aio_pika.connect(url)
+        connection = await aio_pika.connect(url, ssl_context=context)
         queue = await (await connection.channel()).declare_queue("records", durable=True)
         found = []
         while (message := await queue.get(no_ack=True, fail=False)) is not None:
