@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 import shutil
 import subprocess
 import sysconfig
@@ -33,3 +35,15 @@ def test_a_link_that_leads_nowhere_fails(tmp_path: Path) -> None:
     done = built(tmp_path, tmp_path / "site")
     assert done.returncode != 0
     assert "nothing.md" in done.stdout + done.stderr and "#nothing" in done.stdout + done.stderr
+
+
+def test_the_pictures_that_pages_show_are_there_and_what_their_script_takes() -> None:
+    shown = {
+        Path(target).name
+        for page in (ROOT / "docs").glob("*.md")
+        for target in re.findall(r"\]\((pictures/[^)]+)\)", page.read_text())
+    }
+    taken = runpy.run_path(str(ROOT / "deploy/site/pictures.py"))["SIZES"]
+    assert shown == set(taken) == {path.name for path in (ROOT / "docs/pictures").iterdir()}
+    for path in (ROOT / "docs/pictures").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 300_000

@@ -167,6 +167,7 @@ def _any(title: str, label: str) -> Callable[[Status], str]:
         entries = status[f"{label}s"]
         entries = entries["each"] if isinstance(entries, dict) else entries
         columns = list(dict.fromkeys(key for each in entries for key in each if key != label))
+        columns.sort(key=lambda column: column != "state")  # which one looks for first
         heads = (label, *(f">{column.replace('_', ' ')}" for column in columns))
         rows = [(each[label], *(amount(each.get(key, "")) for key in columns)) for each in entries]
         return _table(title, heads, rows)
