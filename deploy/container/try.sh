@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the image with buildah and runs it once, for make; as root, with neither a daemon nor a registry of its own:
 # the build is isolated by chroot, and BASE unless given is a Debian from debootstrap (SUITE, MIRROR). CA: a file with
-# certificates that pip has to trust besides.
+# certificates that pip has to trust besides. What is missing of these programs is installed from Debian, and said.
 set -eu
 cd "$(dirname "$0")/../.."
 # mounts are gone with their namespace
@@ -27,6 +27,19 @@ fail() {
     echo "container: $1" >&2
     [ -z "${2:-}" ] || tail -n 20 "$2" >&2
     exit 1
+}
+
+# The words are PROGRAM:PACKAGE.
+need() {
+    missing=
+    for each in "$@"; do command -v "${each%:*}" >/dev/null 2>&1 || missing="$missing ${each#*:}"; done
+    [ -n "$missing" ] || return 0
+    command -v apt-get >/dev/null 2>&1 || fail "needs$missing"
+    echo "container: installing$missing"
+    apt-get -qq update >"$WORK/log" 2>&1 || fail "no packages to be had" "$WORK/log"
+    # shellcheck disable=SC2086 # a word is a package
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >"$WORK/log" 2>&1 ||
+        fail "$missing cannot be installed" "$WORK/log"
 }
 
 base() {
@@ -67,7 +80,8 @@ as_image() {
 
 inside() { (as_image "$@"); }
 
-[ -n "${BASE:-}" ] || base
+need buildah:buildah setpriv:util-linux
+[ -n "${BASE:-}" ] || { need debootstrap:debootstrap && base; }
 echo "container: building"
 b build --format docker --build-arg BASE="$BASE" --file deploy/container/Containerfile --tag relay-gateway . \
     >"$WORK/log" 2>&1 || fail "not built" "$WORK/log"
