@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -63,6 +64,38 @@ def test_a_body_may_have_any_octets(server: HttpServer) -> None:
 )
 def test_credentials_become_the_authorization_field(server: HttpServer, call: str, value: str) -> None:
     assert seen(server, f"client:get(url):{call}")["headers"]["Authorization"] == value
+
+
+def test_a_request_is_signed_for_aws_as_it_is_sent(server: HttpServer) -> None:
+    keys = "access_key = { key_data = 'AKID' }, secret_key = { key_data = 'tiger' }, region = 'r', service = 's'"
+    found = seen(
+        server,
+        f"client:post(url .. '/a%20b?c=d&a='):body 'x':aws_sign_v4 {{ {keys}, payload = 'x', session_token = 't' }}",
+    )["headers"]
+    scope = found["Authorization"].partition("Signature=")[0]
+    assert scope.endswith("SignedHeaders=host;x-amz-date;x-amz-security-token, ") and "Credential=AKID/" in scope
+    assert found["X-Amz-Security-Token"] == "t"
+    moment = datetime.strptime(found["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    again = f"""result = kumo.crypto.aws_sign_v4 {{ {keys}, payload = 'x', session_token = 't', method = 'POST',
+      uri = '/a b', query_params = {{ c = 'd', a = '' }}, headers = {{ host = '127.0.0.1:{server.port}' }},
+      timestamp = kumo.time.from_unix_timestamp({moment:.0f}) }}.authorization"""
+    assert said(server, again) == found["Authorization"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ("access_key = { key_data = 'a' }", "aws_sign_v4: region"),
+        ("method = 'GET'", "method: the request has that itself"),
+        (
+            "access_key = { event_name = 'x' }, secret_key = { key_data = 'x' }, region = 'r', service = 's'",
+            "kumo.secrets.load",
+        ),
+    ],
+)
+def test_what_cannot_be_signed_is_said(server: HttpServer, parameters: str, problem: str) -> None:
+    with pytest.raises(PolicyProblems, match=problem):
+        said(server, f"client:get(url):aws_sign_v4 {{ {parameters} }}")
 
 
 def test_forms_are_encoded(server: HttpServer) -> None:

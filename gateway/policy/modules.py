@@ -89,7 +89,6 @@ ALIASES = {
 OUTSIDE_OBJECTS = {kind: members for module in _ASKING for kind, members in module.OBJECTS.items()}
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED, *regex_sets.INDEXED)
-METHODS_NOT_SUPPORTED = {http.HttpRequest: ("aws_sign_v4",)}
 NOT_SUPPORTED = {"dns": ("configure_test_mta_sts", "configure_test_resolver")}
 UNSTABLE = {
     "crypto": crypto.UNSTABLE,
@@ -168,7 +167,6 @@ class Modules:
         for kind, (methods, fields) in _OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}
             bound = {name: self._border(names[name], names[name], method) for name, method in methods.items()}
-            bound |= {name: Unsupported(f"{kind.__name__}:{name}") for name in METHODS_NOT_SUPPORTED.get(kind, ())}
             found[kind] = Exposed(bound, read_fields(self._lua, fields), operators=True, name=kind.__name__)
         for kind, (methods, fields) in mimeparts.OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from gateway import __version__
+from gateway.policy.kumo.crypto import aws_sign_v4
 from gateway.policy.kumo.values import Objects, binary, described, string, text_of
 from gateway.policy.options import Option, Schema, accepted, boolean, duration, one_line
 from gateway.policy.outside.outside import Outside, read_options
@@ -154,6 +155,25 @@ def _form_url_encoded(request: HttpRequest, parameters: Any) -> HttpRequest:
 def _form_multipart_data(request: HttpRequest, parameters: Any) -> HttpRequest:
     request.body = _texts(parameters, "form_multipart_data")
     return request
+
+
+def _aws_sign_v4(request: HttpRequest, parameters: Any) -> HttpRequest:
+    """Signs it as it stands, but for its body, which is `payload` in the parameters."""
+    given = parameters if isinstance(parameters, dict) else {}
+    if set(given) & _OF_REQUESTS:
+        raise ValueError(f"aws_sign_v4: {', '.join(sorted(set(given) & _OF_REQUESTS))}: the request has that itself")
+    parts = urlsplit(request.url)
+    headers = {"host": parts.netloc.rpartition("@")[2], **_texts(given.get("headers"), "aws_sign_v4")}
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    about = {"method": request.method, "uri": unquote(parts.path) or "/", "query_params": query, "headers": headers}
+    signed = aws_sign_v4({**given, **about})
+    _header(request, "Authorization", signed["authorization"])
+    if "session_token" in given:
+        _header(request, "X-Amz-Security-Token", given["session_token"])
+    return _header(request, "X-Amz-Date", signed["timestamp"])
+
+
+_OF_REQUESTS = frozenset({"method", "uri", "query_params"})
 
 
 def _timeout(request: HttpRequest, timeout: Any) -> HttpRequest:
@@ -313,6 +333,7 @@ OBJECTS: Objects = {
             "form_url_encoded": _form_url_encoded,
             "form_multipart_data": _form_multipart_data,
             "timeout": _timeout,
+            "aws_sign_v4": _aws_sign_v4,
             "send": send,
         },
         {},
