@@ -24,6 +24,9 @@ _INTRODUCED = re.compile(
 )
 # A code and an enhanced one of its class beside each other are a reply wherever they stand.
 _PAIR = re.compile(rf"(?<![\w.])(?P<code>[45][0-5]\d)[ \t-]+#?(?P<enhanced>{_ENHANCED})", re.ASCII)
+# So is a code with its text in quotes, as Cisco's gateways have it: "5.3.0 - Other problem 554-'delivery error: dd'".
+_IN_QUOTES = re.compile(rf"(?<![\w.])(?P<code>[45][0-5]\d)-'(?P<enhanced>{_ENHANCED})?", re.ASCII)
+_IN_FRONT = re.compile(rf"#({_ENHANCED})[ \t]+smtp;[ \t]*$", re.ASCII | re.IGNORECASE)  # Exchange: "#5.1.1 smtp; 550 …"
 _MARKED = re.compile(rf"(?:#|\(|\[|^[ \t]*)({_ENHANCED})", re.ASCII | re.MULTILINE)
 _ANYWHERE = re.compile(rf"(?<![\w.])({_ENHANCED})", re.ASCII)
 _COUNTED = re.compile(  # what a number at the start of a line counts instead
@@ -31,7 +34,16 @@ _COUNTED = re.compile(  # what a number at the start of a line counts instead
     r"items?|times?|lines?)\b",
     re.ASCII | re.IGNORECASE,
 )
-_CLOSING = {"[": "]", "(": ")", "{": "}", '"': '"', "'": "'"}
+_CLOSING = {
+    "[": "]",
+    "(": ")",
+    "{": "}",
+    '"': '"',
+    "'": "'",
+    "\u201c": "\u201d",
+    "\u201e": "\u201c",
+    "\u00ab": "\u00bb",
+}
 _OWN_WORDS = re.compile(  # of the mailer that quotes a reply, on a line behind it
     r"(?:Giving up on|I'm not going to try|SMTP error from|host \S+ \[|Remote host said:|<<<|>>>)", re.IGNORECASE
 )
@@ -93,13 +105,16 @@ def reply_inside(text: str) -> QuotedReply | None:
             break
     else:
         match = None
-    pair = _PAIR.search(text)
-    if pair is not None and (match is None or pair.start("code") < match.start("code")):
-        match = pair
+    for other in (_PAIR.search(text), _IN_QUOTES.search(text)):
+        if other is not None and (match is None or other.start("code") < match.start("code")):
+            match = other
     if match is None:
         return None
     code, enhanced = match["code"], match["enhanced"] or ""
-    opened = text[max(0, match.start("code") - 8) : match.start("code")].rstrip(" \t#")[-1:]
+    before = text[max(0, match.start("code") - 32) : match.start("code")]
+    opened = "'" if text.startswith("-'", match.end("code")) else before.rstrip(" \t#")[-1:]
+    if not enhanced and (said := _IN_FRONT.search(before)):
+        enhanced = said[1]
     behind = _up_to_the_end(text[match.end() : match.end() + MAX_TEXT], opened, code, enhanced)
     if not enhanced and (marked := _MARKED.search(behind)):  # (#5.1.1), or a reply that is quoted twice
         enhanced = marked[1]
@@ -135,12 +150,12 @@ def _up_to_the_end(text: str, opened: str, code: str, enhanced: str) -> str:
     joined = " ".join(filter(None, lines)).lstrip(" -:,")
     if opened in _CLOSING:
         joined = _closed(joined, opened, _CLOSING[opened])
-    return _without_closing(_COMMAND.sub("", _MARKS.sub("", joined)).strip())
+    return _COMMAND.sub("", _without_closing(_MARKS.sub("", joined).strip())).strip()
 
 
 def _without_closing(text: str) -> str:
     """Without the bracket at its end that was opened in front of it: `(reason: 550 no such user)`."""
-    for opening, closing in (("(", ")"), ("[", "]")):
+    for opening, closing in (("(", ")"), ("[", "]"), ("<", ">")):
         if text.endswith(closing) and text.count(closing) > text.count(opening):
             return text[:-1].rstrip()
     return text
