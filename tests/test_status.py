@@ -212,6 +212,8 @@ def test_only_trusted_hosts_see_what_happens(tmp_path):
         assert "/metrics" in running.status("/", listener=1)[1]
         for path in ("/status", "/status/events", "/status/refused"):
             assert running.status(path, listener=1)[0] == 403
+        for path in ("/operator/fleet", "/operator/spool"):
+            assert running.status(path, listener=1, method="POST")[0] == 403
         assert running.status("/status", method="POST")[0] == 405
     finally:
         assert running.stop() == 0
@@ -282,6 +284,8 @@ def test_status_prints_the_same_and_says_by_its_exit_code_whether_it_is_ready(ga
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"relay-gateway [\d.]+: ready; up \d+ s", lines[0])
     assert any(line.split()[:2] == ["policy_reject", "mail"] for line in lines)
+    address = re.escape(gateway.announced()["smtp"][0])
+    assert re.search(rf"^  {address} +ok +open \d+, accepted \d+, turned away 0, messages \d+$", "\n".join(lines), re.M)
     assert all(line.isprintable() for line in lines)
     assert main(["status", "--json", "--admin", admin]) == 0
     status = json.loads(capsys.readouterr().out)

@@ -95,7 +95,7 @@ def lines_of(status: Status) -> Iterator[str]:
         for each in status["handlers"]
     ]
     yield from _section("handlers in the last minute: calls, mean, 99 % within", handlers)
-    yield from _section("listeners", list(ready["listeners"].items()))
+    yield from _section("listeners", _listeners(status))
     yield from _section("members", [_pairs(each, "member") for each in status["members"]])
     yield from _section("workers", [_pairs(each, "worker") for each in status["workers"]["each"]])
     if any(status["spool"].values()):
@@ -117,6 +117,18 @@ def _limit(each: dict[str, Any]) -> tuple[str, ...]:
     share = each["used"] / each["limit"]
     shown = bar(each["used"], each["limit"], _BAR).ljust(_BAR, "·")
     return each["what"], shown, f"{share:.0%}", f"{short(each['used'])} of {short(each['limit'])}"
+
+
+def _listeners(status: Status) -> list[tuple[str, ...]]:
+    """Whether each takes connections, and what came there."""
+    counted = {each["listener"]: each for each in status["listeners"]}
+    names = {"open": "connections_open", "accepted": "connections_opened", "turned away": "connections_refused"}
+    names["messages"] = "messages"
+    rows: list[tuple[str, ...]] = []
+    for address, answer in status["ready"]["listeners"].items():
+        each = counted.get(address, {})
+        rows.append((address, answer, ", ".join(f"{word} {short(each.get(name, 0))}" for word, name in names.items())))
+    return rows
 
 
 def _pairs(each: dict[str, Any], label: str) -> tuple[str, str]:
