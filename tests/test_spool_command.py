@@ -15,6 +15,7 @@ from gateway.couriers.spool import holdings
 from gateway.couriers.spool.kept import Envelope
 from gateway.couriers.spool.store import DAMAGED, HELD, WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
 from gateway.handover import Response
+from gateway.logs.reader import DirectoryReader
 from gateway.logs.records import Origin
 from gateway.smtp.address import parse_address
 
@@ -116,8 +117,9 @@ def test_the_content_is_shown_without_the_dots_of_smtp(spool: Path, capfdbinary)
     assert capfdbinary.readouterr().out == b"Subject: x\r\n\r\n.dot\r\n"
 
 
-def test_drop_hold_and_retry_do_it_in_all_files(said: Said, spool: Path):
-    assert said("drop", "--queue", "q1")[1] == "2 messages dropped\n"
+def test_drop_hold_and_retry_do_it_in_all_files(said: Said, spool: Path, tmp_path: Path):
+    (tmp_path / "logs").mkdir()
+    assert said("drop", "--queue", "q1", "--log-dir", str(tmp_path / "logs"))[1] == "2 messages dropped\n"
     assert ids(said("list", "--json")[1]) == [2]
     assert said("hold", f"{2:032x}")[1] == "1 message held\n"
     assert "held" in said("list")[1]
@@ -126,6 +128,28 @@ def test_drop_hold_and_retry_do_it_in_all_files(said: Said, spool: Path):
         (row,) = store.rows()
         assert (row.due, row.state) == (0.0, WAITS_FOR_TIME)
     assert said("drop", "--queue", "q9")[0] == 1
+
+
+def test_what_is_dropped_without_a_gateway_has_its_record(said: Said, tmp_path: Path):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    assert said("drop", "--queue", "q1", "--log-dir", str(logs))[0] == 0
+    with closing(DirectoryReader(str(logs))) as reader:
+        records = [json.loads(line) for line in reader.lines()]
+    assert [(record["type"], int(record["id"], 16), record["recipient"]) for record in records] == [
+        ("AdminBounce", 1, "b@y.example"),
+        ("AdminBounce", 3, "d@w.example"),
+    ]
+    assert [(record["queue"], record["num_attempts"], record["size"]) for record in records] == [("q1", 1, 21)] * 2
+    assert {record["response"]["content"] for record in records} == {"An administrator has dropped the message"}
+
+
+@pytest.mark.parametrize("options", [(), ("--log-dir", "/nowhere/at/all")])
+def test_without_a_place_for_its_records_nothing_is_dropped(said: Said, options):
+    code, _, err = said("drop", "--all", *options)
+    assert code == 1
+    assert "--log-dir" in err or "/nowhere/at/all" in err
+    assert ids(said("list", "--json")[1]) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("action", ["drop", "hold", "retry"])

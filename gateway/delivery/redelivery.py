@@ -14,6 +14,7 @@ from gateway import metrics
 from gateway._fastpath import content_of
 from gateway.config import Destination, PartialRefusal
 from gateway.couriers.spool.kept import Envelope, ToKeep
+from gateway.couriers.spool.orders import bounce_of
 from gateway.couriers.spool.schedule import Spooled, retry_after
 from gateway.couriers.spool.spool import Spool, Tried
 from gateway.couriers.spool.store import WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
@@ -37,7 +38,6 @@ MOST_SITES = 1000
 WRITE_AGAIN = 2.0  # seconds, where the disk does not take what has become of a message
 
 EXPIRED = Response(551, "5.4.7", "The message has waited for longer than max_age")
-DROPPED = Response(551, "5.7.1", "An administrator has dropped the message")
 
 # The next hop was not reached, or fell silent: this is about it and no message.
 _ABOUT_THE_SITE = {
@@ -122,13 +122,9 @@ class Redelivery:
 
     def dropped(self, row: Row) -> None:
         """An operator dropped the message."""
-        envelope = Envelope.decoded(row.envelope)
-        message = self._message(envelope, row, b"")
-        message.size = row.size
-        record = records.given_up(
-            "AdminBounce", message, envelope.origin, row.queue, DROPPED, row.site, self._services.now_ns()
-        )
-        self._services.logs.submit(record, message)
+        bounce = bounce_of(row, self._services.now_ns())
+        if bounce is not None:
+            self._services.logs.submit(*bounce)
 
     # --- after a hand-over --------------------------------------------------------------------------------------------
 

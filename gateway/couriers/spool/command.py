@@ -1,7 +1,7 @@
 """`relay-gateway spool`: what is in a spool, and what an operator wants done to it; with a gateway running or without.
 
 Whoever has locked a file works on it. Another one is read beside that; what is to be changed is left there as an order,
-which the gateway carries out within a second. Without a gateway it is done here, and no record is written.
+which the gateway carries out within a second. Without a gateway it is done here, records included.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from gateway._fastpath import content_of
+from gateway import metrics
+from gateway._fastpath import CounterPage, content_of
+from gateway.config import LocalLogs
 from gateway.couriers.spool import holdings, orders
 from gateway.couriers.spool.holdings import Holding, Locked
 from gateway.couriers.spool.kept import Envelope
 from gateway.couriers.spool.orders import STATES, Order
 from gateway.couriers.spool.store import DAMAGED, Damaged, Row, Store
+from gateway.logs.writer import LogWriter
 
 _ASK_AGAIN = 0.05  # seconds
+_LOG_PATIENCE = 60.0  # seconds for a disk to take the records
 _ENDINGS = {"retry": "to be tried now", "hold": "held", "drop": "dropped"}
 
 DESCRIPTION = "Look into a spool (kumo.define_spool, run --spool), and change what becomes of its messages."
@@ -35,13 +39,14 @@ actions:
   show ID…       all that is known of messages; --content prints them instead
   retry          try messages now, held ones too
   hold           try messages no more, nor let them expire, until retry
-  drop           forget messages: an AdminBounce record each, where a gateway runs; their senders are not told
+  drop           forget messages, with an AdminBounce record each; their senders are not told
   export FILE    move messages into a file; only where no gateway works on them
   import FILE    take up what was exported; a gateway that runs there does so within seconds
 
 examples:
   relay-gateway spool list /var/lib/relay-gateway/spool --recipient @example.com
-  relay-gateway spool drop /var/lib/relay-gateway/spool --queue example.com --older 86400
+  relay-gateway spool drop /var/lib/relay-gateway/spool --queue example.com --older 86400 \\
+      --log-dir /var/log/relay-gateway
 """
 
 
@@ -66,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON object for each message")
     parser.add_argument("--summary", action="store_true", help="with list: how many of what")
     parser.add_argument("--content", action="store_true", help="with show: the message itself")
+    parser.add_argument("--log-dir", metavar="DIR", help="with drop: where records go if no gateway runs: a log_dir")
     parser.add_argument("--timeout", metavar="S", type=float, default=60.0, help="to wait for a gateway (default: 60)")
 
 
@@ -162,28 +168,52 @@ def _change(args: argparse.Namespace) -> int:
     order = _order(args)
     if not args.all and all(value is None for name, value in vars(order).items() if name != "what"):
         raise NotDone(f"{args.action}: which messages? give ids, a filter, or --all")
-    done = carry_out_in(args.directory, order, args.timeout)
+    done = carry_out_in(args.directory, order, args.timeout, args.log_dir)
     print(f"{done} {'message' if done == 1 else 'messages'} {_ENDINGS[order.what]}")
     return 0 if done else 1
 
 
-def carry_out_in(directory: str, order: Order, timeout: float) -> int:
+def carry_out_in(directory: str, order: Order, timeout: float, log_dir: str | None = None) -> int:
     """Does it to the messages of a spool that are meant, or has the gateway do it that works on them.
 
-    Returns to how many. timeout: seconds. Raises NotDone, OSError.
+    Returns to how many. timeout: seconds. log_dir: where records go that no gateway writes. Raises NotDone, OSError.
     """
     done = 0
     for path in _files(directory):
         try:
             with _locked(path), closing(Store(path)) as store, store.transaction():
-                for row in orders.select(store, order):
+                rows = orders.select(store, order)
+                for row in rows:
                     orders.carry_out(store, row.number, order.what)
-                    done += 1
+                if order.what == "drop":
+                    _record(rows, log_dir)
+                done += len(rows)
         except Locked:
             done += _asked(path, order, timeout)
         except sqlite3.Error as error:
             raise NotDone(f"{path}: {error}") from error
     return done
+
+
+def _record(dropped: list[Row], log_dir: str | None) -> None:
+    """Has a record of each on disk, before any of them is forgotten."""
+    now_ns = time.time_ns()
+    bounces = [bounce for row in dropped if (bounce := orders.bounce_of(row, now_ns)) is not None]
+    if not bounces:
+        return
+    if log_dir is None:
+        raise NotDone("drop: no gateway runs: where are the AdminBounce records to go? give a log_dir as --log-dir")
+    there = set(os.listdir(log_dir))
+    logs = LogWriter(
+        [LocalLogs(log_dir=log_dir, back_pressure=len(bounces) + 1)],
+        CounterPage(bytearray(metrics.page_size())),
+        call_soon=lambda callback: None,
+    )
+    for record, message in bounces:
+        logs.submit(record, message)
+    if not logs.close(_LOG_PATIENCE):
+        raise NotDone(f"drop: the records cannot be written to {log_dir}; nothing is dropped")
+    _give(log_dir, [os.path.join(log_dir, name) for name in set(os.listdir(log_dir)) - there])
 
 
 def _asked(path: str, order: Order, timeout: float) -> int:
@@ -262,7 +292,8 @@ def _import(args: argparse.Namespace) -> int:
                 row = Row(number=0, size=0, envelope=read["envelope"].encode(), **{name: read[name] for name in _MOVED})
                 store.append(row, [b64decode(read["content"])])
                 moved += 1
-        _give_to_the_owner(args.directory, holding.path)
+        path = holding.path
+        _give(args.directory, (path, f"{path}-wal", f"{path}-shm", path.removesuffix(holdings.SUFFIX) + ".lock"))
     except (ValueError, KeyError, TypeError) as error:
         raise NotDone(f"{args.names[0]} is no file of export: {error}") from error
     finally:
@@ -271,12 +302,12 @@ def _import(args: argparse.Namespace) -> int:
     return 0
 
 
-def _give_to_the_owner(directory: str, path: str) -> None:
-    """What root makes here is for the service's user."""
+def _give(directory: str, names: Iterable[str]) -> None:
+    """What root makes there is for whoever owns the directory, the service's user."""
     if os.geteuid() != 0:
         return
     owner = os.stat(directory)
-    for name in (path, f"{path}-wal", f"{path}-shm", path.removesuffix(holdings.SUFFIX) + ".lock"):
+    for name in names:
         if os.path.exists(name):
             os.chown(name, owner.st_uid, owner.st_gid)
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from gateway._fastpath import content_of
 from gateway.couriers.spool.kept import Envelope
 from gateway.couriers.spool.store import DAMAGED, HELD, WAITS_FOR_TIME, Row, Store
+from gateway.handover import Response
+from gateway.logs import records
+from gateway.logs.encoding import Record
+from gateway.mail.message import Message
 
 STATES = {0: "waiting", 1: "unreachable", HELD: "held", DAMAGED: "damaged"}  # as list shows them
+
+DROPPED = Response(551, "5.7.1", "An administrator has dropped the message")
 
 
 class Order:
@@ -79,6 +86,24 @@ def carry_out(store: Store, number: int, what: str) -> Row | None:
             row.due = 0.0
         store.change(row)
     return row
+
+
+def bounce_of(row: Row, now_ns: int) -> tuple[Record, Message] | None:
+    """The AdminBounce record of a message that was dropped; None for a damaged one, of which nothing is known."""
+    if row.state == DAMAGED:
+        return None
+    envelope = Envelope.decoded(row.envelope)
+    message = Message(
+        envelope.id,
+        envelope.sender,
+        envelope.recipients,
+        content_of(b""),
+        meta=envelope.meta,
+        received_at=envelope.received_at,
+    )
+    message.attempts, message.size = row.attempts, row.size
+    record = records.given_up("AdminBounce", message, envelope.origin, row.queue, DROPPED, row.site, now_ns)
+    return record, message
 
 
 def _is(wanted: str, address: str) -> bool:
