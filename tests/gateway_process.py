@@ -46,9 +46,9 @@ end)
 """
 
 
-def wait_until(holds: Callable[[], Any], what: str | Callable[[], str]) -> Any:
+def wait_until(holds: Callable[[], Any], what: str | Callable[[], str], patience: float = PATIENCE) -> Any:
     """The first true result of `holds`. what: what is waited for, or a function that tells it in the end."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not (result := holds()):
         if time.monotonic() > deadline:
             raise AssertionError(f"still not: {what() if callable(what) else what}")

@@ -1,6 +1,6 @@
 """Nothing that was answered 250 is lost: processes are killed under load, disks refuse and stall.
 
-SPOOL_KILLS=50 makes the first test kill so many times, instead of the few that fit into a test run.
+FAULTS=all (`make faults`) makes the first test kill for longer, and send 20,000 messages meanwhile.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from gateway.smtp.address import parse_address
 from tests.gateway_process import PATIENCE, Gateway, wait_until
 from tests.test_spool_service import POLICY, Outage
 
-KILLS = int(os.environ.get("SPOOL_KILLS", "4"))
+ALL = os.environ.get("FAULTS") == "all"
+KILLS = 40 if ALL else 4
+MESSAGES = 20_000 if ALL else 0  # at least
 CLIENTS = 8
-BETWEEN = 60  # messages that are answered 250 from one kill to the next
+BETWEEN = 1000 if ALL else 60  # messages that are answered 250 from one kill to the next
 
 
 class Load:
@@ -110,6 +112,7 @@ def test_whatever_is_killed_whenever_all_that_was_taken_arrives(outage, start, l
             outage.back("gone")  # so that the next ones are killed while they deliver
         elif kill % 4 == 3:
             outage.fleets._run(outage.upstream("gone").stop())
+    wait_until(lambda: len(load.taken) >= MESSAGES, "enough was taken", 600.0)
     load.stop()
     if KILLS % 4 in (0, 1):
         outage.back("gone")
@@ -117,8 +120,8 @@ def test_whatever_is_killed_whenever_all_that_was_taken_arrives(outage, start, l
     def arrived() -> Counter[str]:
         return Counter(recipient for mail in outage.mails("gone") for recipient in mail.recipients)
 
-    wait_until(lambda: load.taken <= set(arrived()), lambda: f"{len(load.taken - set(arrived()))} are missing")
-    wait_until(lambda: gateway.metric("spool_messages") == 0, "the spool is empty")
+    wait_until(lambda: load.taken <= set(arrived()), lambda: f"{len(load.taken - set(arrived()))} are missing", 300.0)
+    wait_until(lambda: gateway.metric("spool_messages") == 0, "the spool is empty", 300.0)
     twice = sum(number - 1 for number in arrived().values())
     assert twice <= KILLS * (2 * MOST_UNDER_WAY + CLIENTS), "more than was under way when something was killed"
 
