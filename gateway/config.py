@@ -171,6 +171,7 @@ class ListenerParams:
     xclient_from: CidrSet | None = None
     early_talker: EarlyTalker = EarlyTalker.ACCEPT
     banner_delay: float = 0.0
+    disable_vrfy: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -705,3 +705,25 @@ def test_a_session_is_idle_when_nothing_is_under_way(sent, idle):
     conversation = Conversation()
     conversation.send(sent)
     assert conversation.session.is_idle() is idle
+
+
+@pytest.mark.parametrize(
+    ("params", "line"),
+    [
+        ({}, "LIMITS MAILMAX=10000 RCPTMAX=1024"),
+        ({"max_recipients_per_message": 7, "max_messages_per_connection": 1_000_000}, "LIMITS RCPTMAX=7"),
+        ({"max_recipients_per_message": 10**6, "max_messages_per_connection": 10**7}, None),
+    ],
+)
+def test_ehlo_tells_how_much_a_session_may_have(params: dict[str, Any], line: str | None):
+    conversation = Conversation(**params)
+    conversation.send(b"EHLO x\r\n")
+    (event,) = conversation.events
+    assert [offered for offered in event.extensions if offered.startswith("LIMITS")] == ([] if line is None else [line])
+
+
+def test_vrfy_may_be_refused_as_expn_is():
+    assert Conversation(disable_vrfy=True).send(b"VRFY a\r\nVRFY\r\nEXPN a\r\nNOOP\r\n") == [
+        *(3 * ["502 5.5.1"]),
+        "250 2.0.0",
+    ]

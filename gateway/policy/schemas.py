@@ -228,6 +228,7 @@ _DYNAMIC = {
     "xclient_from": Option(cidrs, ours=True),
     "early_talker": Option(one_of(EarlyTalker), ours=True),
     "banner_delay": Option(duration, ours=True),
+    "disable_vrfy": Option(boolean, ours=True),
     "meta": Option(map_of(json_value, "names and values")),
     "peer": Option(cidr_map(_block)),
     "via": Option(cidr_map(_block)),

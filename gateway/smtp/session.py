@@ -400,7 +400,7 @@ class ServerSession:
         self._done(replies.RESET_OK)
 
     def _take_text(self, argument: bytes) -> None:
-        self._done(information.answer(self._verb, argument))
+        self._done(information.answer(self._verb, argument, self._terms))
 
     def _quit(self, argument: bytes) -> None:
         no_argument(argument)

@@ -12,6 +12,8 @@ from gateway.smtp.conduct import session_limits
 from gateway.smtp.replies import Reply
 from gateway.smtp.sasl import OFFER
 
+_MOST_TOLD = 1_000_000  # RFC 9422 §4: a number has six digits at most
+
 
 class Terms:
     """params: where they come from. offer_tls: STARTTLS is offered. offer_auth: AUTH is (under TLS).
@@ -45,7 +47,7 @@ class Terms:
         self.offer_auth = offer_auth
         self.greeting = replies.greeting(params.hostname, params.banner)
         size = f"SIZE {params.max_message_size}"
-        always = ("PIPELINING", size, "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING")
+        always = ("PIPELINING", size, "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", *_limits(params))
         self.extensions = (*always, "STARTTLS") if offer_tls else always
         self.extensions_under_tls = (*always, OFFER) if offer_auth else always
 
@@ -65,3 +67,10 @@ class Terms:
         """Whether this peer, a packed address, may say with XCLIENT who its client is."""
         listed = self.params.xclient_from
         return self.takes_xclient if listed is None else peer in listed
+
+
+def _limits(params: ListenerParams) -> tuple[str, ...]:
+    """The line that says how much one session and one transaction may have (RFC 9422 §4); none without numbers."""
+    limits = {"MAILMAX": params.max_messages_per_connection, "RCPTMAX": params.max_recipients_per_message}
+    told = [f"{name}={most}" for name, most in limits.items() if most < _MOST_TOLD]
+    return (f"LIMITS {' '.join(told)}",) if told else ()
