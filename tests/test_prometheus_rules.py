@@ -59,6 +59,7 @@ FIRING: dict[str, dict[str, str]] = {
     },
     "RelayGatewayConnectionsRefused": {'connections_refused_total{reason="storage"}': RISING},
     "RelayGatewayAcceptFailures": {"accept_failures_total": RISING},
+    "RelayGatewayConnectionsReset": {"connections_gone_total": "0+6000x120"},
     "RelayGatewayProxyHeaders": {'proxy_headers_total{result="missing"}': RISING},
     "RelayGatewayOtherProtocols": {'other_protocols_total{protocol="tls"}': RISING},
     "RelayGatewayLimitsMet": {'rejections_total{stage="mail",reason="message_rate"}': RISING},
