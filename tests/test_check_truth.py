@@ -1,10 +1,12 @@
-"""What `check` calls good starts, and answers a first message without an error of Lua: every example, at the wire.
+"""What `check` calls good starts, answers a first message without an error of Lua, and relays nothing for a stranger:
+every example, at the wire.
 
 The examples are the policies in tests/policies and deploy, those of the pages, and KumoMTA's on make_listener_domain.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import smtplib
 import sqlite3
@@ -16,7 +18,7 @@ import pytest
 
 from gateway.net import tls
 from gateway.policy.source import PolicySource
-from tests.gateway_process import Gateway, Sink
+from tests.gateway_process import PATIENCE, Gateway, Sink
 from tests.outside import NameServer, name_server
 from tests.policy_tools import examine
 from tests.test_docs import LUA_BLOCKS
@@ -51,6 +53,7 @@ def here(text: str, folder: Path, upstream: str, resolver: str) -> str:
     text = re.sub(r"(['\"])(/etc/relay-gateway|/var/log|/var/lib|var)/", rf"\1{folder}/", text)
     text = text.replace("toml_load 'domains.toml'", f"toml_load '{folder}/domains.toml'")
     text = re.sub(r"mx_list = \{(?:[^{}]|\{[^{}]*\})*\}", f"mx_list = {{ '{upstream}' }}", text)
+    text = text.replace("{ '127.0.0.0/8' }", "{ '127.0.0.1' }")  # strangers are here, too
     text = text.replace("https://hooks.example", "http://127.0.0.1:9")
     if "kumo.dns" in text:
         text = f"kumo.dns.configure_resolver {{ name_servers = {{ '{resolver}' }} }} {text}"
@@ -86,12 +89,34 @@ def test_a_good_policy_answers_its_first_message(
     source = PolicySource(str(tmp_path / "policy.lua"), {str(tmp_path / "policy.lua"): policy.encode()})
     problems, _, _ = examine(source)
     assert problems == []
-    assert lua_errors(start(policy, "--workers", "1"), text) == []
+    gateway = start(policy, "--workers", "1")
+    assert lua_errors(gateway, text) == []
+    assert relayed_for_a_stranger(gateway, text) == []
+
+
+def test_an_open_relay_would_be_noticed(start: Callable[..., Gateway]) -> None:
+    relay = LISTENER.replace("listen =", "relay_hosts = { '0.0.0.0/0' }, listen =")
+    assert relayed_for_a_stranger(start(relay, "--workers", "1"), relay) != []
 
 
 def test_an_error_of_lua_would_be_noticed(start: Callable[..., Gateway]) -> None:
     handler = "kumo.on('smtp_server_mail_from', function() return nil .. 'x' end)"
     assert lua_errors(start(LISTENER + handler, "--workers", "1"), handler) != []
+
+
+def relayed_for_a_stranger(gateway: Gateway, text: str) -> list[str]:
+    """The senders as whom a client that no policy knows may send anywhere; it claims all domains of a policy."""
+    client = smtplib.SMTP(timeout=PATIENCE, source_address=("127.77.0.9", 0))
+    found = []
+    with contextlib.suppress(smtplib.SMTPServerDisconnected), contextlib.closing(client):  # who must name a client
+        if client.connect(*gateway.address)[0] == 220:
+            client.ehlo("nobody.test")
+            for domain in ["x.example", "example.com", *re.findall(r"[\w-]+\.example(?:\.\w+)?", text)]:
+                client.mail(f"a@{domain}")
+                if client.rcpt("victim@nowhere.test")[0] == 250:
+                    found.append(domain)
+                client.rset()
+    return found
 
 
 def lua_errors(gateway: Gateway, text: str) -> list[object]:
