@@ -19,7 +19,7 @@ import pytest
 
 from tests.fleets import Fleets
 from tests.gateway_process import INIT, Gateway, wait_until
-from tests.upstream import EXTENSIONS, Answer, Do, ehlo
+from tests.upstream import DEFAULTS, EXTENSIONS, Answer, Do, ehlo
 
 DOCS = Path(__file__).parent.parent / "docs" / "delivery.md"
 OPEN = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
@@ -32,6 +32,8 @@ DOINGS: dict[str, Answer] = {
     "4xx": b"451 4.3.0 not now\r\n",
     "5xx": b"554 5.3.0 never\r\n",
     "garbage": b"what?\r\n",
+    "half a line": b"250 2.0",
+    "one too many": b"250 2.0.0 too many\r\n",  # behind its answer
 }
 CONTENT = "hello\r\n"
 LARGE = ("x" * 998 + "\r\n") * 8000  # more than the kernel takes off the gateway's hands
@@ -96,7 +98,13 @@ def at_fault(fleets: Fleets, name: str, stage: str, doing: str, way: Way) -> Non
         assert isinstance(how, Do)
         fleets.add(name, answers, cut=(100_000, how))
     else:
-        fleets.add(name, {**answers, STAGES[stage]: DOINGS[doing]})
+        how = DOINGS[doing]
+        if doing == "one too many":
+            own = answers.get(STAGES[stage], DEFAULTS[STAGES[stage]])
+            assert isinstance(own, bytes)
+            assert isinstance(how, bytes)
+            how = own + how
+        fleets.add(name, {**answers, STAGES[stage]: how})
 
 
 @contextmanager
@@ -110,7 +118,7 @@ def fault_fleets(way: Way) -> Iterator[tuple[Fleets, dict[str, tuple[list[str], 
         cases = {}
         for heading, cells in TABLES.items():
             for (stage, doing), expected in cells.items():
-                name = f"{heading.split()[0]}-{stage}-{doing}".lower()
+                name = f"{heading.split()[0]}-{stage}-{doing}".lower().replace(" ", "-")
                 at_fault(fleets, name, stage, doing, way)
                 others = sound if heading != "Alone" else []
                 members = [*others[:1], name, *others[1:]]  # the second is asked first

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -17,27 +16,18 @@ from pathlib import Path
 import pytest
 
 from gateway.couriers.spool.store import opened
+from tests.programs import program
 from tests.spool_steps import AT_A_TIME, MESSAGES, content_of
 
-STRACE = shutil.which("strace")
 CALLS = ("pwrite64", "fdatasync", "ftruncate", "unlink")  # all by which SQLite changes something on the disk
 SOME = 7  # of the many there are of one kind
 ALL = os.environ.get("FAULTS") == "all"
 Steps = dict[str, set[int]]
 
 
-def may_trace() -> bool:
-    """Some containers forbid it."""
-    return STRACE is not None and not subprocess.run([STRACE, "-qq", "-o", "/dev/null", "true"], check=False).returncode
-
-
-pytestmark = pytest.mark.skipif(not may_trace(), reason="needs strace, and to be allowed to use it")
-
-
 def traced(path: Path, *options: str) -> tuple[int, Steps, str]:
     """Runs the process on a file; its exit code, the numbers by step, and strace's lines."""
-    assert STRACE is not None
-    command = [STRACE, "-f", "-qq", "-o", str(path.with_suffix(".trace")), *options]
+    command = [program("strace"), "-f", "-qq", "-o", str(path.with_suffix(".trace")), *options]
     command += [sys.executable, "-m", "tests.spool_steps", str(path)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     steps: Steps = {}
