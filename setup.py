@@ -158,6 +158,8 @@ setup(
             # and fewer instructions per call
             "binding": False,
             "auto_pickle": False,
+            # what takes one argument takes it by its place: no keywords to unpack, a tenth less to compile
+            "always_allow_keywords": False,
             "emit_code_comments": False,  # half of the text that the compiler would read
         },
         shared_utility_qualified_name=SHARED.replace("/", "."),

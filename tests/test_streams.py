@@ -256,7 +256,7 @@ def test_what_the_kernel_does_not_take_follows_when_the_peer_reads(run, chunks: 
         async with service() as here:
             recorder = Recorder()
             stream, peer = await here.pair(recorder)
-            stream.set_write_buffer_limits(high=0)
+            stream.set_write_buffer_limits(0)
             given = list(chunks)
             stream.writelines(given)
             assert recorder.calls == ["pause"]

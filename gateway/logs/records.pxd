@@ -19,31 +19,31 @@ cdef Draft _begun(Form form)
 
 
 @cython.locals(recipient=EnvelopeAddress)
-cpdef _put_recipients(Draft draft, recipients)
+cdef _put_recipients(Draft draft, recipients)
 
 
 @cython.locals(sender=EnvelopeAddress)
-cpdef _put_envelope(Draft draft, Message message, recipients, str queue)
+cdef _put_envelope(Draft draft, Message message, recipients, str queue)
 
-cpdef _put_response(Draft draft, long long code, enhanced, str content)
+cdef _put_response(Draft draft, long long code, enhanced, str content)
 
-cpdef str _on_one_line(str text)
+cdef str _on_one_line(str text)
 
 
 @cython.locals(seconds="long long")
-cpdef _put_event_time(Draft draft, long long ns)
+cdef _put_event_time(Draft draft, long long ns)
 
 
 @cython.locals(received_at=double, microseconds="long long", seconds="long long")
-cpdef _put_created(Draft draft, Message message)
+cdef _put_created(Draft draft, Message message)
 
-cpdef _put_session(Draft draft, Origin origin)
+cdef _put_session(Draft draft, Origin origin)
 
 cpdef Record reception(Message message, Origin origin, queue, long long now_ns, unreadable=*)
 
-cpdef Record _accepted(Form form, Message message, Origin origin, queue, long long now_ns)
+cdef Record _accepted(Form form, Message message, Origin origin, queue, long long now_ns)
 
-cpdef str _type_of(status)
+cdef str _type_of(status)
 
 cpdef list handed_over(
     Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool=*, notice=*
@@ -53,9 +53,9 @@ cpdef list handed_over(
 @cython.locals(
     first=RecipientOutcome, answer=Response, peer=bint, source=bint, tls=bint, session=bint, tells=bint, shape=tuple
 )
-cpdef Record _outcome(
+cdef Record _outcome(
     str kind, Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool, list outcomes,
     notice
 )
 
-cpdef list _same_results(list outcomes)
+cdef list _same_results(list outcomes)

@@ -39,6 +39,6 @@ cdef class LogWriter:
 
     @cython.locals(group=_Group, route=_Route, logger=_Logger, line=bytes, taken=bint)
     cpdef bint submit(self, Record record, message=*) except -1
-    cpdef _put(self, _Route route, bytes line)
-    cpdef _taken(self, str kind)
+    cdef _put(self, _Route route, bytes line)
+    cdef _taken(self, str kind)
     cpdef Later durable(self)

@@ -6,4 +6,4 @@ cdef class Endpoints:
     cdef readonly dict told
 
 
-cpdef str _with_port(str address, int port)
+cdef str _with_port(str address, int port)

@@ -23,7 +23,7 @@ cdef class TlsStream(Protocol):
     cpdef connection_lost(self, exc)
     cpdef pause_writing(self)
     cpdef resume_writing(self)
-    cpdef _shake(self)
+    cdef _shake(self)
     cpdef _read(self)
     cdef bint _feed(self) except? False
     cdef _flush(self)

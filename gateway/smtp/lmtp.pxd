@@ -7,4 +7,4 @@ from gateway.smtp.exchange cimport Exchange
 
 cdef class LmtpSession(ClientSession):
     @cython.locals(code=int, exchange=Exchange)
-    cpdef _on_content(self, tuple answer)
+    cdef _on_content(self, tuple answer)

@@ -10,7 +10,7 @@ cdef class Reply:
     cdef readonly bytes wire
 
 
-cpdef bytes _wire(int code, str enhanced, str text)
+cdef bytes _wire(int code, str enhanced, str text)
 cpdef Reply accepted(list ids, Py_ssize_t refused=*, Py_ssize_t total=*)
 
 

@@ -12,4 +12,4 @@ cdef class RewritingSession(ServerSession):
     cpdef release(self, Reply reply)
     cpdef give_up(self)
     cpdef bint is_over(self)
-    cpdef _say(self, Reply reply)
+    cdef _say(self, Reply reply)

@@ -167,7 +167,7 @@ class MemberConnection(Protocol):
         self._transport = stream
         stream.set_protocol(self)
         # so that pause_writing is called whenever something had to be left for later
-        stream.set_write_buffer_limits(high=0)
+        stream.set_write_buffer_limits(0)
         host, port = stream.local_address()
         self.source_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.session.ehlo_domain = self.session.ehlo_domain or address_literal(host)

@@ -32,7 +32,7 @@ cdef class Lane:
 
     @cython.locals(job=Job)
     cpdef exchange_concluded(self, MemberConnection connection, Exchange exchange)
-    cpdef bint _begin(self, MemberConnection connection, Job job)
+    cdef bint _begin(self, MemberConnection connection, Job job)
     cpdef probe(self)
     cdef _open(self, Job job, route)
     cdef _take_for_probe(self, MemberConnection connection)
@@ -48,12 +48,12 @@ cdef class Lane:
     cdef bint _has_for(self, Job job) except? True
 
     @cython.locals(job=Job)
-    cpdef _release(self, MemberConnection connection)
+    cdef _release(self, MemberConnection connection)
 
     @cython.locals(job=Job)
-    cpdef _spare(self, MemberConnection connection, bint keep=*)
+    cdef _spare(self, MemberConnection connection, bint keep=*)
 
     @cython.locals(dispatcher=Dispatcher, job=Job, oldest=Job)
     cdef Job _oldest_waiting(self)
-    cpdef _count_answered(self, MemberConnection connection)
-    cpdef _count_end(self, MemberConnection connection, Job job)
+    cdef _count_answered(self, MemberConnection connection)
+    cdef _count_end(self, MemberConnection connection, Job job)
