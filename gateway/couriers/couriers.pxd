@@ -7,6 +7,8 @@ from gateway.couriers.fleet.courier cimport FleetCourier
 from gateway.handover cimport Batch
 from gateway.later cimport Later
 
+
+@cython.final
 cdef class Couriers:
     cdef object _loop, _timer
     cdef dict _by_type

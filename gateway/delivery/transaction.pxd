@@ -25,6 +25,8 @@ cdef class SessionFacts:
     cdef readonly bint received_header, supplemental_header, fix_line_endings, report_excerpt
     cdef readonly double timeout
 
+
+@cython.final
 cdef class Transaction:
     cdef Services _services
     cdef Policy _policy

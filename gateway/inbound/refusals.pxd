@@ -1,5 +1,7 @@
 # The C types of refusals.py, which is compiled with them.
 
+cimport cython
+
 from gateway.delivery.services cimport Services
 from gateway.logs.records cimport Origin
 from gateway.smtp.address cimport EnvelopeAddress
@@ -14,6 +16,8 @@ cdef class RefusedCommand:
     cdef readonly object recipients, why
     cdef readonly dict added
 
+
+@cython.final
 cdef class Refusals:
     cdef Services _services
     cdef dict _alike

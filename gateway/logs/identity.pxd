@@ -4,6 +4,8 @@ cimport cython
 
 cdef long long _GREGORIAN, _VERSION_1
 
+
+@cython.final
 cdef class _Sequence:
     cdef long long last
     cdef str suffix
@@ -13,6 +15,7 @@ cdef class _Sequence:
 cdef _Sequence _sequence
 
 
+@cython.final
 cdef class _Count:
     cdef long long count
     cdef str prefix

@@ -26,6 +26,7 @@ cdef class _Group:
 cdef bytes _line(Record record, Selection selection, message)
 
 
+@cython.final
 cdef class LogWriter:
     cdef readonly bint full
     cdef readonly object disk_problem

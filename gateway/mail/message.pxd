@@ -1,8 +1,12 @@
 # The C types of message.py, which is compiled with them.
 
+cimport cython
+
 from gateway._fastpath cimport Content, ContentStore
 from gateway.smtp.address cimport EnvelopeAddress
 
+
+@cython.final
 cdef class Message:
     cdef public str id
     cdef public EnvelopeAddress sender

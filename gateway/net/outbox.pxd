@@ -1,5 +1,9 @@
 # The C types of outbox.py, which is compiled with them.
 
+cimport cython
+
+
+@cython.final
 cdef class Outbox:
     cdef object _call_soon
     cdef list _waiting, _afterwards

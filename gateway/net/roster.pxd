@@ -1,5 +1,9 @@
 # The C types of roster.py, which is compiled with them.
 
+cimport cython
+
+
+@cython.final
 cdef class Roster:
     cdef readonly bint draining
     cdef object _drained

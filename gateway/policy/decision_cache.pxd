@@ -8,6 +8,8 @@ cdef double _NEVER
 
 cpdef frozen(value)
 
+
+@cython.final
 cdef class RecentlyUsed:
     cdef readonly dict young
     cdef readonly Py_ssize_t evictions
@@ -25,6 +27,8 @@ cdef class _Read:
 cdef class Known(Later):
     cdef readonly double expires
 
+
+@cython.final
 cdef class DecisionCache:
     cdef RecentlyUsed _nodes
     cdef object _clock

@@ -1,11 +1,15 @@
 # The C types of decisions.py, which is compiled with them.
 
+cimport cython
+
 from gateway._fastpath cimport CounterPage
 from gateway.later cimport Later
 from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decision_cache cimport DecisionCache, Known
 from gateway.policy.domain_table cimport DomainTable
 
+
+@cython.final
 cdef class Decisions:
     cdef object _evaluate, _clock
     cdef DomainTable _table

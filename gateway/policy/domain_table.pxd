@@ -20,6 +20,8 @@ cdef class _Section:
     @cython.locals(found=Py_ssize_t)
     cdef Py_ssize_t find(self, str name)
 
+
+@cython.final
 cdef class DomainTable:
     cdef readonly tuple files
     cdef dict _sections, _entries

@@ -1,9 +1,13 @@
 # The C types of runs.py, which is compiled with them.
 
+cimport cython
+
 from gateway._fastpath cimport CounterPage
 from gateway.later cimport Later
 from gateway.policy.decision_cache cimport Evaluation
 
+
+@cython.final
 cdef class Runs:
     cdef readonly object lua, handlers_of, clock, background
     cdef readonly CounterPage page

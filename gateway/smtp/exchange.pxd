@@ -7,6 +7,7 @@ from gateway.smtp.address cimport EnvelopeAddress
 
 
 @cython.freelist(16)
+@cython.final
 cdef class Exchange:
     cdef readonly EnvelopeAddress sender
     cdef readonly object recipients

@@ -8,6 +8,8 @@ cdef class Response:
     cdef readonly int code
     cdef readonly str enhanced, content, command
 
+
+@cython.final
 cdef class ReplyReader:
     cdef readonly bytes pending
     cdef readonly str malformed

@@ -1,8 +1,12 @@
 # The C types of terms.py, which is compiled with them.
 
+cimport cython
+
 from gateway._fastpath cimport Content
 from gateway.smtp.replies cimport Reply
 
+
+@cython.final
 cdef class Terms:
     cdef readonly object params, relay_hosts, limits, limits_of_relay_hosts
     cdef readonly str hostname, scope

@@ -22,6 +22,7 @@ cdef class Dispatcher:
 
 
 @cython.freelist(16)
+@cython.final
 cdef class Job:
     cdef readonly Batch batch
     cdef readonly Dispatcher dispatcher

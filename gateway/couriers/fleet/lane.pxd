@@ -9,6 +9,8 @@ from gateway.couriers.fleet.member cimport Member
 from gateway.couriers.fleet.wiring cimport Wiring
 from gateway.smtp.exchange cimport Exchange
 
+
+@cython.final
 cdef class Lane:
     cdef readonly Member member
     cdef readonly dict connections

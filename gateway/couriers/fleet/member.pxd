@@ -1,7 +1,11 @@
 # The C types of member.py, which is compiled with them.
 
+cimport cython
+
 from gateway.couriers.fleet.connection cimport MemberConnection
 
+
+@cython.final
 cdef class Member:
     cdef public Py_ssize_t busy, probes
     cdef readonly Py_ssize_t connections, share
