@@ -197,7 +197,7 @@ def test_a_bad_option_is_refused(
 def test_a_file_can_ask_where_it_is(tmp_path: Path) -> None:
     policy = written(tmp_path, "if kumo.gateway then error(tostring(kumo.gateway.fleet), 0) end")
     assert checked(policy)[1].startswith("init.lua:1: false")
-    assert checked(policy, "--fleet", "mta1")[1].startswith("init.lua: true")
+    assert checked(policy, "--fleet", "mta1")[1].startswith("init.lua:1: true")
 
 
 def test_what_is_left_to_the_fleet_answers_whatever_is_asked_of_it(tmp_path: Path) -> None:
