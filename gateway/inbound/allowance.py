@@ -7,6 +7,7 @@ session's state: events go in, and replies that refuse them come out.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,8 @@ def network_of(packed: bytes, limits: Limits) -> str:
     """The network that a peer is counted with. packed: its address, in network order."""
     octets = len(packed)
     bits = limits.ipv4_prefix if octets == 4 else limits.ipv6_prefix
+    if bits == 32 and octets == 4:  # the usual: each address for itself
+        return f"{socket.inet_ntoa(packed)}/32"
     others = 8 * octets - bits
     first = (int.from_bytes(packed) >> others << others).to_bytes(octets)
     return f"{'.'.join(map(str, first)) if octets == 4 else ipaddress.IPv6Address(first)}/{bits}"
@@ -128,7 +131,7 @@ class Allowance:
         self._identity: _Account | None = None
         self._accounts: tuple[_Account, ...] = () if self._peer is None else (self._peer,)
         rates = (limits.message_rate, limits.recipient_rate, limits.octet_rate)
-        peer_is_rated = self._peer is not None and any(rate is not None for rate in rates)
+        peer_is_rated = self._peer is not None and rates != (None, None, None)
         # else only AUTH needs asked()
         self.counts_messages = peer_is_rated or terms.params.limits_per_identity is not None
         self._shared = quotas.shared
