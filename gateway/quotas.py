@@ -45,13 +45,17 @@ class Quotas:
     def __init__(self, arena: Arena, number: int | None) -> None:
         self._rates = RateCells(arena.part("rates"))
         self._held = HeldCells(arena.part("held"), HELD, -1 if number is None else number)
+        self._told = 0
         self._key = lru_cache(4096)(self._hashed)
         self._seed = self._rates.seed().to_bytes(8, "little")
 
-    @property
-    def shared(self) -> int:
-        """How often somebody found no cell of its own."""
-        return self._rates.shared
+    def newly_shared(self) -> int:
+        """How often somebody found no cell of its own since this was asked last."""
+        shared = self._rates.shared
+        if shared == self._told:
+            return 0
+        newly, self._told = shared - self._told, shared
+        return newly
 
     def take(self, what: str, who: str, rate: Rate, scope: str = "", amount: float = 1.0) -> Turn:
         """Counts so many more, if they may come. scope: whose of that name are counted apart."""

@@ -236,7 +236,7 @@ def test_who_finds_no_cell_of_its_own_is_counted_and_still_limited(quotas):
     taken = [reason_of(session.asked(MAIL, {})) for session in sessions]
     assert taken == [None] * 9 + [Reason.MESSAGE_RATE] * 11
     sessions[-1].disconnect()
-    assert sum(page.get(slot) for slot in range(len(page))) == quotas.shared > 0
+    assert sum(page.get(slot) for slot in range(len(page))) == quotas._rates.shared > 0
 
 
 def controlled(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:

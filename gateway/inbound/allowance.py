@@ -64,6 +64,8 @@ def scope_of_identities(scope: str) -> str:
 class _Account:
     """One network's, or one identity's, at one listener."""
 
+    __slots__ = ("_held", "_quotas", "_scope", "limits", "who")
+
     def __init__(self, quotas: Quotas, limits: Limits, who: str, scope: str) -> None:
         self._quotas, self.limits, self.who, self._scope = quotas, limits, who, scope
         self._held = 0
@@ -90,7 +92,7 @@ class _Account:
 
     def connect(self) -> Reason | None:
         """One more connection; why not."""
-        if not self.may("connection_rate"):
+        if self.limits.connection_rate is not None and not self.may("connection_rate"):
             return Reason.CONNECTION_RATE
         if self.limits.connections and not self._held:
             self._held = self._quotas.hold(COUNTED["connections"], self.who, self.limits.connections, self._scope)
@@ -122,6 +124,8 @@ def allowance_of(services: Services, terms: Terms, endpoints: Endpoints) -> Allo
 class Allowance:
     """Of one session."""
 
+    __slots__ = ("_accounts", "_identity", "_page", "_peer", "_quotas", "_scope", "_terms", "counts_messages")
+
     def __init__(self, quotas: Quotas, page: CounterPage, terms: Terms, packed: bytes, *, exempt: bool) -> None:
         """packed: the peer's address. exempt: its network is held to nothing."""
         self._quotas, self._page, self._terms = quotas, page, terms
@@ -134,7 +138,6 @@ class Allowance:
         peer_is_rated = self._peer is not None and rates != (None, None, None)
         # else only AUTH needs asked()
         self.counts_messages = peer_is_rated or terms.params.limits_per_identity is not None
-        self._shared = quotas.shared
 
     def connect(self) -> Reply | None:
         """A connection: the reply that turns it away; None where it is welcome, and counts until disconnect()."""
@@ -145,8 +148,9 @@ class Allowance:
         """The connection is over."""
         for account in self._accounts:
             account.disconnect()
-        if self._quotas.shared > self._shared:
-            self._page.add(_SHARED, self._quotas.shared - self._shared)
+        shared = self._quotas.newly_shared()
+        if shared:
+            self._page.add(_SHARED, shared)
 
     def asked(self, event: object, values: Mapping[str, Any]) -> Reply | None:
         """What a command or content is refused with; None where it may go on. values: of conn_meta."""
