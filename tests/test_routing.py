@@ -147,6 +147,7 @@ def test_who_travels_together(recipients, destinations, expected):
         assert delivery.destination is destinations[delivery.queue_name]
         assert delivery.result is None
         assert delivery.notice is None
+        assert delivery.requests is None
 
 
 def test_a_queue_for_every_recipient_or_none_is_handled():

@@ -7,7 +7,6 @@ session's state: events go in, and replies that refuse them come out.
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +49,7 @@ def network_of(packed: bytes, limits: Limits) -> str:
     octets = len(packed)
     bits = limits.ipv4_prefix if octets == 4 else limits.ipv6_prefix
     if bits == 32 and octets == 4:  # the usual: each address for itself
-        return f"{socket.inet_ntoa(packed)}/32"
+        return f"{packed[0]}.{packed[1]}.{packed[2]}.{packed[3]}/32"
     others = 8 * octets - bits
     first = (int.from_bytes(packed) >> others << others).to_bytes(octets)
     return f"{'.'.join(map(str, first)) if octets == 4 else ipaddress.IPv6Address(first)}/{bits}"

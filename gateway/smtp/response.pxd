@@ -26,5 +26,4 @@ cpdef Response response_to(str command, tuple answer)
 cdef int _code_of_last_line(bytes buffer, Py_ssize_t start)
 
 
-@cython.locals(place=Py_ssize_t)
 cdef Py_ssize_t _line_end(bytes buffer, Py_ssize_t start)

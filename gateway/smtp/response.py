@@ -122,10 +122,7 @@ def _code_of_last_line(buffer: bytes, start: int) -> int:
 
 def _line_end(buffer: bytes, start: int) -> int:
     """The place behind the line that starts there; 0 where its LF has not arrived."""
-    for place in range(start, len(buffer)):
-        if buffer[place] == 0x0A:
-            return place + 1
-    return 0
+    return buffer.find(b"\n", start) + 1
 
 
 def extensions_of(ehlo_answer: bytes) -> dict[str, str]:

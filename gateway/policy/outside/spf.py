@@ -7,10 +7,9 @@ says what it lacks and begins anew: nothing waits but the session.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
-
-import spf
 
 from gateway.mail.message import Message
 from gateway.policy.conn_meta import ConnMeta
@@ -19,6 +18,10 @@ from gateway.policy.kumo.values import described, string
 from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.outside.lookups import asked, resolver_called
 from gateway.policy.outside.outside import Outside
+
+with warnings.catch_warnings():  # of what Python finds in its text, where it is compiled for the first time
+    warnings.simplefilter("ignore")
+    import spf
 
 LONGEST_RECORD, LONGEST_TERM = 4096, 512  # octets; pyspf's patterns take their time over what is longer
 _DEFAULT, _NOT_EXPLAINED = "default result", "\0"
