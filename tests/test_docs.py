@@ -226,11 +226,11 @@ def test_the_systemd_unit_starts_a_valid_command_and_does_not_repeat_a_bad_confi
 
 
 @pytest.mark.parametrize(
-    ("value", "constant"), re.findall(r"\| (\d+) \| `([\w.]+\.[A-Z_]+)` \|", page("docs/operations.md"))
+    ("value", "constant"), re.findall(r"\| ([\d.]+) \| `([\w.]+\.[A-Z_]+)` \|", page("docs/operations.md"))
 )
 def test_every_fixed_limit_has_the_value_that_the_page_says(value, constant):
     module, _, name = constant.rpartition(".")
-    assert getattr(importlib.import_module(f"gateway.{module}"), name) == int(value)
+    assert getattr(importlib.import_module(f"gateway.{module}"), name) == float(value)
 
 
 def test_every_test_that_a_page_names_exists():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.config import Destination, EgressPath, QueueConfig
+from gateway.couriers.spool import schedule
 from gateway.couriers.spool import spool as spools
 from gateway.couriers.spool.kept import Envelope
 from gateway.couriers.spool.store import WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
@@ -42,6 +43,8 @@ class Services:
         self.queue = QueueConfig(retry_interval=100.0, max_age=1000.0)
         self.said: dict[str, list[str]] = {}
         self.given: list[Batch] = []
+        self.free = 10
+        self.site = "site"
         self.records: list[Any] = []
         self.synced: list[bool] = []
 
@@ -55,7 +58,7 @@ class Services:
         return answered(Destination(self.queue, EgressPath()))
 
     def room(self, destination: Destination) -> int:
-        return 10
+        return self.free
 
     def submit(self, *what: Any) -> Any:
         return self._hand_over(what[0]) if isinstance(what[0], Batch) else self.records.append(what[0]) or True
@@ -70,7 +73,7 @@ class Services:
             said = self.said.get(each.user, ["taken"])
             outcomes.append(RecipientOutcome(each, *ANSWERS[said.pop(0) if len(said) > 1 else said[0]]))
         later = Later()
-        self.loop.call_soon(later.settle, HandOver(outcomes, "site", "ESMTP", 0.1, "mta1"))
+        self.loop.call_soon(later.settle, HandOver(outcomes, self.site, "ESMTP", 0.1, "mta1"))
         return later
 
 
@@ -138,6 +141,21 @@ def test_what_failed_for_now_waits_for_what_it_failed_for(spooled, said, state):
     assert (row.state, row.attempts, row.site) == (state, 2, "site")
     assert began + 200 <= row.due < time.time() + 200
     assert spooled.kinds() == ["TransientFailure"]
+
+
+def test_a_fleet_that_others_find_back_is_tried_whatever_pause_there_is(spooled, monkeypatch):
+    monkeypatch.setattr(schedule, "FIRST_PAUSE", 1e6)
+    services, kept = spooled.services, spooled.kept
+    services.site = "s"
+    spooled.begin("first", first=["unreachable", "taken"])
+    spooled.tried()
+    services.free = 0
+    kept.spool.schedule.get((1, 1)).arrived += 1e6  # the other one is the first in the queue
+    assert kept.result(kept.keep(("second",), "a@x.example")) is None
+    services.free = 10
+    spooled.tried(3)
+    assert [batch.recipients[0].user for batch in services.given] == ["first", "second", "first"]
+    assert spooled.rows() == []
 
 
 def test_only_those_who_were_not_served_are_tried_again_and_the_sender_hears_of_the_refused(spooled):

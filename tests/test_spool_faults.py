@@ -234,7 +234,7 @@ def test_an_error_of_our_own_with_one_message_stops_no_other(kept, caplog):
             raise ZeroDivisionError
         return Tried(True, None)
 
-    kept.spool.start(attempt, lambda site: 100, lambda row: None)
+    kept.spool.start(attempt, lambda site: 100, lambda site: False, lambda row: None)
 
     async def watch() -> None:
         while set(tried) != {1, 2, 3}:

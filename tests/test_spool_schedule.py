@@ -125,6 +125,33 @@ def test_the_next_try_of_a_site_is_another_message():
     assert tried == [0, 1, 2, 0]
 
 
+def test_a_site_that_others_find_back_is_tried_before_its_pause_is_over_by_one():
+    schedule = Schedule()
+    for number in range(3):
+        schedule.wait_for_site(waiting(number), 0.0)
+    schedule.wait_for_time(waiting(3, site="up"))
+    assert schedule.paused(0.5) == ["s"]
+    schedule.may_be_back("s")
+    assert schedule.paused(0.5) == []
+    assert sorted(take(schedule, 0.5)) == [0, 3]
+    schedule.not_reached("s", 0.5)
+    assert schedule.paused(0.5 + FIRST_PAUSE) == ["s"]
+
+
+def test_a_message_that_the_site_may_be_lost_for_waits_for_the_whole_pause():
+    schedule = Schedule()
+    schedule.wait_for_site(waiting(1), 0.0)
+    assert schedule.paused(0.5) == ["s"]
+    (each,) = schedule.take(FIRST_PAUSE, unlimited, 10)[0]
+    each.attempts = 2
+    schedule.not_reached("s", FIRST_PAUSE)
+    schedule.wait_for_site(each, FIRST_PAUSE)
+    assert schedule.paused(FIRST_PAUSE) == []
+    assert take(schedule, FIRST_PAUSE + 1.9) == []
+    schedule.hurry(each)
+    assert schedule.paused(FIRST_PAUSE) == []
+
+
 def test_the_first_answer_brings_back_all_that_wait_for_the_site():
     schedule = Schedule()
     for number in range(3):

@@ -83,11 +83,16 @@ class Redelivery:
 
     def start(self) -> None:
         """Begin."""
-        self._spool.start(self.attempt, self._room, self.dropped)
+        self._spool.start(self.attempt, self._room, self._is_back, self.dropped)
 
     def _room(self, site: str) -> int:
         destination = self._destinations.get(site)
         return MOST_UNKNOWN if destination is None else self._services.couriers.room(destination)
+
+    def _is_back(self, site: str) -> bool:
+        """Whether a probe, or new mail, has found the site in order. A guess is not enough."""
+        destination = self._destinations.get(site)
+        return destination is not None and self._services.couriers.room(destination) > 0
 
     def attempt(self, spooled: Spooled, row: Row, octets: bytes | None) -> Waits:
         """Hands the message over once more; without octets it has expired, and nobody tries any more.

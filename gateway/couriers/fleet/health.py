@@ -12,7 +12,7 @@ from enum import IntEnum
 
 EJECTED_AFTER = 3  # failures in a row
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds from a failure to the probe
-LONGEST_IF_NEEDED = 5.0  # seconds, where no other member can take the mail
+LONGEST_IF_NEEDED = 0.5  # seconds, where no other member can take the mail: mail that waits costs more than a probe
 JITTER = 0.25  # of a pause, in both directions
 NO_LIMIT = 1 << 30
 TRUSTED_FROM = 16  # messages at a time

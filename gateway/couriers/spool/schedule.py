@@ -2,8 +2,9 @@
 
 A message waits for its time (`retry_interval`, doubled each time up to `max_retry_interval`) where the fleet has said
 something about it, and for its site where that could not be reached. A site that is down is tried with one message at a
-time, after growing pauses; the first answer brings all that wait for it back, as many at a time as have been
-answered lately and one more, so that what was full for an hour does not fall on it in a second. The oldest goes first.
+time, after growing pauses, or at once where others find it back; the first answer brings all that wait for it back, as
+many at a time as have been answered lately and one more, so that what was full for an hour does not fall on it in a
+second. The oldest goes first.
 
 Times are unix times: they outlive the process.
 """
@@ -90,13 +91,23 @@ class _Site:
 
     def next(self) -> Spooled | None:
         """Takes who is next: where the site is down, whoever waits for it may be the one that finds it back."""
+        if self._is_a_turn():
+            return heappop(self.turns)[3]
+        return self.stalled.popleft()[1] if self.stalled else None
+
+    def has_fresh(self) -> bool:
+        """Whether who is next was not tried since it is in the spool."""
+        if self._is_a_turn():
+            return self.turns[0][3].attempts <= 1
+        return bool(self.stalled) and self.stalled[0][1].attempts <= 1
+
+    def _is_a_turn(self) -> bool:
+        """Whether who is next is one whose time has come; forgets who waits no more."""
         while self.turns and self.turns[0][3].change != self.turns[0][2]:
             heappop(self.turns)
         while self.stalled and self.stalled[0][1].change != self.stalled[0][0]:
             self.stalled.popleft()
-        if self.turns and (not self.stalled or self.turns[0][0] <= self.stalled[0][1].arrived):
-            return heappop(self.turns)[3]
-        return self.stalled.popleft()[1] if self.stalled else None
+        return bool(self.turns) and (not self.stalled or self.turns[0][0] <= self.stalled[0][1].arrived)
 
     def allowance(self, now: float) -> int:
         """How many may be tried now, as far as the site is concerned."""
@@ -170,6 +181,17 @@ class Schedule:
             self.octets -= waiting.octets
 
     # --- trying -------------------------------------------------------------------------------------------------------
+
+    def paused(self, now: float) -> list[str]:
+        """The sites that are not tried yet, though there is a message that has not been one of their tries.
+
+        One that has may itself be why they cannot be reached: however well they fare with others, it waits.
+        """
+        return [name for name, site in self._sites.items() if site.down and now < site.not_before and site.has_fresh()]
+
+    def may_be_back(self, site_name: str) -> None:
+        """The site fares well with others: it is tried now."""
+        self._site(site_name).not_before = 0.0
 
     def take(self, now: float, room: Callable[[str], int], most: int) -> tuple[list[Spooled], list[Spooled]]:
         """Whom to try now, and who has waited for too long. Each is nobody's until it is put back or removed.

@@ -84,6 +84,7 @@ class Spool:
         self._rests_until = 0.0
         self._attempt: Attempt | None = None
         self._room: Callable[[str], int] = lambda site: 0
+        self._is_back: Callable[[str], bool] = lambda site: False
         self._drop: Callable[[Row], None] = lambda row: None
         self._under_way: set[Later] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -171,10 +172,13 @@ class Spool:
         self,
         attempt: Attempt,
         room: Callable[[str], int],
+        is_back: Callable[[str], bool],
         drop: Callable[[Row], None],
     ) -> None:
-        """Begin. room: how many messages more a site can take at once. drop: records that an operator dropped one."""
-        self._attempt, self._room, self._drop = attempt, room, drop
+        """Begin. room: how many messages more a site can take at once. is_back: whether others have found that a site
+        takes messages, which was down. drop: records that an operator dropped one.
+        """
+        self._attempt, self._room, self._is_back, self._drop = attempt, room, is_back, drop
         self._wake()
 
     def stop_trying(self) -> None:
@@ -213,7 +217,11 @@ class Spool:
     def _try_some(self) -> None:
         if self._attempt is None:
             return
-        taken, expired = self.schedule.take(self._clock(), self._room_of, MOST_UNDER_WAY - len(self._under_way))
+        now = self._clock()
+        for site in self.schedule.paused(now):
+            if self._is_back(site):
+                self.schedule.may_be_back(site)
+        taken, expired = self.schedule.take(now, self._room_of, MOST_UNDER_WAY - len(self._under_way))
         for spooled in taken:
             self._begin(spooled, spooled.site, True)
         for spooled in expired:
