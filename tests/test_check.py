@@ -421,13 +421,54 @@ def test_a_wrong_result_is_a_problem_where_the_handler_is_registered() -> None:
     [
         ("kumo.on('smtp_server_rcpt_to', function() error 'x' end)", "relay_hosts = {}"),  # nobody may come so far
         ("kumo.on('smtp_server_mail_from', function() kumo.reject(550, 'no') end)", ""),
-        ("kumo.on('smtp_server_mail_from', function() kumo.sleep(60) error 'x' end)", ""),
         ("kumo.on('smtp_server_mail_from', function() kumo.dns.lookup_txt 'x.invalid' error 'x' end)", ""),
         ("kumo.on('smtp_server_auth_plain', function() error 'x' end)", ""),  # nobody knows a password
     ],
 )
 def test_what_no_first_message_meets_is_not_a_problem(handlers: str, options: str) -> None:
     assert rehearsed(handlers, options) == []
+
+
+ASK = """
+local function ask(url)
+  local response = kumo.http.build_client({}):post(url):body('x'):send()
+  return response:text()
+end
+cached = kumo.memoize(ask, { name = 'a', ttl = '1h', capacity = 10 })
+kumo.on('smtp_server_message_received', function(msg)
+  CALL
+end)
+"""
+URL = "http://user:secret@127.0.0.1:5566/dkim?token=secret"
+NOT_TRIED = (
+    "policy.lua:LINE: warning: asks WHOM, which check does not: what follows in smtp_server_message_received was not "
+    "tried; without an answer the handler fails, unless it is prepared for that"
+)
+
+
+@pytest.mark.parametrize("call", [f"ask '{URL}'", f"cached '{URL}'", f"pcall(ask, '{URL}')"])
+def test_a_service_that_a_handler_asks_is_named_where_it_asks(call: str) -> None:
+    problems, warnings, summary = examine(source_of(INIT.replace("OPTIONS", "") + ASK.replace("CALL", call)))
+    assert problems == []
+    assert NOT_TRIED.replace("LINE", "4").replace("WHOM", "POST http://127.0.0.1:5566/dkim") in map(str, warnings)
+    assert summary.startswith("good, ")
+
+
+def test_a_redis_server_that_a_handler_asks_is_named_without_its_password() -> None:
+    pytest.importorskip("redis")
+    call = "require('redis').open { node = 'redis://:secret@127.0.0.1:6379/' }:query('GET', 'x')"
+    _, warnings, _ = examine(source_of(INIT.replace("OPTIONS", "") + ASK.replace("CALL", call)))
+    assert NOT_TRIED.replace("LINE", "9").replace("WHOM", "Redis at 127.0.0.1:6379") in map(str, warnings)
+
+
+def test_what_the_gateway_has_not_is_found_behind_an_answer_that_does_not_come() -> None:
+    [problem] = rehearsed(ASK.replace("CALL", f"local key = ask '{URL}' kumo.no_such_thing(key)"))
+    assert problem == "policy.lua:9: kumo.no_such_thing: no such function"
+
+
+def test_time_passes_at_once_in_a_rehearsal() -> None:
+    [problem] = rehearsed("kumo.on('smtp_server_mail_from', function()\nkumo.sleep(60)\nerror 'x' end)")
+    assert problem == "policy.lua:4: x; so smtp_server_mail_from fails for a first message"
 
 
 def test_a_relay_host_and_a_stranger_are_both_tried() -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from gateway.later import Later
+from gateway.later import Later, answered
 from gateway.quotas import Quotas
 
 T = TypeVar("T")
@@ -156,18 +156,41 @@ class Background:
         await self.close()
 
 
+class Unasked(Later):
+    """An answer that never comes, for nobody is asked. who: a service that the policy names, as it may be shown; "" for
+    what it asks without naming one.
+    """
+
+    def __init__(self, who: str = "") -> None:
+        super().__init__()
+        self.who = who
+
+
 class Idle(Background):
-    """For handlers that are only tried. Once it is `idle`, nothing that they would wait for begins or comes."""
+    """For handlers that are only tried. Once it is `idle`, nothing that they would wait for begins or comes, but for
+    time, which passes at once. asked: is told of each answer that will not come.
+    """
 
     idle = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, quotas: Quotas | None = None) -> None:
+        super().__init__(loop, quotas)
+        self.asked: Callable[[Unasked], None] = lambda _: None
+
+    def sleep(self, seconds: float) -> Later:
+        return answered(None) if self.idle else super().sleep(seconds)
 
     def task(self, coroutine: Coroutine[Any, Any, Any]) -> Later:
         if not self.idle:
             return super().task(coroutine)
         begun_by_it = [one for one in inspect.getcoroutinelocals(coroutine).values() if inspect.iscoroutine(one)]
+        concerned = [value for one in begun_by_it for value in inspect.getcoroutinelocals(one).values()]
+        who = next((value.asks for value in concerned if hasattr(value, "asks")), "")
         for one in (coroutine, *begun_by_it):
             one.close()
-        return Later()
+        unasked = Unasked(who)
+        self.asked(unasked)
+        return unasked
 
     def thread(self, function: Callable[[], Any]) -> Later:
         return Later() if self.idle else super().thread(function)

@@ -93,7 +93,7 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     if policy is None:
         return found, f"{_number(found)}; the gateway would not start with it"
     background.idle = True
-    rehearsal = Rehearsal(policy)
+    rehearsal = Rehearsal(policy, background)
     rehearsal.run()
     failed = [problem for problem in rehearsal.problems if not _is_explained(problem, found)]
     notes = [*_rights_of_strangers(policy, rehearsal), *_rights_behind_a_proxy(policy), *text.left_to_the_fleet()]

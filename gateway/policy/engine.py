@@ -128,6 +128,10 @@ class Policy:
         """What one call of an event's handlers may use."""
         return self._handlers.runs.limits
 
+    def calls_from(self) -> tuple[str, int]:
+        """File and line of what its code is calling the gateway from; ("?", 0) while none of it runs."""
+        return self._handlers.api.lua.where()
+
     def registered_at(self, event: str) -> tuple[str, int]:
         """File and line of the first handler of an event that has one."""
         handler = self._handlers.api.handlers[event][0]

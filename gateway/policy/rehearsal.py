@@ -1,7 +1,7 @@
 """A rehearsal: the handlers of a policy are called as for the first message of a client, and what fails is a problem.
 
-Nothing is sent anywhere: what a handler would wait for never comes, and there it ends. No session and no socket is in
-play, only the events in their order.
+Nothing is sent anywhere: what a handler would be told by others never comes, and there it ends, which is told where the
+policy names the service. No session and no socket is in play, only the events in their order.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from gateway.decision import grants_anybody
 from gateway.later import Later
 from gateway.mail.message import Message
 from gateway.policy import events, runs
+from gateway.policy.background import Idle, Unasked
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
-from gateway.policy.problems import PolicyError, Problem, Rejected
+from gateway.policy.problems import PolicyError, Problem, Rejected, Severity
 from gateway.smtp.address import parse_address
 
 # RFC 2606 §2: .invalid is nobody's domain; RFC 5737: 192.0.2.0/24 is nobody's network.
@@ -38,11 +39,13 @@ class _Over(Exception):
 
 
 class Rehearsal:
-    """Of one policy, whose background is idle. problems: what failed."""
+    """Of one policy and its background, which is idle. problems: what failed, and what could not be tried."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, background: Idle) -> None:
         self.problems: list[Problem] = []
         self._policy = policy
+        self._event = ""  # whose handlers run
+        background.asked = self._not_tried
 
     def run(self) -> None:
         """One session of a stranger, and one of a relay host, at each listener."""
@@ -109,6 +112,7 @@ class Rehearsal:
         """The answer; None where the handler waits for it. Raises _Over."""
         if event not in self._policy.handles and event != events.QUEUE_CONFIG:
             return None
+        self._event = event
         try:
             answer = ask()
             if not answer.done:
@@ -120,6 +124,15 @@ class Rehearsal:
         except PolicyError as error:
             self.problems.append(self._failure(event, str(error)))
             raise _Over from None
+
+    def _not_tried(self, answer: Unasked) -> None:
+        """A handler asks somebody. What the policy names is the operator's to keep up; the DNS is everybody's."""
+        if not answer.who:
+            return
+        event = self._event
+        message = f"asks {answer.who}, which check does not: what follows in {event} was not tried"
+        hint = "without an answer the handler fails, unless it is prepared for that"
+        self.problems.append(Problem(*self._policy.calls_from(), message, hint, Severity.WARNING))
 
     def _failure(self, event: str, text: str) -> Problem:
         policy = self._policy

@@ -59,6 +59,11 @@ class HttpRequest:
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: Any = None
 
+    @property
+    def asks(self) -> str:
+        """Whom it asks for what, as it may be shown."""
+        return f"{self.method} {_shown(self.url)}"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HttpResponse:
@@ -204,7 +209,7 @@ async def send(request: HttpRequest) -> HttpResponse:
         headers = [*headers, ("User-Agent", client.options["user_agent"])]
     data = _form(request.body) if isinstance(request.body, dict) else request.body
     skip = () if isinstance(request.body, dict) else ("Content-Type",)
-    what = f"{request.method} {_shown(request.url)}"
+    what = request.asks
     try:
         async with _session(client.outside).request(
             request.method,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from gateway.policy.kumo.values import Objects, binary, described, string, text_of
 from gateway.policy.options import Option, Schema, accepted, boolean, duration, integer, mismatch, refused
@@ -52,6 +53,12 @@ class RedisConnection:
 
     outside: Outside
     options: dict[str, Any]
+
+    @property
+    def asks(self) -> str:
+        """Whom it asks, as it may be shown: without a password."""
+        parts = urlsplit(self.options["node"])
+        return f"Redis at {parts.netloc.rpartition('@')[2] or parts.path}"
 
 
 def open_connection(outside: Outside, options: Any, response_timeout: float | None = None) -> RedisConnection:
