@@ -22,8 +22,9 @@ cdef class ReplyReader:
 cpdef Response response_to(str command, tuple answer)
 
 
-@cython.locals(first=int, second=int, third=int)
+@cython.locals(octets="const unsigned char *", first=int, second=int, third=int)
 cdef int _code_of_last_line(bytes buffer, Py_ssize_t start)
 
 
+@cython.locals(octets="const unsigned char *", place=Py_ssize_t)
 cdef Py_ssize_t _line_end(bytes buffer, Py_ssize_t start)

@@ -114,15 +114,20 @@ class ReplyReader:
 
 def _code_of_last_line(buffer: bytes, start: int) -> int:
     """The code that stands there with a space behind it, as on a reply's last or only line; 0 for anything else."""
-    if len(buffer) < start + 4 or buffer[start + 3] != 0x20:
+    octets = buffer  # compiled: a C pointer
+    if len(buffer) < start + 4 or octets[start + 3] != 0x20:
         return 0
-    first, second, third = buffer[start] - 0x30, buffer[start + 1] - 0x30, buffer[start + 2] - 0x30
+    first, second, third = octets[start] - 0x30, octets[start + 1] - 0x30, octets[start + 2] - 0x30
     return 100 * first + 10 * second + third if 2 <= first <= 5 and 0 <= second <= 9 and 0 <= third <= 9 else 0
 
 
 def _line_end(buffer: bytes, start: int) -> int:
     """The place behind the line that starts there; 0 where its LF has not arrived."""
-    return buffer.find(b"\n", start) + 1
+    octets = buffer
+    for place in range(start, len(buffer)):
+        if octets[place] == 0x0A:
+            return place + 1
+    return 0
 
 
 def extensions_of(ehlo_answer: bytes) -> dict[str, str]:
