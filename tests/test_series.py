@@ -16,6 +16,7 @@ import signal
 import smtplib
 import socket
 import ssl
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -46,6 +47,8 @@ COUNTED_ELSEWHERE = [
     ("limit_cells_shared_total", ""),  # with a hundred thousand networks; tests/test_allowance.py has a smaller table
     *(("throttle_fallbacks_total", cause) for cause in ("timeout", "error")),  # tests/test_policy_throttles.py
     *(("rejections_total", f"{stage}/internal_error") for stage in STAGES),
+    ("tls_resumed_total", ""),  # tests/test_tls_resumption.py
+    ("notifications_total", "unwanted"),  # tests/test_dsn.py
     # tests/test_spool_service.py and tests/test_spool_faults.py are about these
     *(("spool_redeliveries_total", result) for result in REDELIVERED),
     *((f"spool_{name}", "") for name in ("messages", "bytes", "kept_total", "failures_total", "damaged_total")),
@@ -575,6 +578,21 @@ def logs(moved: Moved) -> None:
     moved.scrape(gateway)
 
 
+def resets(moved: Moved) -> None:
+    """A client that is gone before anybody accepts it."""
+    gateway = moved.start(OPEN + TO_MAILDIR)
+    (worker,) = gateway.workers()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        client = gateway.connect()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: gateway.metric("connections_gone_total"), "it was reset")
+    moved.scrape(gateway)
+
+
 def maildirs(moved: Moved) -> None:
     """A Maildir that cannot be written."""
     gateway = moved.start(OPEN + TO_MAILDIR)
@@ -763,7 +781,7 @@ def reports(moved: Moved) -> None:
 
 SCENARIOS: list[Callable[[Moved], None]] = [
     dialogues, sessions, events, handshakes, introductions, newcomers, decisions, refused_connections, processes,
-    shutting_down, logs, maildirs, fleet, meetings, waiting, reports, contents, notifications, limits, quotas,
+    shutting_down, logs, resets, maildirs, fleet, meetings, waiting, reports, contents, notifications, limits, quotas,
 ]  # fmt: skip
 
 
