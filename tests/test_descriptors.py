@@ -21,6 +21,14 @@ def test_the_limit_is_raised_as_far_as_it_may_go(start):
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
+def test_no_process_writes_a_core(start):
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    gateway = start(INIT, "--workers", "1", under=["prlimit", f"--core={hard}:{hard}"])
+    gateway.announced()
+    for process in (gateway.process.pid, *gateway.children()):
+        assert resource.prlimit(process, resource.RLIMIT_CORE) == (0, 0)
+
+
 def test_listeners_get_what_they_ask_for_where_there_is_enough():
     assert descriptors.shares([100, 7, 1], 2, 1000) == [50, 4, 1]
     assert descriptors.shares([100, 7, 1], 2, 55) == [50, 4, 1]

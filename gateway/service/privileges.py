@@ -1,9 +1,11 @@
-"""Giving up root, for good, once the privileged ports are bound."""
+"""Giving up root, for good, once the privileged ports are bound; and memory dumps, which hold credentials."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+import resource
 
 
 class PrivilegeError(Exception):
@@ -46,3 +48,9 @@ def _can_return_to_root() -> bool:
             continue
         return regain is not os.setgid or os.getgid() == 0
     return False
+
+
+def forbid_cores() -> None:
+    """No core file of this process and its children. A kernel that pipes cores to a program may do so all the same."""
+    with contextlib.suppress(OSError, ValueError):  # a sandbox that lets nobody change limits sets its own
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -66,6 +66,7 @@ class Staff:
         self._names = ListenerNames(estate.arena.part(listeners.PART))
         self._shipments = ListenerNames(estate.arena.part("shipments"), MOST_SHIPMENTS)
         self._contexts: list[tuple[LoadedPolicy, ServerContexts]] = []  # of the policy in force and the one before
+        privileges.forbid_cores()
         self.limit = descriptors.raise_limit()
         self.for_clients = descriptors.for_clients(self.limit)
 
