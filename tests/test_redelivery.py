@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from gateway.delivery.redelivery import Redelivery
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.later import Later, answered
 from gateway.smtp.replies import Reason
-from tests.test_spool_faults import PATIENCE, Kept
+from tests.test_spool_faults import Kept
 
 ANSWERS = {
     "taken": (Status.DELIVERED, Response(250, "2.0.0", "queued"), None),
@@ -92,16 +91,9 @@ class Spooled:
         services: Any = self.services
         Redelivery(services, kept.spool).start()
 
-    def until(self, holds: Callable[[], Any]) -> None:
-        async def watch() -> None:
-            while not holds():
-                await asyncio.sleep(0.005)
-
-        self.kept.loop.run_until_complete(asyncio.wait_for(watch(), PATIENCE))
-
     def tried(self, times: int = 1) -> None:
         """Waits until it has been handed over so often, and what came of that is on disk."""
-        self.until(lambda: len(self.services.given) >= times and not self.kept.spool._under_way)
+        self.kept.until(lambda: len(self.services.given) >= times and not self.kept.spool._under_way)
 
     def rows(self) -> list[Row]:
         found: list[Row] = self.kept.result(self.kept.do(lambda store: list(store.rows())))
@@ -177,7 +169,7 @@ def test_a_record_that_is_all_there_is_of_a_recipient_is_on_disk_before_the_mess
     synced = spooled.services.synced = [False, False, True]
     spooled.begin("no", sender="", no=["refused"])
     spooled.tried()
-    spooled.until(lambda: not spooled.kept.spool._under_way)
+    spooled.kept.until(lambda: not spooled.kept.spool._under_way)
     assert synced == []
     assert spooled.rows() == []
     assert len(spooled.services.given) == 1
@@ -193,7 +185,7 @@ def test_what_the_disk_does_not_note_is_noted_later_and_not_delivered_twice(spoo
     kept.result(kept.do(lambda store: read_only(store, True)))
     services: Any = spooled.services
     Redelivery(services, kept.spool).start()
-    spooled.until(lambda: spooled.services.given)
+    spooled.kept.until(lambda: spooled.services.given)
     for _ in range(10):
         kept.result(kept.spool.pause(0.01))
     assert len(spooled.rows()) == 1
@@ -206,7 +198,7 @@ def test_what_the_disk_does_not_note_is_noted_later_and_not_delivered_twice(spoo
 def test_without_a_destination_it_waits(spooled):
     spooled.services.destination = lambda queue: answered(None)
     spooled.begin("b")
-    spooled.until(lambda: spooled.kept.spool.schedule.get((1, 1)).due > time.time() + 30)
+    spooled.kept.until(lambda: spooled.kept.spool.schedule.get((1, 1)).due > time.time() + 30)
     assert spooled.services.given == []
     assert len(spooled.rows()) == 1
 
@@ -217,5 +209,5 @@ def test_what_is_due_only_when_it_is_too_old_expires_now(spooled):
     spooled.tried(2)
     assert [kind for kind in spooled.kinds() if kind != "Delivery"] == ["TransientFailure", "Expiration"]
     assert b"Status: 5.4.7" in spooled.services.given[1].content.joined()
-    spooled.until(lambda: len(spooled.kept.spool.schedule) == 0)
+    spooled.kept.until(lambda: len(spooled.kept.spool.schedule) == 0)
     assert spooled.rows() == []

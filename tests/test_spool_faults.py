@@ -23,6 +23,7 @@ import pytest
 from gateway import metrics
 from gateway._fastpath import CounterPage, content_of
 from gateway.config import SpoolSettings
+from gateway.couriers.spool import spool as spools
 from gateway.couriers.spool.kept import Envelope, ToKeep
 from gateway.couriers.spool.schedule import MOST_UNDER_WAY
 from gateway.couriers.spool.spool import Spool, Tried
@@ -165,12 +166,15 @@ class Kept:
             )
         )
 
-    def result(self, steps: Any) -> Any:
+    def until(self, holds: Callable[[], Any]) -> None:
         async def watch() -> None:
-            while not steps.done:
+            while not holds():
                 await asyncio.sleep(0.001)
 
         self.loop.run_until_complete(asyncio.wait_for(watch(), PATIENCE))
+
+    def result(self, steps: Any) -> Any:
+        self.until(lambda: steps.done)
         return steps.result()
 
     def close(self) -> None:
@@ -202,13 +206,16 @@ def test_a_disk_that_stalls_holds_up_those_who_wait_for_it_and_not_the_loop(kept
     assert len(kept.spool.schedule) == 10
 
 
-def test_a_disk_that_is_read_only_refuses_for_now_and_is_used_again(kept):
+def test_a_disk_that_is_read_only_refuses_for_now_and_is_used_again(kept, monkeypatch):
+    monkeypatch.setattr(spools, "REST", 0.05)
+
     def read_only(store: Store, on: bool) -> None:
         store._database.execute(f"PRAGMA query_only={int(on)}")
 
     kept.result(kept.do(lambda store: read_only(store, True)))
     assert kept.result(kept.keep()) == replies.STORAGE
     assert not kept.spool.usable
+    kept.until(lambda: kept.spool.usable)
     kept.result(kept.do(lambda store: read_only(store, False)))
     assert kept.result(kept.keep()) is None
     assert len(kept.spool.schedule) == 1

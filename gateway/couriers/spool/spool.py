@@ -62,7 +62,9 @@ Attempt: TypeAlias = "Callable[[Spooled, Row, bytes | None], Waits]"
 
 
 class Spool:
-    """room: how many messages more a site could take, as far as is known. attempt: tries one, see start()."""
+    """usable: it is worth trying to keep a message, since the disk has refused none lately. Every transaction asks, so
+    it is no computation.
+    """
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class Spool:
     ) -> None:
         """Takes a file of the slot, which is opened later. clock: unix time. Raises OSError."""
         self.schedule = Schedule()
+        self.usable = True
         self._loop = loop
         self._page = page
         self._clock = clock
@@ -81,7 +84,7 @@ class Spool:
         self._holdings: dict[int, Holding] = {}
         self._next_number = 0
         self._own = self._take(Holding.claim(settings.path, slot, 0))
-        self._rests_until = 0.0
+        self._rest: asyncio.TimerHandle | None = None  # of a disk that refused
         self._attempt: Attempt | None = None
         self._room: Callable[[str], int] = lambda site: 0
         self._is_back: Callable[[str], bool] = lambda site: False
@@ -95,11 +98,6 @@ class Spool:
         self._closed = False
 
     # --- taking on ----------------------------------------------------------------------------------------------------
-
-    @property
-    def usable(self) -> bool:
-        """Whether it is worth trying to keep a message: the disk has refused none lately."""
-        return self._loop.time() >= self._rests_until and not self._closed
 
     def keep(self, messages: list[ToKeep]) -> Waits:
         """Has messages on disk: all of them, or none. Returns None then, else why not, as a reply."""
@@ -128,8 +126,18 @@ class Spool:
 
     def _refused(self, reply: Reply) -> Reply:
         self._page.add(_FAILURES)
-        self._rests_until = self._loop.time() + REST
+        self._end_rest()
+        self.usable = False
+        if not self._closed:
+            self._rest = self._loop.call_later(REST, self._rested)
         return reply
+
+    def _rested(self) -> None:
+        self.usable = True
+
+    def _end_rest(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
 
     # --- what becomes of one ------------------------------------------------------------------------------------------
 
@@ -194,6 +202,8 @@ class Spool:
         for steps in list(self._under_way):
             steps.cancel()
         self._closed = True
+        self.usable = False
+        self._end_rest()
         if self._timer is not None:
             self._timer.cancel()
         for holding in self._holdings.values():
