@@ -16,7 +16,7 @@ from gateway.policy.messages.table import NOT_SUPPORTED as METHODS_NOT_SUPPORTED
 from gateway.policy.messages.table import WITHOUT_EFFECT as METHODS_WITHOUT_EFFECT
 from gateway.policy.model import of_this_gateway
 from gateway.policy.options import Role, Schema, did_you_mean
-from gateway.policy.outside import http, mail_auth, redis
+from gateway.policy.outside import http, jsonl, mail_auth, redis
 from gateway.policy.outside.resolver_options import RESOLVER, RESOLVER_OPTIONS
 from gateway.policy.schemas import SCHEMAS
 
@@ -30,6 +30,7 @@ HELD_AS = {
     "HttpClient": "client",
     "HttpRequest": "request",
     "HttpResponse": "response",
+    "JsonlWriter": "writer",
     "RedisConnection": "conn",
     "SqliteDatabase": "db",
     "Throttle": "throttle",
@@ -107,6 +108,7 @@ def test_every_function_and_method_that_asks_others_is_documented() -> None:
         ("HTTP", http.BUILD_CLIENT),
         ("DNS", RESOLVER),
         ("DNS", RESOLVER_OPTIONS),
+        ("Records of one's own", jsonl.NEW_WRITER),
         ("Throttles and Redis", redis.OPEN),
     ],
 )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from gateway.logs.reader import SegmentReader
+from gateway.logs.segments import is_complete, list_segments
 from gateway.policy import modules
+from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.lint import Lint
 from tests.policy_tools import load, new_page
 
@@ -56,6 +60,16 @@ def said(tmp_path: Path, code: str, **files: str) -> str:
             "result = s:sum() .. ' ' .. kumo.counter_series.define(o):sum_over '1s'",
             "4 4",
         ),
+        (
+            "local k = kumo.file_type.from_bytes 'MZ\\x90\\0' result = k.name .. k.extensions[1]",
+            "Windows Executableexe",
+        ),
+        ("result = kumo.file_type.from_bytes('GIF89a').media_types[1]", "image/gif"),
+        ("result = kumo.file_type.from_bytes('h\\xc3\\xa9, \\xe2\\x82').media_types[1]", "text/plain"),
+        ("result = kumo.file_type.from_bytes('\\0\\1').media_types[1]", "application/octet-stream"),
+        ("result = kumo.file_type.from_extension('PDF')[1].media_types[1]", "application/pdf"),
+        ("result = kumo.file_type.from_media_type('image/png')[1].extensions[1]", "png"),
+        ("result = #kumo.file_type.from_extension 'nonsense'", "0"),
         ("local t <close> = kumo.time.start_timer 'x' result = t:done() >= 0", "true"),
         ("local f = kumo.memoize(kumo.string.trim, { name = 'f', ttl = 60, capacity = 9 }) result = f ' x '", "x"),
         ("local function f() return kumo.traceback(1) end local t = f() result = t[1].what .. t[1].curr_line", "main3"),
@@ -174,6 +188,29 @@ def test_a_file_read_while_loading_is_part_of_the_policy(tmp_path):
     (tmp_path / "d.json").write_text("{}")
     again = type(policy).load(policy.source, page=new_page())
     assert again.config.listeners[0].overrides["banner"] == "checked"
+
+
+def test_a_policy_writes_records_of_its_own(tmp_path):
+    """While it is loaded, and in a handler, in threads; a `<close>` variable completes its segment."""
+    code = f"""
+    local kumo = require 'kumo'
+    local options = {{ log_dir = '{tmp_path}/own', suffix = '.zst', max_file_size = 20 }}
+    do
+      local writer <close> = kumo.jsonl.new_writer(options)
+      writer:write_record {{ at = 'start' }}
+    end
+    kumo.on('smtp_server_connection_accepted', function()
+      local writer <close> = kumo.jsonl.new_writer(options)
+      writer:write_line '{{"number":1}}'
+      writer:write_line '{{"number":2}}'
+      writer:write_line '{{"number":3}}'
+    end)
+    """
+    policy = load(code)
+    policy.finish(policy.connection_accepted(ConnMeta({})))
+    segments = map(SegmentReader, list_segments(str(tmp_path / "own")))
+    read = [line for segment in segments for line in segment.lines() if is_complete(os.stat(segment.path))]
+    assert read == [b'{"at":"start"}', b'{"number":1}', b'{"number":2}', b'{"number":3}']
 
 
 def test_every_function_has_its_line_of_documentation():

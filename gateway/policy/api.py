@@ -79,7 +79,7 @@ NOT_SUPPORTED = (
 )  # fmt: skip
 
 MISSING_MODULES = (
-    "aaa", "amqp", "api", "dkim", "file_type", "jsonl", "kafka",
+    "aaa", "amqp", "api", "dkim", "kafka",
     "mpsc", "nats", "shaping", "xfer",
 )  # fmt: skip
 

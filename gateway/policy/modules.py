@@ -23,6 +23,7 @@ from gateway.policy.kumo import (
     digest,
     domain_map,
     encode,
+    file_types,
     files,
     mimeparts,
     regex_sets,
@@ -36,7 +37,19 @@ from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
 from gateway.policy.kumo.regex_sets import RegexSetMap
 from gateway.policy.options import BadOptions, sequences
-from gateway.policy.outside import async_files, dmarc, http, lookups, measures, redis, spf, sqlite, throttles, vaults
+from gateway.policy.outside import (
+    async_files,
+    dmarc,
+    http,
+    jsonl,
+    lookups,
+    measures,
+    redis,
+    spf,
+    sqlite,
+    throttles,
+    vaults,
+)
 from gateway.policy.outside.outside import Lasting, Outside, Unavailable
 from gateway.policy.runs import Runs
 from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Unsupported, Waiting, inward, read_fields
@@ -48,6 +61,7 @@ MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "digest": digest.FUNCTIONS,
     "domain_map": domain_map.FUNCTIONS,
     "encode": encode.FUNCTIONS,
+    "file_type": file_types.FUNCTIONS,
     "fs": files.FUNCTIONS,
     "mimepart": mimeparts.FUNCTIONS,
     "regex": regexes.FUNCTIONS,
@@ -64,6 +78,7 @@ OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
     "counter_series": measures.COUNTERS,
     "dmarc": dmarc.FUNCTIONS,
     "http": http.FUNCTIONS,
+    "jsonl": jsonl.FUNCTIONS,
     "secrets": vaults.FUNCTIONS,
     "spf": spf.FUNCTIONS,
     "time": measures.TIMERS,
@@ -76,7 +91,7 @@ LIBRARIES: dict[str, Mapping[str, Callable[..., Any]]] = {
 # Likewise, of `kumo` itself.
 TOP: Mapping[str, Callable[..., Any]] = throttles.FUNCTIONS
 # Functions, and methods by class, that may take their time.
-_ASKING = (async_files, http, measures, redis, sqlite, throttles)
+_ASKING = (async_files, http, jsonl, measures, redis, sqlite, throttles)
 WAITING = frozenset(lookups.WAITING.union(*(module.WAITING for module in (dmarc, spf, vaults, *_ASKING))))
 MISTAKES = (ValueError, OverflowError, BadOptions)
 # Older names in `kumo` itself: where they are now.
@@ -89,7 +104,11 @@ ALIASES = {
 OUTSIDE_OBJECTS = {kind: members for module in _ASKING for kind, members in module.OBJECTS.items()}
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED, *regex_sets.INDEXED)
-NOT_SUPPORTED = {"dns": ("configure_test_mta_sts", "configure_test_resolver")}
+NOT_SUPPORTED = {
+    "dns": ("configure_test_mta_sts", "configure_test_resolver"),
+    "jsonl": ("new_tailer", "new_multi_tailer"),
+}
+_INSTEAD = {"jsonl": "`relay-gateway logs` and `relay-gateway ship` read records"}
 UNSTABLE = {
     "crypto": crypto.UNSTABLE,
     "fs": files.UNSTABLE,
@@ -148,7 +167,8 @@ class Modules:
                     }
                 )
         for module, missing in NOT_SUPPORTED.items():
-            found[f"kumo.{module}"] |= {name: Unsupported(f"kumo.{module}.{name}") for name in missing}
+            hint = _INSTEAD.get(module, "")
+            found[f"kumo.{module}"] |= {name: Unsupported(f"kumo.{module}.{name}", hint=hint) for name in missing}
         return found
 
     def _given(self, key: str, name: str, function: Callable[..., Any]) -> Callable[..., Any] | Waiting:

@@ -15,7 +15,7 @@ objects.__len = function() return 0 end
 objects.__pairs = function(object) return next, host.fields(object), nil end
 objects.__tostring = function(object) return host.text(object) end
 objects.__close = function(object)
-  local done = object.done
+  local done = object.done or object.close
   if done then done(object) end
 end
 objects.__eq = as_function(host.equal)
