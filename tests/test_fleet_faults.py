@@ -19,13 +19,14 @@ import pytest
 
 from tests.fleets import Fleets
 from tests.gateway_process import INIT, Gateway, wait_until
-from tests.upstream import DEFAULTS, EXTENSIONS, Answer, Do, ehlo
+from tests.upstream import DEFAULTS, EXTENSIONS, Answer, Do, Slowly, ehlo
 
 DOCS = Path(__file__).parent.parent / "docs" / "delivery.md"
 OPEN = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
 STAGES = {"greeting": "CONNECT", "EHLO": "EHLO", "MAIL": "MAIL", "RCPT": "RCPT", "DATA": "DATA", "dot": "."}
 DOINGS: dict[str, Answer] = {
     "silent": Do.STALL,
+    "slow": Slowly(b"250 2.0.0 in due time\r\n"),
     "closes": Do.DROP,
     "resets": Do.RESET,
     "421": b"421 4.3.2 leaving\r\n",
@@ -155,7 +156,7 @@ def test_whatever_a_member_does_every_reply_is_true_and_every_message_accounted_
         gateway = Gateway(tmp_path, f"MEMBERS = {{ {lua} }} {OPEN}{POLICY}", "--workers", str(way.workers))
         try:
             gateway.announced()
-            with ThreadPoolExecutor(12) as clients:
+            with ThreadPoolExecutor(48) as clients:
                 small, large = ([name for name in cases if ("mid-content" in name) is large] for large in (False, True))
                 replies = dict(zip(small, clients.map(lambda name: told(gateway, name), small), strict=True))
             replies |= {name: told(gateway, name) for name in large}

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from couriers_in_loop import BOTH, CONTENT, DELIVERED, PATH, UNREACHABLE, Gateway, batch, only, statuses
-from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Upstream, ehlo
+from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Slowly, Upstream, ehlo
 
 from gateway import metrics
 from gateway._fastpath import CidrSet, ContentStore
@@ -592,10 +592,19 @@ STALLS = {
 }
 
 
+class OctetByOctet(Slowly):
+    """An octet in every hundredth of a second, a reply in more than any of these time-outs."""
+
+    every = 0.01
+
+
+@pytest.mark.parametrize(
+    "answer", [Do.STALL, OctetByOctet(b"250-2.0.0 in due time\r\n" * 1000)], ids=["silent", "slow"]
+)
 @pytest.mark.parametrize("stage", STALLS)
-def test_a_member_that_falls_silent_is_replaced_when_the_stages_time_is_up(run, stage: str) -> None:
+def test_a_member_that_does_not_answer_is_replaced_when_the_stages_time_is_up(run, stage: str, answer: Answer) -> None:
     async def main() -> None:
-        async with Upstream({stage: Do.STALL}) as silent, Upstream() as sound, Gateway(sound, silent) as gateway:
+        async with Upstream({stage: answer}) as silent, Upstream() as sound, Gateway(sound, silent) as gateway:
             assert only(await gateway.hand_over(batch(), STALLS[stage])) == DELIVERED
             assert len(silent.dialogues) == 1
             assert gateway.value(metrics.UPSTREAM_FAILURES.slot("timeout")) == 1
@@ -603,9 +612,12 @@ def test_a_member_that_falls_silent_is_replaced_when_the_stages_time_is_up(run, 
     run(main())
 
 
-def test_silence_after_the_dot_is_unknown_when_its_time_is_up(run) -> None:
+@pytest.mark.parametrize(
+    "answer", [Do.STALL, OctetByOctet(b"250-2.0.0 in due time\r\n" * 1000)], ids=["silent", "slow"]
+)
+def test_silence_after_the_dot_is_unknown_when_its_time_is_up(run, answer: Answer) -> None:
     async def main() -> None:
-        async with Upstream({".": Do.STALL}) as one, Upstream({".": Do.STALL}) as two, Gateway(one, two) as gateway:
+        async with Upstream({".": answer}) as one, Upstream({".": answer}) as two, Gateway(one, two) as gateway:
             hand_over = await gateway.hand_over(batch(), EgressPath(data_dot_timeout=0.03))
             assert only(hand_over) == (Status.UNKNOWN, 451, Reason.OUTCOME_UNKNOWN)
 

@@ -27,6 +27,12 @@ class Do(Enum):
     START_TLS = auto()  # 220, then the handshake
 
 
+class Slowly(bytes):
+    """An answer that comes octet by octet. every: seconds."""
+
+    every = 1.0
+
+
 Answer = bytes | Do
 EXTENSIONS = ("PIPELINING", "SIZE 20000000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 CHUNKING = (*EXTENSIONS, "CHUNKING")
@@ -295,6 +301,10 @@ class Connection(asyncio.Protocol):
         return answer
 
     def send(self, data: bytes) -> None:
+        if isinstance(data, Slowly):
+            self._stalled = True
+            self._trickle(bytes(data), data.every)
+            return
         limit = self.upstream.cut_sent
         if limit is not None:
             data = data[: limit - len(self.dialogue.sent)]
@@ -302,6 +312,17 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
         if limit is not None and len(self.dialogue.sent) >= limit:
             self.leave(Do.DROP)
+
+    def _trickle(self, data: bytes, every: float) -> None:
+        if self.transport.is_closing():
+            return
+        if not data:
+            self._stalled = False
+            self._parse()
+            return
+        self.dialogue.sent += data[:1]
+        self.transport.write(data[:1])
+        asyncio.get_running_loop().call_later(every, self._trickle, data[1:], every)
 
     async def _start_tls(self) -> None:
         assert self.upstream.tls is not None

@@ -53,6 +53,7 @@ class ClientSession:
         self.failure: Failure | None = None
         self.failed_at = Stage.IDLE  # what was due then
         self.detail = ""  # of the failure, for the log only
+        self.heard = False  # the last octets were the end of an answer
         self.answered: list[tuple[Stage, int]] = []  # codes outside transactions, for the caller to count and clear
         self.turned_away = False  # the failure is that the server takes no connection now
         self.bdat_unknown = False  # CHUNKING was offered, but the failure is that BDAT is not understood
@@ -80,6 +81,7 @@ class ClientSession:
             return None
         reader = self._reader
         answers = reader.read(data)
+        self.heard = bool(answers)
         if answers and self._output:  # what it would be an answer to has not been sent yet
             return self._on_unsolicited(answers[0])
         if not answers and (self.state is _READY or self._output):  # with the rest it would pass for one later

@@ -205,7 +205,8 @@ class MemberConnection(Protocol):
         if self._ended:
             return
         event = self.session.receive_data(data)
-        self._flush()
+        if self.session.heard:  # its time runs on until it has answered: an octet a second is silence
+            self._flush()
         if event is not None:
             self._on(event)
 
