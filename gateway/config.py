@@ -172,6 +172,7 @@ class ListenerParams:
     early_talker: EarlyTalker = EarlyTalker.ACCEPT
     banner_delay: float = 0.0
     disable_vrfy: bool = False
+    withhold_extensions: frozenset[str] = frozenset()  # keywords
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

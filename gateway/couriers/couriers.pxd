@@ -13,7 +13,7 @@ cdef class Couriers:
     cdef object _loop, _timer
     cdef dict _by_type
     cdef FleetCourier _fleets
-    cdef int _capabilities
+    cdef object _taken
     cdef double _look_at
 
     @cython.locals(courier=Courier)

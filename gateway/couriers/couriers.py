@@ -19,6 +19,7 @@ from gateway.couriers.maildir import MaildirCourier
 from gateway.handover import Batch
 from gateway.later import Later
 from gateway.net.streams import Poller
+from gateway.smtp.capabilities import UNKNOWN, Abilities
 
 SWEEP_INTERVAL = 0.25  # seconds; how late a timeout may be noticed
 CLOSE_INTERVAL = 0.02  # seconds
@@ -45,8 +46,8 @@ class Couriers:
     ) -> None:
         self._loop = poller.loop
         self._fleets = FleetCourier(poller, page, ehlo_domain, table)
-        self._capabilities = 0
-        self._look_at = 0.0  # when it is looked again what the members can
+        self._taken = UNKNOWN
+        self._look_at = 0.0  # when it is looked again what the members take
         self._by_type: dict[type, Courier] = {
             SmtpFleet: self._fleets,
             Maildir: MaildirCourier(self._loop, page, hostname),
@@ -74,13 +75,13 @@ class Couriers:
         if self._timer is None:
             self._sweep()
 
-    def capabilities(self) -> int:
+    def fleet_takes(self) -> Abilities:
         """What the fleet takes, as far as is known: see gateway/smtp/capabilities.py."""
         now = self._loop.time()
         if now >= self._look_at:
             self._look_at = now + SWEEP_INTERVAL
-            self._capabilities = self._fleets.capabilities()
-        return self._capabilities
+            self._taken = self._fleets.taken()
+        return self._taken
 
     async def close(self, grace: float) -> None:
         """Stop: hand-overs under way get `grace` seconds, then come back as if their deadline had passed."""

@@ -7,16 +7,16 @@ from gateway.later import Waits
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
 from gateway.smtp import replies
-from gateway.smtp.capabilities import lines
+from gateway.smtp.capabilities import with_fleet
 from gateway.smtp.events import EhloRequested
 from gateway.smtp.replies import Reply
+from gateway.smtp.terms import Terms
 
 
-def add_those_of_fleet(event: EhloRequested, couriers: Couriers) -> None:
-    """What the fleet takes is offered besides what is the listener's own."""
-    capabilities = couriers.capabilities()
-    if capabilities and event.extensions is not None:
-        event.extensions += lines(capabilities)
+def as_fleet_takes(event: EhloRequested, couriers: Couriers, terms: Terms) -> None:
+    """Of the listener's own what the fleet takes, too, and what else that can; but nothing that is withheld."""
+    if event.extensions is not None:
+        event.extensions = with_fleet(event.extensions, couriers.fleet_takes(), terms.params.withhold_extensions)
 
 
 def as_policy_wants(event: EhloRequested, policy: Policy, conn: ConnMeta) -> Waits:

@@ -19,7 +19,7 @@ from gateway.inbound.allowance import Allowance
 from gateway.inbound.authentication import log_in
 from gateway.inbound.facts import Secured, known_at_first, known_of_tls, limited_as_relay_host, origin, received_start
 from gateway.inbound.failures import reply_to, words_for
-from gateway.inbound.offer import add_those_of_fleet, as_policy_wants, said
+from gateway.inbound.offer import as_fleet_takes, as_policy_wants, said
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
 from gateway.inbound.welcome import allowed_instead, introduced, welcome
@@ -334,7 +334,7 @@ class Reception(Observer):
     # -- answers to events --------------------------------------------------------------------------------------------
 
     def _ehlo(self, event: EhloRequested) -> Waits | None:
-        add_those_of_fleet(event, self._services.couriers)
+        as_fleet_takes(event, self._services.couriers, self._terms)
         if EHLO in self._policy.handles:
             return self._ask_about_ehlo(event)
         self._begin(event)

@@ -40,6 +40,7 @@ from gateway.policy.options import (
     cidr_map,
     cidrs,
     collected,
+    did_you_mean,
     duration,
     header_name,
     host_name,
@@ -58,6 +59,7 @@ from gateway.policy.path_schemas import EGRESS_PATH, key_source
 from gateway.policy.queue_schemas import QUEUE_CONFIG
 from gateway.rates import Rate
 from gateway.smtp.address import AddressError, normalise_domain, parse_address
+from gateway.smtp.capabilities import OWN, PROMISES
 
 # --- make_listener_domain ---------------------------------------------------------------------------------
 
@@ -165,6 +167,25 @@ def sni(value: object) -> dict[str, tuple[KeySource, KeySource]]:
     return {name.lower(): pair for name, pair in named.items()}
 
 
+_EXTENSIONS = (*OWN, *PROMISES, "PIPELINING", "SIZE", "ENHANCEDSTATUSCODES", "LIMITS", "STARTTLS", "AUTH")
+
+
+def _extension(value: object) -> str:
+    keyword = string(value).upper()
+    if keyword not in _EXTENSIONS:
+        known = f"what EHLO offers is {', '.join(_EXTENSIONS)}"
+        raise refusal(f"never offered in EHLO: '{value}'", did_you_mean(keyword, _EXTENSIONS) or known)
+    return keyword
+
+
+_KEYWORDS = list_of(_extension, "keywords such as 'CHUNKING'")
+
+
+def extensions(value: object) -> frozenset[str]:
+    """Keywords of EHLO."""
+    return frozenset(_KEYWORDS(value))
+
+
 def _block(value: object) -> dict[str, Any]:
     """A `peer` or `via` block: parameters of the listener, and further blocks."""
     block: dict[str, Any] = LISTENER_BLOCK(value)
@@ -229,6 +250,7 @@ _DYNAMIC = {
     "early_talker": Option(one_of(EarlyTalker), ours=True),
     "banner_delay": Option(duration, ours=True),
     "disable_vrfy": Option(boolean, ours=True),
+    "withhold_extensions": Option(extensions, ours=True),
     "meta": Option(map_of(json_value, "names and values")),
     "peer": Option(cidr_map(_block)),
     "via": Option(cidr_map(_block)),

@@ -1,48 +1,96 @@
-"""Capabilities: the extensions of SMTP that concern more than one hop, as sets of bits; who announces which, and what a
-fleet takes. Pure.
+"""Capabilities: the extensions of SMTP that concern more than one hop, as sets of bits; who announces which, what a
+fleet takes, and what EHLO offers of that. Pure.
 
-A listener offers one of these only where all members of the fleet announced it when they were last asked: what a client
-asks for with it is passed on, not done here. What a client asks for is gateway/smtp/requests.py's.
+Two kinds. Promises about the rest of the way are offered where all members of the fleet announced them when they were
+last asked: what a client asks for with one is passed on, not done here. The listener's own are offered unless a member
+is known to lack them: a client that was not told of them sends its message in another form. What a client asks for is
+gateway/smtp/requests.py's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 DSN = 1 << 0  # RFC 3461
+EIGHT_BIT = 1 << 1  # RFC 6152
+UTF8 = 1 << 2  # RFC 6531
+CHUNKS = 1 << 3  # RFC 3030
 
-KEYWORDS = {"DSN": DSN}  # as EHLO has them
+PROMISES = {"DSN": DSN}  # as EHLO has them
+OWN = {"8BITMIME": EIGHT_BIT, "SMTPUTF8": UTF8, "CHUNKING": CHUNKS}
+_KEYWORDS = {**PROMISES, **OWN}
+_OF_MEMBERS = EIGHT_BIT | UTF8  # of the listener's own, those that its members have to know as well
+_ALL_OWN = EIGHT_BIT | UTF8 | CHUNKS
 MOST = 1 << 16  # a set of them is less
 
 
-def announced(keywords: Iterable[str]) -> int:
-    """Those that an answer to EHLO names. keywords: in upper case, without their parameters."""
-    return sum([bit for keyword, bit in KEYWORDS.items() if keyword in keywords])
+class Abilities(NamedTuple):
+    """What a server takes, or a fleet. size: octets of a message at most; 0 where it names no limit."""
+
+    capabilities: int
+    size: int = 0
+
+
+UNKNOWN = Abilities(_ALL_OWN)  # of a fleet of which nobody was asked yet; and after HELO, as ever
+
+
+def announced(extensions: Mapping[str, str]) -> Abilities:
+    """What an answer to EHLO names. extensions: parameters by keyword, in upper case."""
+    capabilities = sum([bit for keyword, bit in _KEYWORDS.items() if keyword in extensions])
+    return Abilities(capabilities, number(extensions.get("SIZE", "")))
+
+
+def number(parameter: str) -> int:
+    """A parameter that is a number; 0 for none, or for what is none: RFC 1870 §4."""
+    return int(parameter) if parameter.isascii() and parameter.isdigit() and len(parameter) <= 18 else 0
 
 
 @lru_cache(maxsize=256)  # there are few different ones, and each session has one
-def offered(lines: tuple[str, ...]) -> int:
-    """Those that are in what EHLO offers, a line each."""
-    return announced({line.partition(" ")[0].upper() for line in lines})
+def offered(lines: tuple[str, ...] | None) -> Abilities:
+    """What EHLO offers, a line each; None: it was HELO."""
+    if lines is None:
+        return UNKNOWN
+    extensions = {}
+    for line in lines:
+        keyword, _, parameters = line.partition(" ")
+        extensions[keyword.upper()] = parameters.strip()
+    return announced(extensions)
 
 
-def taken_by_all(members: Iterable[int | None]) -> int:
+def taken_by_all(members: Iterable[Abilities | None]) -> Abilities:
     """What a fleet takes. members: what each of its members has announced; None where it was not asked yet.
 
-    What is not known of one is not taken by all; and by nobody nothing is.
+    Of the promises what is not known of one is not taken by all; and by nobody nothing is. A message may be as large as
+    one of them takes: it goes to that one.
     """
-    taken = MOST - 1
+    promised, own, size, limited = MOST - 1, _ALL_OWN, 0, True
     nobody = True
-    for capabilities in members:
-        if capabilities is None:
-            return 0
-        taken &= capabilities
+    for member in members:
         nobody = False
-    return 0 if nobody else taken
+        if member is None:
+            promised, limited = 0, False
+            continue
+        promised &= member.capabilities
+        own &= member.capabilities | ~_OF_MEMBERS
+        limited = limited and member.size > 0
+        size = max(size, member.size)
+    return UNKNOWN if nobody else Abilities(promised & ~_ALL_OWN | own, size if limited else 0)
 
 
 @lru_cache(maxsize=256)
-def lines(capabilities: int) -> tuple[str, ...]:
-    """What EHLO offers with these."""
-    return tuple(keyword for keyword, bit in KEYWORDS.items() if capabilities & bit)
+def with_fleet(lines: tuple[str, ...], taken: Abilities, withheld: frozenset[str]) -> tuple[str, ...]:
+    """What EHLO offers: of the listener's own what the fleet takes as well, and what else that promises.
+
+    lines: the listener's. withheld: keywords that it does not want offered.
+    """
+    found = []
+    for line in lines:
+        keyword, _, parameter = line.partition(" ")
+        if OWN.get(keyword, 0) & ~taken.capabilities:
+            continue
+        smaller = keyword == "SIZE" and 0 < taken.size < number(parameter)
+        found.append(f"SIZE {taken.size}" if smaller else line)
+    found += [keyword for keyword, bit in PROMISES.items() if taken.capabilities & bit]
+    return tuple([line for line in found if line.partition(" ")[0] not in withheld])

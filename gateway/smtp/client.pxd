@@ -6,7 +6,7 @@ from gateway.smtp.exchange cimport Exchange
 from gateway.smtp.response cimport ReplyReader
 
 cdef class ClientSession:
-    cdef readonly object state, failure, failed_at, size_limit
+    cdef readonly object state, failure, failed_at, size_limit, takes
     cdef public str ehlo_domain, password
     cdef readonly str detail
     cdef readonly dict extensions

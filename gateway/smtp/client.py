@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from gateway.config import ClientAddress, EgressPath, UpstreamTls
-from gateway.smtp.capabilities import announced
+from gateway.smtp.capabilities import Abilities, announced
 from gateway.smtp.client_values import STAGES, ClientState, Event, Failure, Stage, timeouts
 from gateway.smtp.exchange import MOST_UNASKED, Exchange
 from gateway.smtp.introduction import Introduced, Unfit, auth_plain, introduction, without_secrets
-from gateway.smtp.response import Answer, ReplyReader, belongs, extensions_of, has_enough, size_limit_of
+from gateway.smtp.response import Answer, ReplyReader, belongs, extensions_of, has_enough
 
 END_OF_DATA = b".\r\n"
 
@@ -47,7 +47,8 @@ class ClientSession:
         self.state = ClientState.GREETING
         self.ehlo_domain = path.ehlo_domain or ehlo_domain
         self.extensions: dict[str, str] = {}  # keyword, in upper case → parameters
-        self.capabilities = 0  # those of them that concern more than one hop, see capabilities.py
+        self.takes = Abilities(0)  # those of them that concern more than one hop
+        self.capabilities = 0  # the same, see capabilities.py
         self.size_limit = 0  # octets the server takes at most; 0 when it named no limit
         self.exchange: Exchange | None = None
         self.failure: Failure | None = None
@@ -247,8 +248,8 @@ class ClientSession:
             self.turned_away = code // 100 == 4
             return self.fail(Failure.GREETING, f"EHLO: {_shown(answer)}")
         self.extensions = extensions_of(octets)
-        self.capabilities = announced(self.extensions)
-        self.size_limit = size_limit_of(self.extensions)
+        self.takes = announced(self.extensions)
+        self.capabilities, self.size_limit = self.takes.capabilities, self.takes.size
         return self._greeted()
 
     def _on_helo(self, answer: Answer) -> Event | None:

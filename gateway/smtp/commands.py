@@ -14,7 +14,7 @@ from functools import lru_cache
 from gateway._fastpath import plain_from, plain_to, read_parameters
 from gateway.smtp import replies
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, AddressError, EnvelopeAddress, normalise_domain, parse_mailbox
-from gateway.smtp.capabilities import DSN
+from gateway.smtp.capabilities import DSN, EIGHT_BIT, UNKNOWN, UTF8
 from gateway.smtp.replies import Reply
 from gateway.smtp.requests import RecipientRequests, Requests, read_envid, read_notify, read_orcpt, read_ret
 
@@ -24,6 +24,9 @@ _BARE = re.compile(rb'[ \t]*((?:[^<>"\s]|"(?:[^"\\\x00-\x1f]|\\.)*")+)(?:[ \t]+(
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _EHLO_NAME = re.compile(r"[A-Za-z0-9\u0080-\U0010ffff._\-]+\Z")
 _EHLO_LITERAL = re.compile(r"\[[A-Za-z0-9.:\-]+\]\Z")
+
+
+_AS_EVER = UNKNOWN.capabilities
 
 
 class Refused(Exception):
@@ -63,7 +66,7 @@ class RcptCommand:
         self.requests = requests
 
 
-def parse_mail(argument: bytes, auth_offered: bool = False, offered: int = 0) -> MailCommand:
+def parse_mail(argument: bytes, auth_offered: bool = False, offered: int = _AS_EVER) -> MailCommand:
     """Reads `FROM:<reverse-path> [parameters]`.
 
     auth_offered: whether AUTH= is a known parameter (RFC 4954 §5). offered: which extensions are, see capabilities.py.
@@ -86,7 +89,7 @@ def parse_mail(argument: bytes, auth_offered: bool = False, offered: int = 0) ->
     return command
 
 
-def parse_rcpt(argument: bytes, smtputf8: bool, offered: int = 0) -> RcptCommand:
+def parse_rcpt(argument: bytes, smtputf8: bool, offered: int = _AS_EVER) -> RcptCommand:
     """Reads `TO:<forward-path> [parameters]`. offered: as for parse_mail(). Raises Refused."""
     plain = plain_to(argument)
     if plain is not None and not plain[2]:
@@ -223,11 +226,11 @@ def _read_mail_parameters(command: MailCommand, text: bytes, auth_offered: bool,
             if value is None or len(value) > 20 or not value.isdigit():  # RFC 1870 §3
                 raise Refused(replies.PARAMETER_SYNTAX)
             command.size = int(value)
-        elif keyword == "BODY":
+        elif keyword == "BODY" and offered & EIGHT_BIT:
             if value is None or value.upper() not in (b"7BIT", b"8BITMIME"):  # RFC 6152 §2
                 raise Refused(replies.PARAMETER_SYNTAX)
             command.eight_bit = value.upper() == b"8BITMIME"
-        elif keyword == "SMTPUTF8":
+        elif keyword == "SMTPUTF8" and offered & UTF8:
             if value is not None:  # RFC 6531 §3.4
                 raise Refused(replies.PARAMETER_SYNTAX)
             command.smtputf8 = True

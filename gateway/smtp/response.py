@@ -139,12 +139,6 @@ def extensions_of(ehlo_answer: bytes) -> dict[str, str]:
     return extensions
 
 
-def size_limit_of(extensions: dict[str, str]) -> int:
-    """RFC 1870 §4: SIZE may come without a number, and 0 is no limit either."""
-    parameter = extensions.get("SIZE", "")
-    return int(parameter) if parameter.isascii() and parameter.isdigit() and len(parameter) <= 20 else 0
-
-
 def belongs(rcpt: Answer, verdict: Answer) -> bool:
     """Whether 2xx to RCPT and to BDAT are what they were taken for: an answer in front of them that nobody asked for
     would have moved the one to RCPT into the place of the one to BDAT, and another into its own.

@@ -33,6 +33,7 @@ cdef class ServerSession:
     cdef public bint esmtp, tls, authenticated, quit, may_introduce
     cdef bint _introduced
     cdef int _offered
+    cdef Py_ssize_t _max_size
     cdef readonly object foreign
     cdef object _exchange
     cdef public tuple identities

@@ -18,7 +18,7 @@ from gateway import _fastpath as fp
 from gateway._fastpath import BDAT, DATA, EHLO, HELO, MAIL, QUIT, RCPT, ContentStore, Framer
 from gateway.smtp import foreign, information, replies, sasl, states
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.capabilities import offered
+from gateway.smtp.capabilities import CHUNKS, offered
 from gateway.smtp.chunks import Chunk
 from gateway.smtp.commands import MailCommand, RcptCommand, Refused, no_argument, parse_ehlo, parse_mail, parse_rcpt
 from gateway.smtp.conduct import UNLIMITED, Conduct, SessionLimits
@@ -73,7 +73,8 @@ class ServerSession:
         self._allowance = -1  # how many more commands may be executed now; negative: any number
         self.ehlo_name = ""
         self.esmtp = False
-        self._offered = 0  # which extensions, of those that concern more than one hop
+        self._offered = 0  # which extensions, see capabilities.py
+        self._max_size = terms.max_size  # octets of a message, as they were offered
         self.tls = False
         self.authenticated = False
         self.quit = False  # the client took its leave
@@ -147,6 +148,7 @@ class ServerSession:
     def adopt(self, terms: Terms) -> None:
         """Other terms, while it is held."""
         self._terms = terms
+        self._max_size = terms.max_size
         self._framer.lengthen(max(terms.max_line, MAX_AUTH_LINE) + 2)
 
     def limit(self, limits: SessionLimits | None) -> None:
@@ -292,7 +294,8 @@ class ServerSession:
             self.may_introduce = False
         self.ehlo_name = event.name
         self.esmtp = event.extensions is not None
-        self._offered = offered(event.extensions or ())
+        self._offered, size = offered(event.extensions)
+        self._max_size = min(self._terms.max_size, size or self._terms.max_size)
         self._move(EHLO if self.esmtp else HELO)
 
     def _read_command(self) -> Any:
@@ -366,7 +369,7 @@ class ServerSession:
         if self._conduct is not None and (refusal := self._conduct.refusal_of_sender()) is not None:
             raise Refused(refusal)
         command = parse_mail(argument, self._terms.offer_auth and self.tls, self._offered)
-        if command.size > self._terms.max_size:  # RFC 1870 §6.1: before the data
+        if command.size > self._max_size:  # RFC 1870 §6.1: before the data
             raise Refused(replies.MESSAGE_TOO_BIG)
         if self._messages >= self._terms.max_messages:
             what = "too many messages on this connection"
@@ -472,6 +475,8 @@ class ServerSession:
 
     def _bdat(self, argument: bytes) -> None:
         refusal = _REFUSALS[self.state * _STEPS + BDAT]
+        if refusal is None and not self._offered & CHUNKS:
+            refusal = replies.NOT_IMPLEMENTED
         self._chunk = Chunk(self._framer, self._terms, argument, refusal, is_first=self.state == _RCPT)
         if self._chunk.is_empty:
             self._count_idle()

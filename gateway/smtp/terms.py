@@ -43,13 +43,13 @@ class Terms:
         self.greets_late = params.banner_delay > 0 or params.early_talker is EarlyTalker.REJECT
         self.takes_xclient = params.allow_xclient or params.xclient_from is not None
         self.implicit_tls = params.tls_mode is TlsMode.IMPLICIT
-        self.offer_tls = offer_tls
-        self.offer_auth = offer_auth
+        self.offer_tls = offer_tls and "STARTTLS" not in params.withhold_extensions
+        self.offer_auth = offer_auth and "AUTH" not in params.withhold_extensions
         self.greeting = replies.greeting(params.hostname, params.banner)
         size = f"SIZE {params.max_message_size}"
         always = ("PIPELINING", size, "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", *_limits(params))
-        self.extensions = (*always, "STARTTLS") if offer_tls else always
-        self.extensions_under_tls = (*always, OFFER) if offer_auth else always
+        self.extensions = (*always, "STARTTLS") if self.offer_tls else always
+        self.extensions_under_tls = (*always, OFFER) if self.offer_auth else always
 
     def refusal_of(self, content: Content) -> Reply | None:
         """What a content gets that breaks a rule; None for one that breaks none."""

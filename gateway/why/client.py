@@ -26,6 +26,7 @@ from gateway.net.endpoints import Endpoints
 from gateway.net.turns import Room
 from gateway.policy.engine import Policy
 from gateway.policy.listener import TermsTable
+from gateway.smtp.capabilities import UNKNOWN, Abilities
 from gateway.smtp.replies import Reply
 
 TLS = ("TLSv1_3", "TLS13_AES_256_GCM_SHA384")  # version and cipher, as most clients have them
@@ -45,9 +46,9 @@ class MemoryCouriers:
         outcomes = [RecipientOutcome(recipient, Status.DELIVERED, response, None) for recipient in batch.recipients]
         return answered(HandOver(outcomes, "memory", "ESMTP", 0.0, "memory", "192.0.2.99"))
 
-    def capabilities(self) -> int:
+    def fleet_takes(self) -> Abilities:
         """See Couriers: of a fleet nothing is known."""
-        return 0
+        return UNKNOWN
 
 
 class MemoryLogs:

@@ -4,5 +4,6 @@ kumo.on('init', function()
     relay_host = { '10.0.0.0/8' },
     trace_headers = { recieved_header = false },
     frobnicate = true,
+    withhold_extensions = { 'chunking', 'CHUNKNG', 'ETRN' },
   }
 end)

@@ -20,7 +20,7 @@ from gateway.couriers.fleet.wiring import Wiring
 from gateway.handover import Batch
 from gateway.later import Later
 from gateway.net.streams import Poller
-from gateway.smtp.capabilities import taken_by_all
+from gateway.smtp.capabilities import Abilities, taken_by_all
 
 FORGET_AFTER = 600.0  # seconds without use after which a fleet is forgotten, and what is known about its members
 MOST_DESTINATIONS = 1024
@@ -82,8 +82,8 @@ class FleetCourier(Courier):
             if ask and lane.member.entry.announced() is None:
                 lane.probe()
 
-    def capabilities(self) -> int:
-        """What all members that are known here can: see gateway/smtp/capabilities.py."""
+    def taken(self) -> Abilities:
+        """What the members that are known here take: see gateway/smtp/capabilities.py."""
         self._wiring.table.look()
         return taken_by_all([member.entry.announced() for member in self._members.values()])
 

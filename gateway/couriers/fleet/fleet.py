@@ -219,8 +219,8 @@ class Fleet(Dispatcher):
         wanted = requests.wanted()
         unable = []
         for lane in self.lanes:
-            capabilities = lane.member.entry.announced()
-            if capabilities is not None and wanted & ~capabilities:
+            taken = lane.member.entry.announced()
+            if taken is not None and wanted & ~taken.capabilities:
                 unable.append(lane)
         if 0 < len(unable) < len(self.lanes):
             job.avoid(unable)

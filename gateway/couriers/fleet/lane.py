@@ -156,7 +156,7 @@ class Lane:
         self._count_answered(connection)
         self.member.address = connection.address
         if not connection.transactions:
-            self.member.entry.announce(connection.session.capabilities, self._wiring.poller.time())
+            self.member.entry.announce(connection.session.takes, self._wiring.poller.time())
         watched = self.member.watched
         if watched:
             self.member.greeted(self._wiring.poller.time())
