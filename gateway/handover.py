@@ -6,7 +6,7 @@ worked out in gateway/couriers/fleet/outcome.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from gateway._fastpath import Content
@@ -17,6 +17,9 @@ from gateway.smtp.requests import Requests
 from gateway.smtp.response import Response
 
 __all__ = ["Batch", "HandOver", "RecipientOutcome", "Response", "Status"]
+
+
+_NOBODY: Mapping[EnvelopeAddress, int] = {}
 
 
 class Batch:
@@ -79,8 +82,8 @@ class HandOver:
     site: KumoMTA's ready-queue name, e.g. "unspecified->mx_list:a,b@smtp_client". protocol: "ESMTP" or "Maildir", the
     record's delivery_protocol. seconds: from submit() to here. session_id: of the upstream connection.
     source_address: "IP:PORT" the connection came from. The peer fields name the server that answered, else the last one
-    that was tried; "" where none was. relayed: those whom a server took that does not know DSN, though more was asked
-    for with them than delivery.
+    that was tried; "" where none was. relayed: those whom a server took that does not know all that their client
+    has asked for, and what it would have to know (smtp/capabilities.py).
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  # all that a record tells of it
@@ -106,4 +109,4 @@ class HandOver:
         self.source_address = source_address
         self.tls_cipher = tls_cipher
         self.tls_protocol_version = tls_protocol_version
-        self.relayed: Sequence[EnvelopeAddress] = ()
+        self.relayed: Mapping[EnvelopeAddress, int] = _NOBODY

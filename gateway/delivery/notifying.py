@@ -16,7 +16,7 @@ from gateway.delivery.journal import Accepted
 from gateway.delivery.redelivery import to_keep
 from gateway.delivery.routing import Delivery
 from gateway.delivery.services import Services
-from gateway.delivery.told import concerned, envid, failures, returned, successes
+from gateway.delivery.told import concerned, deliver_by, envid, failures, of_notification, returned, successes
 from gateway.handover import Batch, RecipientOutcome, Status
 from gateway.later import Waits
 from gateway.logs import identity
@@ -142,10 +142,12 @@ class _Way:
             now=now_ns // 1_000_000_000,
             action=action,
             envid=envid(requests),
+            deliver_by=deliver_by(requests),
             whole=returned(requests, first.message) if action is Action.REFUSED else None,
         )
         message = Message(message_id, NULL_SENDER, [sender], data=data)
-        batch = Batch(message_id, NULL_SENDER, [sender], message.wire(), not sender.email.isascii())
+        smtputf8, asked = not sender.email.isascii(), of_notification(requests)
+        batch = Batch(message_id, NULL_SENDER, [sender], message.wire(), smtputf8, requests=asked)
         result = yield services.couriers.submit(batch, destination or first.destination, self._deadline)
         (outcome,) = result.outcomes
         sent = outcome.status is Status.DELIVERED
@@ -157,9 +159,10 @@ class _Way:
                 given=None,
                 meta={},
                 origin=self._origin,
-                smtputf8=batch.smtputf8,
+                smtputf8=smtputf8,
                 hostname=self._hostname,
                 received_at=now_ns / 1e9,
+                requests=asked,
             )
             message.received_at = envelope.received_at
             where = destination or first.destination

@@ -8,6 +8,7 @@ is of it is on disk.
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import suppress
 
 from gateway import metrics
@@ -19,7 +20,18 @@ from gateway.couriers.spool.schedule import Spooled, retry_after
 from gateway.couriers.spool.spool import Spool, Tried
 from gateway.couriers.spool.store import WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
 from gateway.delivery.services import Services
-from gateway.delivery.told import concerned, envid, failures, returned, successes
+from gateway.delivery.told import (
+    concerned,
+    delayed,
+    deliver_by,
+    envid,
+    failures,
+    of_notification,
+    returned,
+    returns_at,
+    successes,
+    told_at,
+)
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.later import Waits
 from gateway.logs import identity, records
@@ -38,6 +50,7 @@ MOST_SITES = 1000
 WRITE_AGAIN = 2.0  # seconds, where the disk does not take what has become of a message
 
 EXPIRED = Response(551, "5.4.7", "The message has waited for longer than max_age")
+OUT_OF_TIME = Response(551, "5.4.7", "The message has waited for longer than its sender allows")
 
 # The next hop was not reached, or fell silent: this is about it and no message.
 _ABOUT_THE_SITE = {
@@ -61,15 +74,14 @@ def to_keep(
     for outcome in result.outcomes:
         if outcome.recipient == envelope.recipients[0]:
             envelope.last = outcome.response
+    again = now + retry_after(1, queue.retry_interval, queue.max_retry_interval)
     return ToKeep(
         envelope,
         message.wire(),
         queue=queue_name,
         site=result.site,
-        due=None
-        if is_about_the_site(result.outcomes)
-        else now + retry_after(1, queue.retry_interval, queue.max_retry_interval),
-        expires=message.received_at + queue.max_age,
+        due=None if is_about_the_site(result.outcomes) else _due(again, envelope, now),
+        expires=min(message.received_at + queue.max_age, returns_at(envelope.requests)),
     )
 
 
@@ -151,7 +163,7 @@ class Redelivery:
         left = envelope.recipients
         if result is not None:
             refused = [each for each in result.outcomes if each.status is Status.PERMANENT]
-            rest = [each for each in result.outcomes if each.status in (Status.TRANSIENT, Status.UNKNOWN)]
+            rest = [each for each in result.outcomes if _is_left(each)]
             left = [each.recipient for each in rest]
             if rest:
                 envelope.last = rest[0].response
@@ -160,6 +172,7 @@ class Redelivery:
         if result is not None and left and queue is not None:
             row.state = WAITS_FOR_SITE if is_about_the_site(result.outcomes) else WAITS_FOR_TIME
             row.due = now + retry_after(row.attempts, queue.retry_interval, queue.max_retry_interval)
+            row.due = _due(row.due, envelope, now)
         expired = left if result is None or _is_too_late(row, now) else []
         reached = None if result is None else not is_about_the_site(result.outcomes)
         failed = [*refused, *(RecipientOutcome(each, Status.PERMANENT, _expired(envelope), None) for each in expired)]
@@ -222,6 +235,9 @@ class Redelivery:
             due[Action.REFUSED if in_time else Action.EXPIRED] = wanted
         if result is not None:
             due.update(successes(envelope.requests, result))
+            rest = [each for each in result.outcomes if _is_left(each)]
+            if rest and (late := delayed(envelope.requests, rest, self._now())):
+                due[Action.DELAYED] = late
         if not envelope.sender.email:  # RFC 5321 §4.5.5: nobody is notified of a notification
             return Notice("null_sender") if failed else None, []
         max_age = 604_800.0 if destination is None else destination.queue.max_age
@@ -252,6 +268,7 @@ class Redelivery:
             now=int(seconds),
             action=action,
             envid=envid(requests),
+            deliver_by=deliver_by(requests),
             whole=returned(requests, message) if action in (Action.REFUSED, Action.EXPIRED) else None,
         )
         itself = Envelope(
@@ -264,6 +281,7 @@ class Redelivery:
             smtputf8=not sender.email.isascii(),
             hostname=envelope.hostname,
             received_at=seconds,
+            requests=of_notification(requests),
         )
         wire = b"".join(Message(id, NULL_SENDER, [sender], data=octets).wire().pieces())
         row = Row(0, seconds, seconds, seconds + max_age, 0, 0, WAITS_FOR_TIME, "", sender.domain, itself.encoded())
@@ -326,15 +344,23 @@ class Redelivery:
         return self._services.now_ns() / 1e9
 
 
+def _is_left(outcome: RecipientOutcome) -> bool:
+    return outcome.status is Status.TRANSIENT or outcome.status is Status.UNKNOWN
+
+
+def _due(again: float, envelope: Envelope, now: float) -> float:
+    """When it is tried again: by then its sender may have to be told that it takes longer."""
+    at = told_at(envelope.requests)
+    return min(again, at) if at > now else again
+
+
 def _is_too_late(row: Row, now: float) -> bool:
     """Whether there will be no other try: the site may be back at any time."""
     return (now if row.state == WAITS_FOR_SITE else row.due) >= row.expires
 
 
 def _expired(envelope: Envelope) -> Response:
-    last = envelope.last
+    last, why = envelope.last, EXPIRED if returns_at(envelope.requests) == math.inf else OUT_OF_TIME
     if last is None:
-        return EXPIRED
-    return Response(
-        EXPIRED.code, EXPIRED.enhanced, f"{EXPIRED.content}; last: {last.code} {last.enhanced} {last.content}"
-    )
+        return why
+    return Response(why.code, why.enhanced, f"{why.content}; last: {last.code} {last.enhanced} {last.content}")

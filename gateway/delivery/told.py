@@ -5,12 +5,14 @@ When one is sent, and which way, is notifying.py's and redelivery.py's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from gateway.handover import HandOver, RecipientOutcome, Status
 from gateway.mail.message import Message
 from gateway.mail.notification import Action, Concerned
 from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.capabilities import DELIVER_BY, DSN
 from gateway.smtp.requests import Requests, decoded
 
 MOST_RETURNED = 1 << 20  # octets of a message that RET=FULL returns; of a larger one its header comes back
@@ -25,15 +27,63 @@ def successes(requests: Requests | None, result: HandOver) -> dict[Action, list[
     """Those who have the message, and of whom nobody else tells the sender that it wants to know: RFC 3461 §5.2.2."""
     if requests is None:
         return {}
-    action = Action.DELIVERED if result.protocol == "Maildir" else Action.RELAYED
-    found = [
-        each
-        for each in result.outcomes
-        if each.status is Status.DELIVERED
-        and requests.of(each.recipient).wants("SUCCESS")
-        and (action is Action.DELIVERED or each.recipient in result.relayed)
-    ]
-    return {action: found} if found else {}
+    found: dict[Action, list[RecipientOutcome]] = {}
+    for each in result.outcomes:
+        if each.status is Status.DELIVERED:
+            action = _action(requests, each.recipient, result)
+            if action is not None:
+                found.setdefault(action, []).append(each)
+    return found
+
+
+def _action(requests: Requests, recipient: EnvelopeAddress, result: HandOver) -> Action | None:
+    asked = requests.of(recipient)
+    if result.protocol == "Maildir":
+        return Action.DELIVERED if asked.wants("SUCCESS") else None
+    left_out = result.relayed.get(recipient, 0)
+    if left_out & DSN and asked.wants("SUCCESS"):
+        return Action.RELAYED
+    if requests.by is None or asked.notify == "NEVER":
+        return None
+    if left_out & DELIVER_BY:
+        return Action.UNTIMED
+    return Action.TRACED if requests.by.traced else None
+
+
+def delayed(requests: Requests | None, outcomes: Iterable[RecipientOutcome], now: float) -> list[RecipientOutcome]:
+    """Those of them, all to be tried again, of whom the sender has to know that their time is over: RFC 2852 §4.
+
+    now: unix time. Nobody is told twice.
+    """
+    if requests is None or not requests.is_too_late(now):
+        return []
+    requests.late = True
+    found = []
+    for each in outcomes:
+        asked = requests.of(each.recipient)
+        if asked.notify is None or asked.wants("DELAY"):
+            found.append(each)
+    return found
+
+
+def returns_at(requests: Requests | None) -> float:
+    """When the message is to come back, whatever its queue says; unix time, infinity for never."""
+    return math.inf if requests is None else requests.returns_at()
+
+
+def told_at(requests: Requests | None) -> float:
+    """When the sender has to know that the message was not delivered yet; likewise."""
+    return math.inf if requests is None or requests.late else requests.until()
+
+
+def deliver_by(requests: Requests | None) -> int | None:
+    """Deliver-By-Date as a field has it (RFC 2852 §5), unix time; None without one."""
+    return None if requests is None or requests.by is None else int(requests.until())
+
+
+def of_notification(requests: Requests | None) -> Requests | None:
+    """What holds for what its sender is told, too."""
+    return None if requests is None else requests.of_notification()
 
 
 def concerned(

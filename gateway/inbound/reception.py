@@ -355,6 +355,8 @@ class Reception(Observer):
         self._facts = None
 
     def _mail(self, event: MailCommand) -> Waits | None:
+        if event.requests is not None:
+            event.requests.since = self._services.now_ns() / 1e9
         if MAIL_FROM in self._policy.handles:
             return self._ask_about_sender(event)
         self._decisions = []

@@ -66,7 +66,29 @@ class Action(Enum):
         "Your message was taken for the recipients below by a server that sends no",
         "notifications of success. What becomes of it there you will not be told.",
     )
+    UNTIMED = (
+        "relayed",
+        "2.1.9",
+        "Your message was taken for the recipients below by a server that heeds no time",
+        "for the delivery. Whether it comes in time you will not be told.",
+    )
+    TRACED = (
+        "relayed",
+        "2.0.0",
+        "Your message was taken for the recipients below by a server that was told in",
+        "which time it is to be delivered.",
+    )
+    DELAYED = (
+        "delayed",
+        "4.4.7",
+        "Your message was not delivered to the recipients below in the time that you have",
+        "set. It is tried on; you need not send it again.",
+    )
     DELIVERED = ("delivered", "2.0.0", "Your message was delivered to the recipients below.", "")
+
+
+# What the next hop answered is of another kind than what is told.
+_OWN_STATUS = (Action.RELAYED, Action.UNTIMED, Action.TRACED, Action.DELAYED)
 
 
 class Concerned:
@@ -95,6 +117,7 @@ def notification(  # noqa: PLR0913  # all that it says
     now: int,
     action: Action = Action.REFUSED,
     envid: str | None = None,
+    deliver_by: int | None = None,
     whole: bytes | None = None,
 ) -> bytes:
     """The whole message, with CRLF line ends; it needs SMTPUTF8 where the sender's address is not ASCII.
@@ -102,12 +125,13 @@ def notification(  # noqa: PLR0913  # all that it says
     id: its own. hostname: ours. sender: of the refused message, whom it goes to. header: the refused message's header.
     arrived, now: unix times of the refused message's end and of this. action: what became of all of them; EXPIRED where
     the fleet did not take the message for so long that nobody tries any more. envid: the client's name for the
-    transaction, in words. whole: the refused message, where it is to be returned with the notification.
+    transaction, in words. deliver_by: when it wanted the message delivered, unix time. whole: the refused
+    message, where it is to be returned with the notification.
     """
     as_it_is = not sender.email.isascii()  # then it goes by SMTPUTF8, which has 8BITMIME with it (RFC 6531 §3.1)
     parts = [
         _part("text/plain; charset=utf-8", _for_humans(hostname, refusals, action).encode(), as_it_is),
-        _part(*_status(hostname, refusals, arrived, now, action, envid), as_it_is),
+        _part(*_status(hostname, refusals, arrived, now, action, envid, deliver_by), as_it_is),
         _returned(header, whole, as_it_is),
     ]
     is_8bit = any(not part.isascii() for part in parts)
@@ -163,19 +187,27 @@ def _for_humans(hostname: str, refusals: Sequence[Concerned], action: Action) ->
 
 
 def _status(
-    hostname: str, refusals: Sequence[Concerned], arrived: int, now: int, action: Action, envid: str | None
+    hostname: str,
+    refusals: Sequence[Concerned],
+    arrived: int,
+    now: int,
+    action: Action,
+    envid: str | None,
+    deliver_by: int | None,
 ) -> tuple[str, bytes]:
     """The second part's type and content, for programs (RFC 3464 §2)."""
     addresses = [each for refusal in refusals for each in (refusal.recipient.email, refusal.original or "")]
     international = not all(address.isascii() for address in addresses)
     lines = [] if envid is None else [f"Original-Envelope-Id: {envid}"]
     lines += [f"Reporting-MTA: dns; {hostname}", f"Arrival-Date: {rfc5322_date(arrived)}"]
+    if deliver_by is not None:  # RFC 2852 §5
+        lines.append(f"Deliver-By-Date: {rfc5322_date(deliver_by)}")
     for refusal in refusals:
         answer = refusal.answer
         lines.append("")
         if refusal.original is not None:
             lines.append(f"Original-Recipient: {refusal.original}")
-        says = action is not Action.RELAYED and answer.enhanced
+        says = action not in _OWN_STATUS and answer.enhanced
         lines += [
             f"Final-Recipient: {_typed(refusal.recipient)}",
             f"Action: {action.value[0]}",

@@ -17,8 +17,10 @@ DSN = 1 << 0  # RFC 3461
 EIGHT_BIT = 1 << 1  # RFC 6152
 UTF8 = 1 << 2  # RFC 6531
 CHUNKS = 1 << 3  # RFC 3030
+PRIORITY = 1 << 4  # RFC 6710
+DELIVER_BY = 1 << 5  # RFC 2852
 
-PROMISES = {"DSN": DSN}  # as EHLO has them
+PROMISES = {"DSN": DSN, "MT-PRIORITY": PRIORITY, "DELIVERBY": DELIVER_BY}  # as EHLO has them
 OWN = {"8BITMIME": EIGHT_BIT, "SMTPUTF8": UTF8, "CHUNKING": CHUNKS}
 _KEYWORDS = {**PROMISES, **OWN}
 _OF_MEMBERS = EIGHT_BIT | UTF8  # of the listener's own, those that its members have to know as well
@@ -27,10 +29,13 @@ MOST = 1 << 16  # a set of them is less
 
 
 class Abilities(NamedTuple):
-    """What a server takes, or a fleet. size: octets of a message at most; 0 where it names no limit."""
+    """What a server takes, or a fleet. size: octets of a message at most; 0 where it names no limit. least_time: the
+    seconds that it has to be given for a delivery, where the message is to come back else (RFC 2852 §3).
+    """
 
     capabilities: int
     size: int = 0
+    least_time: int = 0
 
 
 UNKNOWN = Abilities(_ALL_OWN)  # of a fleet of which nobody was asked yet; and after HELO, as ever
@@ -39,7 +44,8 @@ UNKNOWN = Abilities(_ALL_OWN)  # of a fleet of which nobody was asked yet; and a
 def announced(extensions: Mapping[str, str]) -> Abilities:
     """What an answer to EHLO names. extensions: parameters by keyword, in upper case."""
     capabilities = sum([bit for keyword, bit in _KEYWORDS.items() if keyword in extensions])
-    return Abilities(capabilities, number(extensions.get("SIZE", "")))
+    least_time = number(extensions.get("DELIVERBY", "").partition(",")[0])
+    return Abilities(capabilities, number(extensions.get("SIZE", "")), least_time)
 
 
 def number(parameter: str) -> int:
@@ -63,9 +69,9 @@ def taken_by_all(members: Iterable[Abilities | None]) -> Abilities:
     """What a fleet takes. members: what each of its members has announced; None where it was not asked yet.
 
     Of the promises what is not known of one is not taken by all; and by nobody nothing is. A message may be as large as
-    one of them takes: it goes to that one.
+    one of them takes: it goes to that one. The time for a delivery has to be enough for every one.
     """
-    promised, own, size, limited = MOST - 1, _ALL_OWN, 0, True
+    promised, own, size, limited, least_time = MOST - 1, _ALL_OWN, 0, True, 0
     nobody = True
     for member in members:
         nobody = False
@@ -75,8 +81,8 @@ def taken_by_all(members: Iterable[Abilities | None]) -> Abilities:
         promised &= member.capabilities
         own &= member.capabilities | ~_OF_MEMBERS
         limited = limited and member.size > 0
-        size = max(size, member.size)
-    return UNKNOWN if nobody else Abilities(promised & ~_ALL_OWN | own, size if limited else 0)
+        size, least_time = max(size, member.size), max(least_time, member.least_time)
+    return UNKNOWN if nobody else Abilities(promised & ~_ALL_OWN | own, size if limited else 0, least_time)
 
 
 @lru_cache(maxsize=256)
@@ -92,5 +98,7 @@ def with_fleet(lines: tuple[str, ...], taken: Abilities, withheld: frozenset[str
             continue
         smaller = keyword == "SIZE" and 0 < taken.size < number(parameter)
         found.append(f"SIZE {taken.size}" if smaller else line)
-    found += [keyword for keyword, bit in PROMISES.items() if taken.capabilities & bit]
+    for keyword, bit in PROMISES.items():
+        if taken.capabilities & bit:
+            found.append(f"{keyword} {taken.least_time}" if bit == DELIVER_BY and taken.least_time else keyword)
     return tuple([line for line in found if line.partition(" ")[0] not in withheld])

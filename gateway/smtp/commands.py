@@ -14,9 +14,18 @@ from functools import lru_cache
 from gateway._fastpath import plain_from, plain_to, read_parameters
 from gateway.smtp import replies
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, AddressError, EnvelopeAddress, normalise_domain, parse_mailbox
-from gateway.smtp.capabilities import DSN, EIGHT_BIT, UNKNOWN, UTF8
+from gateway.smtp.capabilities import DELIVER_BY, DSN, EIGHT_BIT, PRIORITY, UNKNOWN, UTF8
 from gateway.smtp.replies import Reply
-from gateway.smtp.requests import RecipientRequests, Requests, read_envid, read_notify, read_orcpt, read_ret
+from gateway.smtp.requests import (
+    RecipientRequests,
+    Requests,
+    read_by,
+    read_envid,
+    read_notify,
+    read_orcpt,
+    read_priority,
+    read_ret,
+)
 
 # The path and what follows it. Quoted strings may hold ">" and blanks (RFC 5321 §4.1.2, Quoted-string).
 _BRACKETED = re.compile(rb'[ \t]*<((?:[^<>"\x00-\x1f]|"(?:[^"\\\x00-\x1f]|\\.)*")*)>(?:[ \t]+(.*))?\Z')
@@ -213,6 +222,12 @@ def _read_request(command: MailCommand, keyword: str, value: bytes | None, offer
             command.asked().envid = read_envid(value)
         elif keyword == "RET" and offered & DSN:
             command.asked().ret = read_ret(value)
+        elif keyword == "MT-PRIORITY" and offered & PRIORITY:
+            command.asked().priority = read_priority(value)
+        elif keyword == "BY" and offered & DELIVER_BY:
+            asked = command.asked()
+            asked.by = read_by(value)
+            asked.late = asked.by.seconds <= 0  # RFC 2852 §4: who had it then, has told
         else:
             raise Refused(replies.parameter_unknown(keyword))
     except ValueError:

@@ -12,7 +12,8 @@ cdef class Exchange:
     cdef readonly EnvelopeAddress sender
     cdef readonly object recipients
     cdef readonly Content content
-    cdef readonly bint smtputf8, divisible, left_out
+    cdef readonly bint smtputf8, divisible
+    cdef readonly int left_out
     cdef readonly object requests
     cdef public tuple mail, data, verdict, postponed
     cdef readonly list rcpts

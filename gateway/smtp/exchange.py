@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from gateway._fastpath import Content, content_of
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.capabilities import DSN
 from gateway.smtp.client_values import Stage
 from gateway.smtp.requests import Requests
 from gateway.smtp.response import Answer
@@ -28,8 +27,8 @@ class Exchange:
 
     recipients: at least one. smtputf8: the message needs SMTPUTF8 (RFC 6531). divisible: the content goes to those who
     are accepted though others are deferred.
-    requests: what its client has asked for besides, None for nothing; left_out: that was not passed on, because the
-    server does not know DSN.
+    requests: what its client has asked for besides, None for nothing; left_out: what the
+    server would have to know to pass all of that on, and does not.
     verdicts: in LMTP, the answers to the final dot so far, of those who were accepted; None in SMTP.
     mail, data, verdict: the answers to MAIL, to DATA, and to the final dot or BDAT; None while there is none. rcpts:
     the answers to RCPT so far, in the recipients' order. They stay when the connection ends: what was answered counts.
@@ -54,7 +53,7 @@ class Exchange:
         self.smtputf8 = smtputf8
         self.divisible = divisible
         self.requests = requests
-        self.left_out = False
+        self.left_out = 0
         self.mail: Answer | None = None
         self.rcpts: list[Answer] = []
         self.data: Answer | None = None
@@ -70,7 +69,7 @@ class Exchange:
         """What is passed on of its client's requests with MAIL. capabilities: of the server."""
         if self.requests is None:
             return ""
-        self.left_out = not capabilities & DSN
+        self.left_out = self.requests.wanted() & ~capabilities
         return self.requests.mail_parameters(capabilities)
 
     def rcpt_commands(self, capabilities: int) -> list[str]:

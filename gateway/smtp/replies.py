@@ -225,6 +225,11 @@ def closing(hostname: str, what: str, reason: Reason, enhanced: str = "4.3.2") -
     return Reply(421, enhanced, f"{hostname} {what}", reason)
 
 
+def too_many_messages(hostname: str) -> Reply:
+    """The 421 for a client that goes on after max_messages_per_connection."""
+    return closing(hostname, "too many messages on this connection", Reason.MESSAGE_LIMIT, enhanced="4.5.3")
+
+
 def technical_difficulties(hostname: str, reason: Reason) -> Reply:
     """The 421 for a fault of ours after which nobody knows where the session stands."""
     return closing(hostname, "technical difficulties", reason, enhanced="4.3.0")
@@ -260,6 +265,9 @@ BDAT_SYNTAX = Reply(  # where its chunk ends and commands begin, nobody knows
 NO_ARGUMENT = Reply(501, "5.5.4", "This command takes no argument", Reason.SYNTAX)
 SENDER_SYNTAX = Reply(501, "5.1.7", "Bad sender's mailbox address syntax", Reason.SENDER_SYNTAX)
 RECIPIENT_SYNTAX = Reply(501, "5.1.3", "Invalid recipient address syntax", Reason.RECIPIENT_SYNTAX)
+TOO_LITTLE_TIME = Reply(  # RFC 2852 §3
+    555, "5.5.4", "BY= leaves less time than DELIVERBY asks for", Reason.PARAMETER_SYNTAX
+)
 PARAMETER_SYNTAX = Reply(501, "5.5.4", "Malformed parameter", Reason.PARAMETER_SYNTAX)
 SMTPUTF8_REQUIRED = Reply(553, "5.6.7", "A non-ASCII address needs SMTPUTF8", Reason.SMTPUTF8_REQUIRED)
 BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands", Reason.BAD_SEQUENCE)
@@ -316,6 +324,8 @@ UPSTREAM_NOT_SENT = Reply(
 UPSTREAM_TOO_BIG = Reply(552, "5.3.4", "message too big for the next hop", Reason.UPSTREAM_REFUSED)
 UPSTREAM_WITHOUT_8BITMIME = Reply(554, "5.6.3", "The next hop does not take 8-bit content", Reason.CONVERSION_REQUIRED)
 UPSTREAM_WITHOUT_SMTPUTF8 = Reply(553, "5.6.7", "The next hop does not offer SMTPUTF8", Reason.UPSTREAM_REFUSED)
+UPSTREAM_WITHOUT_DELIVERBY = Reply(554, "5.3.3", "The next hop does not offer DELIVERBY", Reason.UPSTREAM_REFUSED)
+TIME_IS_OVER = Reply(554, "5.4.7", "The time that BY= leaves for the delivery is over", Reason.UPSTREAM_REFUSED)
 OUTCOME_UNKNOWN = Reply(  # RFC 1047
     451, "4.4.2", "The next hop vanished before it confirmed the message", Reason.OUTCOME_UNKNOWN
 )

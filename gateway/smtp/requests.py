@@ -1,16 +1,19 @@
 """What a client asks for with parameters of MAIL and RCPT that concern more than one hop, and how it is passed on.
 
-DSN: RET and ENVID, NOTIFY and ORCPT (RFC 3461, RFC 6533). Octets in, values out; and parameters again, unchanged.
+DSN: RET and ENVID, NOTIFY and ORCPT (RFC 3461, RFC 6533). MT-PRIORITY (RFC 6710). DELIVERBY: BY (RFC 2852). Octets in,
+values out; and parameters again, unchanged but for the time that has passed.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.capabilities import DSN
+from gateway.smtp.capabilities import DELIVER_BY, DSN, PRIORITY
 
 MOST_ENVID = 100  # characters, RFC 3461 §4.4
 MOST_ORCPT = 500  # characters, RFC 3461 §4.2
@@ -23,6 +26,9 @@ _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*+\-/?^_`{|}~]+")
 _UTF8_ADDRESS = re.compile(r"(?:[!-*,-<>-\[\]-~\u0080-\U0010ffff]|\\x\{(?:0[1-9A-F]|[1-9A-F][0-9A-F]{1,5})\})+")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_PRIORITY = re.compile(rb"0|-?[1-9]")  # RFC 6710: priority-value
+_BY = re.compile(rb"([+-]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE)  # RFC 2852 §4: by-value
+_MOST_SECONDS = 999_999_999
 _CONDITIONS = frozenset(("SUCCESS", "FAILURE", "DELAY"))
 
 
@@ -53,15 +59,34 @@ class RecipientRequests(NamedTuple):
 NOTHING = RecipientRequests()
 
 
+class DeliverBy(NamedTuple):
+    """RFC 2852 §4: within so many seconds, which may be over. returns: the message is to come back then, instead of a
+    notification of delay. traced: who relays it, tells the sender.
+    """
+
+    seconds: int
+    returns: bool
+    traced: bool
+
+    def __str__(self) -> str:
+        return f"{self.seconds};{'R' if self.returns else 'N'}{'T' if self.traced else ''}"
+
+
 class Requests:
     """What is asked for with a message. envid: ENVID's value as it was given. ret: RET's in upper case. recipients:
-    what is asked for with each RCPT, by address; whoever is missing has none.
+    what is asked for with each RCPT, by address; whoever is missing has none. priority: MT-PRIORITY's.
+
+    by: BY's, from `since` on (unix time). late: the sender was told that its time is over.
     """
 
     def __init__(self, envid: str | None = None, ret: str | None = None) -> None:
         self.envid = envid
         self.ret = ret
         self.recipients: dict[str, RecipientRequests] = {}
+        self.priority: int | None = None
+        self.by: DeliverBy | None = None
+        self.since = 0.0
+        self.late = False
 
     def of(self, recipient: EnvelopeAddress) -> RecipientRequests:
         """What is asked for with this one."""
@@ -71,7 +96,8 @@ class Requests:
         """The same for these. given: the recipients as the client named them; what it has asked for a single one, holds
         for whom the policy has put into its place.
         """
-        found = Requests(self.envid, self.ret)
+        found = copy(self)
+        found.recipients = {}
         only = self.recipients.get(given[0].email) if len(given) == 1 else None
         for recipient in recipients:
             asked = self.recipients.get(recipient.email, only)
@@ -81,14 +107,53 @@ class Requests:
 
     def wanted(self) -> int:
         """What a server has to know for all of it to be passed on, as capabilities.py has it."""
-        return DSN if self.envid is not None or self.ret is not None or self.recipients else 0
+        wanted = DSN if self.envid is not None or self.ret is not None or self.recipients else 0
+        if self.priority is not None:
+            wanted |= PRIORITY
+        return wanted if self.by is None else wanted | DELIVER_BY
+
+    def until(self) -> float:
+        """When the time for the delivery is over, unix time; infinity where it has none."""
+        return math.inf if self.by is None else self.since + self.by.seconds
+
+    def returns_at(self) -> float:
+        """The same, where the message is to come back then."""
+        return self.until() if self.by is not None and self.by.returns else math.inf
+
+    def is_too_late(self, now: float) -> bool:
+        """Whether the sender has to be told that it takes longer. now: unix time."""
+        return not self.late and now >= self.until() and self.returns_at() == math.inf
+
+    def at(self, now: float) -> Requests:
+        """The same as it has to be passed on now, unix time: with less time left (RFC 2852 §4)."""
+        if self.by is None:
+            return self
+        found = copy(self)
+        left = self.by.seconds - max(0, int(now - self.since))
+        found.by = self.by._replace(seconds=max(left, -_MOST_SECONDS))
+        found.since = now
+        return found
+
+    def of_notification(self) -> Requests | None:
+        """What holds for what its sender is told, too (RFC 6710)."""
+        if self.priority is None:
+            return None
+        found = Requests()
+        found.priority = self.priority
+        return found
 
     def mail_parameters(self, capabilities: int) -> str:
         """What is passed on with MAIL. capabilities: of the server."""
-        if not capabilities & DSN:
-            return ""
-        ret = "" if self.ret is None else f" RET={self.ret}"
-        return ret if self.envid is None else f"{ret} ENVID={self.envid}"
+        found = []
+        if self.ret is not None and capabilities & DSN:
+            found.append(f" RET={self.ret}")
+        if self.envid is not None and capabilities & DSN:
+            found.append(f" ENVID={self.envid}")
+        if self.priority is not None and capabilities & PRIORITY:
+            found.append(f" MT-PRIORITY={self.priority}")
+        if self.by is not None and capabilities & DELIVER_BY:
+            found.append(f" BY={self.by}")
+        return "".join(found)
 
     def rcpt_parameters(self, recipient: EnvelopeAddress, capabilities: int) -> str:
         """What is passed on with RCPT."""
@@ -104,7 +169,12 @@ class Requests:
     def as_values(self) -> dict[str, Any]:
         """As JSON has it."""
         recipients = {email: asked._asdict() for email, asked in self.recipients.items()}
-        return {"envid": self.envid, "ret": self.ret, "recipients": recipients}
+        found: dict[str, Any] = {"envid": self.envid, "ret": self.ret, "recipients": recipients}
+        if self.priority is not None:
+            found["priority"] = self.priority
+        if self.by is not None:
+            found |= {"by": self.by._asdict(), "since": self.since, "late": self.late}
+        return found
 
 
 def from_values(values: dict[str, Any] | None) -> Requests | None:
@@ -113,6 +183,9 @@ def from_values(values: dict[str, Any] | None) -> Requests | None:
         return None
     found = Requests(values["envid"], values["ret"])
     found.recipients = {email: RecipientRequests(**asked) for email, asked in values["recipients"].items()}
+    found.priority = values.get("priority")
+    if "by" in values:
+        found.by, found.since, found.late = DeliverBy(**values["by"]), values["since"], values["late"]
     return found
 
 
@@ -132,6 +205,24 @@ def read_ret(value: bytes | None) -> str:
     if ret not in (b"FULL", b"HDRS"):
         raise ValueError
     return ret.decode()
+
+
+def read_priority(value: bytes | None) -> int:
+    """MT-PRIORITY=, RFC 6710. Raises ValueError."""
+    if value is None or not _PRIORITY.fullmatch(value):
+        raise ValueError
+    return int(value)
+
+
+def read_by(value: bytes | None) -> DeliverBy:
+    """BY=, RFC 2852 §4: what is to come back has time. Raises ValueError."""
+    found = None if value is None else _BY.fullmatch(value)
+    if found is None:
+        raise ValueError
+    by = DeliverBy(int(found[1]), found[2] in b"rR", bool(found[3]))
+    if by.returns and by.seconds <= 0:
+        raise ValueError
+    return by
 
 
 def read_notify(value: bytes | None) -> str:

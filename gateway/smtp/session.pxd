@@ -33,7 +33,7 @@ cdef class ServerSession:
     cdef public bint esmtp, tls, authenticated, quit, may_introduce
     cdef bint _introduced
     cdef int _offered
-    cdef Py_ssize_t _max_size
+    cdef Py_ssize_t _max_size, _least_time
     cdef readonly object foreign
     cdef object _exchange
     cdef public tuple identities

@@ -75,6 +75,7 @@ class ServerSession:
         self.esmtp = False
         self._offered = 0  # which extensions, see capabilities.py
         self._max_size = terms.max_size  # octets of a message, as they were offered
+        self._least_time = 0  # see Abilities
         self.tls = False
         self.authenticated = False
         self.quit = False  # the client took its leave
@@ -294,7 +295,7 @@ class ServerSession:
             self.may_introduce = False
         self.ehlo_name = event.name
         self.esmtp = event.extensions is not None
-        self._offered, size = offered(event.extensions)
+        self._offered, size, self._least_time = offered(event.extensions)
         self._max_size = min(self._terms.max_size, size or self._terms.max_size)
         self._move(EHLO if self.esmtp else HELO)
 
@@ -335,8 +336,7 @@ class ServerSession:
 
     def _read_first(self) -> Any:
         first = self._framer.first()
-        is_foreign = first < 0x20 and self._is_foreign(foreign.kind_of_octet(first))
-        return None if is_foreign else self._read_command()
+        return None if first < 0x20 and self._is_foreign(foreign.kind_of_octet(first)) else self._read_command()
 
     def _refuse(self, verb: int, argument: bytes, refusal: Reply) -> None:
         if verb == fp.UNKNOWN and self._is_foreign(foreign.kind_of_line(argument, self.state == _CONNECTED)):
@@ -371,17 +371,17 @@ class ServerSession:
         command = parse_mail(argument, self._terms.offer_auth and self.tls, self._offered)
         if command.size > self._max_size:  # RFC 1870 §6.1: before the data
             raise Refused(replies.MESSAGE_TOO_BIG)
+        if command.requests is not None and command.requests.returns_at() < self._least_time:  # seconds as yet
+            raise Refused(replies.TOO_LITTLE_TIME)
         if self._messages >= self._terms.max_messages:
-            what = "too many messages on this connection"
-            raise Refused(replies.closing(self._terms.hostname, what, replies.Reason.MESSAGE_LIMIT, enhanced="4.5.3"))
+            raise Refused(replies.too_many_messages(self._terms.hostname))
         return command
 
     def _rcpt(self, argument: bytes) -> Event:
         assert self.mail is not None
-        if self._conduct is not None:
-            refusal = self._conduct.refusal_of_recipient(len(self.recipients))
-            if refusal is not None:
-                raise Refused(refusal)
+        conduct = self._conduct
+        if conduct is not None and (refusal := conduct.refusal_of_recipient(len(self.recipients))) is not None:
+            raise Refused(refusal)
         command = parse_rcpt(argument, self.mail.smtputf8, self._offered)
         if len(self.recipients) >= self._terms.max_recipients:
             raise Refused(replies.TOO_MANY_RECIPIENTS)

@@ -35,7 +35,7 @@ cdef class Job:
     cdef public MemberConnection connection
     cdef list _outcomes, _asked
     cdef Exchange _exchange
-    cdef list _relayed
+    cdef dict _relayed
     cdef HandOver _hand_over
 
     cpdef bint finished(self)

@@ -6,11 +6,12 @@ No choice of members and no I/O: gateway/couriers/fleet/fleet.py drives it, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from gateway._fastpath import Content
 from gateway.couriers.fleet import outcome
+from gateway.couriers.fleet.asked import obstacle
 from gateway.handover import Batch, HandOver, RecipientOutcome, Status
 from gateway.later import Later
 from gateway.net.streams import Poller
@@ -89,7 +90,7 @@ class Job:
         self._outcomes: list[RecipientOutcome | None] | None = None  # then one for each recipient, or None
         self._asked: list[int] | None = None  # whom the last exchange was for, by their places; None: everyone
         self._exchange: Exchange | None = None  # the last one, where its client has asked for more than delivery
-        self._relayed: list[EnvelopeAddress] = []  # to servers to which that was not passed on
+        self._relayed: dict[EnvelopeAddress, int] | None = None  # to servers that lack what would pass that on
         self._hand_over: HandOver | None = None
 
     def finished(self) -> bool:
@@ -119,7 +120,7 @@ class Job:
             return replies.UPSTREAM_WITHOUT_8BITMIME
         if 0 < session.size_limit < content.size:  # RFC 1870 §6.1
             return replies.UPSTREAM_TOO_BIG
-        return None
+        return None if self.batch.requests is None else obstacle(self.batch.requests, session.takes, time())
 
     def next_exchange(self, most_recipients: int) -> Exchange:
         """The exchange that carries the next recipients."""
@@ -130,15 +131,17 @@ class Job:
         else:
             self._asked = self._open()[:most_recipients]
             recipients = [batch.recipients[place] for place in self._asked]
-        exchange = Exchange(batch.sender, recipients, batch.content, self.smtputf8, batch.divisible, batch.requests)
-        if batch.requests is not None:
+        requests = None if batch.requests is None else batch.requests.at(time())
+        exchange = Exchange(batch.sender, recipients, batch.content, self.smtputf8, batch.divisible, requests)
+        if requests is not None:
             self._exchange = exchange
         return exchange
 
     def settle(self, outcomes: list[RecipientOutcome | None]) -> None:
         """The outcomes of the last exchange's recipients. The rest is not tried once one of these is not final."""
         if self._exchange is not None and self._exchange.left_out:
-            self._relayed += [each.recipient for each in outcomes if each is not None and each.status is _DELIVERED]
+            taken = [each.recipient for each in outcomes if each is not None and each.status is _DELIVERED]
+            self._relayed = {**(self._relayed or {}), **dict.fromkeys(taken, self._exchange.left_out)}
         if self._asked is None:
             self._outcomes = outcomes
         else:
@@ -174,7 +177,7 @@ class Job:
     def conclude(self, site: str) -> float:
         """All recipients have an outcome, which makes the hand-over. Returns the seconds that all of it took."""
         self._hand_over = self._made(site)
-        if self._relayed:
+        if self._relayed is not None:
             self._hand_over.relayed = self._relayed
         return self._hand_over.seconds
 

@@ -18,7 +18,7 @@ ROWS = 128  # processes
 SUPERVISORS_ROW = 0
 MOST_MEMBERS = 127  # of a row
 PLACES = MOST_MEMBERS + 1  # the first is the head
-WORDS = 43  # of a place
+WORDS = 44  # of a place
 SIZE = ROWS * PLACES * WORDS * 8
 
 _COUNT, _BEAT = 0, 1  # of a row's head: entries; when its worker last was at work
@@ -43,7 +43,8 @@ _STAGES = _SECONDS + 1
 _GROUP, _WEIGHT, _ZONE = (_STAGES + len(STAGES) + place for place in range(3))
 _TAKES = _ZONE + 2  # what it announced, below the time in ms: one word, so that nothing is read half
 _LARGEST = _TAKES + 1  # octets of a message, as it announced them
-_NAME = _LARGEST + 1
+_LEAST_TIME = _LARGEST + 1  # seconds, likewise
+_NAME = _LEAST_TIME + 1
 _ZONE_SIZE = 2 * 8  # octets
 _NAME_SIZE = (WORDS - _NAME) * 8  # octets
 _SILENT = 5.0  # seconds after which a row's worker is taken for gone, and its connections with it
@@ -249,16 +250,19 @@ class MemberEntry:
     def announce(self, taken: Abilities, now: float) -> None:
         """What it has announced in its answer to EHLO; see gateway/smtp/capabilities.py."""
         self._table.integers[self._first + _LARGEST] = taken.size
+        self._table.integers[self._first + _LEAST_TIME] = taken.least_time
         self._table.integers[self._first + _TAKES] = int(now * 1000) * MOST + taken.capabilities
 
     def announced(self) -> Abilities | None:
         """The same, as whoever asked it last has heard it; None where nobody did. Who looks while it is written may
-        have a size too early.
+        have a size or time too early.
         """
         integers = self._table.integers
         places = (self._first, *self._table.others(self._key))
         latest, first = max([(integers[first + _TAKES], first) for first in places])
-        return Abilities(latest % MOST, integers[first + _LARGEST]) if latest else None
+        if not latest:
+            return None
+        return Abilities(latest % MOST, integers[first + _LARGEST], integers[first + _LEAST_TIME])
 
     def drain(self, drained: bool) -> None:
         """Let it get none, or some again."""
