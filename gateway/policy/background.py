@@ -7,7 +7,6 @@ The only module of the policy that knows an event loop. Everything here returns 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,6 +18,8 @@ from gateway.quotas import Quotas
 T = TypeVar("T")
 
 MOST_THREADS = 16
+UNANSWERED = "no answer, for check asks nobody"
+A_LONG_TIME = 200 * 365 * 86400.0  # seconds: longer than any duration of a policy
 
 
 class CannotWait(Exception):
@@ -95,6 +96,18 @@ class Background:
             self._loop = asyncio.new_event_loop()
         return self._loop
 
+    def may_ask(self, whom: str) -> bool:
+        """Whether somebody outside of this machine may be asked; if not, an empty answer stands in. whom: as it may be
+        shown. Raises Unanswered where there is to be none.
+        """
+        del whom
+        return True
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """Whether nothing that handlers do is meant."""
+        return False
+
     def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """Calls back when the time has passed; the handle has `cancel`."""
         return self.loop.call_later(seconds, callback)
@@ -108,10 +121,6 @@ class Background:
     def task(self, coroutine: Coroutine[Any, Any, Any]) -> Later:
         """The result of a coroutine of asyncio, which runs meanwhile; it is cancelled when nobody waits any more."""
         return _Promised(self.loop.create_task(coroutine))
-
-    def thread(self, function: Callable[[], Any]) -> Later:
-        """The result of a function that may block; it is called in a thread, and must touch nothing of the policy."""
-        return _Promised(self.loop.run_in_executor(self.threads, function))
 
     @property
     def threads(self) -> ThreadPoolExecutor:
@@ -156,41 +165,49 @@ class Background:
         await self.close()
 
 
-class Unasked(Later):
-    """An answer that never comes, for nobody is asked. who: a service that the policy names, as it may be shown; "" for
-    what it asks without naming one.
-    """
-
-    def __init__(self, who: str = "") -> None:
-        super().__init__()
-        self.who = who
+class Unanswered(ValueError):
+    """Nobody answers, because nobody was asked."""
 
 
 class Idle(Background):
-    """For handlers that are only tried. Once it is `idle`, nothing that they would wait for begins or comes, but for
-    time, which passes at once. asked: is told of each answer that will not come.
+    """For handlers that are only tried. Once it is `idle`, time passes at once, what works on this machine works where
+    it is called, and nobody else is asked anything: they answer emptily or, with `away`, not at all. asked: is told of
+    each question, with whom it is for, as it may be shown.
     """
 
     idle = False
+    away = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, quotas: Quotas | None = None) -> None:
         super().__init__(loop, quotas)
-        self.asked: Callable[[Unasked], None] = lambda _: None
+        self.asked: Callable[[str], None] = lambda _: None
+        self._passed = 0.0
+
+    def clock(self) -> float:
+        """Seconds, for policies."""
+        return self.loop.time() + self._passed
+
+    def age(self) -> None:
+        """So much time passes that nothing is kept any more."""
+        self._passed += A_LONG_TIME
+
+    def may_ask(self, whom: str) -> bool:
+        if not self.idle:
+            return True
+        self.asked(whom)
+        if self.away:
+            raise Unanswered(f"{whom}: {UNANSWERED}")
+        return False
+
+    @property
+    def is_rehearsal(self) -> bool:
+        return self.idle
 
     def sleep(self, seconds: float) -> Later:
         return answered(None) if self.idle else super().sleep(seconds)
 
     def task(self, coroutine: Coroutine[Any, Any, Any]) -> Later:
-        if not self.idle:
-            return super().task(coroutine)
-        begun_by_it = [one for one in inspect.getcoroutinelocals(coroutine).values() if inspect.iscoroutine(one)]
-        concerned = [value for one in begun_by_it for value in inspect.getcoroutinelocals(one).values()]
-        who = next((value.asks for value in concerned if hasattr(value, "asks")), "")
-        for one in (coroutine, *begun_by_it):
-            one.close()
-        unasked = Unasked(who)
-        self.asked(unasked)
-        return unasked
-
-    def thread(self, function: Callable[[], Any]) -> Later:
-        return Later() if self.idle else super().thread(function)
+        later = super().task(coroutine)
+        if self.idle:
+            self.finish(later)
+        return later

@@ -108,7 +108,7 @@ def _loaded(source: PolicySource, background: Idle) -> tuple[Policy | None, list
     """The policy, or what is wrong with it."""
     try:
         page = CounterPage(bytearray(metrics.page_size()))
-        return Policy.load(source, page=page, validating=True, background=background), []
+        return Policy.load(source, page=page, validating=True, background=background, clock=background.clock), []
     except PolicyProblems as bad:
         return None, list(bad.problems)
 

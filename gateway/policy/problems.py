@@ -49,7 +49,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {'warning: ' if self.severity is Severity.WARNING else ''}{self.text}"
+        return f"{place}: {'' if self.severity is Severity.ERROR else f'{self.severity.value}: '}{self.text}"
 
     @classmethod
     def from_lua(cls, text: str, file: str, files: Iterable[str] = (), traceback: str = "") -> Problem:

@@ -1,21 +1,25 @@
 """A rehearsal: the handlers of a policy are called as for the first message of a client, and what fails is a problem.
 
-Nothing is sent anywhere: what a handler would be told by others never comes, and there it ends, which is told where the
-policy names the service. No session and no socket is in play, only the events in their order.
+Nothing is sent anywhere, and nobody is asked. Where a handler asks, everything is tried twice: with empty answers, and
+without any. What fails whatever is answered is a problem of the policy; the rest is only told, with who is asked where.
+No session and no socket is in play, only the events in their order.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from gateway.config import Listener, ListenerDomain
 from gateway.decision import grants_anybody
 from gateway.later import Later
 from gateway.mail.message import Message
 from gateway.policy import events, runs
-from gateway.policy.background import Idle, Unasked
+from gateway.policy.background import UNANSWERED, Idle
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
 from gateway.policy.problems import PolicyError, Problem, Rejected, Severity
@@ -26,57 +30,108 @@ STRANGER = "192.0.2.1"
 NOBODYS_DOMAIN = "nobody-has-heard-of-this.invalid"
 _LOCAL = "192.0.2.2"
 _SENDER = f"sender@{NOBODYS_DOMAIN}"
-_RECIPIENT = f"recipient@{NOBODYS_DOMAIN}"
-_MESSAGE = (
-    f"From: <{_SENDER}>\r\nTo: <{_RECIPIENT}>\r\nSubject: relay-gateway check\r\n"
-    f"Date: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <1@{NOBODYS_DOMAIN}>\r\n\r\nHello\r\n"
-).encode()
 _EXTENSIONS = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")
+_TLS = {"tls_protocol_version": "TLSv1_3", "tls_cipher": "TLS13_AES_256_GCM_SHA384"}
+_MOST_NAMED = 200  # domains, and pairs of words, in a policy's text that are tried
+
+_TEXT = re.compile(r"(?P<quote>[\"'])(?P<text>(?:(?!(?P=quote))[^\\\n])+)(?P=quote)|(?P<key>[a-z]\w*)\s*=\s*(?=[\"'])")
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]", re.IGNORECASE)
 
 
 class _Over(Exception):
     """The session goes no further: a handler refused, or failed."""
 
 
+class _Question(NamedTuple):
+    """Somebody is asked at a place in the policy."""
+
+    file: str
+    line: int
+    whom: str
+
+
 class Rehearsal:
-    """Of one policy and its background, which is idle. problems: what failed, and what could not be tried."""
+    """Of one policy and its background, which is idle. problems: what failed, and who is asked."""
 
     def __init__(self, policy: Policy, background: Idle) -> None:
         self.problems: list[Problem] = []
         self._policy = policy
-        self._event = ""  # whose handlers run
-        background.asked = self._not_tried
+        self._background = background
+        self._asked: list[_Question] = []  # in what runs
+        self._unanswered: dict[_Question, list[str]] = {}  # with the events that fail without an answer
+        self._failures: dict[Problem, str] = {}  # of one round: with whose answers they came, "" where nobody's did
+        self._names = list(dict.fromkeys(_named(policy)))
+        background.asked = self._note
 
     def run(self) -> None:
-        """One session of a stranger, and one of a relay host, at each listener."""
-        runs.log.addFilter(_nothing)
-        try:
-            for listener in self._policy.config.listeners or (Listener(listen=f"{_LOCAL}:25"),):
-                for peer in (STRANGER, *_relay_host(listener)):
-                    self._session(listener, peer)
-        finally:
-            runs.log.removeFilter(_nothing)
-        self.problems = list(dict.fromkeys(self.problems))
+        """Sessions of a stranger, a relay host, and somebody who logs in, at each listener."""
+        with _silence():
+            given = self._round()
+            certain = [problem for problem, whom in given.items() if not whom]
+            if self._unanswered:
+                self._background.age()
+                self._background.away = True
+                away = self._round()
+                certain += [problem for problem in given if given[problem] and problem in away]
+                self._tell(given, certain, "an empty answer")
+                self._tell(away, certain, "no answer")
+        self.problems = [*certain, *self.problems, *map(self._told, sorted(self._unanswered))]
 
     def granted(self, domain: str) -> ListenerDomain | None:
         """What a stranger's mail for a domain is granted; None for nothing, and where nobody knows."""
-        runs.log.addFilter(_nothing)
-        try:
-            return self._listener_domain(domain, f"{_LOCAL}:25", _conn(STRANGER, f"{_LOCAL}:25"))
-        except _Over:
-            return None
-        finally:
-            runs.log.removeFilter(_nothing)
+        with _silence():
+            try:
+                return self._listener_domain(domain, f"{_LOCAL}:25", _conn(STRANGER, f"{_LOCAL}:25"))
+            except _Over:
+                return None
 
-    def _session(self, listener: Listener, peer: str) -> None:
-        local = _local_address(listener)
-        conn = _conn(peer, local)
-        conn.values.update(listener.overrides.get("meta", {}))
+    # --- what is told -------------------------------------------------------------------------------------------------
+
+    def _tell(self, failures: dict[Problem, str], certain: list[Problem], answer: str) -> None:
+        for problem, whom in failures.items():
+            if problem not in certain:
+                hint = f"{problem.hint}, where there is {answer} from {whom}"
+                self.problems.append(Problem(problem.file, problem.line, problem.message, hint, Severity.NOTE))
+
+    def _told(self, question: _Question) -> Problem:
+        failing = ", ".join(self._unanswered[question])
+        hint = f"without an answer {failing} fails" if failing else ""
+        message = f"asks {question.whom}, which check does not"
+        return Problem(question.file, question.line, message, hint, Severity.NOTE)
+
+    def _note(self, whom: str) -> None:
+        """A handler asks somebody."""
+        question = _Question(*self._policy.calls_from(), whom)
+        self._asked.append(question)
+        self._unanswered.setdefault(question, [])
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    def _round(self) -> dict[Problem, str]:
+        """What failed in all sessions."""
+        self._failures, self._asked = {}, []
+        for listener in self._policy.config.listeners or (Listener(listen=f"{_LOCAL}:25"),):
+            local = _local_address(listener)
+            for peer in (STRANGER, *_relay_host(listener)):
+                self._session(local, _conn(peer, local, listener), peer != STRANGER, NOBODYS_DOMAIN)
+            domain = self._domain_for_anybody(local, listener)
+            if domain:
+                self._session(local, _conn(STRANGER, local, listener), False, domain)
+            self._session_after_login(local, _conn(STRANGER, local, listener))
+        return self._failures
+
+    def _session(self, local: str, conn: ConnMeta, relays: bool, domain: str) -> None:
         try:
             self._before_the_decision(local, conn)
-            granted = self._listener_domain(NOBODYS_DOMAIN, local, conn)
-            if peer != STRANGER or grants_anybody(granted):
-                self._after_the_decision(conn)
+            self._mail(local, conn, relays, domain)
+        except _Over:
+            pass
+
+    def _session_after_login(self, local: str, conn: ConnMeta) -> None:
+        try:
+            self._before_the_decision(local, conn)
+            if self._login(conn):
+                self._mail(local, conn, False, NOBODYS_DOMAIN)
         except _Over:
             pass
 
@@ -87,18 +142,50 @@ class Rehearsal:
         self._ask(events.EHLO, lambda: policy.ehlo(NOBODYS_DOMAIN, conn, _EXTENSIONS))
         conn.values["ehlo_domain"] = NOBODYS_DOMAIN
         self._ask(events.REWRITE_RESPONSE, lambda: policy.rewrite_response(250, "OK", "EHLO", conn))
+
+    def _login(self, conn: ConnMeta) -> bool:
+        """Logs in with a name and a password that stand beside each other in the policy, if there are such."""
+        if events.AUTH_PLAIN not in self._policy.handles:
+            return False
+        conn.values.update(_TLS)
+        for user, password in [(NOBODYS_DOMAIN, NOBODYS_DOMAIN), *zip(self._names, self._names[1:], strict=False)]:
+            attempt = lambda u=user, p=password: self._policy.auth_plain(u, u, p, conn)  # noqa: E731
+            try:
+                found = self._ask(events.AUTH_PLAIN, attempt)
+            except _Over:
+                continue
+            if found is not None:
+                conn.establish(found.authn_id, found.authz_id, found.identities, found.groups)
+                return True
+        return False
+
+    def _domain_for_anybody(self, local: str, listener: Listener) -> str:
+        """One that the policy names, and that strangers may write to; "" where there is none."""
+        for domain in filter(_DOMAIN.fullmatch, self._names):
+            try:
+                if grants_anybody(self._listener_domain(domain.lower(), local, _conn(STRANGER, local, listener))):
+                    return domain
+            except _Over:
+                continue
+        return ""
+
+    def _mail(self, local: str, conn: ConnMeta, relays: bool, domain: str) -> None:
+        """One message, as far as the decision lets it come."""
+        policy = self._policy
         self._ask(events.MAIL_FROM, lambda: policy.mail_from(parse_address(_SENDER), conn))
+        granted = self._listener_domain(domain.lower(), local, conn)
+        if relays or grants_anybody(granted):
+            self._after_the_decision(conn, f"recipient@{domain}")
 
     def _listener_domain(self, domain: str, local: str, conn: ConnMeta) -> ListenerDomain | None:
         answer = self._ask(events.LISTENER_DOMAIN, lambda: self._policy.listener_domain(domain, local, conn))
         return answer if isinstance(answer, ListenerDomain) else None
 
-    def _after_the_decision(self, conn: ConnMeta) -> None:
+    def _after_the_decision(self, conn: ConnMeta, recipient: str) -> None:
         policy = self._policy
-        self._ask(events.RCPT_TO, lambda: policy.rcpt_to(parse_address(_RECIPIENT), conn))
-        message = Message(
-            "0" * 32, parse_address(_SENDER), [parse_address(_RECIPIENT)], data=_MESSAGE, meta=conn.values.copy()
-        )
+        self._ask(events.RCPT_TO, lambda: policy.rcpt_to(parse_address(recipient), conn))
+        sender, to, meta = parse_address(_SENDER), [parse_address(recipient)], conn.values.copy()
+        message = Message("0" * 32, sender, to, data=_content(recipient), meta=meta)
         self._ask(events.DATA, lambda: policy.data(message, conn))
         self._ask(events.SPLIT_TRANSACTION, lambda: policy.split_transaction(message, conn))
         self._ask(events.MESSAGE_RECEIVED, lambda: policy.message_received(message, conn))
@@ -109,10 +196,10 @@ class Rehearsal:
         self._ask(events.QUEUE_CONFIG, lambda: policy.destination(message.queue_name()))
 
     def _ask(self, event: str, ask: Callable[[], Later]) -> Any:
-        """The answer; None where the handler waits for it. Raises _Over."""
+        """The answer; None where the handler has none for want of somebody else's. Raises _Over."""
         if event not in self._policy.handles and event != events.QUEUE_CONFIG:
             return None
-        self._event = event
+        asked_before = len(self._asked)
         try:
             answer = ask()
             if not answer.done:
@@ -122,17 +209,15 @@ class Rehearsal:
         except Rejected:
             raise _Over from None
         except PolicyError as error:
-            self.problems.append(self._failure(event, str(error)))
+            asked = self._asked[asked_before:]
+            if asked and UNANSWERED in str(error):
+                failing = self._unanswered[asked[-1]]
+                if event not in failing:
+                    failing.append(event)
+                return None
+            whom = (asked or self._asked or [_Question("", 0, "")])[-1].whom
+            self._failures.setdefault(self._failure(event, str(error)), whom)
             raise _Over from None
-
-    def _not_tried(self, answer: Unasked) -> None:
-        """A handler asks somebody. What the policy names is the operator's to keep up; the DNS is everybody's."""
-        if not answer.who:
-            return
-        event = self._event
-        message = f"asks {answer.who}, which check does not: what follows in {event} was not tried"
-        hint = "without an answer the handler fails, unless it is prepared for that"
-        self.problems.append(Problem(*self._policy.calls_from(), message, hint, Severity.WARNING))
 
     def _failure(self, event: str, text: str) -> Problem:
         policy = self._policy
@@ -142,13 +227,38 @@ class Rehearsal:
         return Problem(found.file, found.line or line, found.message, f"so {event} fails for a first message")
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What fails in a rehearsal is told by the command, not logged."""
+    runs.log.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        runs.log.removeFilter(_nothing)
+
+
 def _nothing(_: object) -> bool:
-    """A filter: what fails in a rehearsal is told by the command."""
     return False
 
 
-def _conn(peer: str, local: str) -> ConnMeta:
-    return ConnMeta({"received_from": f"{peer}:40000", "received_via": local, "reception_protocol": "ESMTP"})
+def _named(policy: Policy) -> Iterator[str]:
+    """Texts that stand in quotes in a policy's files, and names of fields that have one; some of each."""
+    for content in policy.source.files.values():
+        texts = _TEXT.finditer((content or b"").decode("utf-8", "replace"))
+        yield from (one["text"] or one["key"] for one, _ in zip(texts, range(_MOST_NAMED), strict=False))
+
+
+def _content(recipient: str) -> bytes:
+    return (
+        f"From: <{_SENDER}>\r\nTo: <{recipient}>\r\nSubject: relay-gateway check\r\n"
+        f"Date: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <1@{NOBODYS_DOMAIN}>\r\n\r\nHello\r\n"
+    ).encode()
+
+
+def _conn(peer: str, local: str, listener: Listener | None = None) -> ConnMeta:
+    said = {} if listener is None else listener.overrides
+    known = {"received_from": f"{peer}:40000", "received_via": local, "reception_protocol": "ESMTP"}
+    return ConnMeta({**known, "hostname": said.get("hostname", os.uname().nodename), **said.get("meta", {})})
 
 
 def _local_address(listener: Listener) -> str:

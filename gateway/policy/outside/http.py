@@ -62,7 +62,7 @@ class HttpRequest:
     @property
     def asks(self) -> str:
         """Whom it asks for what, as it may be shown."""
-        return f"{self.method} {_shown(self.url)}"
+        return f"{self.method} {shown(self.url)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,7 @@ def _request(method: str) -> Callable[..., HttpRequest]:
             raise ValueError("the client is closed")
         text = string(url, method.lower())
         if urlsplit(text).scheme not in ("http", "https"):
-            raise ValueError(f"expected a URL with http or https, got {_shown(text)}")
+            raise ValueError(f"expected a URL with http or https, got {shown(text)}")
         return HttpRequest(client, method, text, client.options["timeout"])
 
     return begin
@@ -204,6 +204,8 @@ async def send(request: HttpRequest) -> HttpResponse:
     client = request.client
     if client.closed:
         raise ValueError("the client is closed")
+    if not client.outside.background.may_ask(request.asks):
+        return HttpResponse(200, HttpHeaders({"content-type": "application/json"}), b"{}", "utf-8")
     headers = request.headers
     if not any(name.lower() == "user-agent" for name, _ in headers):
         headers = [*headers, ("User-Agent", client.options["user_agent"])]
@@ -270,7 +272,7 @@ async def _received(response: aiohttp.ClientResponse) -> HttpResponse:
     return HttpResponse(response.status, HttpHeaders(headers), b"".join(pieces), response.charset or "utf-8")
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """A URL as it may be logged."""
     try:
         parts = urlsplit(url)

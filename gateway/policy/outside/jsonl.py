@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from gateway.logs.segments import Segment, seal_abandoned
+from gateway.policy.kumo import times
 from gateway.policy.kumo.serde import json_encode
 from gateway.policy.kumo.values import Objects, binary, string
 from gateway.policy.options import Option, Schema, accepted, duration
@@ -41,11 +41,11 @@ class JsonlWriter:
         self.lock = asyncio.Lock()
         self._options = options
         self._segment: Segment | None = None
-        self._ends = 0.0  # when the segment is old enough, monotonic
+        self._ends = 0.0  # when the segment is old enough, by the policy's clock
 
     def write(self, line: bytes) -> None:
         """One line. Raises OSError; what was written before stays."""
-        now = time.monotonic()
+        now = self.outside.clock()
         segment = self._segment
         if segment is not None and (segment.size >= self._options["max_file_size"] or now >= self._ends):
             self.finish()
@@ -76,7 +76,7 @@ class JsonlWriter:
         seal_abandoned(directory)
         self._ends = now + lasts if lasts else float("inf")
         return Segment(
-            directory, options["suffix"], level=options["compression_level"], header="", now_ns=time.time_ns()
+            directory, options["suffix"], level=options["compression_level"], header="", now_ns=times.now().nanoseconds
         )
 
 
@@ -113,6 +113,8 @@ def _done(writer: JsonlWriter, function: str, work: Callable[[], None]) -> Any:
 
 
 async def _alone(writer: JsonlWriter, work: Callable[[], None]) -> None:
+    if writer.outside.background.is_rehearsal:
+        return
     async with writer.lock:
         await writer.outside.in_thread(work)
 

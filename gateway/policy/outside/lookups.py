@@ -63,17 +63,19 @@ def _resolver(outside: Outside, config: Any, function: str) -> RememberingResolv
         (options["negative_min_ttl"], options.get("negative_max_ttl", LONGEST)),
     )
     hosts = {} if inner is None or options["use_hosts_file"] == "Never" else hosts_file(HOSTS)
-    return RememberingResolver(_source(config, function), outside.clock, options["cache_size"], lifetimes, hosts)
+    return RememberingResolver(
+        _source(outside, config, function), outside.clock, options["cache_size"], lifetimes, hosts
+    )
 
 
-def _source(config: Any, function: str) -> NameSource:
+def _source(outside: Outside, config: Any, function: str) -> NameSource:
     from gateway.policy.outside.resolvers import NameServer, NameServers, OneAfterTheOther, Zones
 
     if isinstance(config, dict) and "Test" in config and len(config) == 1:
         test = read_options(TEST, config["Test"])
         return Zones(test["zones"], test["servfail"])
     if isinstance(config, dict) and "Aggregate" in config and len(config) == 1:
-        return OneAfterTheOther([_source(part, function) for part in parts(config["Aggregate"])])
+        return OneAfterTheOther([_source(outside, part, function) for part in parts(config["Aggregate"])])
     inner = network_options(config)
     if inner is None:
         raise ValueError(f"{function}: expected a table or 'HickorySystemConfig', got {described(config)}")
@@ -85,6 +87,7 @@ def _source(config: Any, function: str) -> NameSource:
     ]
     return NameServers(
         servers,
+        may_ask=outside.background.may_ask,
         timeout=options["timeout"],
         attempts=options["attempts"],
         edns0=options["edns0"],

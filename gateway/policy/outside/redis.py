@@ -82,6 +82,8 @@ async def ask(connection: RedisConnection, *command: Any) -> Any:
     """What the server answers to a command, as Lua has it. Raises ValueError."""
     import redis.exceptions
 
+    if not connection.outside.background.may_ask(connection.asks):
+        return None
     try:
         client: Any = _client(connection)
         return _outward(await client.execute_command(*command))

@@ -59,7 +59,7 @@ class NameSource(Protocol):
 class NameServers:
     """Name servers, asked over the network.
 
-    servers: none are the system's. timeout: seconds for one attempt.
+    servers: none are the system's. timeout: seconds for one attempt. may_ask: whether they are asked at all.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class NameServers:
         edns0: bool,
         recursion_desired: bool,
         rotate: bool,
+        may_ask: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """Raises ValueError where the system has no name servers."""
         try:
@@ -85,9 +86,12 @@ class NameServers:
         self._resolver.use_edns(0 if edns0 else -1, 0, UDP_PAYLOAD)
         self._resolver.flags = dns.flags.RD if recursion_desired else 0
         self._backend = dns.asyncbackend.get_backend("asyncio")
+        self._may_ask = may_ask
 
     async def ask(self, name: dns.name.Name, kind: RecordType) -> NameAnswer:
         """Their answer."""
+        if not self._may_ask("the DNS"):
+            return NameAnswer(True, (), 0.0)
         try:
             answer = await self._resolver.resolve(
                 name, kind, raise_on_no_answer=False, search=False, backend=self._backend

@@ -92,6 +92,8 @@ class Throttle:
 
     def turn_here(self) -> Turn:
         """The same on this machine alone, or in this worker."""
+        if self.outside.background.is_rehearsal:
+            return Turn(self.rate.burst, 0.0, None)
         quotas = self.outside.background.quotas
         if quotas is not None and not self.rate.local:
             return quotas.take("throttle", self.name, self.rate)

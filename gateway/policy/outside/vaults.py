@@ -17,11 +17,12 @@ from gateway.policy.kumo.secrets import key_bytes
 from gateway.policy.kumo.values import described, text_of
 from gateway.policy.options import Option, Schema
 from gateway.policy.options import string as text
-from gateway.policy.outside.http import BUILD_CLIENT, HttpClient, HttpRequest, send
+from gateway.policy.outside.http import BUILD_CLIENT, HttpClient, HttpRequest, send, shown
 from gateway.policy.outside.outside import Outside, read_options
 
 ADDRESS = "http://127.0.0.1:8200"
 TIMEOUT = 10.0  # seconds
+NO_SECRET = "none"  # where nobody is asked
 
 VAULT = Schema(
     {
@@ -45,6 +46,8 @@ async def _from_vault(outside: Outside, options: dict[str, str]) -> str:
     address = (options.get("vault_address") or os.environ.get("VAULT_ADDR") or ADDRESS).rstrip("/")
     mount, path, key = options["vault_mount"].strip("/"), options["vault_path"].strip("/"), options["vault_key"]
     name = f"{address} {mount}/{path} {key}"
+    if not outside.background.may_ask(f"the vault at {shown(address)}"):
+        return NO_SECRET
     if outside.loading() and name in outside.secrets:
         return text_of(outside.secrets[name])
     found = _field(await _asked(address, mount, path, options.get("vault_token"), outside), f"{mount}/{path}", key)
