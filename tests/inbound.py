@@ -114,7 +114,7 @@ class Inbound:
             self.address,
             max_connections,
             services,
-            tls.ServerContexts([], tls.KeyFiles()),
+            tls.ServerContexts([], tls.KeyFiles(), now=0.0),
             self.roster,
             self.outbox,
             self.poller,

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 
 import pytest
@@ -241,3 +242,27 @@ def test_its_own_heartbeat_goes_on_and_term_ends_it_with_an_open_connection():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert process.stop() == 0
+
+
+def test_who_connected_before_the_port_was_anothers_is_answered_and_not_kept(monkeypatch):
+    monkeypatch.setattr(admin, "LAST_REQUESTS", 20.0)
+    process = AdminProcess(("127.0.0.1",))
+    fresh, kept = (HTTPConnection("127.0.0.1", process.ports[0], timeout=20) for _ in range(2))
+    fresh.connect()
+    kept.request("GET", "/healthz")
+    response = kept.getresponse()
+    assert not response.will_close
+    response.read()
+    os.kill(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + 20
+    with suppress(ConnectionError):  # once nobody listens there
+        while time.monotonic() < deadline:
+            socket.create_connection(("127.0.0.1", process.ports[0])).close()
+            time.sleep(0.01)
+    for connection in (fresh, kept):
+        connection.request("GET", "/metrics")
+        response = connection.getresponse()
+        assert (response.status, response.will_close) == (200, True)
+        response.read()
+        connection.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1]) == 0

@@ -142,6 +142,14 @@ def test_a_new_token_counts_at_once_and_none_is_in_a_log(gateway):
     assert wrong not in log
 
 
+def test_guesses_at_the_token_are_all_counted_and_told_once(gateway):
+    before = gateway.metric('operator_requests_total{result="refused"}')
+    for number in range(20):
+        assert post(gateway, "/operator/fleet", f"guess-{number}-of-many-guesses", do="drain", member="x")[0] == 403
+    assert gateway.metric('operator_requests_total{result="refused"}') == before + 20
+    assert gateway.log_file.read_text().count("has not the operator token") <= 2
+
+
 def test_the_option_needs_a_control_socket(tmp_path):
     gateway = started(tmp_path, "--operator-token-file", str(token_file(tmp_path)))
     with suppress(smtplib.SMTPException):

@@ -27,14 +27,14 @@ def test_a_certificate_from_a_file_and_a_key_from_text_make_a_context(pems: tupl
     listener = Listener(listen="127.0.0.1:0", overrides={"tls_certificate": certificate, "tls_private_key": key})
     assert tls.problems([listener], tls.KeyFiles()) == []
     params = ListenerParams(hostname="mx.example", tls_certificate=certificate, tls_private_key=key)
-    contexts = tls.ServerContexts([listener], tls.KeyFiles())
+    contexts = tls.ServerContexts([listener], tls.KeyFiles(), now=0.0)
     context = contexts.context(params)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert contexts.context(params) is context
 
 
 def test_without_certificate_a_self_signed_one_is_made_once() -> None:
-    contexts = tls.ServerContexts([], tls.KeyFiles())
+    contexts = tls.ServerContexts([], tls.KeyFiles(), now=0.0)
     params = ListenerParams(hostname="mx.example")
     assert contexts.context(params) is contexts.context(params)
     assert contexts.context(ListenerParams(hostname="other.example")) is not contexts.context(params)
@@ -81,11 +81,11 @@ def test_certificates_are_read_when_the_policy_is_and_not_at_the_first_handshake
     certificate, key = pems
     listener = Listener(listen="127.0.0.1:0", overrides={"tls_certificate": certificate, "tls_private_key": key})
     files = tls.KeyFiles()
-    contexts = tls.ServerContexts([listener], files)
+    contexts = tls.ServerContexts([listener], files, now=0.0)
     (tmp_path / "certificate.pem").unlink()
     params = ListenerParams(hostname="mx.example", tls_certificate=certificate, tls_private_key=key)
     assert contexts.context(params)
-    assert tls.ServerContexts([listener], pickle.loads(pickle.dumps(files))).context(params)  # a worker's, later
+    assert tls.ServerContexts([listener], pickle.loads(pickle.dumps(files)), 0.0).context(params)  # a worker's, later
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,25 @@ def test_names_are_kumomtas(cipher: tuple[str, str, int] | None, shown: tuple[st
 
 def test_contexts_are_bounded_however_many_names_a_policy_has(monkeypatch):
     monkeypatch.setattr(tls, "MOST_CONTEXTS", 2)
-    contexts = tls.ServerContexts([], tls.KeyFiles())
+    contexts = tls.ServerContexts([], tls.KeyFiles(), now=0.0)
     first, second, third = (contexts.context(ListenerParams(hostname=f"{name}.example")) for name in "abc")
     assert contexts.context(ListenerParams(hostname="c.example")) is third
     assert contexts.context(ListenerParams(hostname="b.example")) is second
     assert contexts.context(ListenerParams(hostname="a.example")) is not first
+
+
+def test_keys_of_tickets_to_come_are_there_before_workers_are_and_their_certificate_is_the_same(monkeypatch):
+    listener = Listener(listen="127.0.0.1:0", overrides={"hostname": "mx.example"})
+    contexts = tls.ServerContexts([listener], tls.KeyFiles(), now=5.0)
+    params = ListenerParams(hostname="mx.example")
+    monkeypatch.setattr(tls, "_self_signed", None)  # from here on nobody can make another
+    seen = []
+    for day in range(tls.SHARED_AHEAD + 1):
+        contexts.renew(5.0 + day * tls.KEYS_LAST)
+        monkeypatch.setattr(tls, "_with", None)  # nor another context
+        seen.append(contexts.context(params))
+        assert contexts.context(params) is seen[-1]
+    assert len(set(map(id, seen))) == len(seen)
+    monkeypatch.undo()
+    contexts.renew(5.0 + (tls.SHARED_AHEAD + 1) * tls.KEYS_LAST)
+    assert contexts.context(params) not in seen  # one that this process has alone

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 
 import pytest
 
@@ -95,6 +96,43 @@ def test_the_keys_of_tickets_are_new_with_every_reload_and_the_handshake_is_whol
     later = Visit(gateway, context, first)
     assert not later.resumed
     assert Visit(gateway, context, later).worker
+    assert elsewhere(gateway, context, later).resumed
+
+
+A_DAY_FOR_EACH_OCTET = """
+import os, sys
+from gateway.cli import main
+from gateway.net import tls
+renew = tls.ServerContexts.renew
+def later(self, now):
+    renew(self, now + tls.KEYS_LAST * os.path.getsize(sys.argv[-1]))
+tls.ServerContexts.renew = later
+sys.exit(main(sys.argv[4:-2]))
+"""  # argv: -c, what it runs instead of, and behind its own arguments a file of so many days
+
+
+def test_the_keys_of_tickets_are_new_after_a_day_for_all_workers(start, tmp_path):
+    days = tmp_path / "days"
+    days.touch()
+    days_of = ("--user", str(days))  # cut off before it is read
+    gateway = start(IMPLICIT, "--workers", "2", *days_of, under=(sys.executable, "-c", A_DAY_FOR_EACH_OCTET))
+    context = of_one(ssl.TLSVersion.TLSv1_3)
+    first = Visit(gateway, context)
+    assert Visit(gateway, context, first).resumed
+    days.write_text("1")
+    strict: dict[int, Visit] = {}
+
+    def both_refuse() -> bool:
+        visit = Visit(gateway, context, first)
+        if not visit.resumed:
+            strict[visit.worker] = visit
+        return len(strict) == 2
+
+    wait_until(both_refuse, "new keys at both workers")
+    later = strict[first.worker]
+    assert elsewhere(gateway, context, later).resumed
+    os.kill(first.worker, signal.SIGKILL)
+    wait_until(lambda: len(gateway.workers()) == 2 and first.worker not in gateway.workers(), "another in its place")
     assert elsewhere(gateway, context, later).resumed
 
 

@@ -15,10 +15,13 @@ from pathlib import Path
 
 from aiohttp import web
 
+from gateway import metrics
+from gateway._fastpath import CounterPage
 from gateway.admin.context import Means
 from gateway.admin.html import CONTENT_SECURITY, text_page
 from gateway.couriers.spool.command import NotDone, carry_out_in
 from gateway.couriers.spool.orders import Order
+from gateway.inbound.complaints import Complaints
 from gateway.terminal import printable
 
 LEAST_TOKEN = 16  # characters: what is shorter can be guessed
@@ -37,10 +40,13 @@ def token_in(path: str) -> bytes:
 
 
 class Operating:
-    """The answers to POST. means: None where nothing may be changed. thread: for what takes time."""
+    """The answers to POST. means: None where nothing may be changed. thread: for what takes time. page: of the process,
+    to count on.
+    """
 
-    def __init__(self, means: Means | None, thread: Executor) -> None:
-        self._means, self._thread = means, thread
+    def __init__(self, means: Means | None, thread: Executor, page: CounterPage) -> None:
+        self._means, self._thread, self._page = means, thread, page
+        self._complaints = Complaints(log, logging.WARNING)
         if means is not None:
             try:
                 token_in(means.token_file)
@@ -86,10 +92,13 @@ class Operating:
         try:
             token = await asyncio.get_running_loop().run_in_executor(self._thread, token_in, self._means.token_file)
         except (OSError, ValueError) as error:
+            self._count("refused")
             log.error("nobody can change anything over HTTP: %s", error)
             raise web.HTTPForbidden(text="the service cannot use its operator token; its log knows why\n") from None
         if not hmac.compare_digest(given, token):
-            log.warning("%s has not the operator token", request.remote)
+            self._count("refused")
+            now = asyncio.get_running_loop().time()
+            self._complaints.say("token", now, f"{request.remote} has not the operator token")
             raise web.HTTPForbidden(text="that is not the operator token\n")
         return self._means, form
 
@@ -99,6 +108,7 @@ class Operating:
         except (OSError, ValueError, NotDone) as error:
             done, said = False, [f"not done: {error}"]
         outcome = "; ".join(said)
+        self._count("done" if done else "failed")
         log.info("operator at %s: %s: %s", request.remote, printable(what), printable(outcome))
         status = 200 if done else 409
         if "text/html" in request.headers.get("Accept", ""):
@@ -107,3 +117,6 @@ class Operating:
                 status=status, text=page, content_type=kind, headers={"Content-Security-Policy": CONTENT_SECURITY}
             )
         return web.Response(status=status, text=f"{outcome}\n", headers={"Cache-Control": "no-store"})
+
+    def _count(self, result: str) -> None:
+        self._page.add(metrics.OPERATOR_REQUESTS.slot(result))

@@ -33,7 +33,8 @@ from gateway.metrics.families import ProcessState
 
 HEARTBEAT = 1.0  # seconds between two of them
 LARGEST_INQUIRY = 128 << 20  # octets; one may bring a message
-LAST_REQUESTS = 1.0  # seconds that requests under way get at the end
+LAST_REQUESTS = 1.0  # seconds that requests under way get at the end, and connections without one to bring one
+LOOK_AGAIN = 0.02  # seconds
 
 ENDPOINTS = {
     "/": "what happens now, as a page; only for trusted_hosts",
@@ -63,7 +64,7 @@ async def _serve(context: AdminContext) -> None:
     system = System(context.pages, context.names, context.policy(), context.members, context.shipments)
     watched = StatusWatch(context, system, streams)
     watched.beat(time.monotonic())
-    operating = Operating(context.operator, ThreadPoolExecutor(1, "operator"))
+    operating = Operating(context.operator, ThreadPoolExecutor(1, "operator"), context.page)
     explaining, refused = _explaining(context.explain, thread), _refusal(context, watched, thread)
     only: dict[tuple[str, str], Handler] = {
         ("GET", "/metrics"): Exposition(context.pages, system).answer,
@@ -77,7 +78,10 @@ async def _serve(context: AdminContext) -> None:
         ("POST", "/operator/fleet"): operating.fleet,
         ("POST", "/operator/spool"): operating.spool,
     }
-    runners = [await _start(listener, each, context, only, watched.page) for listener, each in context.listeners]
+    leaving = asyncio.Event()
+    runners = [
+        await _start(listener, each, context, only, watched.page, leaving) for listener, each in context.listeners
+    ]
     context.enter(ProcessState.READY)
     while not stop.is_set():
         context.page.heartbeat = now = time.monotonic()
@@ -92,8 +96,21 @@ async def _serve(context: AdminContext) -> None:
         for site in list(runner.sites):
             await site.stop()
     context.enter(ProcessState.DRAINING)
+    leaving.set()
+    await _until_they_have_gone(runners)
     for runner in runners:
         await runner.cleanup()
+
+
+async def _until_they_have_gone(runners: Sequence[web.AppRunner]) -> None:
+    """A connection that was accepted just before the port went to another process is answered here: its client cannot
+    know, and would see it closed without an answer.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + LAST_REQUESTS
+    await asyncio.sleep(0)  # what was accepted in this turn is a connection in the next
+    while loop.time() < until and any(runner.server and runner.server.connections for runner in runners):
+        await asyncio.sleep(LOOK_AGAIN)
 
 
 async def _start(
@@ -102,8 +119,15 @@ async def _start(
     context: AdminContext,
     only_for_trusted: Mapping[tuple[str, str], Handler],
     page: Handler,
+    leaving: asyncio.Event,
 ) -> web.AppRunner:
+    async def last_answer(request: web.Request, response: web.StreamResponse) -> None:
+        if leaving.is_set():
+            response.force_close()
+            response.headers["Connection"] = "close"  # which was decided before this is called
+
     application = web.Application(client_max_size=LARGEST_INQUIRY)
+    application.on_response_prepare.append(last_answer)
     application.on_response_prepare.append(_name_server)
     readiness = _readiness(context)
     application.router.add_get("/", _page_or_index(listener.trusted_hosts, page))

@@ -13,8 +13,8 @@ REST = 60.0  # seconds between two lines of a kind
 class Complaints:
     """The lines of one subject, such as failed handshakes."""
 
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
+    def __init__(self, log: logging.Logger, level: int = logging.INFO) -> None:
+        self._log, self._level = log, level
         self._kinds: dict[str, tuple[float, int]] = {}  # when the last line was written, and how many were not since
 
     def say(self, kind: str, now: float, text: str) -> None:
@@ -25,4 +25,4 @@ class Complaints:
             return
         self._kinds[kind] = now, 0
         more = f" (and {left_out} more like it in the last {now - last:.0f} s)" if left_out else ""
-        self._log.info("%s%s", text, more)
+        self._log.log(self._level, "%s%s", text, more)

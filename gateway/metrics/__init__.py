@@ -360,6 +360,9 @@ WORKER_LAST_RESTART = Gauge(
     LAYOUT, "worker_last_restart_timestamp_seconds", "When a worker died last, in seconds since 1970; 0 for never"
 )
 POLICY_RELOADS = Counter(LAYOUT, "policy_reloads_total", "Reloads of the policy", result=("ok", "failed"))
+OPERATOR_REQUESTS = Counter(
+    LAYOUT, "operator_requests_total", "Changes that were asked for over HTTP", result=("done", "failed", "refused")
+)
 POLICY_EPOCH = Gauge(LAYOUT, "policy_epoch", "Number of the policy in force; 1 for the first")
 POLICY_LAST_LOAD = Gauge(
     LAYOUT, "policy_last_load_timestamp_seconds", "When the policy came into force, in seconds since 1970"

@@ -20,6 +20,8 @@ from cryptography.x509.oid import NameOID
 from gateway.config import KeySource, Listener, ListenerParams, TlsVersion
 
 MOST_CONTEXTS = 1024  # that are kept of each kind: a policy may name another host or key for every connection
+KEYS_LAST = 86400.0  # seconds that the keys of tickets are in use
+SHARED_AHEAD = 14  # times that new ones are there for all workers without a reload; from then on each has its own
 EXPIRES_SOON = datetime.timedelta(days=21)  # from when on it is told
 _SELF_SIGNED_LIFE = datetime.timedelta(days=365)
 
@@ -99,13 +101,17 @@ class ServerContexts:
 
     They are made before the workers are forked. A context has had the keys of its tickets since it was made, so that a
     worker resumes what another one began (RFC 8446 §4.6.1), and shows the same self-signed certificate; the next
-    policy's have others. Python's ssl cannot give a context keys.
+    policy's have others. Python's ssl cannot give a context keys: so that there are new ones with time as well, what
+    has its turn later is made before the fork, too, and what had it is forgotten. Calls of this class are one
+    process's; only what is there before the fork is everybody's.
     """
 
-    def __init__(self, listeners: Iterable[Listener], files: KeyFiles) -> None:
-        """Raises UnusableKey, which `problems` would have told."""
+    def __init__(self, listeners: Iterable[Listener], files: KeyFiles, now: float, ahead: int = SHARED_AHEAD) -> None:
+        """now: seconds, on a clock that all processes have. Raises UnusableKey, which `problems` would have told."""
         self._files = files
-        self._contexts: dict[tuple[TlsSettings, str], ssl.SSLContext] = {}
+        self._since = now
+        self._ahead = ahead  # successors that each of the first ones has
+        self._contexts: dict[tuple[TlsSettings, str], list[ssl.SSLContext]] = {}  # in the order of their turns
         self._self_signed: dict[str, tuple[bytes, bytes]] = {}
         listeners = list(listeners)
         for listener in listeners:
@@ -114,6 +120,15 @@ class ServerContexts:
             settings = settings_of(block)
             if settings.pair is not None or settings.sni or settings.ca is not None:
                 self._context(settings, str(block.get("hostname", "")))
+        self._ahead = 0
+
+    def renew(self, now: float) -> None:
+        """Forgets the keys whose time is over. To be called from time to time, in every process that has them."""
+        turns = int((now - self._since) // KEYS_LAST)
+        if turns < 1:
+            return
+        self._since += turns * KEYS_LAST
+        self._contexts = {key: kept for key, those in self._contexts.items() if (kept := those[turns:])}
 
     def context(self, params: ListenerParams) -> ssl.SSLContext:
         """The context for a connection with these parameters. Raises UnusableKey for a pair no listener named."""
@@ -121,11 +136,11 @@ class ServerContexts:
 
     def _context(self, settings: TlsSettings, hostname: str) -> ssl.SSLContext:
         key = settings, "" if settings.pair is not None else hostname
-        context = self._contexts.get(key)
-        if context is None:
-            context = _made(settings, self._files, lambda: self._own_pair(hostname))
-            _keep(self._contexts, key, context)
-        return context
+        contexts = self._contexts.get(key)
+        if contexts is None:
+            contexts = _made(settings, self._files, lambda: self._own_pair(hostname), 1 + self._ahead)
+            _keep(self._contexts, key, contexts)
+        return contexts[0]
 
     def _own_pair(self, hostname: str) -> tuple[bytes, bytes]:
         pair = self._self_signed.get(hostname)
@@ -141,11 +156,12 @@ _NAMES = (
 )
 
 
-def _made(settings: TlsSettings, files: KeyFiles, own_pair: Callable[[], tuple[bytes, bytes]]) -> ssl.SSLContext:
-    """Raises UnusableKey."""
-    context = _with(
-        settings, files, own_pair() if settings.pair is None else _read(settings.pair, files), settings.pair
-    )
+def _made(
+    settings: TlsSettings, files: KeyFiles, own_pair: Callable[[], tuple[bytes, bytes]], times: int = 1
+) -> list[ssl.SSLContext]:
+    """So many that differ in the keys of their tickets alone. Raises UnusableKey."""
+    pems = own_pair() if settings.pair is None else _read(settings.pair, files)
+    contexts = [_with(settings, files, pems, settings.pair) for _ in range(times)]
     if settings.sni:
         others = {name: _with(settings, files, _read(pair, files), pair) for name, pair in settings.sni}
 
@@ -154,10 +170,11 @@ def _made(settings: TlsSettings, files: KeyFiles, own_pair: Callable[[], tuple[b
             name = (name or "").lower()
             found = others.get(name) or others.get(f"*.{name.partition('.')[2]}")
             if found is not None:
-                connection.context = found
+                connection.context = found  # the keys of tickets stay those of the first context
 
-        context.sni_callback = choose
-    return context
+        for context in contexts:
+            context.sni_callback = choose
+    return contexts
 
 
 def _with(settings: TlsSettings, files: KeyFiles, pems: tuple[bytes, bytes], pair: Pair | None) -> ssl.SSLContext:

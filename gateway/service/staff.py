@@ -70,8 +70,8 @@ class Staff:
         self.limit = descriptors.raise_limit()
         self.for_clients = descriptors.for_clients(self.limit)
 
-    def start(self, slot: int, generation: int, policy: LoadedPolicy, page: CounterPage) -> int:
-        """Fork the process of a slot; returns its id. Raises OSError."""
+    def start(self, slot: int, generation: int, policy: LoadedPolicy, page: CounterPage, now: float) -> int:
+        """Fork the process of a slot; returns its id. now: CLOCK_MONOTONIC seconds. Raises OSError."""
         if slot == ADMIN:
             return child.start(lambda: self._admin(policy, generation, page), name_of(slot))
         if slot == SHIPPER:
@@ -79,7 +79,7 @@ class Staff:
             return child.start(lambda: self._shipper(policy, page, shipping_places), name_of(slot))
         self._smtp.listen(slot)
         places = [self._names.place_of(address) for address in self._smtp.bound(smtp_addresses(policy))]
-        contexts = self._contexts_of(policy)
+        contexts = self._contexts_of(policy, now)
         return child.start(lambda: self._worker(policy, generation, slot, page, places, contexts), name_of(slot))
 
     def shares(self, policy: LoadedPolicy) -> list[int]:
@@ -104,12 +104,17 @@ class Staff:
         if self._settings.user:
             privileges.drop_to(self._settings.user)
 
-    def _contexts_of(self, policy: LoadedPolicy) -> ServerContexts:
+    def renew_keys(self, now: float) -> None:
+        """Of TLS tickets: who is started from now on finds those that the others use, and none from before."""
+        for _, contexts in self._contexts:
+            contexts.renew(now)
+
+    def _contexts_of(self, policy: LoadedPolicy, now: float) -> ServerContexts:
         """The same for all workers of a policy, whenever they are started. Raises OSError."""
         for known, contexts in self._contexts:
             if known is policy:
                 return contexts
-        made = ServerContexts(policy.config.listeners, policy.keys)
+        made = ServerContexts(policy.config.listeners, policy.keys, now)
         self._contexts = [*self._contexts[-1:], (policy, made)]
         return made
 

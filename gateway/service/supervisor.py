@@ -132,6 +132,7 @@ class Supervisor:
         if now - self._own_page.heartbeat > ASLEEP:
             self._service.awake_since = now
         self._own_page.heartbeat = now
+        self._staff.renew_keys(now)
         for process, page in self._page_of.items():
             process.heartbeat = page.heartbeat
             if not process.ready and page.state != ProcessState.STARTING:
@@ -234,7 +235,7 @@ class Supervisor:
         page = self._pages.free()
         metrics.claim(page, worker=slot.number, generation=generation, now=now)
         try:
-            pid = self._staff.start(slot.number, generation, policy, page)
+            pid = self._staff.start(slot.number, generation, policy, page, now)
         except OSError as error:  # the machine has no process or memory to spare
             log.error("cannot start %s: %s", name_of(slot.number), error)
             slot.retry_at = now + plan.TICK

@@ -50,7 +50,7 @@ def _try_worker(policy: LoadedPolicy, run_worker: Callable[[WorkerContext], int]
             places=[],
             source=policy.source,
             keys=policy.keys,
-            contexts=ServerContexts(policy.config.listeners, policy.keys),
+            contexts=ServerContexts(policy.config.listeners, policy.keys, now=0.0, ahead=0),
             epoch=0,
             page=page,
             enter=enter,

@@ -182,7 +182,8 @@ class Worker:
     def _beat(self, due: float) -> None:
         now = self._loop.time()
         self._context.page.set_float(_LAG, max(0.0, now - due))
-        self._context.page.heartbeat = time.monotonic()
+        self._context.page.heartbeat = monotonic = time.monotonic()
+        self._contexts.renew(monotonic)
         self._roster.check_idle(now)
         self._publish_readiness()
         self._tell_of_listeners()

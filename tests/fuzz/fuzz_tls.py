@@ -16,7 +16,7 @@ from gateway.net import tls
 from gateway.net.streams import Poller, Protocol, Stream
 from gateway.net.tls_stream import CAUSES, TlsStream
 
-CONTEXT = tls.ServerContexts([], tls.KeyFiles()).context(ListenerParams(hostname="gw.example"))
+CONTEXT = tls.ServerContexts([], tls.KeyFiles(), now=0.0).context(ListenerParams(hostname="gw.example"))
 TRUSTING = ssl.create_default_context()
 TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
 RECORDS = (  # that a peer may send at any time, or must not
