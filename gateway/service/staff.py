@@ -18,7 +18,7 @@ from gateway.couriers.fleet.table import MemberTable
 from gateway.metrics import MOST_SHIPMENTS, listeners
 from gateway.metrics.families import ProcessState
 from gateway.metrics.listeners import ListenerNames
-from gateway.net.tls import ServerContexts
+from gateway.net.tls import SHARED_AHEAD, ServerContexts
 from gateway.quotas import Glance
 from gateway.service import child, descriptors, privileges
 from gateway.service.ask import asked
@@ -114,7 +114,8 @@ class Staff:
         for known, contexts in self._contexts:
             if known is policy:
                 return contexts
-        made = ServerContexts(policy.config.listeners, policy.keys, now)
+        ahead = SHARED_AHEAD if self._settings.workers > 1 else 0  # a single one shares nothing
+        made = ServerContexts(policy.config.listeners, policy.keys, now, ahead)
         self._contexts = [*self._contexts[-1:], (policy, made)]
         return made
 
