@@ -7,23 +7,26 @@ from gateway.later import Waits
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
 from gateway.smtp import replies
-from gateway.smtp.capabilities import with_fleet
+from gateway.smtp.capabilities import REQUIRE_TLS, in_clear, with_fleet
 from gateway.smtp.events import EhloRequested
 from gateway.smtp.replies import Reply
 from gateway.smtp.terms import Terms
 
 
-def as_fleet_takes(event: EhloRequested, couriers: Couriers, terms: Terms) -> None:
+def as_fleet_takes(event: EhloRequested, couriers: Couriers, terms: Terms, tls: bool) -> None:
     """Of the listener's own what the fleet takes, too, and what else that can; but nothing that is withheld."""
     if event.extensions is not None:
-        event.extensions = with_fleet(event.extensions, couriers.fleet_takes(), terms.params.withhold_extensions)
+        taken = couriers.fleet_takes()
+        if taken.capabilities & REQUIRE_TLS and not tls:
+            taken = taken.in_clear()
+        event.extensions = with_fleet(event.extensions, taken, terms.params.withhold_extensions)
 
 
-def as_policy_wants(event: EhloRequested, policy: Policy, conn: ConnMeta) -> Waits:
+def as_policy_wants(event: EhloRequested, policy: Policy, conn: ConnMeta, tls: bool) -> Waits:
     """The policy may offer others instead; what it adds is passed on where the next hop knows it."""
     changed = yield policy.ehlo(event.name, conn, event.extensions)
     if changed is not None:
-        event.extensions = changed
+        event.extensions = changed if tls else in_clear(changed)
 
 
 def said(event: EhloRequested, hostname: str) -> Reply:

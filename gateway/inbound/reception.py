@@ -334,14 +334,14 @@ class Reception(Observer):
     # -- answers to events --------------------------------------------------------------------------------------------
 
     def _ehlo(self, event: EhloRequested) -> Waits | None:
-        as_fleet_takes(event, self._services.couriers, self._terms)
+        as_fleet_takes(event, self._services.couriers, self._terms, self.session.tls)
         if EHLO in self._policy.handles:
             return self._ask_about_ehlo(event)
         self._begin(event)
         return None
 
     def _ask_about_ehlo(self, event: EhloRequested) -> Waits:
-        yield from as_policy_wants(event, self._policy, self._conn)
+        yield from as_policy_wants(event, self._policy, self._conn, self.session.tls)
         self._begin(event)
 
     def _begin(self, event: EhloRequested) -> None:

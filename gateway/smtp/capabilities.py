@@ -19,8 +19,9 @@ UTF8 = 1 << 2  # RFC 6531
 CHUNKS = 1 << 3  # RFC 3030
 PRIORITY = 1 << 4  # RFC 6710
 DELIVER_BY = 1 << 5  # RFC 2852
+REQUIRE_TLS = 1 << 6  # RFC 8689: announced over TLS with a certificate that was verified
 
-PROMISES = {"DSN": DSN, "MT-PRIORITY": PRIORITY, "DELIVERBY": DELIVER_BY}  # as EHLO has them
+PROMISES = {"DSN": DSN, "MT-PRIORITY": PRIORITY, "DELIVERBY": DELIVER_BY, "REQUIRETLS": REQUIRE_TLS}  # as EHLO has them
 OWN = {"8BITMIME": EIGHT_BIT, "SMTPUTF8": UTF8, "CHUNKING": CHUNKS}
 _KEYWORDS = {**PROMISES, **OWN}
 _OF_MEMBERS = EIGHT_BIT | UTF8  # of the listener's own, those that its members have to know as well
@@ -36,6 +37,10 @@ class Abilities(NamedTuple):
     capabilities: int
     size: int = 0
     least_time: int = 0
+
+    def in_clear(self) -> Abilities:
+        """What counts of it where there is no TLS, or anybody's."""
+        return self._replace(capabilities=self.capabilities & ~REQUIRE_TLS)
 
 
 UNKNOWN = Abilities(_ALL_OWN)  # of a fleet of which nobody was asked yet; and after HELO, as ever
@@ -102,3 +107,9 @@ def with_fleet(lines: tuple[str, ...], taken: Abilities, withheld: frozenset[str
         if taken.capabilities & bit:
             found.append(f"{keyword} {taken.least_time}" if bit == DELIVER_BY and taken.least_time else keyword)
     return tuple([line for line in found if line.partition(" ")[0] not in withheld])
+
+
+@lru_cache(maxsize=256)
+def in_clear(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """What EHLO may offer of this where there is no TLS (RFC 8689 §4.1)."""
+    return tuple([line for line in lines if line.partition(" ")[0].upper() != "REQUIRETLS"])

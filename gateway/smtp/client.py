@@ -18,7 +18,7 @@ from gateway.config import ClientAddress, EgressPath, UpstreamTls
 from gateway.smtp.capabilities import Abilities, announced
 from gateway.smtp.client_values import STAGES, ClientState, Event, Failure, Stage, timeouts
 from gateway.smtp.exchange import MOST_UNASKED, Exchange
-from gateway.smtp.introduction import Introduced, Unfit, auth_plain, introduction, without_secrets
+from gateway.smtp.introduction import INSECURE, Introduced, Unfit, auth_plain, introduction, without_secrets
 from gateway.smtp.response import Answer, ReplyReader, belongs, extensions_of, has_enough
 
 END_OF_DATA = b".\r\n"
@@ -248,7 +248,8 @@ class ClientSession:
             self.turned_away = code // 100 == 4
             return self.fail(Failure.GREETING, f"EHLO: {_shown(answer)}")
         self.extensions = extensions_of(octets)
-        self.takes = announced(self.extensions)
+        takes = announced(self.extensions)
+        self.takes = takes if self._tls_active and self._path.enable_tls not in INSECURE else takes.in_clear()
         self.capabilities, self.size_limit = self.takes.capabilities, self.takes.size
         return self._greeted()
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from gateway._fastpath import plain_from, plain_to, read_parameters
 from gateway.smtp import replies
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, AddressError, EnvelopeAddress, normalise_domain, parse_mailbox
-from gateway.smtp.capabilities import DELIVER_BY, DSN, EIGHT_BIT, PRIORITY, UNKNOWN, UTF8
+from gateway.smtp.capabilities import DELIVER_BY, DSN, EIGHT_BIT, PRIORITY, REQUIRE_TLS, UNKNOWN, UTF8
 from gateway.smtp.replies import Reply
 from gateway.smtp.requests import (
     RecipientRequests,
@@ -222,6 +222,10 @@ def _read_request(command: MailCommand, keyword: str, value: bytes | None, offer
             command.asked().envid = read_envid(value)
         elif keyword == "RET" and offered & DSN:
             command.asked().ret = read_ret(value)
+        elif keyword == "REQUIRETLS" and offered & REQUIRE_TLS:
+            if value is not None:
+                raise ValueError
+            command.asked().require_tls = True
         elif keyword == "MT-PRIORITY" and offered & PRIORITY:
             command.asked().priority = read_priority(value)
         elif keyword == "BY" and offered & DELIVER_BY:

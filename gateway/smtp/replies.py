@@ -325,6 +325,9 @@ UPSTREAM_TOO_BIG = Reply(552, "5.3.4", "message too big for the next hop", Reaso
 UPSTREAM_WITHOUT_8BITMIME = Reply(554, "5.6.3", "The next hop does not take 8-bit content", Reason.CONVERSION_REQUIRED)
 UPSTREAM_WITHOUT_SMTPUTF8 = Reply(553, "5.6.7", "The next hop does not offer SMTPUTF8", Reason.UPSTREAM_REFUSED)
 UPSTREAM_WITHOUT_DELIVERBY = Reply(554, "5.3.3", "The next hop does not offer DELIVERBY", Reason.UPSTREAM_REFUSED)
+UPSTREAM_WITHOUT_REQUIRETLS = Reply(
+    550, "5.7.30", "The next hop does not offer REQUIRETLS under verified TLS", Reason.UPSTREAM_REFUSED
+)
 TIME_IS_OVER = Reply(554, "5.4.7", "The time that BY= leaves for the delivery is over", Reason.UPSTREAM_REFUSED)
 OUTCOME_UNKNOWN = Reply(  # RFC 1047
     451, "4.4.2", "The next hop vanished before it confirmed the message", Reason.OUTCOME_UNKNOWN

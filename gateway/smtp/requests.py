@@ -1,7 +1,7 @@
 """What a client asks for with parameters of MAIL and RCPT that concern more than one hop, and how it is passed on.
 
-DSN: RET and ENVID, NOTIFY and ORCPT (RFC 3461, RFC 6533). MT-PRIORITY (RFC 6710). DELIVERBY: BY (RFC 2852). Octets in,
-values out; and parameters again, unchanged but for the time that has passed.
+DSN: RET and ENVID, NOTIFY and ORCPT (RFC 3461, RFC 6533). MT-PRIORITY (RFC 6710). DELIVERBY: BY (RFC 2852).
+REQUIRETLS (RFC 8689). Octets in, values out; and parameters again, unchanged but for the time that has passed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from copy import copy
 from typing import Any, NamedTuple
 
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.capabilities import DELIVER_BY, DSN, PRIORITY
+from gateway.smtp.capabilities import DELIVER_BY, DSN, PRIORITY, REQUIRE_TLS
 
 MOST_ENVID = 100  # characters, RFC 3461 §4.4
 MOST_ORCPT = 500  # characters, RFC 3461 §4.2
@@ -75,6 +75,7 @@ class DeliverBy(NamedTuple):
 class Requests:
     """What is asked for with a message. envid: ENVID's value as it was given. ret: RET's in upper case. recipients:
     what is asked for with each RCPT, by address; whoever is missing has none. priority: MT-PRIORITY's.
+    require_tls: it may only travel by verified TLS, to who sees to that.
 
     by: BY's, from `since` on (unix time). late: the sender was told that its time is over.
     """
@@ -84,6 +85,7 @@ class Requests:
         self.ret = ret
         self.recipients: dict[str, RecipientRequests] = {}
         self.priority: int | None = None
+        self.require_tls = False
         self.by: DeliverBy | None = None
         self.since = 0.0
         self.late = False
@@ -110,6 +112,8 @@ class Requests:
         wanted = DSN if self.envid is not None or self.ret is not None or self.recipients else 0
         if self.priority is not None:
             wanted |= PRIORITY
+        if self.require_tls:
+            wanted |= REQUIRE_TLS
         return wanted if self.by is None else wanted | DELIVER_BY
 
     def until(self) -> float:
@@ -135,24 +139,26 @@ class Requests:
         return found
 
     def of_notification(self) -> Requests | None:
-        """What holds for what its sender is told, too (RFC 6710)."""
-        if self.priority is None:
+        """What holds for what its sender is told, too (RFC 6710, RFC 8689 §5)."""
+        if self.priority is None and not self.require_tls:
             return None
         found = Requests()
-        found.priority = self.priority
+        found.priority, found.require_tls = self.priority, self.require_tls
         return found
 
     def mail_parameters(self, capabilities: int) -> str:
         """What is passed on with MAIL. capabilities: of the server."""
         found = []
         if self.ret is not None and capabilities & DSN:
-            found.append(f" RET={self.ret}")
+            found.append(" RET=HDRS" if self.require_tls else f" RET={self.ret}")  # RFC 8689 §5
         if self.envid is not None and capabilities & DSN:
             found.append(f" ENVID={self.envid}")
         if self.priority is not None and capabilities & PRIORITY:
             found.append(f" MT-PRIORITY={self.priority}")
         if self.by is not None and capabilities & DELIVER_BY:
             found.append(f" BY={self.by}")
+        if self.require_tls and capabilities & REQUIRE_TLS:
+            found.append(" REQUIRETLS")
         return "".join(found)
 
     def rcpt_parameters(self, recipient: EnvelopeAddress, capabilities: int) -> str:
@@ -172,6 +178,8 @@ class Requests:
         found: dict[str, Any] = {"envid": self.envid, "ret": self.ret, "recipients": recipients}
         if self.priority is not None:
             found["priority"] = self.priority
+        if self.require_tls:
+            found["require_tls"] = True
         if self.by is not None:
             found |= {"by": self.by._asdict(), "since": self.since, "late": self.late}
         return found
@@ -184,6 +192,7 @@ def from_values(values: dict[str, Any] | None) -> Requests | None:
     found = Requests(values["envid"], values["ret"])
     found.recipients = {email: RecipientRequests(**asked) for email, asked in values["recipients"].items()}
     found.priority = values.get("priority")
+    found.require_tls = values.get("require_tls", False)
     if "by" in values:
         found.by, found.since, found.late = DeliverBy(**values["by"]), values["since"], values["late"]
     return found

@@ -6,13 +6,19 @@ What may be left out without harm is gateway/smtp/requests.py's, and told to the
 from __future__ import annotations
 
 from gateway.smtp import replies
-from gateway.smtp.capabilities import DELIVER_BY, Abilities
+from gateway.smtp.address import EnvelopeAddress
+from gateway.smtp.capabilities import DELIVER_BY, REQUIRE_TLS, Abilities
 from gateway.smtp.replies import Reply
 from gateway.smtp.requests import Requests
 
 
-def obstacle(requests: Requests, takes: Abilities, now: float) -> Reply | None:
-    """Why the message may not be sent to this server; None where it may. takes: what it announced. now: unix time."""
+def obstacle(requests: Requests, sender: EnvelopeAddress, takes: Abilities, now: float) -> Reply | None:
+    """Why the message may not be sent to this server; None where it may. takes: what it announced. now: unix time.
+
+    A notification that is to be protected is not lost for it (RFC 8689 §5).
+    """
+    if requests.require_tls and sender.email and not takes.capabilities & REQUIRE_TLS:
+        return replies.UPSTREAM_WITHOUT_REQUIRETLS
     if requests.by is not None and requests.by.returns:
         left = requests.returns_at() - now
         if left <= 0:

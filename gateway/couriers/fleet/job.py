@@ -120,7 +120,8 @@ class Job:
             return replies.UPSTREAM_WITHOUT_8BITMIME
         if 0 < session.size_limit < content.size:  # RFC 1870 §6.1
             return replies.UPSTREAM_TOO_BIG
-        return None if self.batch.requests is None else obstacle(self.batch.requests, session.takes, time())
+        batch = self.batch
+        return None if batch.requests is None else obstacle(batch.requests, batch.sender, session.takes, time())
 
     def next_exchange(self, most_recipients: int) -> Exchange:
         """The exchange that carries the next recipients."""
