@@ -6,6 +6,7 @@ compiles nothing: an editable install would compile everything again that was ju
 """
 
 import gc
+import multiprocessing
 import os
 from glob import glob
 
@@ -28,6 +29,9 @@ for built in glob("gateway/**/*.so", recursive=True):
         os.remove(built)
 
 JOBS = os.cpu_count() or 1
+# Cython's helpers inherit this process. With another start method, the default since Python 3.14, each would run this
+# file again.
+multiprocessing.set_start_method("fork", force=True)
 # For all: what only a debugger reads, a quarter of a compiler's time, is left out. What Cython marks as running once,
 # as the module is imported, is not optimised. The interpreter is called through its address, not through a stub.
 FLAGS = ["-g0", "-fno-asynchronous-unwind-tables", "-fno-plt"]
