@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from compose_spec import PyCompose
 
 from tests.test_docs import parser_of
 
@@ -26,6 +27,13 @@ def last(instruction: str) -> str:
     """What the last one of these says, with its continuation lines."""
     found: str = re.findall(rf"^{instruction} ((?:.*\\\n)*.*)", CONTAINERFILE, re.MULTILINE)[-1]
     return found
+
+
+def test_the_compose_file_is_one_by_the_compose_specification() -> None:
+    text = (FOLDER / "compose.yaml").read_text()
+    assert set(PyCompose.from_yaml(text).to_dict()["services"]) == set(SERVICES)
+    with pytest.raises(ValueError, match="read_onli"):
+        PyCompose.from_yaml(text.replace("read_only", "read_onli"))
 
 
 def test_hadolint_finds_nothing() -> None:

@@ -38,6 +38,20 @@ def test_the_files_are_what_the_script_makes():
     assert {path.stem: path.read_text() for path in FILES} == made
 
 
+def test_pictures_of_dashboards_have_each_panel_with_its_lines_named(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER.parent / "site"))
+    drawn = runpy.run_path(str(FOLDER.parent / "site/dashboards.py"))
+
+    class Answers:
+        def between(self, expression: str, start: float) -> list[dict[str, Any]]:
+            return [{"metric": {"member": "mta1:25"}, "values": [(start, "1"), (start + 60, "2"), (start + 90, "NaN")]}]
+
+    fleet = json.loads((FOLDER / "fleet.json").read_text())
+    page = drawn["page"](fleet, Answers(), 1000.0)
+    assert [f">{panel['title']}</text>" in page for panel in fleet["panels"]] == [True] * len(fleet["panels"])
+    assert ">mta1:25</text>" in page and "nan" not in page.lower()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_query_names_metrics_that_exist(path):
     named = {name for query in queries(path) for name in METRIC.findall(query)}

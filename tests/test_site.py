@@ -37,13 +37,14 @@ def test_a_link_that_leads_nowhere_fails(tmp_path: Path) -> None:
     assert "nothing.md" in done.stdout + done.stderr and "#nothing" in done.stdout + done.stderr
 
 
-def test_the_pictures_that_pages_show_are_there_and_what_their_script_takes() -> None:
+def test_the_pictures_that_pages_show_are_there_and_what_their_scripts_take() -> None:
     shown = {
         Path(target).name
         for page in (ROOT / "docs").glob("*.md")
         for target in re.findall(r"\]\((pictures/[^)]+)\)", page.read_text())
     }
-    taken = runpy.run_path(str(ROOT / "deploy/site/pictures.py"))["SIZES"]
-    assert shown == set(taken) == {path.name for path in (ROOT / "docs/pictures").iterdir()}
+    taken = set(runpy.run_path(str(ROOT / "deploy/site/pictures.py"))["SIZES"])
+    taken |= {f"dashboard-{path.stem}.png" for path in (ROOT / "deploy/grafana").glob("*.json")}
+    assert shown == taken == {path.name for path in (ROOT / "docs/pictures").iterdir()}
     for path in (ROOT / "docs/pictures").iterdir():
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 300_000

@@ -41,6 +41,14 @@ def until(holds: Callable[[], Any], what: str) -> None:
         time.sleep(0.2)
 
 
+def picture(folder: Path, address: str, name: str, size: str) -> None:
+    """Of a page, WIDTH,HEIGHT points of it, with Chromium; `folder` for what it keeps."""
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--timeout=8000")
+    options += (f"--user-data-dir={folder}/chromium", f"--window-size={size}")
+    command = ["chromium", *options, f"--screenshot={PICTURES / name}", address]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
 def main() -> None:
     """Writes the pictures."""
     with ExitStack() as stack:
@@ -70,12 +78,8 @@ def main() -> None:
             words = ("send", at["smtp"][0], "--from", sender, "--to", "you@example.com", "--quiet")
             subprocess.run([sys.executable, "-m", "gateway", *words], cwd=folder, check=False, capture_output=True)
         until(lambda: any(way.get("records") for way in follows()["ways"]), "records")
-        PICTURES.mkdir(exist_ok=True)
         for name, size in SIZES.items():
-            options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--timeout=8000")
-            options += (f"--user-data-dir={folder}/chromium", f"--window-size={size}")
-            command = ["chromium", *options, f"--screenshot={PICTURES / name}", page]
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
+            picture(folder, page, name, size)
 
 
 if __name__ == "__main__":
