@@ -356,10 +356,16 @@ KRAFT = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=CLIENTS://127.0.0.1:{port},ITSELF://127.0.0.1:{itself},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=CLIENTS://127.0.0.1:{port},ITSELF://127.0.0.1:{itself}
+listener.security.protocol.map=CLIENTS:SASL_SSL,ITSELF:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.name.clients.sasl.enabled.mechanisms=PLAIN
+listener.name.clients.plain.sasl.jaas.config=\
+    org.apache.kafka.common.security.plain.PlainLoginModule required user_ship="s3cret";
+ssl.keystore.type=PEM
+ssl.keystore.location={keys}
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
+inter.broker.listener.name=ITSELF
 log.dirs={logs}
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
@@ -369,11 +375,17 @@ transaction.state.log.min.isr=1
 
 @heavy
 @pytest.mark.timeout(300)
-def test_kafka_has_each_record_although_both_sides_are_killed(tmp_path):
+def test_kafka_has_each_record_under_tls_with_a_password_although_both_sides_are_killed(tmp_path, caplog):
     port = free_port()
-    server = f"127.0.0.1:{port}"
+    certificate, key = of_here(tmp_path)
+    keys = tmp_path / "keys.pem"
+    keys.write_text(key.read_text() + certificate.read_text())
+    known = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "ship"}
+    known["ssl.ca.location"] = str(certificate)
+    client = {**known, "bootstrap.servers": f"127.0.0.1:{port}", "sasl.password": "s3cret", "log_level": 0}
     properties = tmp_path / "kraft.properties"
-    properties.write_text(KRAFT.format(port=port, controller=free_port(), logs=tmp_path / "kafka"))
+    places = {"controller": free_port(), "itself": free_port(), "logs": tmp_path / "kafka", "keys": keys}
+    properties.write_text(KRAFT.format(port=port, **places))
     java = ["java", "-Xmx400m", "-cp", f"{HEAVY}/*"]
     cluster = "MkU3OEVBNTcwNTJENDM2Qg"
     subprocess.run(
@@ -382,39 +394,46 @@ def test_kafka_has_each_record_although_both_sides_are_killed(tmp_path):
     )  # fmt: skip
 
     async def is_up() -> bool:
-        return await asyncio.to_thread(_kafka_is_up, server)
+        return await asyncio.to_thread(_kafka_is_up, client)
 
     broker = Broker([*java, "kafka.Kafka", str(properties)], is_up, {})
-    settings = KafkaSettings((server,), "records", "{{ id }}", {"reconnect.backoff.max.ms": 500}, timeout=5.0)
+    settings = KafkaSettings(
+        (client["bootstrap.servers"],), "records", "{{ id }}", {"reconnect.backoff.max.ms": 500, **known},
+        Secret(text="s3cret"), timeout=5.0,
+    )  # fmt: skip
     shipment = Shipment(
         "kafka", settings, (str(tmp_path / "logs"),), max_batch_records=40, max_batch_delay=0.05, max_retry_interval=0.2
     )
+    wrong = replace(shipment, name="wrong", sink=replace(settings, password=Secret(text="wr0ng")))
 
     async def run() -> dict[str, int]:
         await broker.start()
         topic = NewTopic("records", num_partitions=1, replication_factor=1)
-        administrator = AdminClient({"bootstrap.servers": server})
+        administrator = AdminClient(client)
         administrator.create_topics([topic])["records"].result(30)
-        return await ship_through_a_restart(shipment, tmp_path / "logs", broker)
+        counts = await ship_through_a_restart(shipment, tmp_path / "logs", broker)
+        assert not await Shipper(wrong, lambda *_: None).run(asyncio.Event(), once=True)
+        return counts
 
     with ending(broker):
         counts = asyncio.run(run())
-        stored = _stored_in_kafka(server)
+        stored = _stored_in_kafka(client)
+    assert "s3cret" not in caplog.text and "wr0ng" not in caplog.text
     assert sorted(dict(stored).values()) == list(range(RECORDS))
     assert counts["failures"] > 0
     print(f"Kafka: {len(stored)} messages for {RECORDS} records")
 
 
-def _kafka_is_up(server: str) -> bool:
+def _kafka_is_up(client: dict[str, Any]) -> bool:
     try:
-        AdminClient({"bootstrap.servers": server, "log_level": 0}).list_topics(timeout=1)
+        AdminClient(client).list_topics(timeout=1)
     except KafkaException:
         return False
     return True
 
 
-def _stored_in_kafka(server: str) -> list[tuple[bytes, int]]:
-    consumer = Consumer({"bootstrap.servers": server, "group.id": "test", "enable.auto.commit": False})
+def _stored_in_kafka(client: dict[str, Any]) -> list[tuple[bytes, int]]:
+    consumer = Consumer({**client, "group.id": "test", "enable.auto.commit": False})
     try:
         _, end = consumer.get_watermark_offsets(TopicPartition("records", 0), timeout=30)
         consumer.assign([TopicPartition("records", 0, 0)])
