@@ -5,8 +5,9 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from . import contents, floods, instructions
+from . import contents, floods, instructions, outage, silent
 from .fairness import Hogs, measure
 from .flooding import FLOODS
 from .load import Plan, Target, TargetError, prepared, show_progress
@@ -30,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_fairness(commands.add_parser("fairness", help=fairness, description=_FAIRNESS))
     besides = "what a good client loses while others flood the gateway"
     _add_floods(commands.add_parser("floods", help=besides, description=floods.__doc__))
+    away = "what clients notice of an outage of the whole fleet, where there is a spool"
+    _add_outage(commands.add_parser("outage", help=away, description=outage.__doc__))
+    beside = "what a member of the fleet that never greets costs the others' clients"
+    _add_silent(commands.add_parser("silent", help=beside, description=silent.__doc__))
     memory = "how much memory large messages take, and how long other mail waits meanwhile"
     _add_contents(commands.add_parser("contents", help=memory, description=contents.__doc__))
     _add_sink(commands.add_parser("sink", help="an SMTP server that takes, checks, and discards", description=_SINK))
@@ -150,10 +155,52 @@ def _add_floods(parser: argparse.ArgumentParser) -> None:
 def _floods(arguments: argparse.Namespace) -> int:
     chosen = {name: getattr(arguments, name) for name in ("sessions", "rate", "seconds", "workers")}
     result = floods.measured(floods.Measure(tuple(arguments.only), **chosen))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(floods.table(result))
-    return 0 if all(flood["holds"] for flood in result["floods"].values()) else 1
+    return _told(result, floods.table(result), arguments.json)
+
+
+def _add_outage(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    usual = outage.Measure()
+    add("--rate", type=float, default=usual.rate, metavar="R", help="messages a second (%(default)s)")
+    add("--octets", type=parse_size, default=usual.octets, metavar="SIZE", help="of each message (%(default)s)")
+    add("--usual", type=float, default=usual.usual, metavar="S", help="seconds with the fleet up (%(default)s)")
+    add("--away", type=float, default=usual.away, metavar="S", help="seconds without it (%(default)s)")
+    add("--clients", type=int, default=usual.clients, metavar="N", help="connections of the load (%(default)s)")
+    add("--workers", type=int, default=usual.workers, metavar="N", help="of the gateway (%(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the result there as well, second by second")
+    parser.set_defaults(bench_run=_outage)
+
+
+def _outage(arguments: argparse.Namespace) -> int:
+    chosen = {name: getattr(arguments, name) for name in vars(outage.Measure())}
+    result = outage.measured(outage.Measure(**chosen))
+    return _told(result, outage.table(result), arguments.json)
+
+
+def _add_silent(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    usual = silent.Measure()
+    add("--rounds", type=int, default=usual.rounds, metavar="N", help="with and without it (%(default)s)")
+    add("--seconds", type=float, default=usual.seconds, metavar="S", help="of load in each (%(default)s)")
+    add("--octets", type=parse_size, default=usual.octets, metavar="SIZE", help="of each message (%(default)s)")
+    add("--clients", type=int, default=usual.clients, metavar="N", help="connections of the load (%(default)s)")
+    add("--workers", type=int, default=usual.workers, metavar="N", help="of the gateway (%(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the result there as well")
+    parser.set_defaults(bench_run=_silent)
+
+
+def _silent(arguments: argparse.Namespace) -> int:
+    chosen = {name: getattr(arguments, name) for name in vars(silent.Measure())}
+    result = silent.measured(silent.Measure(**chosen))
+    return _told(result, silent.table(result), arguments.json)
+
+
+def _told(result: dict[str, Any], table: str, file: Path | None) -> int:
+    """Prints a result that holds or does not, and writes it to a file where one is named; the exit code."""
+    if file:
+        file.write_text(json.dumps(result, indent=1) + "\n")
+    print(table)
+    return 0 if result["holds"] else 1
 
 
 def _add_contents(parser: argparse.ArgumentParser) -> None:

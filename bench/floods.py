@@ -6,21 +6,16 @@ throughput that it keeps and how much longer its 99th percentile becomes. Floods
 too: the fewer processors, the more of the loss is theirs and not the server's.
 """
 
-import contextlib
 import json
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .flooding import FLOODS, Flooder
+from .gateways import PATIENCE, Gateway, running
 from .load import Target
 
-PATIENCE = 60.0
 KEPT, LONGER = 0.9, 3.0  # the bars: of the throughput; times the 99th percentile
 
 _POLICY = """
@@ -28,7 +23,7 @@ kumo.on('init', function()
   kumo.start_esmtp_listener { listen = '127.0.0.1:0', hostname = 'gw.example', relay_hosts = { '127.0.0.1' },
     max_connections = 20000 }
   kumo.start_http_listener { listen = '127.0.0.1:0' }
-  kumo.configure_local_logs { log_dir = '%s/logs', min_free_space = 0 }
+  kumo.configure_local_logs { log_dir = 'FOLDER/logs', min_free_space = 0 }
 end)
 kumo.on('smtp_server_auth_plain', function() return false end)
 kumo.on('smtp_server_message_received', function(msg) msg:set_meta('queue', 'null') end)
@@ -46,42 +41,6 @@ class Measure:
     rate: float = 200.0
     seconds: float = 10.0
     workers: int = 1
-
-
-class _Gateway:
-    def __init__(self, folder: Path, workers: int) -> None:
-        (folder / "init.lua").write_text(_POLICY % folder)
-        command = [sys.executable, "-m", "gateway", "run", "--policy", str(folder / "init.lua")]
-        command += ["--workers", str(workers), "--announce", str(folder / "at")]
-        with open(folder / "log", "wb") as log:
-            self.process = subprocess.Popen(command, stderr=log)
-        end = time.monotonic() + PATIENCE
-        while not (folder / "at").exists():
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise ValueError(f"the gateway does not start: {(folder / 'log').read_text()[-500:]}")
-            time.sleep(0.05)
-        self.target = Target.parse(json.loads((folder / "at").read_text())["smtp"][0])
-
-    def resident(self) -> int:
-        """KiB of all workers, shared pages counted with each."""
-        found = 0
-        for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            with contextlib.suppress(OSError):
-                if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    fields = Path(f"/proc/{pid}/status").read_text().split("VmRSS:")
-                    found += int(fields[1].split()[0])
-        return found
-
-
-@contextlib.contextmanager
-def _gateway(workers: int) -> Iterator[_Gateway]:
-    with tempfile.TemporaryDirectory(prefix="floods-") as folder:
-        gateway = _Gateway(Path(folder), workers)
-        try:
-            yield gateway
-        finally:
-            gateway.process.terminate()
-            gateway.process.wait(PATIENCE)
 
 
 def _good(target: Target, measure: Measure) -> dict[str, Any]:
@@ -106,15 +65,17 @@ def measured(measure: Measure) -> dict[str, Any]:
         raise ValueError(f"no flood is called {', '.join(sorted(unknown))}; there are {', '.join(FLOODS)}")
     floods = {}
     for name in measure.only or FLOODS:
-        with _gateway(measure.workers) as gateway:
+        with running(_POLICY, measure.workers) as gateway:
             _good(gateway.target, measure)  # warm
             alone = _good(gateway.target, measure)
             floods[name] = _beside(name, gateway, measure) | {"alone": alone}
         floods[name] |= _ratios(floods[name])
-    return {"rate": measure.rate, "seconds": measure.seconds, "workers": measure.workers, "floods": floods}
+    holds = all(flood["holds"] for flood in floods.values())
+    measure_of = {"rate": measure.rate, "seconds": measure.seconds, "workers": measure.workers}
+    return measure_of | {"holds": holds, "floods": floods}
 
 
-def _beside(name: str, gateway: _Gateway, measure: Measure) -> dict[str, Any]:
+def _beside(name: str, gateway: Gateway, measure: Measure) -> dict[str, Any]:
     number = FLOODS[name][1]
     if measure.sessions and number > 1:
         number = min(number, measure.sessions)

@@ -1,140 +1,212 @@
-"""python bench/outage.py: a gateway with a spool while its fleet is up, away, and back again.
+"""What clients notice of an outage of the whole fleet, where the gateway has a spool: `bench outage`.
 
-The same load all the time: what clients are answered and how long they wait for it, what a message costs the worker,
-and how long the backlog takes to drain while new mail comes in. All on loopback, one worker.
+One load in the open loop all the time, which stops for nothing: while the fleet is up, away, back again with the
+backlog draining beside new mail, and up again. Told are, for each of these, what clients were answered and how long
+after it was due, and the processor time of the workers for each message; how long the backlog took; and whether all
+that was answered 250 arrived. Load, gateway and fleet share this machine's processors: the fewer there are, the more of
+what new mail waits beside the backlog is not the gateway's.
 """
 
-from __future__ import annotations
-
-import argparse
 import contextlib
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
+import statistics
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.request import urlopen
 
-POLICY = """
+from .gateways import Gateway, running
+from .histogram import Histogram
+from .load import Plan, Run
+from .mix import plain_mix
+from .sink import SinkProcess
+
+LONGER = 2.0  # the bar: times the usual 99th percentile, while the backlog drains
+LOOK = 0.1  # seconds between two looks at the spool
+DRAINED_WITHIN = 20  # times as long as the outage at most
+
+_POLICY = """
 kumo.on('init', function()
-  kumo.start_esmtp_listener { listen = '127.0.0.1:0', hostname = 'gw.example', relay_hosts = { '127.0.0.1' } }
+  kumo.start_esmtp_listener { listen = '127.0.0.1:0', hostname = 'gw.example', relay_hosts = { '127.0.0.1' },
+    max_messages_per_connection = 1000000000 }
   kumo.start_http_listener { listen = '127.0.0.1:0' }
-  kumo.configure_local_logs { log_dir = '%(folder)s/logs', min_free_space = 0 }
-  %(spool)s
+  kumo.configure_local_logs { log_dir = 'FOLDER/logs', min_free_space = 0 }
+  kumo.define_spool { name = 'data', path = 'FOLDER/spool', min_free_space = 0, min_free_inodes = 0 }
 end)
 kumo.on('get_queue_config', function()
-  return kumo.make_queue_config { protocol = { smtp = { mx_list = { '%(fleet)s' } } } }
+  return kumo.make_queue_config { retry_interval = '2s', protocol = { smtp = { mx_list = { 'FLEET' } } } }
 end)
 kumo.on('get_egress_path_config', function() return kumo.make_egress_path { enable_tls = 'Disabled' } end)
 """
-SPOOL = "kumo.define_spool { name = 'data', path = '%(folder)s/spool', min_free_space = 0, min_free_inodes = 0 }"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Gateway:
-    """One worker; messages, worker: how many are in its spool, and its processor seconds."""
+@dataclass(frozen=True)
+class Measure:
+    """How to measure. rate: messages a second. octets: of each. usual, away: seconds for which the fleet is up before
+    and after, and away. clients: connections that the load keeps.
+    """
 
-    def __init__(self, folder: Path, fleet: str, spool: bool) -> None:
-        self.folder = folder
-        folder.mkdir()
-        names = {"folder": folder, "fleet": fleet}
-        (folder / "init.lua").write_text(POLICY % {**names, "spool": SPOOL % names if spool else ""})
-        command = [sys.executable, "-m", "gateway", "run", "--policy", str(folder / "init.lua"), "--workers", "1"]
-        with open(folder / "log", "wb") as log:
-            self.process = subprocess.Popen([*command, "--announce", str(folder / "at")], stderr=log)
-        while not (folder / "at").exists():
-            time.sleep(0.05)
-        at = json.loads((folder / "at").read_text())
-        self.smtp, self.http = at["smtp"][0], at["http"][0]
-
-    def messages(self) -> int:
-        with urlopen(f"http://{self.http}/metrics", timeout=10) as page:
-            found = re.search(r"^relay_gateway_spool_messages (\S+)", page.read().decode(), re.MULTILINE)
-        assert found
-        return int(float(found[1]))
-
-    def worker(self) -> float:
-        """Processor seconds of the worker, threads included."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        used = 0.0
-        for pid in children:
-            if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                used += (int(fields[11]) + int(fields[12])) / TICKS
-        return used
+    rate: float = 2000.0
+    octets: int = 10_240
+    usual: float = 15.0
+    away: float = 60.0
+    clients: int = 20
+    workers: int = 1
 
 
-@contextlib.contextmanager
-def fleet(address: str) -> Iterator[str]:
-    """A sink; its address."""
-    command = [sys.executable, "-m", "gateway", "bench", "sink", "--listen", address]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sink:
-        assert sink.stdout is not None
-        host, port = json.loads(sink.stdout.readline())["listening"]
-        try:
-            yield f"{host}:{port}"
-        finally:
-            sink.kill()
+@dataclass
+class _Mark:
+    """What had happened by a moment. latencies: by bucket. spooled: messages in the spool."""
+
+    at: float
+    counts: dict[str, Any]
+    latencies: dict[int, int]
+    cpu: float
+    spooled: int = 0
 
 
-def load(gateway: Gateway, args: argparse.Namespace, what: str) -> dict[str, Any]:
-    """Sends for so long, and prints a line."""
-    command = [sys.executable, "-m", "gateway", "bench", "load", gateway.smtp, "-q", "--json", "-", "-n", "100000000"]
-    command += [
-        *(["--rate", str(args.rate)] if args.rate else []),
-        "--seconds",
-        str(args.seconds),
-        "--size",
-        str(args.octets),
-        "-c",
-        "20",
+@dataclass
+class _Outage:
+    """The fleet's part of it, in a thread beside the load; the load's end is this one's."""
+
+    measure: Measure
+    gateway: Gateway
+    load: Run
+    fleet: SinkProcess
+    marks: list[_Mark] = field(default_factory=list)
+    series: list[_Mark] = field(default_factory=list)
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    drained: float | None = None
+
+    def take_place(self) -> None:
+        measure, address = self.measure, f"{self.fleet.host}:{self.fleet.port}"
+        self._for(measure.usual / 3)  # it is warm then
+        self._mark()
+        self._for(measure.usual)
+        self._mark()
+        self.seen.append(self.fleet.stop())
+        self._for(measure.away)
+        self._mark()
+        self.fleet = SinkProcess("--listen", address)
+        began = time.monotonic()
+        while self._spooled() and time.monotonic() < began + DRAINED_WITHIN * measure.away:
+            self._for(LOOK)
+        self.drained = None if self._spooled() else time.monotonic() - began
+        self._mark()
+        self._for(measure.usual)
+        self._mark()
+
+    def end(self) -> None:
+        """The load is over: what came last arrives."""
+        while self.drained and self._spooled():
+            time.sleep(LOOK)
+        self.seen.append(self.fleet.stop())
+
+    def stop(self) -> None:
+        """Whatever has happened, there is no fleet any more."""
+        self.fleet.stop()
+
+    def _for(self, seconds: float) -> None:
+        """Lets it go on for so long, with an entry of the series each second."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if not self.series or time.monotonic() >= self.series[-1].at + 1.0:
+                self.series.append(self._now())
+                self.series[-1].spooled = self._spooled()
+            time.sleep(min(left, LOOK))
+
+    def _spooled(self) -> int:
+        return int(self.gateway.metric("spool_messages"))
+
+    def _mark(self) -> None:
+        self.marks.append(self._now())
+
+    def _now(self) -> _Mark:
+        return _Mark(time.monotonic(), self.load.counts(), self.load.load.latencies(), self.gateway.cpu())
+
+
+def _between(before: _Mark, after: _Mark) -> dict[str, Any]:
+    """What happened from one moment to the other."""
+    counted = {name: count - before.counts[name] for name, count in after.counts.items() if name != "unfinished"}
+    latencies = Histogram({n: count - before.latencies.get(n, 0) for n, count in after.latencies.items()})
+    seconds = after.at - before.at
+    return counted | {
+        "seconds": round(seconds, 1),
+        "per_second": round(counted["acked"] / seconds),
+        "p50_ms": round(latencies.percentile(50) / 1000, 2),
+        "p99_ms": round(latencies.percentile(99) / 1000, 2),
+        "max_ms": round(latencies.percentile(100) / 1000, 1),
+        "cpu_us": round(1e6 * (after.cpu - before.cpu) / max(1, counted["acked"])),
+    }
+
+
+def measured(measure: Measure) -> dict[str, Any]:
+    """All of it; `holds` where nobody was answered anything but 250, all of that arrived, and new mail's 99th
+    percentile stayed within LONGER times its usual while the backlog drained.
+    """
+    plan = Plan(messages=1 << 30, connections=measure.clients, rate=measure.rate)
+    with SinkProcess() as fleet, contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(running(_POLICY.replace("FLEET", f"{fleet.host}:{fleet.port}"), measure.workers))
+        with Run(gateway.target, plain_mix(measure.octets), plan) as load:
+            load.connect()
+            outage = _Outage(measure, gateway, load, fleet)
+            stack.callback(outage.stop)
+            with ThreadPoolExecutor(1) as thread:
+                over = thread.submit(outage.take_place)
+                while not over.done():
+                    load.load.step(LOOK)
+                over.result()
+            outage.end()
+            result = load.result(0.0)
+    return _told(measure, outage, result)
+
+
+def _told(measure: Measure, outage: _Outage, result: dict[str, Any]) -> dict[str, Any]:
+    marks = outage.marks
+    names = ("usual", "away", "back", "after")
+    seconds = list(zip(outage.series, outage.series[1:], strict=False))
+    parts = {}
+    for name, begin, end in zip(names, marks, marks[1:], strict=False):
+        p99s = [_between(*each)["p99_ms"] for each in seconds if begin.at <= each[0].at and each[1].at <= end.at]
+        parts[name] = _between(begin, end) | {"typical_p99_ms": statistics.median(p99s or [0.0])}
+    arrived = [seen["runs"].get(result["run"], {}) for seen in outage.seen]
+    unique = sum(each.get("unique", 0) for each in arrived)
+    times = parts["back"]["p99_ms"] / max(parts["usual"]["p99_ms"], 0.001)
+    refused = result["refused"] + result["lost"] + result["unknown"]
+    holds = times <= LONGER and not refused and unique >= result["acked"] and outage.drained is not None
+    return {
+        "measure": vars(measure),
+        "acked": result["acked"],
+        "refused": refused,
+        "arrived": unique,
+        "twice": sum(each.get("messages", 0) for each in arrived) - unique,
+        "drained_seconds": outage.drained and round(outage.drained, 1),
+        "p99_times": round(times, 2),
+        "spool_us": parts["away"]["cpu_us"] - parts["usual"]["cpu_us"],
+        "holds": holds,
+        "parts": parts,
+        "series": [_between(before, after) | {"spooled": after.spooled} for before, after in seconds],
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """As Markdown. "of a second" is the median of the 99th percentiles of single seconds, which says more where others
+    use the machine as well.
+    """
+    lines = [
+        "| the fleet is | seconds | 250 | 4xx, lost | a second | p50, ms | p99, ms | of a second | worst | CPU, µs |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    before = gateway.worker()
-    told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
-    result: dict[str, Any] = json.loads(told[told.index(b"{") :])
-    used = (gateway.worker() - before) / max(1, result["acked"]) * 1e6
-    latency = result["latency_us"]
-    print(
-        f"{what:28s} {result['acked']:8d} x 250 {result['refused']:6d} x 4xx {result['lost']:4d} lost "
-        f"{result['messages_per_second']:8.0f}/s  {used:6.0f} µs  {gateway.messages()} in the spool\n"
-        f"    {json.dumps(latency)}",
-        flush=True,
-    )
-    return result
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=1000)
-    parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--octets", default="10KiB")
-    args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="outage-", dir="/var/tmp"))
-    try:
-        with fleet("127.0.0.1:0") as address:
-            plain = Gateway(folder / "plain", address, spool=False)
-            gateway = Gateway(folder / "spool", address, spool=True)
-            load(plain, args, "relayed, without a spool")
-            load(gateway, args, "relayed, with a spool")
-        load(gateway, args, "the fleet is away")
-        with fleet(address):
-            began = time.monotonic()
-            load(gateway, args, "the fleet is back")
-            while gateway.messages():
-                time.sleep(0.1)
-            print(f"the spool was empty {time.monotonic() - began:.1f} s after the fleet was back")
-        for each in (plain, gateway):
-            each.process.terminate()
-            each.process.wait()
-    finally:
-        shutil.rmtree(folder)
-
-
-if __name__ == "__main__":
-    main()
+    for name, part in result["parts"].items():
+        refused = part["refused"] + part["lost"] + part["unknown"]
+        told = [part[name] for name in ("p50_ms", "p99_ms", "typical_p99_ms", "max_ms", "cpu_us")]
+        lines.append(
+            f"| {name} | {part['seconds']} | {part['acked']} | {refused} | {part['per_second']} | "
+            f"{' | '.join(map(str, told))} |"
+        )
+    lines += [
+        "",
+        f"{result['acked']} answered 250, {result['arrived']} arrived, {result['twice']} of them twice; the backlog "
+        f"took {result['drained_seconds']} s, new mail's p99 {result['p99_times']} times its usual meanwhile: "
+        f"{'holds' if result['holds'] else 'misses'}",
+    ]
+    return "\n".join(lines)

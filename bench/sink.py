@@ -117,9 +117,13 @@ class SinkProcess:
         seen: dict[str, int] = self.counts()["runs"].get(run, nothing)
         return seen
 
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            assert self.process.stdin and self.process.stdout
-            self.process.stdin.close()
-            self.process.wait(10)
-            self.process.stdout.close()
+    def stop(self) -> dict[str, Any]:
+        """Ends it; what it saw, nothing where it had ended."""
+        if self.process.poll() is not None:
+            return {}
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        seen = self._answer()
+        self.process.wait(10)
+        self.process.stdout.close()
+        return seen

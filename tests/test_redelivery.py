@@ -93,7 +93,7 @@ class Spooled:
 
     def tried(self, times: int = 1) -> None:
         """Waits until it has been handed over so often, and what came of that is on disk."""
-        self.kept.until(lambda: len(self.services.given) >= times and not self.kept.spool._under_way)
+        self.kept.until(lambda: len(self.services.given) >= times and not self.kept.spool.tries._under_way)
 
     def rows(self) -> list[Row]:
         found: list[Row] = self.kept.result(self.kept.do(lambda store: list(store.rows())))
@@ -169,7 +169,7 @@ def test_a_record_that_is_all_there_is_of_a_recipient_is_on_disk_before_the_mess
     synced = spooled.services.synced = [False, False, True]
     spooled.begin("no", sender="", no=["refused"])
     spooled.tried()
-    spooled.kept.until(lambda: not spooled.kept.spool._under_way)
+    spooled.kept.until(lambda: not spooled.kept.spool.tries._under_way)
     assert synced == []
     assert spooled.rows() == []
     assert len(spooled.services.given) == 1

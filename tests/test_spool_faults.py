@@ -25,10 +25,10 @@ from gateway._fastpath import CounterPage, content_of
 from gateway.config import SpoolSettings
 from gateway.couriers.spool import spool as spools
 from gateway.couriers.spool.kept import Envelope, ToKeep
-from gateway.couriers.spool.schedule import MOST_UNDER_WAY
-from gateway.couriers.spool.spool import Spool, Tried
+from gateway.couriers.spool.spool import Spool
 from gateway.couriers.spool.store import Store
-from gateway.later import begun
+from gateway.couriers.spool.tries import MOST_UNDER_WAY, Tried
+from gateway.later import Later, begun
 from gateway.logs.records import Origin
 from gateway.smtp import replies
 from gateway.smtp.address import parse_address
@@ -124,7 +124,7 @@ def test_whatever_is_killed_whenever_all_that_was_taken_arrives(outage, start, l
     wait_until(lambda: load.taken <= set(arrived()), lambda: f"{len(load.taken - set(arrived()))} are missing", 300.0)
     wait_until(lambda: gateway.metric("spool_messages") == 0, "the spool is empty", 300.0)
     twice = sum(number - 1 for number in arrived().values())
-    assert twice <= KILLS * (2 * MOST_UNDER_WAY + CLIENTS), "more than was under way when something was killed"
+    assert twice <= KILLS * (MOST_UNDER_WAY + CLIENTS), "more than was under way when something was killed"
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------
@@ -229,17 +229,52 @@ def test_a_full_disk_is_told_as_such(kept):
     assert len(kept.spool.schedule) == refusals.count(None)
 
 
+def test_those_that_are_tried_begin_one_in_a_turn_of_the_loop(kept):
+    for _ in range(30):
+        assert kept.result(kept.keep()) is None
+    turns = []
+
+    def turn() -> None:
+        turns.append(0)
+        kept.loop.call_soon(turn)
+
+    def attempt(spooled, row, content, asked):
+        turns[-1] += 1
+        asked.answered(True, 0.1)
+        yield kept.spool.pause(0.0)
+        return Tried(None)
+
+    kept.loop.call_soon(turn)
+    kept.spool.start(attempt, lambda site: 100, lambda site: False, lambda row: None)
+    kept.until(lambda: sum(turns) == 30)
+    assert max(turns) == 1
+
+
+def test_one_that_was_answered_makes_room_before_it_is_written_down(kept):
+    for _ in range(3):
+        assert kept.result(kept.keep()) is None
+    begun_ones = []
+
+    def attempt(spooled, row, content, asked):
+        begun_ones.append(row.number)
+        asked.answered(True, 0.1)
+        yield Later()
+
+    kept.spool.start(attempt, lambda site: 100, lambda site: False, lambda row: None)
+    kept.until(lambda: begun_ones == [1, 2, 3])
+
+
 def test_an_error_of_our_own_with_one_message_stops_no_other(kept, caplog):
     for _ in range(3):
         assert kept.result(kept.keep()) is None
     tried = []
 
-    def attempt(spooled, row, content):
+    def attempt(spooled, row, content, asked):
         tried.append(row.number)
         yield kept.spool.pause(0.0)
         if row.number == 1:
             raise ZeroDivisionError
-        return Tried(True, None)
+        return Tried(None)
 
     kept.spool.start(attempt, lambda site: 100, lambda site: False, lambda row: None)
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.couriers.spool import pace
+from gateway.couriers.spool.pace import SitePace
 from gateway.couriers.spool.schedule import (
+    AHEAD,
+    AHEAD_OCTETS,
     FIRST_PAUSE,
     MOST_PAUSE,
-    MOST_UNDER_WAY,
     Phase,
     Schedule,
     Spooled,
@@ -23,16 +29,35 @@ def waiting(
     return Spooled((0, number), site, "q", float(number) if arrived is None else arrived, due, expires, 10, 0)
 
 
-def names(taken: list[Spooled]) -> list[int]:
+Tried: TypeAlias = "list[Spooled]"
+
+
+def names(taken: Tried) -> list[int]:
     return [each.place[1] for each in taken]
 
 
-def unlimited(_: str) -> int:
-    return 1000
+def unlimited(site: str, under_way: int) -> bool:
+    return True
+
+
+def full(site: str, under_way: int) -> bool:
+    return False
+
+
+def tried(schedule: Schedule, now: float, most: int = 1000, has_room: Callable[[str, int], bool] = unlimited) -> Tried:
+    """Those that begin now; what was taken ahead of its turn is put back."""
+    begun = []
+    for each in schedule.take(now, has_room, most)[0]:
+        if schedule.may_begin(each.site, now, has_room):
+            schedule.begins(each.site, each)
+            begun.append(each)
+        else:
+            schedule.put_back(each.site, each)
+    return begun
 
 
 def take(schedule: Schedule, now: float, most: int = 1000) -> list[int]:
-    return names(schedule.take(now, unlimited, most)[0])
+    return names(tried(schedule, now, most))
 
 
 @pytest.mark.parametrize(
@@ -65,31 +90,107 @@ def test_the_oldest_goes_first():
     order = []
     while taken := take(schedule, 1.0, most=1):
         order += taken
-        schedule.reached("s")
+        schedule.reached("s", 0.1)
     assert order == [2, 3, 1]
 
 
-def test_a_site_gets_as_many_at_a_time_as_it_has_answered_and_one_more():
+def test_what_is_taken_ahead_begins_when_the_site_has_answered_others():
     schedule = Schedule()
-    for number in range(500):
+    for number in range(100):
         schedule.wait_for_time(waiting(number))
-    assert len(take(schedule, 1.0)) == 1
-    sizes = []
-    under_way = 1
-    while under_way:
-        for _ in range(under_way):
-            schedule.reached("s")
-        under_way = len(take(schedule, 1.0))
-        sizes.append(under_way)
-    assert sizes[:6] == [2, 4, 8, 16, 32, 64]
-    assert max(sizes) == MOST_UNDER_WAY
+    taken, _ = schedule.take(1.0, unlimited, 1000)
+    assert len(taken) == AHEAD
+    assert schedule.take(1.0, unlimited, 1000) == ([], [])
+    schedule.begins("s", taken[0])
+    assert not schedule.may_begin("s", 1.0, unlimited)
+    schedule.reached("s", 0.1)
+    assert schedule.may_begin("s", 1.0, unlimited)
+    assert not schedule.may_begin("s", 1.0, full)
+    assert schedule.is_stuck("s", 1.0, full)
+
+
+def test_of_large_ones_few_are_taken_ahead():
+    schedule = Schedule()
+    for number in range(10):
+        each = waiting(number)
+        each.octets = AHEAD_OCTETS // 2
+        schedule.wait_for_time(each)
+    assert names(schedule.take(1.0, unlimited, 1000)[0]) == [0, 1]
+    assert schedule.take(1.0, unlimited, 1000) == ([], [])
+
+
+def test_what_is_put_back_goes_before_what_is_younger():
+    schedule = Schedule()
+    for number in range(30):
+        schedule.wait_for_site(waiting(number), 0.0)
+    assert take(schedule, 2.0) == [0]
+    schedule.reached("s", 0.1)
+    taken, _ = schedule.take(2.0, unlimited, 1000)
+    for each in taken:
+        schedule.put_back("s", each)
+    assert names(schedule.take(2.0, unlimited, 1000)[0]) == names(taken) == list(range(1, AHEAD + 1))
+
+
+def test_a_site_that_goes_down_gets_nothing_that_was_taken_for_it():
+    schedule = Schedule()
+    for number in range(30):
+        schedule.wait_for_time(waiting(number))
+    taken, _ = schedule.take(1.0, unlimited, 1000)
+    schedule.begins("s", taken[0])
+    schedule.not_reached("s", 1.0)
+    assert not schedule.may_begin("s", 1.5, unlimited)
+    assert schedule.is_stuck("s", 1.5, unlimited)
+    for each in taken[1:]:
+        schedule.put_back("s", each)
+    assert take(schedule, 1.9) == []
+    assert take(schedule, 2.0) == [1]
 
 
 def test_no_site_gets_more_than_it_has_room_for():
     schedule = Schedule()
     for number in range(50):
         schedule.wait_for_time(waiting(number, site="full" if number % 2 else "free"))
-    assert all(each.site == "free" for each in schedule.take(1.0, {"full": 0, "free": 5}.__getitem__, 100)[0])
+    assert {each.site for each in tried(schedule, 1.0, has_room=lambda site, _: site == "free")} == {"free"}
+
+
+# --- how many at a time -----------------------------------------------------------------------------------------------
+
+
+def answer(paced: SitePace, seconds: Callable[[int], float], rounds: int) -> list[int]:
+    """Each round answers all that are under way; seconds: what each takes when there are so many. The windows."""
+    windows = []
+    for _ in range(rounds):
+        for _ in range(paced.window):
+            paced.answered(seconds(paced.window))
+        windows.append(paced.window)
+    return windows
+
+
+def test_where_more_take_no_longer_their_number_doubles_up_to_the_most():
+    assert answer(SitePace(), lambda window: 0.01, 8) == [2, 4, 8, 16, 32, pace.MOST, pace.MOST, pace.MOST]
+
+
+@pytest.mark.parametrize("most", [4, 10, 30])
+def test_where_more_than_so_many_take_longer_there_are_about_so_many(most):
+    windows = answer(SitePace(), lambda window: 0.01 * max(1.0, window / most), 300)[50:]
+    assert most / 2 <= sum(windows) / len(windows) <= 2 * most
+    assert max(windows) <= 3 * most
+
+
+def test_what_takes_longer_whatever_their_number_does_not_stay_at_one_at_a_time():
+    paced = SitePace()
+    answer(paced, lambda window: 0.01, 10)
+    windows = answer(paced, lambda window: 0.1, 400)
+    assert min(windows) < 8
+    assert windows[-1] == pace.MOST
+
+
+def test_one_that_takes_very_long_costs_the_others_little():
+    paced = SitePace()
+    answer(paced, lambda window: 0.01, 10)
+    paced.answered(1.0)
+    windows = answer(paced, lambda window: 0.01, 20)
+    assert min(windows) >= pace.MOST // 16
 
 
 def test_a_site_that_is_down_is_tried_by_one_after_growing_pauses():
@@ -97,32 +198,32 @@ def test_a_site_that_is_down_is_tried_by_one_after_growing_pauses():
     now = 0.0
     for number in range(10):
         schedule.wait_for_site(waiting(number), now)
-    tried = []
+    pauses = []
     for _ in range(9):
         assert take(schedule, now) == []
         pause = next(p / 4 for p in range(1, 1000) if schedule._sites["s"].not_before <= now + p / 4)
         now += pause
-        tried.append(pause)
-        (each,) = schedule.take(now, unlimited, 1000)[0]
-        assert schedule.take(now, unlimited, 1000)[0] == []
+        pauses.append(pause)
+        (each,) = tried(schedule, now)
+        assert tried(schedule, now) == []
         schedule.not_reached("s", now)
         schedule.wait_for_site(each, now)
-    assert tried == [FIRST_PAUSE, 2, 4, 8, 16, 32, MOST_PAUSE, MOST_PAUSE, MOST_PAUSE]
+    assert pauses == [FIRST_PAUSE, 2, 4, 8, 16, 32, MOST_PAUSE, MOST_PAUSE, MOST_PAUSE]
 
 
 def test_the_next_try_of_a_site_is_another_message():
     schedule = Schedule()
     for number in range(3):
         schedule.wait_for_site(waiting(number), 0.0)
-    tried = []
+    numbers = []
     now = 0.0
     for _ in range(4):
         now += 100.0
-        (each,) = schedule.take(now, unlimited, 1000)[0]
-        tried.append(each.place[1])
+        (each,) = tried(schedule, now)
+        numbers.append(each.place[1])
         schedule.not_reached("s", now)
         schedule.wait_for_site(each, now)
-    assert tried == [0, 1, 2, 0]
+    assert numbers == [0, 1, 2, 0]
 
 
 def test_a_site_that_others_find_back_is_tried_before_its_pause_is_over_by_one():
@@ -142,7 +243,7 @@ def test_a_message_that_the_site_may_be_lost_for_waits_for_the_whole_pause():
     schedule = Schedule()
     schedule.wait_for_site(waiting(1), 0.0)
     assert schedule.paused(0.5) == ["s"]
-    (each,) = schedule.take(FIRST_PAUSE, unlimited, 10)[0]
+    (each,) = tried(schedule, FIRST_PAUSE)
     each.attempts = 2
     schedule.not_reached("s", FIRST_PAUSE)
     schedule.wait_for_site(each, FIRST_PAUSE)
@@ -157,14 +258,14 @@ def test_the_first_answer_brings_back_all_that_wait_for_the_site():
     for number in range(3):
         schedule.wait_for_site(waiting(number, due=1e6), 0.0)
     assert take(schedule, 2.0) == [0]
-    schedule.reached("s")
+    schedule.reached("s", 0.1)
     assert take(schedule, 2.0) == [1, 2]
 
 
 def test_a_site_that_is_down_is_tried_even_if_it_seems_to_have_no_room():
     schedule = Schedule()
     schedule.wait_for_site(waiting(1), 0.0)
-    assert names(schedule.take(2.0, lambda _: 0, 1000)[0]) == [1]
+    assert names(tried(schedule, 2.0, has_room=full)) == [1]
 
 
 def test_one_site_that_is_down_holds_up_no_other():
@@ -183,8 +284,8 @@ def test_who_has_waited_too_long_is_told_apart_and_not_tried(phase):
     else:
         schedule.wait_for_time(each)
     if phase == "turn":
-        schedule.take(1.0, lambda _: 0, 1000)
-    taken, expired = schedule.take(50.0, lambda _: 0, 1000)
+        schedule.take(1.0, full, 1000)
+    taken, expired = schedule.take(50.0, full, 1000)
     assert (names(taken), names(expired)) == ([], [1])
 
 
@@ -259,17 +360,16 @@ class Played:
 
     def over(self, each: Spooled, answered: bool) -> None:
         if answered:
-            self.schedule.reached(each.site)
+            self.schedule.reached(each.site, 0.1)
             self.schedule.remove(self.known.pop(each.place[1]))
         else:
             self.schedule.not_reached(each.site, self.now)
             self.schedule.wait_for_site(each, self.now)
 
     def take(self, most: int) -> None:
-        taken, expired = self.schedule.take(self.now, unlimited, most)
-        assert expired == []
-        assert all(one.phase is Phase.ANSWER and one not in self.under_way for one in taken)
-        self.under_way += taken
+        begun = tried(self.schedule, self.now, most)
+        assert all(one.phase is Phase.ANSWER and one not in self.under_way for one in begun)
+        self.under_way += begun
         assert {one.place[1] for one in self.schedule} == set(self.known)
 
 

@@ -48,12 +48,25 @@ def test_what_was_stored_is_there_when_the_file_is_opened_again(tmp_path):
         assert store.is_sound()
 
 
-def test_a_transaction_that_fails_has_changed_nothing(tmp_path):
+def test_what_is_added_together_is_there_as_if_it_had_been_added_alone(tmp_path):
+    contents = [b"%d" % place * place * 100 for place in range(stores.MOST_ROWS * 2 + 3)]
+    filled(tmp_path / "s", *contents)
+    store, rows, _ = opened(str(tmp_path / "s"))
+    with closing(store):
+        assert [store.content(each.number) for each in rows] == contents
+
+
+def test_a_transaction_that_fails_has_changed_nothing_then_or_later(tmp_path):
     with closing(Store(str(tmp_path / "s"))) as store:
         with pytest.raises(ZeroDivisionError), store.transaction():
             store.append(row(), [b"x"])
             1 / 0  # noqa: B018
-        assert list(store.rows()) == []
+        with store.transaction():
+            with pytest.raises(ZeroDivisionError), store.part():
+                store.append(row(), [b"x"])
+                1 / 0  # noqa: B018
+            store.append(row(), [b"y"])
+        assert [store.content(each.number) for each in store.rows()] == [b"y"]
 
 
 def test_what_is_removed_takes_its_content_along_and_no_other(tmp_path):

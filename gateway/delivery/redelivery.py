@@ -17,8 +17,9 @@ from gateway.config import Destination, PartialRefusal
 from gateway.couriers.spool.kept import Envelope, ToKeep
 from gateway.couriers.spool.orders import bounce_of
 from gateway.couriers.spool.schedule import Spooled, retry_after
-from gateway.couriers.spool.spool import Spool, Tried
+from gateway.couriers.spool.spool import Spool
 from gateway.couriers.spool.store import WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
+from gateway.couriers.spool.tries import AskedSite, Tried
 from gateway.delivery.services import Services
 from gateway.delivery.told import (
     concerned,
@@ -106,10 +107,10 @@ class Redelivery:
         destination = self._destinations.get(site)
         return destination is not None and self._services.couriers.room(destination) > 0
 
-    def attempt(self, spooled: Spooled, row: Row, octets: bytes | None) -> Waits:
+    def attempt(self, spooled: Spooled, row: Row, octets: bytes | None, asked: AskedSite) -> Waits:
         """Hands the message over once more; without octets it has expired, and nobody tries any more.
 
-        Returns a Tried.
+        asked: told what the site answers. Returns a Tried.
         """
         envelope = Envelope.decoded(row.envelope)
         destination: Destination | None = None
@@ -122,7 +123,7 @@ class Redelivery:
         if destination is None:
             self._count("failed", len(envelope.recipients))
             row.due, row.state = self._now() + NO_DESTINATION, WAITS_FOR_TIME
-            return Tried(None, row)
+            return Tried(row)
         message = self._message(envelope, row, octets)
         batch = Batch(
             *(envelope.id, envelope.sender, envelope.recipients, message.wire(), envelope.smtputf8, True),
@@ -135,6 +136,7 @@ class Redelivery:
             self._destinations.clear()
         self._destinations[result.site] = self._destinations[spooled.site] = destination
         row.site = result.site
+        asked.answered(not is_about_the_site(result.outcomes), result.seconds)
         return (yield from self._concluded(spooled, row, envelope, message, destination, result))
 
     def dropped(self, row: Row) -> None:
@@ -174,7 +176,6 @@ class Redelivery:
             row.due = now + retry_after(row.attempts, queue.retry_interval, queue.max_retry_interval)
             row.due = _due(row.due, envelope, now)
         expired = left if result is None or _is_too_late(row, now) else []
-        reached = None if result is None else not is_about_the_site(result.outcomes)
         failed = [*refused, *(RecipientOutcome(each, Status.PERMANENT, _expired(envelope), None) for each in expired)]
         wanted = failures(envelope.requests, failed)
         notice, notifications = self._told(envelope, message, destination, result, bool(refused), failed, wanted)
@@ -187,12 +188,13 @@ class Redelivery:
             left = []
         envelope.recipients = left
         yield from self._written(spooled, row, envelope, notifications)
-        return Tried(reached, row if envelope.recipients else None, [added for added, _ in notifications])
+        return Tried(row if envelope.recipients else None, [added for added, _ in notifications])
 
     def _written(self, spooled: Spooled, row: Row, envelope: Envelope, notifications: list[tuple[Row, bytes]]) -> Waits:
         """Has it on disk, however long that takes: what is not would be done again."""
-        row.envelope = envelope.encoded()
         gone = not envelope.recipients
+        if not gone:
+            row.envelope = envelope.encoded()
 
         def change(store: Store) -> None:
             for added, octets in notifications:

@@ -3,8 +3,10 @@
 A message waits for its time (`retry_interval`, doubled each time up to `max_retry_interval`) where the fleet has said
 something about it, and for its site where that could not be reached. A site that is down is tried with one message at a
 time, after growing pauses, or at once where others find it back; the first answer brings all that wait for it back, as
-many at a time as have been answered lately and one more, so that what was full for an hour does not fall on it in a
-second. The oldest goes first.
+many at a time as pace.py says, so that what was full for an hour does not fall on it in a second. The oldest goes
+first.
+
+Messages are taken some time before they are tried, since they have to be read: what is taken begins, or is put back.
 
 Times are unix times: they outlive the process.
 """
@@ -17,10 +19,13 @@ from enum import Enum
 from heapq import heappop, heappush
 from itertools import count
 
+from gateway.couriers.spool.pace import SitePace
+
 FIRST_PAUSE = 1.0  # seconds from a site's failure to the next try
 MOST_PAUSE = 60.0  # … doubled up to this, so that the end of an outage is noticed within a minute
 LEAST_INTERVAL = 1.0  # seconds from one try of a message to the next, whatever the policy says
-MOST_UNDER_WAY = 64  # messages of a site that are tried at a time, whatever room it has
+AHEAD = 8  # messages of a site that are taken before their turn, so that several are read at once
+AHEAD_OCTETS = 4 << 20  # … as long as they have no more
 
 
 class Phase(Enum):
@@ -77,14 +82,15 @@ def retry_after(attempts: int, retry_interval: float, max_retry_interval: float 
 
 class _Site:
     """turns: those whose time has come, the oldest first. stalled: those that wait for the site to be back; they stay
-    there when it is, since there may be many, and take turns with the others.
+    there when it is, since there may be many, and take turns with the others. under_way: with the site. ahead: taken,
+    and not begun.
     """
 
     def __init__(self) -> None:
         self.turns: list[_Entry] = []
         self.stalled: deque[tuple[int, Spooled]] = deque()
-        self.window = 1
-        self.under_way = 0
+        self.pace = SitePace()
+        self.under_way = self.ahead = self.ahead_octets = 0
         self.down = False
         self.pause = 0.0
         self.not_before = 0.0
@@ -110,14 +116,15 @@ class _Site:
         return bool(self.turns) and (not self.stalled or self.turns[0][0] <= self.stalled[0][1].arrived)
 
     def allowance(self, now: float) -> int:
-        """How many may be tried now, as far as the site is concerned."""
+        """How many may be taken now, as far as the site is concerned."""
         if self.down:
-            return int(now >= self.not_before and self.under_way == 0)
-        return self.window - self.under_way
+            return int(now >= self.not_before and self.under_way + self.ahead == 0)
+        wanted = max(self.pace.window, AHEAD)
+        return wanted - self.ahead if self.ahead <= wanted // 2 else 0
 
     def is_idle(self) -> bool:
         """Nothing is to be remembered."""
-        return not (self.turns or self.stalled or self.under_way or self.down)
+        return not (self.turns or self.stalled or self.under_way or self.ahead or self.down)
 
 
 class Schedule:
@@ -193,10 +200,11 @@ class Schedule:
         """The site fares well with others: it is tried now."""
         self._site(site_name).not_before = 0.0
 
-    def take(self, now: float, room: Callable[[str], int], most: int) -> tuple[list[Spooled], list[Spooled]]:
-        """Whom to try now, and who has waited for too long. Each is nobody's until it is put back or removed.
+    def take(self, now: float, has_room: Callable[[str, int], bool], most: int) -> tuple[list[Spooled], list[Spooled]]:
+        """Whom to try next, and who has waited for too long. Each is nobody's until it is put back or removed; who is
+        to be tried counts as taken ahead until it begins or is put back.
 
-        room: how many messages a site has room for, asked only about sites that somebody waits for. most: of all.
+        has_room: whether a site can take any, asked only about sites that somebody waits for. most: of all.
         """
         expired = self._pass_time(now)
         taken: list[Spooled] = []
@@ -206,26 +214,59 @@ class Schedule:
                     del self._sites[name]
                 continue
             allowed = min(site.allowance(now), most - len(taken))
-            if allowed > 0:
-                allowed = min(allowed, max(room(name), int(site.down)))
-            while allowed > 0 and (waiting := site.next()) is not None:
+            if allowed > 0 and not site.down and not has_room(name, 0):
+                continue
+            while allowed > 0 and site.ahead_octets < AHEAD_OCTETS and (waiting := site.next()) is not None:
                 waiting.phase = Phase.ANSWER
                 waiting.change += 1
-                site.under_way += 1
+                site.ahead += 1
+                site.ahead_octets += waiting.octets
                 allowed -= 1
                 taken.append(waiting)
         return taken, expired
 
-    def reached(self, site_name: str) -> None:
-        """An attempt is over, and the site answered: it is up, and what waited for it has its turn."""
+    def may_begin(self, site_name: str, now: float, has_room: Callable[[str, int], bool]) -> bool:
+        """Whether one that was taken for this site may be tried now. has_room: whether it can take one more, beside so
+        many of ours that are with it.
+        """
+        site = self._site(site_name)
+        if site.down:
+            return site.under_way == 0 and now >= site.not_before
+        return site.under_way < site.pace.window and has_room(site_name, site.under_way)
+
+    def is_stuck(self, site_name: str, now: float, has_room: Callable[[str, int], bool]) -> bool:
+        """Whether nobody knows when those that were taken for this site may be tried."""
+        site = self._site(site_name)
+        if site.down:
+            return site.under_way > 0 or now < site.not_before
+        return not has_room(site_name, 0)
+
+    def begins(self, site_name: str, waiting: Spooled) -> None:
+        """One that was taken for this site is with it."""
+        self.dropped(site_name, waiting)
+        self._site(site_name).under_way += 1
+
+    def put_back(self, site_name: str, waiting: Spooled) -> None:
+        """One that was taken is not tried, and goes before all that are younger."""
+        self.dropped(site_name, waiting)
+        self._take_turn(waiting)
+
+    def dropped(self, site_name: str, waiting: Spooled) -> None:
+        """One that was taken is not tried, or is already."""
+        site = self._site(site_name)
+        site.ahead -= 1
+        site.ahead_octets -= waiting.octets
+
+    def reached(self, site_name: str, seconds: float) -> None:
+        """The site answered after so long: it is up, and what waited for it has its turn."""
         site = self._site(site_name)
         site.under_way -= 1
-        site.window = min(site.window + 1, MOST_UNDER_WAY)
+        site.pace.answered(seconds)
         site.pause = 0.0
         site.down = False
 
     def not_reached(self, site_name: str, now: float) -> None:
-        """An attempt is over, and the site could not be reached."""
+        """The site could not be reached."""
         site = self._site(site_name)
         site.under_way -= 1
         self._fail(site, now)
@@ -245,7 +286,7 @@ class Schedule:
     @staticmethod
     def _fail(site: _Site, now: float) -> None:
         site.down = True
-        site.window = 1
+        site.pace = SitePace()
         site.pause = min(2 * site.pause, MOST_PAUSE) or FIRST_PAUSE
         site.not_before = now + site.pause
 

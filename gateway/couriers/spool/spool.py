@@ -1,6 +1,7 @@
 """The spool of one worker: takes messages on, has those tried again whose time has come, and finds the files of others.
 
-What is tried and what becomes of it is gateway/delivery/redelivery.py's; when, schedule.py's; the disk is writer.py's.
+When which message is tried is schedule.py's and tries.py's, what becomes of it gateway/delivery/redelivery.py's, the
+disk writer.py's.
 All methods belong to the event loop's thread, and none waits for a disk.
 """
 
@@ -9,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
@@ -21,7 +21,8 @@ from gateway.couriers.spool import holdings, orders
 from gateway.couriers.spool.holdings import Holding
 from gateway.couriers.spool.kept import ToKeep
 from gateway.couriers.spool.schedule import Phase, Schedule, Spooled
-from gateway.couriers.spool.store import DAMAGED, WAITS_FOR_SITE, WAITS_FOR_TIME, Damaged, Row, Store
+from gateway.couriers.spool.store import DAMAGED, WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
+from gateway.couriers.spool.tries import Attempt, Tries
 from gateway.couriers.spool.writer import SpoolFull, SpoolWriter
 from gateway.later import Later, Waits, begun
 from gateway.smtp import replies
@@ -35,30 +36,12 @@ FORSAKEN_INTERVAL = 3.0  # seconds between two looks for files that nobody works
 ASK_AGAIN = 50  # times that an order for a message that is being tried waits for a sweep
 REST = 1.0  # seconds for which nothing is given to a disk that refused
 AT_ONCE = 200  # messages of a file that was opened, in a turn of the loop
-READ_AGAIN = 10.0  # seconds, where the disk does not give a message
-MOST_UNDER_WAY = 128  # messages that are tried at a time, whose contents are in memory
 LAST_TRY = 300.0  # seconds that a message has after a start at least, however old it is
 
 _MESSAGES, _OCTETS = metrics.SPOOL_MESSAGES.slot(), metrics.SPOOL_BYTES.slot()
 _OLDEST = metrics.SPOOL_OLDEST.slot()
 _KEPT, _DAMAGED = metrics.SPOOL_KEPT.slot(), metrics.SPOOL_DAMAGED.slot()
 _COMMIT, _FAILURES = metrics.SPOOL_COMMIT_DURATION.slot(), metrics.SPOOL_FAILURES.slot()
-
-
-class Tried:
-    """What came of an attempt. reached: whether the site answered, None where it was not asked. row: the message as it
-    goes on waiting, None where it is in the file no more. added: others that were put into the same file.
-    """
-
-    def __init__(self, reached: bool | None, row: Row | None, added: Sequence[Row] = ()) -> None:
-        self.reached = reached
-        self.row = row
-        self.added = added
-
-
-# The steps of trying a message, given its row and content; no content where it has waited for too long. The outcome is
-# a Tried.
-Attempt: TypeAlias = "Callable[[Spooled, Row, bytes | None], Waits]"
 
 
 class Spool:
@@ -85,11 +68,9 @@ class Spool:
         self._next_number = 0
         self._own = self._take(Holding.claim(settings.path, slot, 0))
         self._rest: asyncio.TimerHandle | None = None  # of a disk that refused
-        self._attempt: Attempt | None = None
+        self.tries = Tries(self, loop, page, clock)
         self._room: Callable[[str], int] = lambda site: 0
-        self._is_back: Callable[[str], bool] = lambda site: False
         self._drop: Callable[[Row], None] = lambda row: None
-        self._under_way: set[Later] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = 0.0
         self._forsaken_at = loop.time() + FORSAKEN_INTERVAL  # by then the others have theirs
@@ -186,21 +167,17 @@ class Spool:
         """Begin. room: how many messages more a site can take at once. is_back: whether others have found that a site
         takes messages, which was down. drop: records that an operator dropped one.
         """
-        self._attempt, self._room, self._is_back, self._drop = attempt, room, is_back, drop
+        self._room, self._drop = room, drop
+        self.tries.start(attempt, self._has_room, is_back)
         self._wake()
 
     def stop_trying(self) -> None:
         """Try nothing more: the process is about to end."""
-        self._attempt = None
+        self.tries.stop()
 
     async def close(self, grace: float) -> None:
         """Give those under way so many seconds, and let go of the files. What is on disk stays there."""
-        self.stop_trying()
-        deadline = self._loop.time() + grace
-        while self._under_way and self._loop.time() < deadline:
-            await asyncio.sleep(0.02)
-        for steps in list(self._under_way):
-            steps.cancel()
+        await self.tries.close(grace)
         self._closed = True
         self.usable = False
         self._end_rest()
@@ -220,94 +197,13 @@ class Spool:
             self._look_at = now + LOOK_INTERVAL
             self._looking = True
             begun(self._look())
-        self._try_some()
+        self.tries.sweep()
         self._publish()
         self._wake()
 
-    def _try_some(self) -> None:
-        if self._attempt is None:
-            return
-        now = self._clock()
-        for site in self.schedule.paused(now):
-            if self._is_back(site):
-                self.schedule.may_be_back(site)
-        taken, expired = self.schedule.take(now, self._room_of, MOST_UNDER_WAY - len(self._under_way))
-        for spooled in taken:
-            self._begin(spooled, spooled.site, True)
-        for spooled in expired:
-            self._begin(spooled, None, False)
-
-    def _room_of(self, site: str) -> int:
-        room = self._room(site)
-        return room if self._settings.order is SpoolOrder.OLDEST_FIRST else (room + 1) // 2
-
-    def _begin(self, spooled: Spooled, site: str | None, tried: bool) -> None:
-        """site: whose turn it takes."""
-        steps = begun(self._tried(spooled, site, tried))
-        if not steps.done:
-            self._under_way.add(steps)
-            steps.then(lambda: self._over(steps))
-
-    def _over(self, steps: Later) -> None:
-        self._under_way.discard(steps)
-        if steps.failed:
-            try:
-                steps.result()
-            except Exception:
-                log.exception("internal error in the spool")
-        self._try_some()
-
-    def _tried(self, spooled: Spooled, site: str | None, tried: bool) -> Waits:
-        attempt = self._attempt
-        number = spooled.place[1]
-        try:
-            row, content = yield self.writer_of(spooled).read(partial(_read, number=number, content=tried))
-        except Damaged as error:
-            log.error("%s", error)
-            self._page.add(_DAMAGED)
-            self.schedule.hold(spooled)
-            self.writer_of(spooled).write(partial(_mark_damaged, number=number))
-        except Exception as error:
-            log.error("message %d of the spool cannot be read now: %s", number, error)
-            spooled.due = self._clock() + READ_AGAIN
-            self.schedule.wait_for_time(spooled)
-        else:
-            if row is None:
-                self.gone(spooled)
-            elif row.state == DAMAGED or attempt is None:
-                self.waits(spooled, row)
-            else:
-                yield from self._attempted(attempt, spooled, site, row, content)
-                return
-        if site is not None:
-            self.schedule.not_tried(site)
-
-    def _attempted(
-        self, attempt: Attempt, spooled: Spooled, site: str | None, row: Row, content: bytes | None
-    ) -> Waits:
-        tried: Tried | None = None
-        try:
-            tried = yield from attempt(spooled, row, content)
-        except Exception:
-            log.exception("internal error with message %d of the spool", spooled.place[1])
-        reached = None if tried is None else tried.reached
-        if site is not None:
-            if reached is None:
-                self.schedule.not_tried(site)
-            elif reached:
-                self.schedule.reached(site)
-            else:
-                self.schedule.not_reached(site, self._clock())
-        if tried is None:
-            spooled.due = self._clock() + READ_AGAIN
-            self.schedule.wait_for_time(spooled)
-            return
-        if tried.row is None:
-            self.gone(spooled)
-        else:
-            self.waits(spooled, tried.row)
-        for added in tried.added:
-            self.waits(self._known(self._holdings[spooled.place[0]], added), added)
+    def _has_room(self, site: str, under_way: int) -> bool:
+        """Whether the site can take one more; where new mail goes first, as many are left for it as are ours."""
+        return self._room(site) > (0 if self._settings.order is SpoolOrder.OLDEST_FIRST else under_way)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -324,6 +220,10 @@ class Spool:
             (settings.min_free_space, settings.min_free_inodes),
         )
         return holding
+
+    def beside(self, spooled: Spooled, row: Row) -> Spooled:
+        """Another message, which was put into the same file."""
+        return self._known(self._holdings[spooled.place[0]], row)
 
     def _known(self, holding: Holding, row: Row) -> Spooled:
         place = (holding.number, row.number)
@@ -374,7 +274,7 @@ class Spool:
                 of_others = holding.is_open and not holding.own
                 if of_others and not any([each.place[0] == holding.number for each in self.schedule]):
                     self._retire(holding)
-            if self._loop.time() >= self._forsaken_at and self._attempt is not None:
+            if self._loop.time() >= self._forsaken_at and self.tries.started:
                 self._forsaken_at = self._loop.time() + FORSAKEN_INTERVAL
                 assert self._own.writer is not None
                 for path, lock in (yield self._own.writer.read(lambda _: holdings.forsaken(self._settings.path))):
@@ -440,17 +340,3 @@ def _row_of(message: ToKeep, now: float) -> Row:
     arrived = message.envelope.received_at
     envelope = message.envelope.encoded()
     return Row(0, due, arrived, message.expires, 0, message.attempts, state, message.site, message.queue, envelope)
-
-
-def _read(store: Store, number: int, content: bool) -> tuple[Row | None, bytes | None]:
-    row = store.row(number)
-    if row is None or row.state == DAMAGED or not content:
-        return row, None
-    return row, store.content(number)
-
-
-def _mark_damaged(store: Store, number: int) -> None:
-    row = store.row(number)
-    if row is not None:
-        row.state = DAMAGED
-        store.change(row)

@@ -20,6 +20,8 @@ from zlib import crc32
 PAGE_SIZE = 8192  # octets; docs/spool.md has what was measured
 PART = 1 << 20  # octets of a content in one row, so that no large one is in memory as a whole
 _PARTS = 1 << 12  # most parts of a content
+TOGETHER = 1 << 20  # octets of contents that go into the file with one statement
+MOST_ROWS = 64  # … and rows
 WAL_PAGES = 4096  # the log goes into the file once it has so many: 32 MiB
 _WAL_KEPT = 64 << 20  # octets that the log's own file keeps for the next time
 PATIENCE = 10.0  # seconds that a command waits for the other's transaction
@@ -33,6 +35,7 @@ CREATE TABLE IF NOT EXISTS contents (place INTEGER PRIMARY KEY, octets BLOB, sum
 CREATE TABLE IF NOT EXISTS orders (number INTEGER PRIMARY KEY, asked TEXT, answer TEXT);
 """
 _COLUMNS = "number, due, arrived, expires, size, attempts, state, site, queue, envelope, sum"
+_WIDTH = len(_COLUMNS.split(", "))
 _ASSIGNED = ", ".join([f"{name} = ?" for name in _COLUMNS.split(", ")[1:]])
 
 WAITS_FOR_TIME, WAITS_FOR_SITE, HELD, DAMAGED = range(4)  # the states of a row
@@ -98,6 +101,9 @@ class Store:
         """Opens the file, or makes it. Raises sqlite3.DatabaseError for what is no such file, or is damaged."""
         self.path = path
         self.commits = 0
+        self._new_contents: list[object] = []  # added, and not in the file yet: the values of rows, one after the other
+        self._new_messages: list[object] = []
+        self._new_octets = 0
         self._database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         try:
             run = self._database.execute
@@ -124,8 +130,10 @@ class Store:
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._insert()
             self._database.execute("COMMIT")
         except BaseException:
+            self._forget_new()
             if self._database.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     self._database.execute("ROLLBACK")
@@ -135,10 +143,13 @@ class Store:
     @contextlib.contextmanager
     def part(self) -> Iterator[None]:
         """A part of a transaction: nothing of it is done after an exception, whatever becomes of the rest."""
+        self._insert()
         self._database.execute("SAVEPOINT part")
         try:
             yield
+            self._insert()
         except BaseException:
+            self._forget_new()
             if self._database.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     self._database.execute("ROLLBACK TO part")
@@ -148,16 +159,38 @@ class Store:
     # --- changes ------------------------------------------------------------------------------------------------------
 
     def append(self, row: Row, pieces: Iterable[bytes]) -> None:
-        """Adds a message, which gets its size here, and its number unless it has one."""
+        """Adds a message, which gets its size here, and its number unless it has one. It is there for others once the
+        transaction is over.
+        """
         row.number = row.number or self._last + 1
         self._last = max(self._last, row.number)
         row.size = 0
         place = row.number * _PARTS
         for part in _parts(pieces):
             row.size += len(part)
-            self._database.execute("INSERT INTO contents VALUES (?, ?, ?)", (place, part, crc32(part)))
+            self._new_contents += (place, part, crc32(part))
+            self._new_octets += len(part)
+            if self._new_octets >= TOGETHER or len(self._new_contents) >= 3 * MOST_ROWS:
+                self._insert()
             place += 1
-        self._database.execute("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row.values())
+        self._new_messages += row.values()
+        if len(self._new_messages) >= _WIDTH * MOST_ROWS:
+            self._insert()
+
+    def _insert(self) -> None:
+        """Puts what was added into the file, all of it with a statement for each table: between two statements the
+        thread waits for its turn with the event loop's.
+        """
+        contents, messages = self._new_contents, self._new_messages
+        self._forget_new()
+        for table, columns, values in (("contents", 3, contents), ("messages", _WIDTH, messages)):
+            if values:
+                row = f"({', '.join('?' * columns)})"
+                rows = ", ".join([row] * (len(values) // columns))
+                self._database.execute(f"INSERT INTO {table} VALUES {rows}", values)
+
+    def _forget_new(self) -> None:
+        self._new_contents, self._new_messages, self._new_octets = [], [], 0
 
     def change(self, row: Row) -> None:
         """Puts what is known of a message now in the place of what was; nothing happens where it is there no more."""

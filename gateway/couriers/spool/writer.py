@@ -22,6 +22,7 @@ from gateway.later import Later
 from gateway.logs.disk import shortage
 
 MOST_JOBS = 1000  # in one transaction
+SHARE = 0.003  # seconds from one transaction to the next, where several want to write: more of them share its sync
 OPEN_AGAIN = 1.0  # seconds between two tries to open a file
 LOOK_AGAIN = 2.0  # seconds between two looks at the free space
 CLOSE_PATIENCE = 30.0  # seconds for a disk that does not answer
@@ -81,6 +82,7 @@ class SpoolWriter:
         self._open_at = 0.0
         self._shortage: str | None = None
         self._look_at = 0.0
+        self._next_at = 0.0  # when the next transaction may begin
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._work.set()  # to open the file
         self._thread.start()
@@ -131,6 +133,7 @@ class SpoolWriter:
             if self._store is None:
                 self._open()
             while self._jobs:
+                time.sleep(max(0.0, self._next_at - time.monotonic()))
                 jobs = [self._jobs.popleft() for _ in range(min(MOST_JOBS, len(self._jobs)))]
                 results = self._carried_out(jobs)
                 self._tell(lambda results=results: _settle(results))  # type: ignore[misc]
@@ -175,8 +178,9 @@ class SpoolWriter:
         if store is None:
             return [(job.later, None, self._trouble) for job in jobs]
         results: list[tuple[Later, Any, BaseException | None]] = []
-        writes = any([job.writes for job in jobs])
+        writes = sum([job.writes for job in jobs])
         began = time.monotonic()
+        self._next_at = began + SHARE if writes > 1 else 0.0
         short = self._short() if any([job.needs_room for job in jobs]) else None
         try:
             with store.transaction() if writes else nullcontext():
