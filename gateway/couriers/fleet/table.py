@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import compress
 
 from gateway.couriers.fleet.health import Health, MemberState
 from gateway.smtp.capabilities import MOST, Abilities
@@ -60,6 +61,7 @@ class MemberTable:
         self.integers = memory.cast("q")
         self.floats = memory.cast("d")
         self.rows = len(self.integers) // (PLACES * WORDS)
+        self._counts = self.integers[_COUNT : self.rows * PLACES * WORDS : PLACES * WORDS]  # of the rows' heads
         self._row = -1 if row is None else row
         self._used: dict[int, MemberEntry] = {}
         self._active: list[int] = []  # rows with entries, but for the own one
@@ -110,8 +112,8 @@ class MemberTable:
 
     def look(self) -> None:
         """See which rows there are; what does not matter at once is read of these alone."""
-        rows = range(self.rows)
-        self._active = [row for row in rows if row != self._row and self.integers[self._head(row) + _COUNT]]
+        used = compress(range(self.rows), self._counts.tolist())
+        self._active = [row for row in used if row != self._row]
 
     def members(self) -> Iterator[tuple[int, int]]:
         """The place of each entry of all rows, and its key."""
