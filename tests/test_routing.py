@@ -16,6 +16,7 @@ A1, A2, A3, B1, B2, C1 = (
     for text in ("1@a.example", "2@a.example", "3@a.example", "1@b.example", "2@b.example", "1@c.example")
 )
 POSTMASTER = parse_address("Postmaster")
+GIVEN = [B2]
 TOGETHER, BY_DOMAIN, BIFURCATE = BatchHandling.TOGETHER, BatchHandling.BY_DOMAIN, BatchHandling.BIFURCATE
 
 
@@ -78,13 +79,18 @@ def test_a_recipients_domain_discards_nothing():
     ],
 )
 def test_the_queue_of_each_recipient(recipients, meta, expected):
-    assert queue_names(message(C1, *recipients, **meta), recipients) == expected
+    whole = message(C1, *recipients, **meta)
+    assert queue_names(whole, recipients, whole.queue_name()) == expected
+
+
+def test_the_queue_of_the_first_recipient_is_known():
+    assert queue_names(message(A1, B1), [A1], "known") == ["known"]
 
 
 @pytest.mark.parametrize("recipients", [[A1], [A1, B1]])
 def test_a_queue_without_a_name_is_an_error(recipients):
     with pytest.raises(ValueError, match="tenant"):
-        queue_names(message(*recipients, tenant=7), recipients)
+        queue_names(message(C1, *recipients, tenant=7), recipients, "c.example")
 
 
 def fleet(name: str = "m", path: EgressPath | None = None, **queue: Any) -> Destination:
@@ -140,10 +146,11 @@ def fleet(name: str = "m", path: EgressPath | None = None, **queue: Any) -> Dest
 def test_who_travels_together(recipients, destinations, expected):
     handed = message(*recipients)
     names = [recipient.domain for recipient in recipients]
-    found = deliveries(handed, recipients, names, destinations)
+    found = deliveries(handed, GIVEN, recipients, names, destinations)
     assert [(delivery.queue_name, delivery.recipients) for delivery in found] == expected
     for delivery in found:
         assert delivery.message is handed
+        assert delivery.given is GIVEN
         assert delivery.destination is destinations[delivery.queue_name]
         assert delivery.result is None
         assert delivery.notice is None
@@ -152,4 +159,4 @@ def test_who_travels_together(recipients, destinations, expected):
 
 def test_a_queue_for_every_recipient_or_none_is_handled():
     with pytest.raises(ValueError, match="shorter"):
-        deliveries(message(A1, B1), [A1, B1], ["a.example"], {"a.example": fleet(), "b.example": fleet()})
+        deliveries(message(A1, B1), GIVEN, [A1, B1], ["a.example"], {"a.example": fleet(), "b.example": fleet()})

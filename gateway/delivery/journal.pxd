@@ -10,15 +10,18 @@ from gateway.logs cimport records
 
 cdef class Accepted:
     cdef readonly Message message
-    cdef readonly list given
     cdef readonly str queue_name
     cdef readonly object report
     cdef readonly bint relayed, dropped
 
 
-@cython.locals(entry=Accepted, message=Message, now_ns="long long", all_taken=bint)
-cpdef bint log_messages(Services services, records.Origin origin, list accepted, unreadable) except -1
+@cython.locals(entry=Accepted, message=Message, all_taken=bint)
+cpdef bint log_messages(
+    Services services, records.Origin origin, list accepted, unreadable, long long now_ns
+) except -1
 
 
-@cython.locals(delivery=Delivery, message=Message, result=HandOver, now_ns="long long", all_taken=bint, bounced=bint)
-cpdef bint log_hand_overs(Services services, records.Origin origin, list handed_over, bint accepted) except -1
+@cython.locals(delivery=Delivery, message=Message, result=HandOver, all_taken=bint, bounced=bint)
+cpdef bint log_hand_overs(
+    Services services, records.Origin origin, list handed_over, bint accepted, long long now_ns
+) except -1

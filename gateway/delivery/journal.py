@@ -10,40 +10,38 @@ from gateway.delivery.routing import Delivery
 from gateway.delivery.services import Services
 from gateway.logs import records
 from gateway.mail.message import Message
-from gateway.smtp.address import EnvelopeAddress
 
 
 class Accepted:
     """A message that goes on, or whose record is all that stays of it.
 
-    given: its recipients as the client named them. queue_name: its first recipient's. report: what is logged of it,
-    None for no report. relayed: somebody gets it. dropped: somebody is served by the report's record alone.
+    queue_name: its first recipient's. report: what is logged of it, None for no report. relayed: somebody gets it.
+    dropped: somebody is served by the report's record alone.
     """
 
     def __init__(
         self,
         message: Message,
-        given: list[EnvelopeAddress],
         queue_name: str,
         report: Recognition | None,
         relayed: int,
     ) -> None:
         """relayed: how many of its recipients get it."""
         self.message = message
-        self.given = given
         self.queue_name = queue_name
         self.report = report
         self.relayed = relayed > 0
         self.dropped = report is not None and relayed < len(message.recipients)
 
 
-def log_messages(services: Services, origin: records.Origin, accepted: list[Accepted], unreadable: str | None) -> bool:
+def log_messages(
+    services: Services, origin: records.Origin, accepted: list[Accepted], unreadable: str | None, now_ns: int
+) -> bool:
     """A Reception for each message, or what takes its place for a report. Returns whether some logger took a record of
     every report that is dropped.
 
-    unreadable: why what claimed to be a report was taken for none.
+    unreadable: why what claimed to be a report was taken for none. now_ns: nanoseconds since 1970.
     """
-    now_ns = services.now_ns()
     all_taken = True
     for entry in accepted:
         message, found = entry.message, entry.report
@@ -59,13 +57,14 @@ def log_messages(services: Services, origin: records.Origin, accepted: list[Acce
     return all_taken
 
 
-def log_hand_overs(services: Services, origin: records.Origin, handed_over: list[Delivery], accepted: bool) -> bool:
+def log_hand_overs(
+    services: Services, origin: records.Origin, handed_over: list[Delivery], accepted: bool, now_ns: int
+) -> bool:
     """What became of each hand-over. Returns whether some logger took every Bounce.
 
     accepted: whether the client gets a 250. Otherwise nothing has bounced, since the client still has it: the
-    Rejection, which is logged with the reply, says it all.
+    Rejection, which is logged with the reply, says it all. now_ns: nanoseconds since 1970.
     """
-    now_ns = services.now_ns()
     all_taken = True
     for delivery in handed_over:
         message, result = delivery.message, delivery.result

@@ -11,20 +11,16 @@ import logging
 
 from gateway import metrics
 from gateway.config import PartialRefusal
-from gateway.couriers.spool.kept import Envelope
-from gateway.delivery.journal import Accepted
 from gateway.delivery.redelivery import to_keep
 from gateway.delivery.routing import Delivery
 from gateway.delivery.services import Services
-from gateway.delivery.told import concerned, deliver_by, envid, failures, of_notification, returned, successes
+from gateway.delivery.told import concerned, failures, notification_of, successes
 from gateway.handover import Batch, RecipientOutcome, Status
 from gateway.later import Waits
-from gateway.logs import identity
 from gateway.logs.records import Origin
-from gateway.mail.message import Message
-from gateway.mail.notification import Action, Concerned, Notice, notification
+from gateway.mail.notification import Action, Concerned, Notice
 from gateway.policy.problems import PolicyError, Rejected
-from gateway.smtp.address import NULL_SENDER, EnvelopeAddress
+from gateway.smtp.address import NULL_SENDER
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +34,6 @@ def tell_senders(
     services: Services,
     hostname: str,
     origin: Origin,
-    accepted: list[Accepted],
     deliveries: list[Delivery],
     deadline: float,
 ) -> Waits:
@@ -71,7 +66,7 @@ def tell_senders(
             told = told and len(wanted) == len(refused)
     way = _Way(services, hostname, origin, deadline)
     for about in due.values():
-        notice = yield from way.tell(about, _concerned(accepted, about), Action.REFUSED)
+        notice = yield from way.tell(about, _concerned(about), Action.REFUSED)
         _note(services, about, notice)
         told = told and notice.result in ("sent", "spooled")
     return told
@@ -81,7 +76,6 @@ def tell_of_success(
     services: Services,
     hostname: str,
     origin: Origin,
-    accepted: list[Accepted],
     deliveries: list[Delivery],
     deadline: float,
 ) -> Waits:
@@ -95,8 +89,7 @@ def tell_of_success(
         if delivery.result is None or not sender:
             continue
         for action, outcomes in successes(delivery.requests, delivery.result).items():
-            given = _given(accepted, delivery)
-            about = concerned(outcomes, given, delivery.result, delivery.requests)
+            about = concerned(outcomes, delivery.given, delivery.result, delivery.requests)
             due.setdefault((sender, action), []).append((delivery, about))
     way = _Way(services, hostname, origin, deadline)
     for (_, action), found in due.items():
@@ -125,66 +118,35 @@ class _Way:
             return Notice("failed")
 
     def _told(self, first: Delivery, about: list[Concerned], action: Action) -> Waits:
-        services, sender, requests = self._services, first.message.sender, first.requests
+        services, sender = self._services, first.message.sender
         try:
             destination = yield services.policy.destination(sender.domain)
         except (Rejected, PolicyError):  # which are logged
             destination = None
-        now_ns = services.now_ns()
-        message_id = identity.new_message_id(now_ns)
-        data = notification(
-            message_id,
-            self._hostname,
-            sender,
-            about,
-            first.message.header_block(),
-            arrived=int(first.message.received_at),
-            now=now_ns // 1_000_000_000,
-            action=action,
-            envid=envid(requests),
-            deliver_by=deliver_by(requests),
-            whole=returned(requests, first.message) if action is Action.REFUSED else None,
+        where = destination or first.destination
+        envelope, message = notification_of(
+            first.message, self._hostname, self._origin, about, action, first.requests, services.now_ns()
         )
-        message = Message(message_id, NULL_SENDER, [sender], data=data)
-        smtputf8, asked = not sender.email.isascii(), of_notification(requests)
-        batch = Batch(message_id, NULL_SENDER, [sender], message.wire(), smtputf8, requests=asked)
-        result = yield services.couriers.submit(batch, destination or first.destination, self._deadline)
+        batch = Batch(message.id, NULL_SENDER, [sender], message.wire(), envelope.smtputf8, requests=envelope.requests)
+        result = yield services.couriers.submit(batch, where, self._deadline)
         (outcome,) = result.outcomes
         sent = outcome.status is Status.DELIVERED
         if not sent and outcome.status is not Status.PERMANENT and services.spool is not None:
-            envelope = Envelope(
-                id=message_id,
-                sender=NULL_SENDER,
-                recipients=[sender],
-                given=None,
-                meta={},
-                origin=self._origin,
-                smtputf8=smtputf8,
-                hostname=self._hostname,
-                received_at=now_ns / 1e9,
-                requests=asked,
-            )
-            message.received_at = envelope.received_at
-            where = destination or first.destination
-            kept = to_keep(envelope, message, sender.domain, result, where, envelope.received_at)
+            kept = to_keep(envelope, message, sender.domain, result, where, message.received_at)
             if (yield from services.spool.keep([kept])) is None:
-                return Notice("spooled", message_id, outcome.response)
+                return Notice("spooled", message.id, outcome.response)
         if not sent:
             log.warning("a notification to <%s> was not taken: %s", sender.email, outcome.response.content)
-        return Notice("sent" if sent else "failed", message_id, outcome.response)
+        return Notice("sent" if sent else "failed", message.id, outcome.response)
 
 
-def _concerned(accepted: list[Accepted], deliveries: list[Delivery]) -> list[Concerned]:
+def _concerned(deliveries: list[Delivery]) -> list[Concerned]:
     found = []
     for delivery in deliveries:
         assert delivery.result is not None
         outcomes = failures(delivery.requests, _refused(delivery))
-        found += concerned(outcomes, _given(accepted, delivery), delivery.result, delivery.requests)
+        found += concerned(outcomes, delivery.given, delivery.result, delivery.requests)
     return found
-
-
-def _given(accepted: list[Accepted], delivery: Delivery) -> list[EnvelopeAddress]:
-    return next(entry.given for entry in accepted if entry.message is delivery.message)
 
 
 def _refused(delivery: Delivery) -> list[RecipientOutcome]:

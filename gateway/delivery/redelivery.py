@@ -24,22 +24,19 @@ from gateway.delivery.services import Services
 from gateway.delivery.told import (
     concerned,
     delayed,
-    deliver_by,
-    envid,
     failures,
-    of_notification,
-    returned,
+    notification_of,
     returns_at,
     successes,
     told_at,
 )
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.later import Waits
-from gateway.logs import identity, records
+from gateway.logs import records
 from gateway.mail.message import Message
-from gateway.mail.notification import Action, Concerned, Notice, notification
+from gateway.mail.notification import Action, Concerned, Notice
 from gateway.policy.problems import PolicyError, Rejected
-from gateway.smtp.address import NULL_SENDER, EnvelopeAddress
+from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reason
 
 log = logging.getLogger(__name__)
@@ -126,7 +123,12 @@ class Redelivery:
             return Tried(row)
         message = self._message(envelope, row, octets)
         batch = Batch(
-            *(envelope.id, envelope.sender, envelope.recipients, message.wire(), envelope.smtputf8, True),
+            envelope.id,
+            envelope.sender,
+            envelope.recipients,
+            message.wire(),
+            envelope.smtputf8,
+            divisible=True,
             client=envelope.origin,
             requests=envelope.requests,
         )
@@ -257,37 +259,13 @@ class Redelivery:
         self, envelope: Envelope, message: Message, about: list[Concerned], action: Action, max_age: float
     ) -> tuple[str, Row, bytes]:
         """One, as it is to be spooled: its id, row and content."""
-        now_ns = self._services.now_ns()
-        seconds, sender, requests = now_ns / 1e9, envelope.sender, envelope.requests
-        id = identity.new_message_id(now_ns)
-        octets = notification(
-            id,
-            envelope.hostname,
-            sender,
-            about,
-            message.header_block(),
-            arrived=int(envelope.received_at),
-            now=int(seconds),
-            action=action,
-            envid=envid(requests),
-            deliver_by=deliver_by(requests),
-            whole=returned(requests, message) if action in (Action.REFUSED, Action.EXPIRED) else None,
+        itself, told = notification_of(
+            message, envelope.hostname, envelope.origin, about, action, envelope.requests, self._services.now_ns()
         )
-        itself = Envelope(
-            id=id,
-            sender=NULL_SENDER,
-            recipients=[sender],
-            given=None,
-            meta={},
-            origin=envelope.origin,
-            smtputf8=not sender.email.isascii(),
-            hostname=envelope.hostname,
-            received_at=seconds,
-            requests=of_notification(requests),
-        )
-        wire = b"".join(Message(id, NULL_SENDER, [sender], data=octets).wire().pieces())
-        row = Row(0, seconds, seconds, seconds + max_age, 0, 0, WAITS_FOR_TIME, "", sender.domain, itself.encoded())
-        return id, row, wire
+        at = itself.received_at
+        wire = b"".join(told.wire().pieces())
+        row = Row(0, at, at, at + max_age, 0, 0, WAITS_FOR_TIME, "", envelope.sender.domain, itself.encoded())
+        return told.id, row, wire
 
     # --- records and counters -----------------------------------------------------------------------------------------
 

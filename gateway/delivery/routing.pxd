@@ -9,7 +9,7 @@ from gateway.smtp.address cimport EnvelopeAddress
 cdef class Delivery:
     cdef readonly Message message
     cdef readonly str queue_name
-    cdef readonly list recipients
+    cdef readonly list given, recipients
     cdef readonly object destination
     cdef public HandOver result
     cdef public object notice, requests
@@ -21,8 +21,8 @@ cpdef bint is_discarded(Message message)
 
 
 @cython.locals(recipient=EnvelopeAddress)
-cpdef list queue_names(Message message, list recipients)
+cpdef list queue_names(Message message, list recipients, str first)
 
 
 @cython.locals(delivery=Delivery)
-cpdef list deliveries(Message message, list recipients, list names, dict destinations)
+cpdef list deliveries(Message message, list given, list recipients, list names, dict destinations)

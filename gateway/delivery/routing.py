@@ -20,14 +20,21 @@ _TOGETHER, _BY_DOMAIN = BatchHandling.TOGETHER, BatchHandling.BY_DOMAIN
 class Delivery:
     """One hand-over: the recipients of one message that share a destination.
 
-    requests: what the client asks for with these recipients, None for nothing. result: None until it is over. notice:
-    how the sender was told of those who were refused; None where nobody was.
+    given: the message's recipients before the policy looked at it, as the client named them. requests: what the client
+    asks for with these recipients, None for nothing. result: None until it is over. notice: how the sender was told of
+    those who were refused; None where nobody was.
     """
 
     def __init__(
-        self, message: Message, queue_name: str, recipients: list[EnvelopeAddress], destination: Destination
+        self,
+        message: Message,
+        given: list[EnvelopeAddress],
+        queue_name: str,
+        recipients: list[EnvelopeAddress],
+        destination: Destination,
     ) -> None:
         self.message = message
+        self.given = given
         self.queue_name = queue_name
         self.recipients = recipients
         self.destination = destination
@@ -55,10 +62,14 @@ def is_discarded(message: Message) -> bool:
     return message.meta.get("queue") == NULL_QUEUE
 
 
-def queue_names(message: Message, recipients: list[EnvelopeAddress]) -> list[str]:
-    """The queue of each recipient. Raises ValueError where metadata that make a queue's name are no strings."""
+def queue_names(message: Message, recipients: list[EnvelopeAddress], first: str) -> list[str]:
+    """The queue of each recipient. Raises ValueError where metadata that make a queue's name are no strings.
+
+    recipients: of the message's those that get it. first: the queue of its first recipient.
+    """
     if len(recipients) == 1:
-        return [message.queue_name(recipients[0])]
+        recipient = recipients[0]
+        return [first if recipient is message.recipients[0] else message.queue_name(recipient)]
     by_domain: dict[str, str] = {}
     names = []
     for recipient in recipients:
@@ -70,14 +81,18 @@ def queue_names(message: Message, recipients: list[EnvelopeAddress]) -> list[str
 
 
 def deliveries(
-    message: Message, recipients: list[EnvelopeAddress], names: list[str], destinations: Mapping[str, Destination]
+    message: Message,
+    given: list[EnvelopeAddress],
+    recipients: list[EnvelopeAddress],
+    names: list[str],
+    destinations: Mapping[str, Destination],
 ) -> list[Delivery]:
     """One delivery for each way of handling, so that recipients with different handling never mix.
 
-    names: the queue of each recipient. destinations: where each of these queues leads to.
+    given: see Delivery. names: the queue of each recipient. destinations: where each of these queues leads to.
     """
     if len(destinations) == 1:
-        return [Delivery(message, names[0], recipients, destinations[names[0]])]
+        return [Delivery(message, given, names[0], recipients, destinations[names[0]])]
     found: dict[object, Delivery] = {}
     by_name: dict[str, Delivery] = {}
     for recipient, name in zip(recipients, names, strict=True):
@@ -86,6 +101,6 @@ def deliveries(
             destination = destinations[name]
             queue = destination.queue
             handling = queue.protocol, destination.path, queue.egress_pool, queue.on_partial_refusal
-            delivery = by_name[name] = found.setdefault(handling, Delivery(message, name, [], destination))
+            delivery = by_name[name] = found.setdefault(handling, Delivery(message, given, name, [], destination))
         delivery.recipients.append(recipient)
     return list(found.values())

@@ -8,13 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from gateway.couriers.spool.kept import Envelope
 from gateway.handover import HandOver, RecipientOutcome, Status
+from gateway.logs import identity
+from gateway.logs.records import Origin
 from gateway.mail.message import Message
-from gateway.mail.notification import Action, Concerned
-from gateway.smtp.address import EnvelopeAddress
+from gateway.mail.notification import Action, Concerned, notification
+from gateway.smtp.address import NULL_SENDER, EnvelopeAddress
 from gateway.smtp.capabilities import DELIVER_BY, DSN
 from gateway.smtp.requests import Requests, decoded
 
+_FAILED = (Action.REFUSED, Action.EXPIRED)
 MOST_RETURNED = 1 << 20  # octets of a message that RET=FULL returns; of a larger one its header comes back
 
 
@@ -76,12 +80,12 @@ def told_at(requests: Requests | None) -> float:
     return math.inf if requests is None or requests.late else requests.until()
 
 
-def deliver_by(requests: Requests | None) -> int | None:
+def _deliver_by(requests: Requests | None) -> int | None:
     """Deliver-By-Date as a field has it (RFC 2852 §5), unix time; None without one."""
     return None if requests is None or requests.by is None else int(requests.until())
 
 
-def of_notification(requests: Requests | None) -> Requests | None:
+def _of_notification(requests: Requests | None) -> Requests | None:
     """What holds for what its sender is told, too."""
     return None if requests is None else requests.of_notification()
 
@@ -105,12 +109,56 @@ def concerned(
     return found
 
 
-def envid(requests: Requests | None) -> str | None:
+def notification_of(
+    message: Message,
+    hostname: str,
+    origin: Origin,
+    about: list[Concerned],
+    action: Action,
+    requests: Requests | None,
+    now_ns: int,
+) -> tuple[Envelope, Message]:
+    """A notification to a message's sender, with its envelope for the spool.
+
+    hostname: ours. origin: of the message. about: some of its recipients, and what became of all of them: action.
+    requests: what its client has asked for with them. now_ns: nanoseconds since 1970.
+    """
+    now, sender = now_ns / 1e9, message.sender
+    id = identity.new_message_id(now_ns)
+    data = notification(
+        id,
+        hostname,
+        sender,
+        about,
+        message.header_block(),
+        arrived=int(message.received_at),
+        now=now_ns // 1_000_000_000,
+        action=action,
+        envid=_envid(requests),
+        deliver_by=_deliver_by(requests),
+        whole=_returned(requests, message) if action in _FAILED else None,
+    )
+    envelope = Envelope(
+        id=id,
+        sender=NULL_SENDER,
+        recipients=[sender],
+        given=None,
+        meta={},
+        origin=origin,
+        smtputf8=not sender.email.isascii(),
+        hostname=hostname,
+        received_at=now,
+        requests=_of_notification(requests),
+    )
+    return envelope, Message(id, NULL_SENDER, [sender], data=data, received_at=now)
+
+
+def _envid(requests: Requests | None) -> str | None:
     """ENVID as a field has it (RFC 3464 §2.2.1)."""
     return None if requests is None or requests.envid is None else decoded(requests.envid)
 
 
-def returned(requests: Requests | None, message: Message) -> bytes | None:
+def _returned(requests: Requests | None, message: Message) -> bytes | None:
     """The message, where RET wants all of it back: RFC 3461 §4.3; but for those that travel by TLS (RFC 8689 §5)."""
     if requests is None or requests.ret != "FULL" or requests.require_tls or message.size > MOST_RETURNED:
         return None

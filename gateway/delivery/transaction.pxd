@@ -20,8 +20,9 @@ from gateway.smtp.events cimport MessageReceived
 cdef class SessionFacts:
     cdef readonly ConnMeta conn
     cdef readonly records.Origin origin
-    cdef readonly str received_start, hostname
-    cdef readonly object trace_headers, batch_handling, feedback_senders
+    cdef readonly str received_start, hostname, header_name
+    cdef readonly tuple include_meta_names
+    cdef readonly object batch_handling, feedback_senders
     cdef readonly bint received_header, supplemental_header, fix_line_endings, report_excerpt
     cdef readonly double timeout
 
@@ -53,7 +54,7 @@ cdef class Transaction:
     cdef list _named(self, list recipients, Message whole)
 
     @cython.locals(relayed=list)
-    cdef list _settle(self, Message message, list given)
+    cdef list _settle(self, Message message)
     cdef bytes _received(self, str message_id, recipient)
     cdef _forget_recipient(self, Message message, list before)
     cdef tuple _fates(self, Message message)

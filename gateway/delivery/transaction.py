@@ -60,9 +60,10 @@ class SessionFacts:
         self.origin = origin
         self.received_start = received_start
         self.hostname = params.hostname
-        self.trace_headers = params.trace_headers
         self.received_header = params.trace_headers.received_header
         self.supplemental_header = params.trace_headers.supplemental_header
+        self.header_name = params.trace_headers.header_name
+        self.include_meta_names = params.trace_headers.include_meta_names
         self.batch_handling = params.batch_handling
         self.fix_line_endings = params.invalid_line_endings is _FIX
         self.timeout = params.data_processing_timeout
@@ -130,15 +131,15 @@ class Transaction:
             if wanted:
                 yield self._policy.message_received(message, self._facts.conn)
                 self._forget_recipient(message, recipients)
-            relayed = self._settle(message, self._named(recipients, whole))
+            relayed = self._settle(message)
             if relayed is None:
                 continue
-            names = queue_names(message, relayed)
+            names = queue_names(message, relayed, self._accepted[-1].queue_name)
             destinations: dict[str, Destination] = {}
             for name in names:
                 if name not in destinations:
                     destinations[name] = _existing((yield self._policy.destination(name)))
-            self._deliveries += deliveries(message, relayed, names, destinations)
+            self._deliveries += deliveries(message, self._named(recipients, whole), relayed, names, destinations)
         for delivery in self._deliveries:
             if not self._goes_on(delivery, (yield self._hand_over(delivery))):
                 break
@@ -211,11 +212,8 @@ class Transaction:
 
     # -- fates and destinations ---------------------------------------------------------------------------------------
 
-    def _settle(self, message: Message, given: list[EnvelopeAddress]) -> list[EnvelopeAddress] | None:
-        """Decides what happens to the message for each of its recipients: to whom it is handed over; None for nobody.
-
-        given: its recipients before the policy looked at it.
-        """
+    def _settle(self, message: Message) -> list[EnvelopeAddress] | None:
+        """Decides what becomes of the message for each recipient: to whom it is handed over; None for nobody."""
         if not message.recipients:
             raise TransactionRefused(replies.NO_RECIPIENTS)
         self._promised += len(message.recipients)
@@ -224,7 +222,7 @@ class Transaction:
         if self._decisions.count(RELAY) != len(self._decisions):
             relayed, report = self._fates(message)
             self._reported += len(message.recipients) - len(relayed)
-        accepted = Accepted(message, given, message.queue_name(), report, len(relayed))
+        accepted = Accepted(message, message.queue_name(), report, len(relayed))
         self._accepted.append(accepted)
         if self._facts.conn.witness is not None:
             kind = None if report is None or report.kind is None else report.kind.value
@@ -265,9 +263,8 @@ class Transaction:
         return relayed, found if logged else None
 
     def _add_supplemental_header(self, message: Message) -> None:
-        headers = self._facts.trace_headers
-        recipient = _only(message.recipients)
-        message.prepend(trace.supplemental(headers.header_name, recipient, message.meta, headers.include_meta_names))
+        facts, recipient = self._facts, _only(message.recipients)
+        message.prepend(trace.supplemental(facts.header_name, recipient, message.meta, facts.include_meta_names))
 
     # -- handing over -------------------------------------------------------------------------------------------------
 
@@ -275,8 +272,7 @@ class Transaction:
         message = delivery.message
         requests = self._event.mail.requests
         if requests is not None:
-            given = next(entry.given for entry in self._accepted if entry.message is message)
-            requests = delivery.requests = requests.about(delivery.recipients, given)
+            requests = delivery.requests = requests.about(delivery.recipients, delivery.given)
         batch = Batch(
             message.id,
             message.sender,
@@ -324,7 +320,7 @@ class Transaction:
                 id=message.id,
                 sender=message.sender,
                 recipients=[outcome.recipient for outcome in result.outcomes if _failed_for_now(outcome)],
-                given=next((entry.given for entry in self._accepted if entry.message is message), None),
+                given=delivery.given,
                 meta=message.meta,
                 origin=facts.origin,
                 smtputf8=self._event.mail.smtputf8,
@@ -360,15 +356,16 @@ class Transaction:
         """Tells the sender whom the fleet refused, and returns whether that was everybody; or who was served."""
         deadline = self._began + self._facts.timeout
         facts = self._facts
-        return tell(self._services, facts.hostname, facts.origin, self._accepted, self._deliveries, deadline)
+        return tell(self._services, facts.hostname, facts.origin, self._deliveries, deadline)
 
     def _recorded(self, told: bool) -> Evidence:
         """All records of a message of which some are all there is of a recipient. told: the sender knows of those whom
         the fleet refused.
         """
         services, origin = self._services, self._facts.origin
-        reports = log_messages(services, origin, self._accepted, self.unreadable)
-        bounces = log_hand_overs(services, origin, self._deliveries, True)
+        now_ns = services.now_ns()
+        reports = log_messages(services, origin, self._accepted, self.unreadable, now_ns)
+        bounces = log_hand_overs(services, origin, self._deliveries, True, now_ns)
         return Evidence(reports=reports, bounces=bounces, told=told)
 
     def _end(self, decided: Verdict, evidence: Evidence | None) -> Reply | None:
@@ -385,13 +382,15 @@ class Transaction:
     def _log(self) -> None:
         """The records of a message that was handed over to everybody."""
         services, origin = self._services, self._facts.origin
-        log_messages(services, origin, self._accepted, self.unreadable)
-        log_hand_overs(services, origin, self._deliveries, True)
+        now_ns = services.now_ns()
+        log_messages(services, origin, self._accepted, self.unreadable, now_ns)
+        log_hand_overs(services, origin, self._deliveries, True, now_ns)
 
     def _log_refused(self, decided: Verdict) -> None:
         if decided is UNACCOUNTED:
             log.error("a recipient of message %s is unaccounted for", self._accepted[0].message.id)
-        log_hand_overs(self._services, self._facts.origin, self._deliveries[: self._handed_over], False)
+        services, handed_over = self._services, self._deliveries[: self._handed_over]
+        log_hand_overs(services, self._facts.origin, handed_over, False, services.now_ns())
 
     def _taken(self) -> Reply:
         """The 250, counted."""
