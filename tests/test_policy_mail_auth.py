@@ -199,6 +199,11 @@ def test_what_is_no_result_is_an_error(arguments: str, error: str) -> None:
         run(f"msg:add_authentication_results({arguments})", MAIL)
 
 
+def test_a_property_may_be_empty_such_as_the_null_sender() -> None:
+    result = {"method": "auth", "result": "none", "props": {"smtp.mailfrom": ""}}
+    assert results_field("gw", [result]) == b'Authentication-Results: gw;\r\n\tauth=none smtp.mailfrom=""\r\n'
+
+
 def test_a_reason_cannot_leave_its_quotes() -> None:
     [line, rest] = results_field("gw", [{"method": "x", "result": "fail", "reason": 'a" b=c', "props": {}}]).split(
         b"\t"

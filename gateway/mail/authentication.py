@@ -280,7 +280,9 @@ def _for_authres(result: Result) -> authres.AuthenticationResult:
         kind, _, rest = name.partition(".")
         if not rest:
             raise ValueError(f"the property '{name}' has no type: write it as 'header.d'")
-        properties.append(authres.AuthenticationResultProperty(kind, rest, _printable(value)))
+        about = authres.AuthenticationResultProperty(kind, rest)
+        about.value = authres.core.QuotableValue(_printable(value))  # given as an argument, an empty one is none
+        properties.append(about)
     version = result.get("method_version")
     return authres.AuthenticationResult(
         result["method"],

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from gateway.config import Listener, ListenerDomain
@@ -30,6 +30,9 @@ STRANGER = "192.0.2.1"
 NOBODYS_DOMAIN = "nobody-has-heard-of-this.invalid"
 _LOCAL = "192.0.2.2"
 _SENDER = f"sender@{NOBODYS_DOMAIN}"
+_FIRST = "a first message"
+# Sender, how many recipients, and what such a message is called.
+_MESSAGES = ((_SENDER, 1, _FIRST), ("", 1, "a message from <>"), (_SENDER, 2, "a message to two recipients"))
 _EXTENSIONS = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")
 _TLS = {"tls_protocol_version": "TLSv1_3", "tls_cipher": "TLS13_AES_256_GCM_SHA384"}
 _MOST_NAMED = 200  # domains, and pairs of words, in a policy's text that are tried
@@ -59,6 +62,7 @@ class Rehearsal:
         self._background = background
         self._asked: list[_Question] = []  # in what runs
         self._unanswered: dict[_Question, list[str]] = {}  # with the events that fail without an answer
+        self._message = _FIRST
         self._failures: dict[Problem, str] = {}  # of one round: with whose answers they came, "" where nobody's did
         self._names = list(dict.fromkeys(_named(policy)))
         background.asked = self._note
@@ -123,17 +127,18 @@ class Rehearsal:
     def _session(self, local: str, conn: ConnMeta, relays: bool, domain: str) -> None:
         try:
             self._before_the_decision(local, conn)
-            self._mail(local, conn, relays, domain)
         except _Over:
-            pass
+            return
+        for sender, copies, self._message in _MESSAGES:
+            with suppress(_Over):
+                self._mail(local, conn, relays, [f"recipient{number}@{domain}" for number in range(copies)], sender)
+        self._message = _FIRST
 
     def _session_after_login(self, local: str, conn: ConnMeta) -> None:
-        try:
+        with suppress(_Over):
             self._before_the_decision(local, conn)
             if self._login(conn):
-                self._mail(local, conn, False, NOBODYS_DOMAIN)
-        except _Over:
-            pass
+                self._mail(local, conn, False, [f"recipient@{NOBODYS_DOMAIN}"], _SENDER)
 
     def _before_the_decision(self, local: str, conn: ConnMeta) -> None:
         policy = self._policy
@@ -169,23 +174,25 @@ class Rehearsal:
                 continue
         return ""
 
-    def _mail(self, local: str, conn: ConnMeta, relays: bool, domain: str) -> None:
+    def _mail(self, local: str, conn: ConnMeta, relays: bool, recipients: list[str], sender: str) -> None:
         """One message, as far as the decision lets it come."""
         policy = self._policy
-        self._ask(events.MAIL_FROM, lambda: policy.mail_from(parse_address(_SENDER), conn))
-        granted = self._listener_domain(domain.lower(), local, conn)
+        self._ask(events.MAIL_FROM, lambda: policy.mail_from(parse_address(sender), conn))
+        granted = self._listener_domain(recipients[0].rpartition("@")[2].lower(), local, conn)
         if relays or grants_anybody(granted):
-            self._after_the_decision(conn, f"recipient@{domain}")
+            self._after_the_decision(conn, recipients, sender)
 
     def _listener_domain(self, domain: str, local: str, conn: ConnMeta) -> ListenerDomain | None:
         answer = self._ask(events.LISTENER_DOMAIN, lambda: self._policy.listener_domain(domain, local, conn))
         return answer if isinstance(answer, ListenerDomain) else None
 
-    def _after_the_decision(self, conn: ConnMeta, recipient: str) -> None:
+    def _after_the_decision(self, conn: ConnMeta, recipients: list[str], sender: str) -> None:
         policy = self._policy
-        self._ask(events.RCPT_TO, lambda: policy.rcpt_to(parse_address(recipient), conn))
-        sender, to, meta = parse_address(_SENDER), [parse_address(recipient)], conn.values.copy()
-        message = Message("0" * 32, sender, to, data=_content(recipient), meta=meta)
+        to = list(map(parse_address, recipients))
+        for recipient in to:
+            self._ask(events.RCPT_TO, lambda recipient=recipient: policy.rcpt_to(recipient, conn))  # type: ignore[misc]
+        content, meta = _content(recipients[0]), conn.values.copy()
+        message = Message("0" * 32, parse_address(sender), to, data=content, meta=meta)
         self._ask(events.DATA, lambda: policy.data(message, conn))
         self._ask(events.SPLIT_TRANSACTION, lambda: policy.split_transaction(message, conn))
         self._ask(events.MESSAGE_RECEIVED, lambda: policy.message_received(message, conn))
@@ -209,22 +216,23 @@ class Rehearsal:
         except Rejected:
             raise _Over from None
         except PolicyError as error:
-            asked = self._asked[asked_before:]
+            asked = self._asked[asked_before:] or self._asked  # a failure may be remembered
             if asked and UNANSWERED in str(error):
                 failing = self._unanswered[asked[-1]]
                 if event not in failing:
                     failing.append(event)
                 return None
-            whom = (asked or self._asked or [_Question("", 0, "")])[-1].whom
-            self._failures.setdefault(self._failure(event, str(error)), whom)
+            whom = asked[-1].whom if asked else ""
+            if self._failure(event, str(error), _FIRST) not in self._failures:
+                self._failures.setdefault(self._failure(event, str(error), self._message), whom)
             raise _Over from None
 
-    def _failure(self, event: str, text: str) -> Problem:
+    def _failure(self, event: str, text: str, message: str) -> Problem:
         policy = self._policy
         text = text.removeprefix(f"{event}: ").removeprefix(f"{events.EGRESS_PATH}: ")
         file, line = policy.registered_at(event) if event in policy.handles else (policy.source.path, 0)
         found = Problem.from_lua(text, file, policy.source.files)
-        return Problem(found.file, found.line or line, found.message, f"so {event} fails for a first message")
+        return Problem(found.file, found.line or line, found.message, f"so {event} fails for {message}")
 
 
 @contextmanager
