@@ -195,7 +195,8 @@ def test_asking_where_nobody_listens_says_so(tmp_path):
     command = [sys.executable, "-m", "gateway", "reload", "--control", str(tmp_path / "nothing")]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 1
-    assert answer.stderr == f"cannot ask the service at {tmp_path}/nothing: No such file or directory\n"
+    assert answer.stderr.startswith(f"cannot ask the service at {tmp_path}/nothing: there is none; ")
+    assert "run --control PATH" in answer.stderr
 
 
 # --- drain ------------------------------------------------------------------------------------------------------------

@@ -56,6 +56,9 @@ def ask_and_tell(args: argparse.Namespace, request: dict[str, object]) -> int:
         ok, said = asked(args.control, request, args.timeout)
     except TimeoutError:
         ok, said = False, [f"no answer within {args.timeout:g} s; the diagnostic log knows more"]
+    except FileNotFoundError:
+        why = "there is none; the unit has it there, `relay-gateway run --control PATH` elsewhere"
+        ok, said = False, [f"cannot ask the service at {args.control}: {why}"]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         ok, said = False, [f"cannot ask the service at {args.control}: {reason}"]
