@@ -370,3 +370,25 @@ def test_what_has_no_effect_is_warned_of(text: str, warning: str) -> None:
 
 def test_events_of_ones_own_are_fine() -> None:
     assert warnings_of("kumo.on('my_filter', function() end)") == []
+
+
+def test_files_that_a_shipment_could_not_read_are_problems(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_text("secret")
+    nowhere = tmp_path / "nowhere"
+    text = (
+        "kumo.on('init', function()\n"
+        "  kumo.start_esmtp_listener { listen = '127.0.0.1:0' }\n"
+        f"  kumo.configure_local_logs {{ log_dir = '{tmp_path}/log' }}\n"
+        "  require('gateway').ship { name = 'out', sink = { webhook = {\n"
+        "    url = 'https://warehouse.example/records',\n"
+        f"    signing_key = '{there}',\n"
+        f"    authorization = '{nowhere}',\n"
+        "  } } }\n"
+        "end)\n"
+    )
+    [problem] = problems_of(text)
+    assert ":7: gateway.ship: shipment 'out' would stay: authorization " in problem
+    assert problem.endswith(f"{nowhere} cannot be read: No such file or directory")
+    nowhere.write_text("Bearer x")
+    assert problems_of(text) == []

@@ -46,6 +46,7 @@ def here(text: str, folder: Path, upstream: str, resolver: str) -> str:
         (folder / name).write_bytes(pem)
     (folder / "domains.toml").write_text((ROOT / "tests" / "policies" / "domains.toml").read_text())
     (folder / "more.json").write_text("{}")
+    (folder / "webhook.key").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     with sqlite3.connect(folder / "users.db") as users:
         users.execute("create table users (name, password)")
     users.close()

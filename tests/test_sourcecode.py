@@ -110,6 +110,9 @@ def test_cython_lint_finds_nothing():
     run_tool("cython-lint", "gateway", "bench")
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="NOT CHECKED: there Python makes up signatures of what Cython compiled"
+)
 @pytest.mark.parametrize("module", ["gateway._fastpath", "relay_gateway_bench._load", "relay_gateway_bench._sink"])
 def test_stubs_say_what_the_compiled_modules_have(module, tmp_path):
     allowed = tmp_path / "allowed"  # what Cython adds to every module

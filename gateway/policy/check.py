@@ -85,11 +85,11 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     defects = surroundings.unusable_keys(source, listeners, files, text, now)
     old = surroundings.expiring(source, listeners, files, text, now) if not defects else []
     defects += surroundings.unusable_towards_members(text)
-    defects += surroundings.unusable_directories(
-        source, policy.config if policy is not None else None, text, make=False
-    )
+    config = policy.config if policy is not None else None
+    defects += surroundings.unusable_directories(source, config, text, make=False)
+    unshipped = surroundings.unreadable_by_shipments(source, config, text)
     elsewhere = kumomta_refuses(source, model) if kumomta else []
-    found = merged(loading, [*text.problems(), *(defect.problem for defect in defects), *old, *elsewhere])
+    found = merged(loading, [*text.problems(), *(defect.problem for defect in defects), *old, *unshipped, *elsewhere])
     if policy is None:
         return found, f"{_number(found)}; the gateway would not start with it"
     background.idle = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,12 +19,14 @@ from gateway.policy.options import UNKNOWN, BadOptions
 from gateway.policy.path_schemas import key_source
 from gateway.policy.problems import Problem, Severity
 from gateway.policy.source import PolicySource
+from gateway.shipments import Secret, Shipment
 
 if TYPE_CHECKING:
     from gateway.policy.lint import Lint
 
 
 _LISTENER = "kumo.start_esmtp_listener"
+_SHIP = "gateway.ship"
 
 
 class Defect(NamedTuple):
@@ -150,6 +153,30 @@ def unusable_directories(
             message = f"{name} {directory} cannot be written to: {error.strerror or error}"
             troubles.append(Defect(Problem(file, line, message), True))
     return troubles
+
+
+def unreadable_by_shipments(source: PolicySource, config: PolicyConfig | None, text: Lint) -> list[Problem]:
+    """Files of secrets and of authorities that a shipment could not read: the gateway would start, its records stay."""
+    found = []
+    for shipment in config.shipments if config is not None else ():
+        for name, path in _files_of(shipment):
+            try:
+                open(path, "rb").close()
+            except OSError as error:
+                file, line = _where(text, path, name, _SHIP) or (source.path, 0)
+                what = f"shipment '{shipment.name}' would stay: {name} {path} cannot be read: {error.strerror}"
+                found.append(Problem(file, line, f"{_SHIP}: {what}"))
+    return found
+
+
+def _files_of(shipment: Shipment) -> Iterator[tuple[str, str]]:
+    """The options of its sink that name a file to read, with the file."""
+    for name in (option.name for option in fields(shipment.sink)):
+        value = getattr(shipment.sink, name)
+        if isinstance(value, Secret) and value.path is not None:
+            yield name, value.path
+        elif name in ("ca_file", "credentials") and value is not None:
+            yield name, value
 
 
 def _directories(config: PolicyConfig | None) -> Iterator[tuple[str, str, str]]:
