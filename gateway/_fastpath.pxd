@@ -89,6 +89,7 @@ cdef class Content:
     cdef bint dropped           # nothing of it is kept
     cdef readonly Py_ssize_t size, octets
     cdef readonly bint too_big, long_line, bare_cr, bare_lf, has_8bit, has_nul, stuffed, unsafe, lost
+    cdef readonly bint binary, open_end
     cdef readonly bint in_memory  # none of it is in a file
 
     cdef void let_go(self) noexcept
@@ -103,6 +104,7 @@ cdef class Content:
     cpdef bytes joined(self)
     cpdef Content behind(self, list fields)
     cpdef Content repaired(self, bint fix)
+    cpdef mark_binary(self, bint open_end)
 
 cpdef Content content_of(bytes stuffed, ContentStore store=*)
 
@@ -122,13 +124,14 @@ cdef class Framer:
     cdef int64_t chunk               # octets that are still missing of the chunk that is being received
     cdef int64_t chunked             # octets of chunks so far
     cdef bint in_chunks              # commands may come in the middle of the content
+    cdef bint binary                 # its octets are no lines
 
     cpdef feed(self, bytes data)
     cpdef int first(self) noexcept
     cpdef next_command(self)
     cpdef next_line(self, Py_ssize_t max_line=*)
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE
-    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=*, bint in_chunks=*)
+    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=*, bint in_chunks=*, bint binary=*)
     cpdef next_content(self)
     cdef Py_ssize_t absorb(self, bytes data, Py_ssize_t at) except -1
     cpdef start_chunk(self, int64_t octets)

@@ -167,6 +167,12 @@ class Content:
         """Some server might see an end of data in it where there is none: it has a lone CR or LF, a NUL, or a line
         that begins with a single dot. Only what repaired() makes of it may be sent on."""
     @property
+    def binary(self) -> bool:
+        """Its octets are no lines (RFC 3030 §3): it goes out as it came, by BDAT alone, from plain_pieces()."""
+    @property
+    def open_end(self) -> bool:
+        """The CRLF at its end is none of it: a binary content's."""
+    @property
     def lost(self) -> bool:
         """Its file could not be written. Not kept."""
     @property
@@ -185,6 +191,8 @@ class Content:
         """All of it, in memory."""
     def behind(self, fields: list[bytes]) -> Content:
         """The content with these header fields, complete with CRLF, in front. The list is kept."""
+    def mark_binary(self, open_end: bool) -> None:
+        """For who has made it: its octets are no lines. open_end: its last CRLF is none of it."""
     def repaired(self, fix: bool) -> Content:
         """See repair_line_endings(). Asked again it gives the same content. Raises OSError as content_of() does."""
 
@@ -249,11 +257,14 @@ class Framer:
 
         For the client's side of an AUTH exchange. max_line: octets, CRLF included (RFC 4954 §4: 12288).
         """
-    def start_content(self, max_size: int, max_line: int, strict: bool = False, in_chunks: bool = False) -> None:
+    def start_content(
+        self, max_size: int, max_line: int, strict: bool = False, in_chunks: bool = False, binary: bool = False
+    ) -> None:
         """What comes next is a message content: call it when 354 is answered, then next_content().
 
         max_size: octets of the unstuffed content (RFC 1870); max_line: octets of a line without CRLF and stuffed
         dot (RFC 5321 §4.5.3.1.6: 998). strict: no lone CR or LF. What breaks one of these is not kept, only counted.
+        binary: its octets are no lines, so max_line and strict do not count.
         """
     def next_content(self) -> Content | None:
         """The content, once its CRLF.CRLF has arrived, or None if more bytes are needed; what follows it stays.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gateway.smtp.capabilities import (
+    BINARY,
     CHUNKS,
     DSN,
     EIGHT_BIT,
@@ -52,7 +53,8 @@ def test_what_a_fleet_takes(members: list[Abilities | None], taken: Abilities):
         (Abilities(OWN | DSN, 2000), (), (*LINES, "DSN")),
         (Abilities(OWN, 999), (), ("PIPELINING", "SIZE 999", *LINES[2:])),
         (Abilities(CHUNKS), (), ("PIPELINING", "SIZE 1000", "ENHANCEDSTATUSCODES", "CHUNKING")),
-        (Abilities(OWN | DSN), ("DSN", "SIZE", "CHUNKING"), ("PIPELINING", *LINES[2:5])),
+        (Abilities(OWN | DSN | BINARY), ("DSN", "SIZE", "CHUNKING"), ("PIPELINING", *LINES[2:5])),
+        (Abilities(OWN | BINARY), (), (*LINES, "BINARYMIME")),
     ],
 )
 def test_what_is_offered_of_it(taken: Abilities, withheld: tuple[str, ...], lines: tuple[str, ...]):

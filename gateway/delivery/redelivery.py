@@ -69,6 +69,7 @@ def to_keep(
     """A message after its first hand-over, for those whom it did not reach. now: unix time."""
     queue = destination.queue
     envelope.last = result.outcomes[0].response
+    envelope.open_end = message.content.open_end
     for outcome in result.outcomes:
         if outcome.recipient == envelope.recipients[0]:
             envelope.last = outcome.response
@@ -309,11 +310,14 @@ class Redelivery:
         self._services.page.add(_RESULTS[result], recipients)
 
     def _message(self, envelope: Envelope, row: Row, octets: bytes) -> Message:
+        content = content_of(octets, self._services.contents)
+        if envelope.requests is not None and envelope.requests.binary:
+            content.mark_binary(envelope.open_end)
         message = Message(
             envelope.id,
             envelope.sender,
             envelope.recipients,
-            content_of(octets, self._services.contents),
+            content,
             meta=envelope.meta,
             received_at=envelope.received_at,
         )

@@ -160,6 +160,12 @@ def _envid(requests: Requests | None) -> str | None:
 
 def _returned(requests: Requests | None, message: Message) -> bytes | None:
     """The message, where RET wants all of it back: RFC 3461 §4.3; but for those that travel by TLS (RFC 8689 §5)."""
-    if requests is None or requests.ret != "FULL" or requests.require_tls or message.size > MOST_RETURNED:
+    if (
+        requests is None
+        or requests.ret != "FULL"
+        or requests.require_tls
+        or requests.binary
+        or message.size > MOST_RETURNED
+    ):
         return None
     return message.data()

@@ -212,6 +212,18 @@ cdef class Content:
         yield from self.chunks
 
     def plain_pieces(self):
+        return self._open_pieces() if self.open_end else self._plain_pieces()
+
+    def _open_pieces(self):
+        """Without the CRLF at the end, which is none of it."""
+        cdef bytes kept = b"", piece
+        for piece in self._plain_pieces():
+            kept += piece
+            if len(kept) > 2:
+                yield part_of(kept, 0, len(kept) - 2)
+                kept = part_of(kept, len(kept) - 2, len(kept))
+
+    def _plain_pieces(self):
         cdef bytes begun = b"", piece
         cdef Py_ssize_t whole
         cdef bint first = True
@@ -262,7 +274,16 @@ cdef class Content:
         whole.size = self.size + added
         whole.stuffed = self.stuffed
         whole.unsafe = self.unsafe
+        whole.binary = self.binary
+        whole.open_end = self.open_end
         return whole
+
+    cpdef mark_binary(self, bint open_end):
+        self.binary = True
+        self.unsafe = self.bare_cr = self.bare_lf = False  # nobody gets it as lines
+        if open_end and not self.open_end:
+            self.size -= 2
+        self.open_end = open_end
 
     cpdef Content repaired(self, bint fix):
         if self.harmless is None or self.harmless_fixed != fix:

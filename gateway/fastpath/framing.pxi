@@ -78,6 +78,7 @@ cdef enum Marks:  # what was seen in a content
 
 cdef enum:
     CRLF_DOT = 0x0D0A2E
+    NO_LINES = 1 << 30      # octets of a line, more than any content has
     BULK = 128 * 1024      # octets of a content that is a large one
     BLOCK = 4096           # surveyed at a time: large against the cost of a call, small against the L1 cache
 
@@ -293,8 +294,13 @@ cdef class Framer:
             self.at = 0
         return INCOMPLETE
 
-    cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=False, bint in_chunks=False):
+    cpdef start_content(
+        self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=False, bint in_chunks=False, bint binary=False
+    ):
         self.in_chunks = in_chunks
+        self.binary = binary
+        if binary:
+            max_line, strict = NO_LINES, False
         self.content = Content.__new__(Content)
         self.content.store = self.store
         self.max_size = max_size
@@ -363,13 +369,18 @@ cdef class Framer:
 
     cpdef Content so_far(self):
         note_marks(self.content, &self.scan)
+        if self.binary:
+            self.content.mark_binary(False)
         return self.content
 
     cpdef Content end_chunks(self):
         cdef Content content = self.content
+        cdef bint ended = self.scan.tail & 0xFFFF == 0x0D0A
         # a last line without CRLF gets one: DATA cannot carry it otherwise (RFC 5321 §4.1.1.4)
-        self.absorb(b".\r\n" if self.scan.tail & 0xFFFF == 0x0D0A else b"\r\n.\r\n", 0)
+        self.absorb(b".\r\n" if ended else b"\r\n.\r\n", 0)
         note_marks(content, &self.scan)
+        if self.binary:
+            content.mark_binary(not ended)
         self.content = None
         self.in_chunks = False
         return content

@@ -18,7 +18,7 @@ def as_fleet_takes(event: EhloRequested, couriers: Couriers, terms: Terms, tls: 
     if event.extensions is not None:
         taken = couriers.fleet_takes()
         if taken.capabilities & REQUIRE_TLS and not tls:
-            taken = taken.in_clear()
+            taken = taken.without(REQUIRE_TLS)
         event.extensions = with_fleet(event.extensions, taken, terms.params.withhold_extensions)
 
 

@@ -49,12 +49,12 @@ class Message:
         self.received_at = received_at
         self.attempts = 0
         self._store = None if content is None else content.store
+        self.content: Content = content  # type: ignore[assignment]  # None until there are data
         if content is None:
             self.set_data(data)
             return
         if content.unsafe:  # no server behind us may see an end of data in it, whatever it takes for one
-            content = content.repaired(fix_line_endings)
-        self.content = content
+            content = self.content = content.repaired(fix_line_endings)
         self.size = content.size
         self._prepended: list[bytes] = []
         self._data: bytes | None = None
@@ -76,12 +76,19 @@ class Message:
         return data
 
     def set_data(self, data: bytes) -> None:
-        """Replaces the whole message. Lone CRs and LFs become CRLF, and it ends in CRLF."""
-        self.content = content_of(repair_line_endings(stuff(data), fix=True) if data else b"", self._store)
+        """Replaces the whole message. Lone CRs and LFs become CRLF, and it ends in CRLF, unless it is no lines."""
+        self.content = self._remade(data)
         self.size = self.content.size
         self._prepended = []
         self._data = None
         self._fields = None
+
+    def _remade(self, data: bytes) -> Content:
+        if self.content is None or not self.content.binary:
+            return content_of(repair_line_endings(stuff(data), fix=True) if data else b"", self._store)
+        content = content_of(stuff(data), self._store)
+        content.mark_binary(bool(data) and not data.endswith(b"\r\n"))
+        return content
 
     def prepend(self, header: bytes) -> None:
         """Puts header fields, complete with CRLF, in front. Costs nothing per octet of the content."""

@@ -19,9 +19,16 @@ UTF8 = 1 << 2  # RFC 6531
 CHUNKS = 1 << 3  # RFC 3030
 PRIORITY = 1 << 4  # RFC 6710
 DELIVER_BY = 1 << 5  # RFC 2852
+BINARY = 1 << 7  # RFC 3030, with CHUNKING
 REQUIRE_TLS = 1 << 6  # RFC 8689: announced over TLS with a certificate that was verified
 
-PROMISES = {"DSN": DSN, "MT-PRIORITY": PRIORITY, "DELIVERBY": DELIVER_BY, "REQUIRETLS": REQUIRE_TLS}  # as EHLO has them
+PROMISES = {
+    "DSN": DSN,
+    "MT-PRIORITY": PRIORITY,
+    "DELIVERBY": DELIVER_BY,
+    "REQUIRETLS": REQUIRE_TLS,
+    "BINARYMIME": BINARY,
+}  # as EHLO has them
 OWN = {"8BITMIME": EIGHT_BIT, "SMTPUTF8": UTF8, "CHUNKING": CHUNKS}
 _KEYWORDS = {**PROMISES, **OWN}
 _OF_MEMBERS = EIGHT_BIT | UTF8  # of the listener's own, those that its members have to know as well
@@ -38,17 +45,23 @@ class Abilities(NamedTuple):
     size: int = 0
     least_time: int = 0
 
-    def in_clear(self) -> Abilities:
-        """What counts of it where there is no TLS, or anybody's."""
-        return self._replace(capabilities=self.capabilities & ~REQUIRE_TLS)
+    def without(self, capabilities: int) -> Abilities:
+        """The same without these."""
+        return self._replace(capabilities=self.capabilities & ~capabilities)
 
 
 UNKNOWN = Abilities(_ALL_OWN)  # of a fleet of which nobody was asked yet; and after HELO, as ever
 
 
-def announced(extensions: Mapping[str, str]) -> Abilities:
-    """What an answer to EHLO names. extensions: parameters by keyword, in upper case."""
+def announced(extensions: Mapping[str, str], *, verified: bool = True, lmtp: bool = False) -> Abilities:
+    """What an answer to EHLO names. extensions: parameters by keyword, in upper case. verified: it came by TLS from
+    who has shown that it is the server. lmtp: it is spoken to in LMTP, in which there are no chunks here.
+    """
     capabilities = sum([bit for keyword, bit in _KEYWORDS.items() if keyword in extensions])
+    if lmtp or not capabilities & CHUNKS:
+        capabilities &= ~BINARY
+    if not verified:
+        capabilities &= ~REQUIRE_TLS
     least_time = number(extensions.get("DELIVERBY", "").partition(",")[0])
     return Abilities(capabilities, number(extensions.get("SIZE", "")), least_time)
 
@@ -106,6 +119,8 @@ def with_fleet(lines: tuple[str, ...], taken: Abilities, withheld: frozenset[str
     for keyword, bit in PROMISES.items():
         if taken.capabilities & bit:
             found.append(f"{keyword} {taken.least_time}" if bit == DELIVER_BY and taken.least_time else keyword)
+    if "CHUNKING" in withheld:
+        withheld |= {"BINARYMIME"}  # for which there would be no way
     return tuple([line for line in found if line.partition(" ")[0] not in withheld])
 
 

@@ -26,13 +26,17 @@ class Chunk:
     commands (RFC 3030 §2).
     """
 
-    def __init__(self, framer: Framer, terms: Terms, argument: bytes, refusal: Reply | None, *, is_first: bool) -> None:
-        """argument: of BDAT. refusal: what it is answered, None where it is wanted. Raises Refused."""
+    def __init__(
+        self, framer: Framer, terms: Terms, argument: bytes, refusal: Reply | None, *, is_first: bool, binary: bool
+    ) -> None:
+        """argument: of BDAT. refusal: what it is answered, None where it is wanted. binary: the content's octets are no
+        lines. Raises Refused.
+        """
         octets, self._is_last = parse_bdat(argument)
         self._framer, self._terms, self._refusal = framer, terms, refusal
         self.is_empty = not octets and not self._is_last
         if is_first and refusal is None:
-            framer.start_content(terms.max_size, terms.max_line, terms.rejects_lone_cr_lf, in_chunks=True)
+            framer.start_content(terms.max_size, terms.max_line, terms.rejects_lone_cr_lf, True, binary)
         framer.start_chunk(octets)
 
     def read(self) -> Reply | Content | None:

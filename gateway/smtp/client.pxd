@@ -46,7 +46,9 @@ cdef class ClientSession:
 
     @cython.locals(code=int)
     cdef _on_last_of_envelope(self, Exchange exchange, tuple answer)
+    cdef _on_binary(self, Exchange exchange)
     cdef _out_of_place(self, tuple answer)
+    cdef _send(self, Exchange exchange)
     cdef _next_command(self, Exchange exchange)
 
     @cython.locals(code=int)

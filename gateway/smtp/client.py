@@ -6,8 +6,7 @@ goes out: MAIL and DATA accepted, at least one recipient accepted, and none defe
 because a message must not reach some now and again all of them later. The content for a single recipient needs no such
 care, and goes out with the envelope where the server offers CHUNKING. What the answers mean for each recipient is the
 courier's, couriers/fleet/outcome.py; so are sockets, clocks and TLS.
-RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 4954 (AUTH), 6152 (8BITMIME), 6531
-(SMTPUTF8).
+RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 4954 (AUTH), 6152 (8BITMIME), 6531.
 """
 
 from __future__ import annotations
@@ -17,11 +16,9 @@ from collections.abc import Callable, Iterator
 from gateway.config import ClientAddress, EgressPath, UpstreamTls
 from gateway.smtp.capabilities import Abilities, announced
 from gateway.smtp.client_values import STAGES, ClientState, Event, Failure, Stage, timeouts
-from gateway.smtp.exchange import MOST_UNASKED, Exchange
+from gateway.smtp.exchange import END_OF_DATA, MOST_UNASKED, Exchange, in_pieces
 from gateway.smtp.introduction import INSECURE, Introduced, Unfit, auth_plain, introduction, without_secrets
-from gateway.smtp.response import Answer, ReplyReader, belongs, extensions_of, has_enough
-
-END_OF_DATA = b".\r\n"
+from gateway.smtp.response import Answer, ReplyReader, belongs, extensions_of, has_enough, shown
 
 # What is looked up for every message; CPython 3.11 takes its time to find a member in its enum.
 _READY, _ENVELOPE, _CONTENT = ClientState.READY, ClientState.ENVELOPE, ClientState.CONTENT
@@ -68,7 +65,7 @@ class ClientSession:
         self._timeouts = timeouts(path)
         self._reader = ReplyReader()
         self._output: list[bytes] = []
-        self._pieces: Iterator[bytes] | None = None  # of a content that is on its way
+        self._pieces: Iterator[tuple[bytes, bool]] | None = None  # of a content that is on its way
         self._commands: list[str] = []  # RCPT… and DATA, when they go out one by one
         self._pipelining = False
         self._chunking = False
@@ -126,12 +123,11 @@ class ClientSession:
 
     def _next_piece(self) -> bytes:
         assert self._pieces is not None and self.exchange is not None
-        piece = next(self._pieces, None)
-        if piece is not None:
-            return piece
-        self._pieces = None
-        self.exchange.content_sent = True
-        return END_OF_DATA
+        piece, is_last = next(self._pieces)
+        if is_last:
+            self._pieces = None
+            self.exchange.content_sent = True
+        return piece
 
     def begin(self, exchange: Exchange) -> None:
         """Start an exchange; the state must be READY."""
@@ -165,7 +161,8 @@ class ClientSession:
             self._output += exchange.content.pieces()
             return
         commands = exchange.rcpt_commands(self.capabilities)
-        commands.append("DATA\r\n")
+        if not exchange.content.binary:
+            commands.append("DATA\r\n")
         if self._pipelining:
             self._say(mail + "".join(commands))
         else:
@@ -223,7 +220,9 @@ class ClientSession:
         parameters = ""
         if "SIZE" in self.extensions:
             parameters = f" SIZE={exchange.content.size}"
-        if exchange.content.has_8bit:  # whoever has not offered 8BITMIME gets no such content: RFC 6152 §3
+        if exchange.content.binary:
+            parameters += " BODY=BINARYMIME"
+        elif exchange.content.has_8bit:  # whoever has not offered 8BITMIME gets no such content: RFC 6152 §3
             parameters += " BODY=8BITMIME"
         if exchange.smtputf8:
             parameters += " SMTPUTF8"
@@ -234,7 +233,7 @@ class ClientSession:
     def _on_greeting(self, answer: Answer) -> Event | None:
         if answer[0] != 220:
             self.turned_away = answer[0] // 100 == 4
-            return self.fail(Failure.GREETING, f"greeting: {_shown(answer)}")
+            return self.fail(Failure.GREETING, f"greeting: {shown(answer)}")
         self._hello()
         return None
 
@@ -246,16 +245,16 @@ class ClientSession:
             return None
         if code != 250:
             self.turned_away = code // 100 == 4
-            return self.fail(Failure.GREETING, f"EHLO: {_shown(answer)}")
+            return self.fail(Failure.GREETING, f"EHLO: {shown(answer)}")
         self.extensions = extensions_of(octets)
-        takes = announced(self.extensions)
-        self.takes = takes if self._tls_active and self._path.enable_tls not in INSECURE else takes.in_clear()
+        verified = self._tls_active and self._path.enable_tls not in INSECURE
+        self.takes = announced(self.extensions, verified=verified, lmtp=self._path.use_lmtp)
         self.capabilities, self.size_limit = self.takes.capabilities, self.takes.size
         return self._greeted()
 
     def _on_helo(self, answer: Answer) -> Event | None:
         if answer[0] != 250:
-            return self.fail(Failure.GREETING, f"HELO: {_shown(answer)}")
+            return self.fail(Failure.GREETING, f"HELO: {shown(answer)}")
         return self._greeted()
 
     def _greeted(self) -> Event | None:
@@ -290,8 +289,8 @@ class ClientSession:
     def _on_auth(self, answer: Answer) -> Event | None:
         if answer[0] != 235:  # RFC 4954 §6; no 334, since nothing is left to say
             command = auth_plain(self._path, self.password, self.extensions, self._tls_active)
-            shown = without_secrets(_shown(answer), self._path, self.password, command)
-            return self.fail(Failure.AUTH, f"AUTH PLAIN: {shown}")
+            said = without_secrets(shown(answer), self._path, self.password, command)
+            return self.fail(Failure.AUTH, f"AUTH PLAIN: {said}")
         self._authenticated = True
         return self._greeted()
 
@@ -300,9 +299,9 @@ class ClientSession:
         assert exchange is not None
         self._introduction = ""
         if code == 421:
-            return self.fail(Failure.LOST, _shown(answer))
+            return self.fail(Failure.LOST, shown(answer))
         if code // 100 != 2:  # the message counts for more than who has sent it
-            self.not_introduced = f"{command.split()[0]}: {_shown(answer)}"
+            self.not_introduced = f"{command.split()[0]}: {shown(answer)}"
         elif self._path.client_address is ClientAddress.XCLIENT:  # the server greets again: XCLIENT_README
             self._introduced = command
             self._authenticated = False
@@ -313,7 +312,7 @@ class ClientSession:
 
     def _on_starttls(self, answer: Answer) -> Event | None:
         if answer[0] != 220:  # going on in clear would let anyone on the way switch TLS off
-            return self.fail(Failure.TLS, f"STARTTLS: {_shown(answer)}")
+            return self.fail(Failure.TLS, f"STARTTLS: {shown(answer)}")
         self.state = ClientState.HANDSHAKE
         return Event.START_TLS
 
@@ -325,7 +324,7 @@ class ClientSession:
         if kind > 3:
             exchange.content_sent = False  # whatever was sent, there is no transaction to take it in
         if code == 421:  # RFC 5321 §3.8: the server leaves; this is no verdict on the message
-            return self.fail(Failure.LOST, _shown(answer))
+            return self.fail(Failure.LOST, shown(answer))
         if exchange.mail is not None and len(exchange.rcpts) == len(exchange.recipients):
             return self._on_last_of_envelope(exchange, answer)
         if kind == 3:
@@ -334,6 +333,8 @@ class ClientSession:
             exchange.mail = answer
         else:
             self._on_rcpt(exchange, answer)
+            if exchange.content.binary and len(exchange.rcpts) == len(exchange.recipients):
+                return self._on_binary(exchange)
         return None if self._pipelining else self._next_command(exchange)
 
     def _on_rcpt(self, exchange: Exchange, answer: Answer) -> None:
@@ -360,8 +361,15 @@ class ClientSession:
         exchange.data = answer
         return self._on_data(exchange, answer)
 
+    def _on_binary(self, exchange: Exchange) -> Event | None:
+        """All of the envelope is answered: the content goes out as one chunk, as it is (RFC 3030 §3)."""
+        if not exchange.content_may_follow():
+            return self._conclude(_RESET)
+        self._say(f"BDAT {exchange.content.size} LAST\r\n")
+        return self._send(exchange)
+
     def _out_of_place(self, answer: Answer) -> Event:
-        return self.fail(Failure.PROTOCOL, f"out of place: {_shown(answer)}")
+        return self.fail(Failure.PROTOCOL, f"out of place: {shown(answer)}")
 
     def _next_command(self, exchange: Exchange) -> Event | None:
         """Without PIPELINING: what to say after an answer to MAIL or RCPT."""
@@ -379,14 +387,19 @@ class ClientSession:
         if not exchange.content_may_follow():
             # RFC 2920 §3.1 would have a lone dot sent here; closing cannot be mistaken for an empty message
             return self._conclude(_CLOSED)
+        return self._send(exchange)
+
+    def _send(self, exchange: Exchange) -> Event | None:
+        """The content, and its end; of a large one a piece at a time."""
         self.state = _CONTENT
         content = exchange.content
         if not content.in_memory and content.octets > MOST_UNASKED:
-            self._pieces = iter(content.pieces())
+            self._pieces = in_pieces(content)
             return None
         exchange.content_sent = True
-        self._output += content.pieces()
-        self._output.append(END_OF_DATA)
+        self._output += content.plain_pieces() if content.binary else content.pieces()
+        if not content.binary:
+            self._output.append(END_OF_DATA)
         return None
 
     def _on_content(self, answer: Answer) -> Event | None:
@@ -396,11 +409,11 @@ class ClientSession:
         if code // 100 == 3:
             return self._out_of_place(answer)
         if code == 421:  # the server leaves, and has not said what becomes of the message
-            return self.fail(Failure.LOST, _shown(answer))
+            return self.fail(Failure.LOST, shown(answer))
         if exchange.chunked and code in _BDAT_UNKNOWN:
             exchange.content_sent = False
             self.bdat_unknown = True
-            return self.fail(Failure.PROTOCOL, f"CHUNKING is offered, but BDAT answered: {_shown(answer)}")
+            return self.fail(Failure.PROTOCOL, f"CHUNKING is offered, but BDAT answered: {shown(answer)}")
         if self._pieces is not None:
             return self._on_early_answer(exchange, answer)
         if exchange.chunked and code // 100 == 2 and not belongs(exchange.rcpts[0], answer):
@@ -423,7 +436,7 @@ class ClientSession:
         RFC 3030 §2 has the server discard it. Some read it as commands instead, and what they answer to these must not
         be taken for answers to the next message.
         """
-        return self._conclude(_CLOSED if exchange.chunked else _RESET)
+        return self._conclude(_CLOSED if exchange.chunked or exchange.content.binary else _RESET)
 
     def _conclude(self, state: ClientState) -> Event:
         self.state = state
@@ -433,7 +446,7 @@ class ClientSession:
 
     def _on_reset(self, answer: Answer) -> Event | None:
         if answer[0] // 100 != 2:
-            return self.fail(Failure.PROTOCOL, f"RSET: {_shown(answer)}")
+            return self.fail(Failure.PROTOCOL, f"RSET: {shown(answer)}")
         self.state = ClientState.READY
         return Event.READY
 
@@ -443,9 +456,9 @@ class ClientSession:
 
     def _on_unsolicited(self, answer: Answer) -> Event:
         if answer[0] == 421:
-            return self.fail(Failure.LOST, f"unasked: {_shown(answer)}")
+            return self.fail(Failure.LOST, f"unasked: {shown(answer)}")
         self.out_of_step = True
-        return self.fail(Failure.PROTOCOL, f"unasked: {_shown(answer)}")
+        return self.fail(Failure.PROTOCOL, f"unasked: {shown(answer)}")
 
     def _not_asked_for(self) -> Event:
         self.out_of_step = True
@@ -484,7 +497,3 @@ _REACTIONS: dict[ClientState, Callable[[ClientSession, Answer], Event | None]] =
     ClientState.RESET: ClientSession._on_reset,
     ClientState.QUIT: ClientSession._on_quit,
 }
-
-
-def _shown(answer: Answer) -> str:
-    return ascii(answer[1][:200].decode("ascii", "replace").rstrip())

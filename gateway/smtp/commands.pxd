@@ -10,7 +10,7 @@ from gateway.smtp.address cimport EnvelopeAddress
 cdef class MailCommand:
     cdef public EnvelopeAddress sender
     cdef public object size
-    cdef public bint eight_bit, smtputf8
+    cdef public bint eight_bit, smtputf8, binary
     cdef public object requests
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from gateway._fastpath import plain_from, plain_to, read_parameters
 from gateway.smtp import replies
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, AddressError, EnvelopeAddress, normalise_domain, parse_mailbox
-from gateway.smtp.capabilities import DELIVER_BY, DSN, EIGHT_BIT, PRIORITY, REQUIRE_TLS, UNKNOWN, UTF8
+from gateway.smtp.capabilities import BINARY, DELIVER_BY, DSN, EIGHT_BIT, PRIORITY, REQUIRE_TLS, UNKNOWN, UTF8
 from gateway.smtp.replies import Reply
 from gateway.smtp.requests import (
     RecipientRequests,
@@ -49,7 +49,8 @@ class Refused(Exception):
 class MailCommand:
     """MAIL: the reverse-path and its parameters.
 
-    size: octets the client announces (RFC 1870), 0 if it does not. eight_bit: BODY=8BITMIME. smtputf8: RFC 6531.
+    size: octets the client announces (RFC 1870), 0 if it does not. eight_bit: BODY=8BITMIME. binary: BODY=BINARYMIME.
+    smtputf8: RFC 6531.
     requests: what else the client asks for, with this and with RCPT; None for nothing.
     """
 
@@ -57,6 +58,7 @@ class MailCommand:
         self.sender = sender
         self.size = 0
         self.eight_bit = False
+        self.binary = False
         self.smtputf8 = False
         self.requests: Requests | None = None
 
@@ -246,9 +248,12 @@ def _read_mail_parameters(command: MailCommand, text: bytes, auth_offered: bool,
                 raise Refused(replies.PARAMETER_SYNTAX)
             command.size = int(value)
         elif keyword == "BODY" and offered & EIGHT_BIT:
-            if value is None or value.upper() not in (b"7BIT", b"8BITMIME"):  # RFC 6152 §2
+            body = b"" if value is None else value.upper()
+            if body == b"BINARYMIME" and offered & BINARY:  # RFC 3030 §3
+                command.binary = command.asked().binary = True
+            elif body not in (b"7BIT", b"8BITMIME"):  # RFC 6152 §2
                 raise Refused(replies.PARAMETER_SYNTAX)
-            command.eight_bit = value.upper() == b"8BITMIME"
+            command.eight_bit = body == b"8BITMIME"
         elif keyword == "SMTPUTF8" and offered & UTF8:
             if value is not None:  # RFC 6531 §3.4
                 raise Refused(replies.PARAMETER_SYNTAX)

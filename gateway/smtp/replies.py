@@ -275,6 +275,7 @@ EHLO_FIRST = Reply(503, "5.5.1", "Send EHLO or HELO first", Reason.BAD_SEQUENCE)
 NESTED_MAIL = Reply(503, "5.5.1", "MAIL was already given; send RSET first", Reason.BAD_SEQUENCE)
 MAIL_FIRST = Reply(503, "5.5.1", "Send MAIL first", Reason.BAD_SEQUENCE)
 RCPT_FIRST = Reply(503, "5.5.1", "Send RCPT first", Reason.BAD_SEQUENCE)
+BINARY_BY_BDAT = Reply(503, "5.5.1", "A binary content comes by BDAT", Reason.BAD_SEQUENCE)
 NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients", Reason.NO_RECIPIENTS)
 TLS_ACTIVE = Reply(503, "5.5.1", "TLS is already active", Reason.BAD_SEQUENCE)
 TLS_UNAVAILABLE = Reply(454, "4.7.0", "TLS is not available due to a local problem", Reason.TLS_UNAVAILABLE)
@@ -323,6 +324,9 @@ UPSTREAM_NOT_SENT = Reply(
 )
 UPSTREAM_TOO_BIG = Reply(552, "5.3.4", "message too big for the next hop", Reason.UPSTREAM_REFUSED)
 UPSTREAM_WITHOUT_8BITMIME = Reply(554, "5.6.3", "The next hop does not take 8-bit content", Reason.CONVERSION_REQUIRED)
+UPSTREAM_WITHOUT_BINARYMIME = Reply(
+    554, "5.6.3", "The next hop does not take binary content", Reason.CONVERSION_REQUIRED
+)
 UPSTREAM_WITHOUT_SMTPUTF8 = Reply(553, "5.6.7", "The next hop does not offer SMTPUTF8", Reason.UPSTREAM_REFUSED)
 UPSTREAM_WITHOUT_DELIVERBY = Reply(554, "5.3.3", "The next hop does not offer DELIVERBY", Reason.UPSTREAM_REFUSED)
 UPSTREAM_WITHOUT_REQUIRETLS = Reply(

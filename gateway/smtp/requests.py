@@ -1,7 +1,8 @@
 """What a client asks for with parameters of MAIL and RCPT that concern more than one hop, and how it is passed on.
 
 DSN: RET and ENVID, NOTIFY and ORCPT (RFC 3461, RFC 6533). MT-PRIORITY (RFC 6710). DELIVERBY: BY (RFC 2852).
-REQUIRETLS (RFC 8689). Octets in, values out; and parameters again, unchanged but for the time that has passed.
+REQUIRETLS (RFC 8689). BODY=BINARYMIME (RFC 3030). Octets in, values out; and parameters again, unchanged but for the
+time that has passed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from copy import copy
 from typing import Any, NamedTuple
 
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.capabilities import DELIVER_BY, DSN, PRIORITY, REQUIRE_TLS
+from gateway.smtp.capabilities import BINARY, DELIVER_BY, DSN, PRIORITY, REQUIRE_TLS
 
 MOST_ENVID = 100  # characters, RFC 3461 §4.4
 MOST_ORCPT = 500  # characters, RFC 3461 §4.2
@@ -75,7 +76,7 @@ class DeliverBy(NamedTuple):
 class Requests:
     """What is asked for with a message. envid: ENVID's value as it was given. ret: RET's in upper case. recipients:
     what is asked for with each RCPT, by address; whoever is missing has none. priority: MT-PRIORITY's.
-    require_tls: it may only travel by verified TLS, to who sees to that.
+    require_tls: it may only travel by verified TLS, to who sees to that. binary: the content is no lines.
 
     by: BY's, from `since` on (unix time). late: the sender was told that its time is over.
     """
@@ -86,6 +87,7 @@ class Requests:
         self.recipients: dict[str, RecipientRequests] = {}
         self.priority: int | None = None
         self.require_tls = False
+        self.binary = False
         self.by: DeliverBy | None = None
         self.since = 0.0
         self.late = False
@@ -114,6 +116,8 @@ class Requests:
             wanted |= PRIORITY
         if self.require_tls:
             wanted |= REQUIRE_TLS
+        if self.binary:
+            wanted |= BINARY
         return wanted if self.by is None else wanted | DELIVER_BY
 
     def until(self) -> float:
@@ -180,6 +184,8 @@ class Requests:
             found["priority"] = self.priority
         if self.require_tls:
             found["require_tls"] = True
+        if self.binary:
+            found["binary"] = True
         if self.by is not None:
             found |= {"by": self.by._asdict(), "since": self.since, "late": self.late}
         return found
@@ -193,6 +199,7 @@ def from_values(values: dict[str, Any] | None) -> Requests | None:
     found.recipients = {email: RecipientRequests(**asked) for email, asked in values["recipients"].items()}
     found.priority = values.get("priority")
     found.require_tls = values.get("require_tls", False)
+    found.binary = values.get("binary", False)
     if "by" in values:
         found.by, found.since, found.late = DeliverBy(**values["by"]), values["since"], values["late"]
     return found

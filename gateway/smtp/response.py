@@ -151,3 +151,8 @@ def has_enough(answer: Answer) -> bool:
     """True where a RCPT is refused only because this transaction has too many: RFC 5321 §4.5.3.1.10, RFC 3463 x.5.3."""
     code, octets = answer
     return code in (452, 552) and _TOO_MANY.match(octets) is not None
+
+
+def shown(answer: Answer) -> str:
+    """An answer for the log."""
+    return ascii(answer[1][:200].decode("ascii", "replace").rstrip())

@@ -5,8 +5,7 @@ Rules of this file:
   only; arguments are commands.py's, texts are replies.py's, bytes are the framer's.
 - What needs no outside knowledge is answered at once (EHLO's syntax, NOOP, RSET, limits…). Everything else is returned
   as an event, and the session then stands still until it is answered with reply(): pipelined commands wait in the
-  framer and replies keep the order of their commands (RFC 2920 §3.2).
-- No policy, no sockets, no clock, no log.
+  framer and replies keep the order of their commands (RFC 2920 §3.2). No policy, no sockets, no clock, no log.
 """
 
 from __future__ import annotations
@@ -389,6 +388,8 @@ class ServerSession:
 
     def _data(self, argument: bytes) -> None:
         no_argument(argument)
+        if self.mail.binary:  # type: ignore[union-attr]
+            raise Refused(replies.BINARY_BY_BDAT)
         terms = self._terms
         self._framer.start_content(terms.max_size, terms.max_line, terms.rejects_lone_cr_lf)
         self._move(DATA)
@@ -462,22 +463,21 @@ class ServerSession:
         self._chunk = None
         if type(found) is Reply:  # to a chunk
             return self._say(found)
-        content: fp.Content = found
         self._verb = END_OF_DATA
         mail, recipients = self.mail, self.recipients
-        assert mail is not None
         self._messages += 1
-        refusal = self._terms.refusal_of(content)
+        refusal = self._terms.refusal_of(found)
         if refusal is not None:
             self._say(refusal)
         self._move(END_OF_DATA)
-        return MessageReceived(mail, recipients, content) if refusal is None else None
+        return MessageReceived(mail, recipients, found) if refusal is None else None  # type: ignore[arg-type]
 
     def _bdat(self, argument: bytes) -> None:
         refusal = _REFUSALS[self.state * _STEPS + BDAT]
         if refusal is None and not self._offered & CHUNKS:
             refusal = replies.NOT_IMPLEMENTED
-        self._chunk = Chunk(self._framer, self._terms, argument, refusal, is_first=self.state == _RCPT)
+        binary = self.mail is not None and self.mail.binary
+        self._chunk = Chunk(self._framer, self._terms, argument, refusal, is_first=self.state == _RCPT, binary=binary)
         if self._chunk.is_empty:
             self._count_idle()
         if refusal is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.capabilities import DELIVER_BY, REQUIRE_TLS, Abilities
+from gateway.smtp.capabilities import BINARY, DELIVER_BY, REQUIRE_TLS, Abilities
 from gateway.smtp.replies import Reply
 from gateway.smtp.requests import Requests
 
@@ -19,6 +19,8 @@ def obstacle(requests: Requests, sender: EnvelopeAddress, takes: Abilities, now:
     """
     if requests.require_tls and sender.email and not takes.capabilities & REQUIRE_TLS:
         return replies.UPSTREAM_WITHOUT_REQUIRETLS
+    if requests.binary and not takes.capabilities & BINARY:
+        return replies.UPSTREAM_WITHOUT_BINARYMIME
     if requests.by is not None and requests.by.returns:
         left = requests.returns_at() - now
         if left <= 0:

@@ -19,9 +19,9 @@ from typing import TypeAlias
 from gateway.handover import RecipientOutcome, Status
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.client import END_OF_DATA, ClientSession
+from gateway.smtp.client import ClientSession
 from gateway.smtp.client_values import Failure
-from gateway.smtp.exchange import Exchange
+from gateway.smtp.exchange import END_OF_DATA, Exchange
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.response import Answer, Response, response_to
 
@@ -99,7 +99,7 @@ def _each_by_its_own(exchange: Exchange, verdict: _Verdict | None) -> Outcomes:
 
 def _last_command(exchange: Exchange) -> str:
     """What the answer to the content is an answer to."""
-    return f"BDAT {exchange.content.size} LAST\r\n" if exchange.chunked else _DOT
+    return f"BDAT {exchange.content.size} LAST\r\n" if exchange.chunked or exchange.content.binary else _DOT
 
 
 _Verdict: TypeAlias = "tuple[Status, Response, Reason | None]"

@@ -25,7 +25,7 @@ class Envelope:
 
     recipients: those who do not have it yet. given: as the client named them, None where that is not known. hostname:
     ours, in notifications. received_at: unix time. last: what was said last. requests: what the client asked for with
-    its recipients, None for nothing.
+    its recipients, None for nothing. open_end: see Content.
     """
 
     def __init__(  # noqa: PLR0913  # all that is kept
@@ -42,6 +42,7 @@ class Envelope:
         received_at: float,
         last: Response | None = None,
         requests: Requests | None = None,
+        open_end: bool = False,
     ) -> None:
         self.id = id
         self.sender = sender
@@ -54,6 +55,7 @@ class Envelope:
         self.received_at = received_at
         self.last = last
         self.requests = requests
+        self.open_end = open_end
 
     def encoded(self) -> bytes:
         """As octets."""
@@ -71,6 +73,7 @@ class Envelope:
                 "received_at": self.received_at,
                 "last": None if last is None else [last.code, last.enhanced, last.content, last.command],
                 **({} if requests is None else {"requests": requests.as_values()}),
+                **({"open_end": True} if self.open_end else {}),
             }
         )
 
@@ -91,6 +94,7 @@ class Envelope:
             received_at=read["received_at"],
             last=None if read["last"] is None else Response(*read["last"]),
             requests=from_values(read.get("requests")),  # what was spooled before there were any has none
+            open_end=read.get("open_end", False),
         )
 
 
