@@ -2,7 +2,7 @@
 
 cimport cython
 
-from gateway._fastpath cimport Content, Framer
+from gateway._fastpath cimport Framer
 from gateway.smtp.commands cimport MailCommand, RcptCommand, no_argument
 from gateway.smtp.events cimport EhloRequested, Observer
 from gateway.smtp.replies cimport Reply
@@ -81,5 +81,4 @@ cdef class ServerSession:
     cdef _data(self, bytes argument)
     cdef _quit(self, bytes argument)
 
-    @cython.locals(content=Content)
     cdef _read_content(self)
