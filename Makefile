@@ -42,8 +42,11 @@ lint: $(READY_TO_TEST)  ## only the linters and type checks
 mutants: $(READY_TO_TEST)  ## change the contract's code in every way, and see that a test notices
 	$(BIN)/python -m tests.mutants
 
-faults: $(READY_TO_TEST)  ## do to a running gateway's fleet and spool what docs/delivery.md and spool.md list, in every way
-	FAULTS=all $(BIN)/python -m pytest tests/test_fleet_faults.py tests/test_spool_faults.py tests/test_spool_calls.py
+faults: $(READY_TO_TEST)  ## do to a running gateway's fleet and spool what docs/delivery.md and spool.md list, in every way (half an hour)
+	rm -rf build/faults
+	FAULTS=all $(BIN)/python -m pytest tests/test_fleet_faults.py tests/test_fleet_outages.py \
+	    tests/test_spool_faults.py tests/test_spool_calls.py
+	$(BIN)/python -m tests.fault_report
 
 upgrades: $(READY_TO_TEST)  ## 30,000 connections through seven upgrades, none refused (a few minutes)
 	UPGRADES=30000 $(BIN)/python -m pytest -s tests/test_upgrade.py -k seven_upgrades

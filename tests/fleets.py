@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -70,10 +71,11 @@ class Fleets:
         answers: dict[str, Answer | list[Answer]],
         *,
         picky: bool = False,
-        cut: tuple[int, Do] | None = None,
+        cut: tuple[int, Answer] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> Upstream:
-        """A fleet of one member. cut: after so many octets it leaves like this."""
-        upstream = Upstream(answers, decide=_picky) if picky else Upstream(answers)
+        """A fleet of one member. cut: after so many octets it does this."""
+        upstream = Upstream(answers, decide=_picky, tls=tls) if picky else Upstream(answers, tls=tls)
         if cut is not None:
             upstream.cut_received, upstream.cut_how = cut
 

@@ -189,9 +189,9 @@ def _open_files(pid: int) -> set[str]:
 class Sink:
     """`relay-gateway sink`, storing what it gets in `maildir`."""
 
-    def __init__(self, maildir: Path) -> None:
+    def __init__(self, maildir: Path, address: str = "127.0.0.1:0") -> None:
         self.maildir = maildir
-        self.address = "127.0.0.1:0"
+        self.address = address
         self.start()
 
     def start(self) -> None:

@@ -144,13 +144,15 @@ class NameServer(InThread):
     """Answers over UDP and TCP from `records`: lines of a zone by name and type; else that there is no such name.
 
     Names with "silent" in them get no answer, "broken" SERVFAIL, "large" only a truncated one over UDP. asked: how
-    often a name and type was asked for, and over what. negative: the TTL of answers that there is nothing.
+    often a name and type was asked for, and over what. negative: the TTL of answers that there is nothing. fails: none
+    is given any more.
     """
 
     def __init__(self, records: dict[tuple[str, str], list[str]]) -> None:
         super().__init__()
         self.records = records
         self.negative = 30
+        self.fails = False
         self.asked: Counter[tuple[str, str, str]] = Counter()
         self.silent = threading.Semaphore(0)
         self.port = self.call(self._start())
@@ -180,6 +182,8 @@ class NameServer(InThread):
         self.asked[name, kind, over] += 1
         response = dns.message.make_response(message)
         response.flags |= dns.flags.RA
+        if self.fails:
+            return None
         if "silent" in name:
             self.silent.release()
             return None

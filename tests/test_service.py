@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.dialogue import ScriptedUpstream
-from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, TO_UPSTREAMS, Gateway, Sink, wait_until
+from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, TO_UPSTREAMS, Gateway, wait_until
 
 ROOT = Path(__file__).parent.parent
 OPEN = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
@@ -447,25 +447,6 @@ def test_no_message_with_a_250_is_lost_when_workers_are_killed(start, sink):
     assert len(acknowledged) == 240
     assert missing(acknowledged, sink.mails()) == []
     wait_until(lambda: gateway.metric("worker_restarts_total") == 4, "a new worker for each that died")
-
-
-def test_no_message_with_a_250_is_lost_when_members_of_the_fleet_are_killed(start, tmp_path):
-    sinks = [Sink(tmp_path / name) for name in ("one", "two")]
-    gateway = start(OPEN + TO_UPSTREAMS, "--workers", "2", upstreams=[sink.address for sink in sinks])
-
-    def kill_and_revive() -> None:
-        sink = random.choice(sinks)
-        sink.kill()
-        sink.start()
-
-    try:
-        acknowledged = under_fire(gateway, SIMPLE, kill_and_revive)
-        assert missing(acknowledged, sinks[0].mails() + sinks[1].mails()) == []
-        complete = [mail.endswith(b"text\r\n" * 300) for sink in sinks for mail in sink.mails()]
-        assert all(complete)
-    finally:
-        for sink in sinks:
-            sink.kill()
 
 
 def test_no_message_with_a_250_is_lost_from_a_maildir(start):

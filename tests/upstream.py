@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -90,7 +91,8 @@ class Upstream:
     None leaves it to `answers`. discards: whether it reads a chunk before it answers, as RFC 3030 has it, or takes the
     chunk for commands. lmtp: it answers to a content once for each recipient, by ". <b@y.example>" or ".".
     host, port: where it listens; once it is stopped, nobody does. cut_sent, cut_received: close a connection after so
-    many octets in that direction.
+    many octets in that direction. cut_how: what is done after those received instead of closing: an answer is given and
+    the rest disregarded, half an answer given and nothing read any more; Slowly stands for reading an octet at a time.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Upstream:
         self.decide = decide
         self.cut_sent = cut_sent
         self.cut_received = cut_received
-        self.cut_how = Do.DROP
+        self.cut_how: Answer = Do.DROP
         self.tls = tls
         self.discards = discards
         self.lmtp = lmtp
@@ -138,7 +140,7 @@ class Upstream:
         """Refuse connections from now on, and close the open ones."""
         if self._server is not None:
             self._server.close()
-            self.drop_all()
+            self.drop_all(Do.DROP if self.tls is None else Do.RESET)  # which waits for no peer's leave
             await self._server.wait_closed()
             self._server = None
 
@@ -192,6 +194,7 @@ class Connection(asyncio.Protocol):
         self.in_content = False
         self.chunk: str | None = None  # the BDAT whose octets are being read
         self._buffer = b""
+        self._looked = 0  # octets of it in which no end of a content was found
         self._stalled = False
         self._upgrade: asyncio.Task[None] | None = None
 
@@ -218,15 +221,38 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         self._parse()
         if limit is not None and len(self.dialogue.received) >= limit:
-            self.leave(self.upstream.cut_how)
+            self.dialogue.cut = True
+            self._cut(self.upstream.cut_how)
         self.upstream.changed()
+
+    def _cut(self, how: Answer) -> None:
+        if isinstance(how, bytes) and not isinstance(how, Slowly):
+            self.transport.write(how)
+            if how.endswith(b"\n"):
+                return
+        if how in (Do.DROP, Do.RESET):
+            self.leave(cast(Do, how))
+        else:
+            self.transport.pause_reading()
+            if isinstance(how, Slowly):
+                self._read_slowly(how.every)
+
+    def _read_slowly(self, every: float) -> None:
+        if self.transport.is_closing():
+            return
+        raw = cast(socket.socket, self.transport.get_extra_info("socket"))
+        with contextlib.suppress(OSError):  # nothing there, or the connection is gone
+            os.read(raw.fileno(), 1)
+        asyncio.get_running_loop().call_later(every, self._read_slowly, every)
 
     def _parse(self) -> None:
         while not self._stalled and not self.dialogue.cut:
             if self.in_content:
-                content, dot, rest = (b"\r\n" + self._buffer).partition(b"\r\n.\r\n")
-                if not dot:
+                if self._buffer[:3] != b".\r\n" and b"\r\n.\r\n" not in self._buffer[max(0, self._looked - 4) :]:
+                    self._looked = len(self._buffer)
                     return
+                self._looked = 0
+                content, _, rest = (b"\r\n" + self._buffer).partition(b"\r\n.\r\n")
                 self._buffer = rest
                 self.in_content = False
                 self.end_of_data((content + b"\r\n")[2:])
