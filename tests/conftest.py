@@ -4,10 +4,15 @@ UNCOMPILED=1 says that nothing but the kernels is compiled, and meant to be so (
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Hundreds of gateways are started here, each in a process of its own: without bytecode each would compile everything.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How long an example takes says nothing: the machine may be busy.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

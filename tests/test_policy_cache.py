@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -212,7 +211,7 @@ def bodies(draw: st.DrawFn, depth: int = 3) -> str:
     return f"if {test} then {yes} else {no} end"
 
 
-@settings(max_examples=100 if os.environ.get("UNCOMPILED") else 1000)
+@settings(max_examples=200)
 @given(
     body=bodies(),
     calls=st.lists(

@@ -38,7 +38,7 @@ def pytest_in(tree: Path, tests: Sequence[str], *options: str, timeout: float) -
     return subprocess.run(
         [sys.executable, "-m", "pytest", *quiet, *options, *(f"tests/{name}.py" for name in tests)],
         cwd=tree,
-        env={**os.environ, "UNCOMPILED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "UNCOMPILED": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
