@@ -65,7 +65,6 @@ cdef class Transaction:
 
     @cython.locals(outcome=RecipientOutcome)
     cdef bint _goes_on(self, Delivery delivery, HandOver result) except -1
-    cpdef _log(self)
     cdef Verdict _verdict(self, Evidence evidence)
     cdef Evidence _recorded(self, bint told)
 

@@ -374,13 +374,13 @@ class Transaction:
             if decided is UNRECORDED and evidence.on_disk is None:
                 log.error("a record that a 250 would rest on is taken by no logger: see configure_local_logs")
         elif decided.next is _ACCEPT:
-            self._services.afterwards(self._log)  # the fleet has it all: the client need not wait for them
+            self._services.afterwards(self)  # the fleet has it all: the client need not wait for them
         else:
             self._log_refused(decided)
         return self._taken() if decided.next is _ACCEPT else decided.reply
 
-    def _log(self) -> None:
-        """The records of a message that was handed over to everybody."""
+    def __call__(self) -> None:
+        """What comes afterwards: the records of a message that was handed over to everybody."""
         services, origin = self._services, self._facts.origin
         now_ns = services.now_ns()
         log_messages(services, origin, self._accepted, self.unreadable, now_ns)

@@ -13,7 +13,7 @@ cdef class Origin:
     cdef readonly object tls_peer_subject_name
 
 cdef Draft _draft
-cdef dict _hand_over_forms
+cdef dict _enhanced_codes, _hand_over_forms
 
 cdef Draft _begun(Form form)
 
@@ -26,6 +26,7 @@ cdef _put_recipients(Draft draft, recipients)
 cdef _put_envelope(Draft draft, Message message, recipients, str queue)
 
 cdef _put_response(Draft draft, long long code, enhanced, str content)
+cdef bytes _enhanced_code(text)
 
 cdef str _on_one_line(str text)
 
@@ -51,7 +52,8 @@ cpdef list handed_over(
 
 
 @cython.locals(
-    first=RecipientOutcome, answer=Response, peer=bint, source=bint, tls=bint, session=bint, tells=bint, shape=tuple
+    first=RecipientOutcome, answer=Response, peer=bint, source=bint, tls=bint, session=bint, reason=bint, tells=bint,
+    shape=int, forms=dict, form=Form
 )
 cdef Record _outcome(
     str kind, Message message, Origin origin, queue, HandOver result, long long now_ns, egress_pool, list outcomes,

@@ -110,10 +110,13 @@ def _reception_form(tls: bool) -> Form:
     return Form(_reception_layout(tls))
 
 
-_hand_over_forms: dict[tuple[str, bool, bool, bool, bool, bool, bool], Form] = {}  # by the arguments below
+# By what they tell of, a bit each, see _outcome().
+_hand_over_forms: dict[str, dict[int, Form]] = {
+    kind: {} for kind in ("Delivery", "Bounce", "TransientFailure", "Expiration", "AdminBounce")
+}
 
 
-def _new_hand_over_form(
+def _hand_over_form(
     kind: str, peer: bool, source: bool, tls: bool, session: bool, reason: bool, notification: bool
 ) -> Form:
     """The form for records that tell of: the server, our own address there, …"""
@@ -126,9 +129,7 @@ def _new_hand_over_form(
         egress_source="unspecified",
         source_address={"address": GAP} if source else None,
     )
-    form = Form(layout)
-    _hand_over_forms[kind, peer, source, tls, session, reason, notification] = form
-    return form
+    return Form(layout)
 
 
 @cache
@@ -177,11 +178,23 @@ def _put_response(draft: Draft, code: int, enhanced: str, content: str) -> None:
     draft.text(_on_one_line(content))
 
 
-@lru_cache(maxsize=256)
+_MOST_CODES = 256
+_enhanced_codes: dict[str, bytes] = {}  # as records have them; those of late
+
+
 def _enhanced_code(text: str) -> bytes:
-    if not text:
-        return b"null"
-    return to_json(dict(zip(("class", "subject", "detail"), map(int, text.split(".")), strict=True)))
+    octets = _enhanced_codes.get(text)
+    return _new_enhanced_code(text) if octets is None else octets
+
+
+def _new_enhanced_code(text: str) -> bytes:
+    if len(_enhanced_codes) >= _MOST_CODES:
+        _enhanced_codes.clear()
+    octets = b"null"
+    if text:
+        octets = to_json(dict(zip(("class", "subject", "detail"), map(int, text.split(".")), strict=True)))
+    _enhanced_codes[text] = octets
+    return octets
 
 
 def _on_one_line(text: str) -> str:
@@ -319,9 +332,12 @@ def _outcome(  # noqa: PLR0913, PLR0917  # a record
     answer = first.response
     peer, source = bool(result.peer_address), bool(result.source_address)
     tls, session = result.tls_cipher is not None, result.session_id is not None
-    tells = notice is not None and first.status is _PERMANENT
-    shape = kind, peer, source, tls, session, first.reason is not None, tells
-    draft = _begun(_hand_over_forms.get(shape) or _new_hand_over_form(*shape))
+    reason, tells = first.reason is not None, notice is not None and first.status is _PERMANENT
+    forms, shape = _hand_over_forms[kind], peer | source << 1 | tls << 2 | session << 3 | reason << 4 | tells << 5
+    form = forms.get(shape)
+    if form is None:
+        form = forms[shape] = _hand_over_form(kind, peer, source, tls, session, reason, tells)
+    draft = _begun(form)
     _put_envelope(draft, message, [outcome.recipient for outcome in outcomes], queue)
     draft.text(result.site)
     draft.integer(message.size)
@@ -345,7 +361,7 @@ def _outcome(  # noqa: PLR0913, PLR0917  # a record
         draft.json(b"[]")
     if session:
         draft.text(result.session_id)
-    if first.reason is not None:
+    if reason:
         draft.text(str(first.reason))
     if tells and notice is not None:
         draft.json(to_json(_told(notice)))

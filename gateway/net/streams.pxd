@@ -1,5 +1,7 @@
 # The C types of streams.py, which is compiled with them.
 
+cimport cython
+
 from gateway cimport _fastpath as fp
 from gateway._fastpath cimport Epoll  # so spelt, Cython sees that this module depends on _fastpath.pxd
 
@@ -42,6 +44,8 @@ cdef class Stream(Source):
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef write(self, bytes data)
+
+    @cython.locals(chunk=bytes, taken=Py_ssize_t, size=Py_ssize_t)
     cpdef writelines(self, list chunks)
     cpdef write_eof(self)
     cpdef close(self)

@@ -224,7 +224,9 @@ class Stream(Source):
             except OSError as error:
                 self._drop(error)
                 return
-        size = sum([len(chunk) for chunk in chunks])
+        size = 0
+        for chunk in chunks:
+            size += len(chunk)
         if taken < size:
             self._keep(chunks, size, taken)
 

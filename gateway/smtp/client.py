@@ -164,7 +164,8 @@ class ClientSession:
         if not exchange.content.binary:
             commands.append("DATA\r\n")
         if self._pipelining:
-            self._say(mail + "".join(commands))
+            commands.insert(0, mail)
+            self._say("".join(commands))
         else:
             self._commands = commands
             self._say(mail)

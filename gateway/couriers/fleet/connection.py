@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import typing
 import uuid
+from typing import TYPE_CHECKING
 
 from gateway.config import ClientAddress, EgressPath, Host
 from gateway.couriers.fleet import securing
@@ -24,25 +24,32 @@ from gateway.smtp.exchange import Exchange
 from gateway.smtp.introduction import Introduced
 from gateway.smtp.lmtp import LmtpSession
 
+if TYPE_CHECKING:
+    from gateway.couriers.fleet.job import Job
+
 log = logging.getLogger(__name__)
 
 _READY, _CLOSED, _CONCLUDED = ClientState.READY, ClientState.CLOSED, Event.CONCLUDED
 
 
-class Owner(typing.Protocol):
+class Owner:
     """Who opened a connection. Calls come from the event loop, never from within `open`, `begin` or `quit`."""
 
     def connection_opened(self, connection: MemberConnection) -> None:
         """TCP is established."""
+        raise NotImplementedError
 
     def connection_ready(self, connection: MemberConnection) -> None:
         """A transaction may begin: after the handshake, and after the RSET that follows a refused transaction."""
+        raise NotImplementedError
 
     def exchange_concluded(self, connection: MemberConnection, exchange: Exchange) -> None:
         """All answers are there. The connection is ready, or resetting (then connection_ready follows), or ends."""
+        raise NotImplementedError
 
     def connection_ended(self, connection: MemberConnection) -> None:
         """Exactly once, and the last call. `session.failure` says why; `exchange` is the one cut short, if any."""
+        raise NotImplementedError
 
 
 class MemberConnection(Protocol):
@@ -51,6 +58,7 @@ class MemberConnection(Protocol):
     route: the addresses to attempt. address: the one in use, "" before. source_address: "IP:PORT" of this end.
     started: when, on the loop's clock. transactions: begun so far. begun: when the last one was. client: whose messages
     the member takes those for that come now; None for the gateway's own. is_lmtp: it is spoken to in LMTP.
+    job: what its owner has it open for, or work on; None for a probe, and while it is idle.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class MemberConnection(Protocol):
         self.is_lmtp = path.use_lmtp
         self.session = (LmtpSession if path.use_lmtp else ClientSession)(path, wiring.ehlo_domain)
         self.client = client
+        self.job: Job | None = None
         self.session_id = str(uuid.uuid4())
         self.host = host
         self.route = route
@@ -247,7 +256,11 @@ class MemberConnection(Protocol):
             self.abort(Failure.LOST, f"our own fault: {error}")
             return
         if output and self._transport is not None and not self._ended:
-            self._transport.writelines(output)
+            if type(self._transport) is Stream:  # called as what it is, in clear
+                stream = self._transport
+                stream.writelines(output)
+            else:
+                self._transport.writelines(output)
             if session.is_sending() and not self._unsent:
                 self._wait_for_turn()
 

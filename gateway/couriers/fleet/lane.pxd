@@ -3,18 +3,16 @@
 import cython
 
 from gateway.couriers.fleet cimport counting, outcome
-from gateway.couriers.fleet.connection cimport MemberConnection
+from gateway.couriers.fleet.connection cimport MemberConnection, Owner
 from gateway.couriers.fleet.job cimport Dispatcher, Job
 from gateway.couriers.fleet.member cimport Member
 from gateway.couriers.fleet.wiring cimport Wiring
 from gateway.smtp.exchange cimport Exchange
 
 
-@cython.final
-cdef class Lane:
+cdef class Lane(Owner):
     cdef readonly Member member
-    cdef readonly dict connections
-    cdef readonly list dispatchers
+    cdef readonly list connections, dispatchers
     cdef Wiring _wiring
     cdef object _host, _path
     cdef Py_ssize_t _limit, _most_deliveries, _most_recipients, _large, _most_large
@@ -34,6 +32,13 @@ cdef class Lane:
 
     @cython.locals(job=Job)
     cpdef exchange_concluded(self, MemberConnection connection, Exchange exchange)
+    cpdef connection_opened(self, MemberConnection connection)
+
+    @cython.locals(job=Job)
+    cpdef connection_ready(self, MemberConnection connection)
+
+    @cython.locals(job=Job)
+    cpdef connection_ended(self, MemberConnection connection)
     cdef bint _begin(self, MemberConnection connection, Job job)
     cpdef probe(self)
     cdef _open(self, Job job, route)

@@ -10,7 +10,7 @@ import logging
 
 from gateway.config import ClientAddress, EgressPath, Host
 from gateway.couriers.fleet import counting, outcome
-from gateway.couriers.fleet.connection import MemberConnection
+from gateway.couriers.fleet.connection import MemberConnection, Owner
 from gateway.couriers.fleet.job import Dispatcher, Job
 from gateway.couriers.fleet.member import Member
 from gateway.couriers.fleet.route import Route
@@ -26,15 +26,15 @@ HEDGE = 0.25  # seconds for which a message waits for a new connection while ano
 logger = logging.getLogger(__name__)
 
 
-class Lane:
+class Lane(Owner):
     """The Owner of its connections (gateway/couriers/fleet/connection.py).
 
-    connections: all of them, with the job each was opened for or works on. dispatchers: whose jobs it carries.
+    connections: all of them. dispatchers: whose jobs it carries.
     """
 
     def __init__(self, wiring: Wiring, member: Member, host: Host, path: EgressPath) -> None:
         self.member = member
-        self.connections: dict[MemberConnection, Job | None] = {}
+        self.connections: list[MemberConnection] = []
         self.dispatchers: list[Dispatcher] = []
         self._wiring = wiring
         self._host = host
@@ -106,7 +106,8 @@ class Lane:
         """Close what has been idle for long enough, drop what has been waited for in vain."""
         if self.dispatchers and not self._wiring.closing and self.member.due(now, False):
             self.probe()
-        for connection, job in list(self.connections.items()):
+        for connection in self.connections.copy():
+            job = connection.job
             if connection in self._probes and now - connection.started >= self._path.connect_timeout:
                 connection.time_out()
                 continue
@@ -141,7 +142,8 @@ class Lane:
 
     def abort(self, now: float) -> None:
         """Drop every connection; the jobs on them are not carried on elsewhere."""
-        for connection, job in list(self.connections.items()):
+        for connection in self.connections.copy():
+            job = connection.job
             if job is not None:
                 job.deadline = now
             connection.time_out()
@@ -160,7 +162,7 @@ class Lane:
         watched = self.member.watched
         if watched:
             self.member.greeted(self._wiring.poller.time())
-        job = self.connections[connection]
+        job = connection.job
         if connection in self._probes:
             self._probes.remove(connection)
             self.member.probes -= 1
@@ -179,7 +181,7 @@ class Lane:
             self.member.concluded(self._wiring.poller.time(), connection)
         if exchange.postponed:
             self.member.learn_limit(exchange.accepted, connection)
-        job = self.connections[connection]
+        job = connection.job
         assert job is not None
         if exchange.deferred and not exchange.divisible:
             self.member.declined(True)
@@ -205,7 +207,7 @@ class Lane:
             self._serve()
 
     def connection_ended(self, connection: MemberConnection) -> None:
-        job = self.connections[connection]
+        job = connection.job
         if connection in self._idle:
             self._idle.remove(connection)
         self._count_end(connection, job)
@@ -216,7 +218,8 @@ class Lane:
         if self._path.enable_chunking and (connection.session.bdat_unknown or connection.session.out_of_step):
             self.member.learn_no_chunks(connection)
         if (probe or job is not None) and self._may_go_on(connection, job):
-            del self.connections[connection]
+            connection.job = None
+            self.connections.remove(connection)
             self._open(job, connection.route)  # counted already
             return
         self.member.connect(-1, self._wiring.poller.time())
@@ -224,7 +227,7 @@ class Lane:
             self.member.failed(self._wiring.poller.time(), connection, True)
         if job is not None:
             self._release(connection)
-        del self.connections[connection]
+        self.connections.remove(connection)
         if job is not None:
             job.dispatcher.recover(self, job, connection)
         self._serve()
@@ -244,7 +247,8 @@ class Lane:
         """A new connection, for a job or as a probe."""
         client = None if job is None else job.batch.client
         connection = MemberConnection(self._wiring, self._host, self._path, self, route, client)
-        self.connections[connection] = job
+        self.connections.append(connection)
+        connection.job = job
         if job is None:
             self._take_for_probe(connection)
         else:
@@ -278,7 +282,7 @@ class Lane:
 
     def _begin(self, connection: MemberConnection, job: Job) -> bool:
         """Start the job's next exchange; False when the member cannot take the message."""
-        self.connections[connection] = job
+        connection.job = job
         job.connection = connection
         lacking = job.lacks(connection.session)
         if lacking is None:
@@ -305,8 +309,8 @@ class Lane:
             self._large += 1
 
     def _release(self, connection: MemberConnection) -> None:
-        job = self.connections[connection]
-        self.connections[connection] = None
+        job = connection.job
+        connection.job = None
         self.member.busy -= 1
         if job is not None and job.large:
             self._large -= 1
