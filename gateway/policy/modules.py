@@ -186,11 +186,13 @@ class Modules:
         found = {}
         for kind, (methods, fields) in _OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}
-            bound = {name: self._border(names[name], names[name], method) for name, method in methods.items()}
+            bound = {
+                name: self._border(names[name], names[name], _of(kind, method)) for name, method in methods.items()
+            }
             found[kind] = Exposed(bound, read_fields(self._lua, fields), operators=True, name=kind.__name__)
         for kind, (methods, fields) in mimeparts.OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}
-            bound = {name: self._checked(names[name], method) for name, method in methods.items()}
+            bound = {name: self._checked(names[name], _of(kind, method)) for name, method in methods.items()}
             assign = self._set_part_field if kind is MimePart else None
             found[kind] = Exposed(bound, read_fields(self._lua, fields), assign=assign, name=kind.__name__, whole=True)
         for kind in _MAPS:
@@ -260,7 +262,8 @@ class Modules:
 
         def prepared(arguments: tuple[object, ...]) -> list[Any]:
             given = list(map(self._plain, arguments))
-            return given if takes_all else given[:most] + [None] * (most - len(given))
+            given += [None] * (most - len(given))
+            return given if takes_all else given[:most]
 
         return prepared
 
@@ -336,6 +339,18 @@ class Modules:
             entries[inward(key)] = self._plain(value)
         except ValueError as error:
             raise Fault(str(error)) from None
+
+
+def _of(kind: type, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that is called with an object of its class first, as `object:method()` does."""
+
+    @wraps(method)
+    def call(*arguments: Any) -> Any:
+        if not isinstance(arguments[0], kind):
+            raise ValueError(f"call it with a colon, on a {kind.__name__}")
+        return method(*arguments)
+
+    return call
 
 
 def refuse(name: str, error: Exception) -> NoReturn:
