@@ -70,6 +70,7 @@ def fields_of(module: ModuleType, one: object) -> dict[str, Any]:
         ("psl_domain", ("com",), None),
         ("split", (5, "."), ["5"]),
         ("eval_template", ("x.json", "{{name}}!", {"name": "John"}), "John!"),
+        ("eval_template", ("x", "{{m}} {{no}}", {"m": {"b": [1, True], "a": "x"}}), '{"a": "x", "b": [1, true]} '),
         ("eval_template", ("x.html", "{{name}}", {"name": "<b>"}), "&lt;b&gt;"),
     ],
 )

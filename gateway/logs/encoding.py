@@ -170,10 +170,11 @@ class Template:
         return (text if text.endswith("\n") else text + "\n").encode("utf-8", "replace")
 
 
-def _as_kumomta_prints(value: Any) -> Any:
+def as_kumomta_prints(value: Any) -> Any:
+    """A value in a template: maps and lists as JSON with sorted keys, the rest in minijinja's words."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, sort_keys=True)
     return {None: "none", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else value
 
 
-_ENVIRONMENT = jinja2.Environment(autoescape=False, keep_trailing_newline=True, finalize=_as_kumomta_prints)
+_ENVIRONMENT = jinja2.Environment(autoescape=False, keep_trailing_newline=True, finalize=as_kumomta_prints)

@@ -11,6 +11,7 @@ import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 from publicsuffixlist import PublicSuffixList
 
+from gateway.logs.encoding import as_kumomta_prints
 from gateway.policy.kumo.values import integer, string
 from gateway.smtp.address import AddressError, normalise_domain
 
@@ -143,7 +144,7 @@ def eval_template(name: Any, source: Any, context: Any, dialect: Any = None) -> 
 
 @cache
 def _environment(escaped: bool) -> SandboxedEnvironment:
-    return SandboxedEnvironment(autoescape=escaped, keep_trailing_newline=True)
+    return SandboxedEnvironment(autoescape=escaped, keep_trailing_newline=True, finalize=as_kumomta_prints)
 
 
 # --- public suffixes --------------------------------------------------------------------------------------------------
