@@ -17,7 +17,8 @@ b() { buildah --root "$WORK/storage" --runroot "$WORK/run" "$@"; }
 running=
 finish() {
     [ -z "$running" ] || kill "$running" 2>/dev/null || true
-    for place in /proc /dev $PLACES ""; do umount -R "$WORK/root$place" 2>/dev/null || true; done
+    # the image's, too, which buildah has mounted
+    awk -v work="$WORK/" 'index($2, work) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount -l || true
     rm -rf --one-file-system "$WORK"
 }
 trap finish EXIT
