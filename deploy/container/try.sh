@@ -9,7 +9,6 @@ cd "$(dirname "$0")/../.."
 WORK=$(mktemp -d /var/tmp/relay-gateway-container.XXXXXX)
 SUITE=${SUITE:-bookworm}
 TIMEOUT=60
-PLACES="/tmp /run/relay-gateway /var/lib/relay-gateway"
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 
 b() { buildah --root "$WORK/storage" --runroot "$WORK/run" "$@"; }
