@@ -53,6 +53,8 @@ cpdef step(generator, value)
 
 cpdef int count_fields(bytes content, bytes name) except -1
 
+cpdef tuple plain_from(bytes argument)
+cpdef tuple plain_to(bytes argument)
 cpdef list read_parameters(bytes text)
 
 cdef struct ContentScan:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.net.outbox import Outbox
+from gateway.net.outbox import Outbox, Writer
 
 
-class Connection:
+class Connection(Writer):
     def __init__(self, written: list[str], name: str, fails: bool = False) -> None:
         self.written = written
         self.name = name

@@ -135,10 +135,9 @@ class Transaction:
             if relayed is None:
                 continue
             names = queue_names(message, relayed, self._accepted[-1].queue_name)
-            destinations: dict[str, Destination] = {}
-            for name in names:
-                if name not in destinations:
-                    destinations[name] = _existing((yield self._policy.destination(name)))
+            destinations: dict[str, Any] = dict.fromkeys(names)
+            for name in destinations:
+                destinations[name] = _existing((yield self._policy.destination(name)))
             self._deliveries += deliveries(message, self._named(recipients, whole), relayed, names, destinations)
         for delivery in self._deliveries:
             if not self._goes_on(delivery, (yield self._hand_over(delivery))):
@@ -148,7 +147,11 @@ class Transaction:
         evidence = None
         decided = self._verdict(evidence)
         if decided.next is _RECORD:
-            decided, evidence = yield from self._with_records()
+            evidence = self._recorded((yield from self._tell(tell_senders)) if self._deliveries else True)
+            decided = self._verdict(evidence)
+            if decided.next is _SYNC:
+                evidence.on_disk = yield self._services.logs.durable()
+                decided = self._verdict(evidence)
         if self._event.mail.requests is not None and decided.next is _ACCEPT:
             yield from self._tell(tell_of_success)
         return self._end(decided, evidence)
@@ -343,15 +346,6 @@ class Transaction:
     def _verdict(self, evidence: Evidence | None) -> Verdict:
         return verdict(self._promised, self._outcomes, self._discarded, self._reported, evidence)
 
-    def _with_records(self) -> Waits:
-        """What the contract calls for once there are records, on disk where that is asked for; and the evidence."""
-        evidence = self._recorded((yield from self._tell(tell_senders)) if self._deliveries else True)
-        decided = self._verdict(evidence)
-        if decided.next is _SYNC:
-            evidence.on_disk = yield self._services.logs.durable()
-            decided = self._verdict(evidence)
-        return decided, evidence
-
     def _tell(self, tell: Callable[..., Waits]) -> Waits:
         """Tells the sender whom the fleet refused, and returns whether that was everybody; or who was served."""
         deadline = self._began + self._facts.timeout
@@ -366,7 +360,7 @@ class Transaction:
         now_ns = services.now_ns()
         reports = log_messages(services, origin, self._accepted, self.unreadable, now_ns)
         bounces = log_hand_overs(services, origin, self._deliveries, True, now_ns)
-        return Evidence(reports=reports, bounces=bounces, told=told)
+        return Evidence(reports, bounces, told)
 
     def _end(self, decided: Verdict, evidence: Evidence | None) -> Reply | None:
         """The reply; and the records, of which there are none as long as there is no evidence."""

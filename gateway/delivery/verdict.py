@@ -35,7 +35,7 @@ class Evidence:
     before that was asked for.
     """
 
-    def __init__(self, *, reports: bool, bounces: bool, told: bool, on_disk: bool | None = None) -> None:
+    def __init__(self, reports: bool, bounces: bool, told: bool, on_disk: bool | None = None) -> None:
         self.reports = reports
         self.bounces = bounces
         self.told = told

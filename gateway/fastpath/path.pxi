@@ -93,11 +93,11 @@ cdef tuple plain_path(bytes argument, Span keyword):
     return email, domain, part_of(argument, found.closing + 1, n)
 
 
-def plain_from(bytes argument not None):
+cpdef tuple plain_from(bytes argument):
     return plain_path(argument, literal(b"from:"))
 
 
-def plain_to(bytes argument not None):
+cpdef tuple plain_to(bytes argument):
     return plain_path(argument, literal(b"to:"))
 
 

@@ -1,5 +1,7 @@
 # The C types of connection.py, which is compiled with them.
 
+cimport cython
+
 from gateway._fastpath cimport CounterPage
 from gateway.inbound.reception cimport Reception
 from gateway.delivery.services cimport Services
@@ -48,6 +50,8 @@ cdef class Connection(Protocol):
     cdef _wait_with_content(self, Reception reception)
     cpdef _take_turn(self)
     cdef _flush(self)
+
+    @cython.locals(stream=Stream)
     cpdef write_out(self)
     cdef _pause_or_resume(self)
     cdef _close(self, bint linger)

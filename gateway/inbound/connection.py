@@ -298,7 +298,11 @@ class Connection(Protocol):
         if self._reception is not None and not self._resting:
             data = self._reception.data_to_send()
             if data:
-                self._transport.write(data)
+                if type(self._transport) is Stream:  # called as what it is, in clear
+                    stream = self._transport
+                    stream.write(data)
+                else:
+                    self._transport.write(data)
 
     def _pause_or_resume(self) -> None:
         reception = self._reception

@@ -73,6 +73,7 @@ cdef class Reception(Observer):
     cdef Decision _decide(self, recipient, sender, dict slots)
     cdef bint _refuses(self, Decision decision) except -1
     cdef _take(self, Decision decision)
+    cdef _message_received(self, MessageReceived event)
     cdef _failed(self, error)
     cdef _reply(self, Reply reply)
     cdef SessionFacts _session_facts(self, MessageReceived event)

@@ -7,10 +7,11 @@ cdef long long _GREGORIAN, _VERSION_1
 
 @cython.final
 cdef class _Sequence:
-    cdef long long last
-    cdef str suffix
+    cdef long long last, slow
+    cdef str suffix, rest
 
     cpdef reseed(self)
+    cdef turn(self, long long slow)
 
 cdef _Sequence _sequence
 
@@ -25,7 +26,7 @@ cdef class _Count:
 cdef _Count _sessions
 
 
-@cython.locals(ticks="long long", low="long long", middle="long long", high="long long")
+@cython.locals(ticks="long long", slow="long long", low="long long")
 cpdef str new_message_id(long long now_ns)
 
 cpdef str new_session_id()

@@ -9,7 +9,7 @@ from functools import cache
 
 # Offset of RFC 9562 §5.1's epoch (1582-10-15) to 1970 in steps of 100 ns.
 _GREGORIAN = 0x01B21DD213814000
-_VERSION_1 = 1 << 60  # above the 60 bits of time
+_VERSION_1 = 1 << 28  # above the upper 28 of the 60 bits of time
 _NODE_NAMESPACE = uuid.UUID("0d3b1f46-52b0-5a53-9a3c-6f2d2c1d9f0e")
 
 
@@ -24,7 +24,13 @@ class _Sequence:
         clock = random >> 48 & 0x3FFF | 0x8000  # 14 bits and the variant
         node = random & 0xFFFFFFFFFFFF | 0x010000000000  # multicast bit: not a hardware address
         self.suffix = f"{clock:04x}{node:012x}"
-        self.last = 0
+        self.last = self.slow = 0
+        self.rest = ""
+
+    def turn(self, slow: int) -> None:
+        """Writes down what ids have in common for seven minutes: all but the lowest 32 bits of their time."""
+        self.slow = slow
+        self.rest = f"{slow & 0xFFFF:04x}{(slow | _VERSION_1) >> 16:04x}{self.suffix}"
 
 
 class _Count:
@@ -54,8 +60,11 @@ def new_message_id(now_ns: int) -> str:
     if ticks <= _sequence.last:
         ticks = _sequence.last + 1
     _sequence.last = ticks
-    low, middle, high = ticks & 0xFFFFFFFF, ticks >> 32 & 0xFFFF, (ticks | _VERSION_1) >> 48
-    return f"{low:08x}{middle:04x}{high:04x}{_sequence.suffix}"
+    slow = ticks >> 32
+    if slow != _sequence.slow:
+        _sequence.turn(slow)
+    low = ticks & 0xFFFFFFFF
+    return f"{low:08x}{_sequence.rest}"
 
 
 def new_session_id() -> str:

@@ -13,7 +13,7 @@ cdef class Origin:
     cdef readonly object tls_peer_subject_name
 
 cdef Draft _draft
-cdef dict _enhanced_codes, _hand_over_forms
+cdef dict _enhanced_codes, _reception_forms, _hand_over_forms
 
 cdef Draft _begun(Form form)
 

@@ -105,9 +105,12 @@ def _reception_layout(tls: bool) -> Keys:
     return _layout("Reception", gaps, response=_RECEIVED, peer_address=_PEER)
 
 
-@cache
-def _reception_form(tls: bool) -> Form:
-    return Form(_reception_layout(tls))
+_reception_forms: dict[bool, Form] = {}  # by whether they tell of TLS
+
+
+def _new_reception_form(tls: bool) -> Form:
+    form = _reception_forms[tls] = Form(_reception_layout(tls))
+    return form
 
 
 # By what they tell of, a bit each, see _outcome().
@@ -234,7 +237,7 @@ def reception(message: Message, origin: Origin, queue: str, now_ns: int, unreada
     queue: its queue's name. now_ns: nanoseconds since 1970. unreadable: why what claimed to be a report is none.
     """
     tls = origin.tls_cipher is not None
-    form = _reception_form(tls)
+    form = _reception_forms.get(tls) or _new_reception_form(tls)
     if unreadable is not None:
         form = Form(_reception_layout(tls) | {"report_unreadable": unreadable})
     return _accepted(form, message, origin, queue, now_ns)

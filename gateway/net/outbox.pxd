@@ -2,6 +2,9 @@
 
 cimport cython
 
+cdef class Writer:
+    cpdef write_out(self)
+
 
 @cython.final
 cdef class Outbox:
@@ -9,6 +12,9 @@ cdef class Outbox:
     cdef list _waiting, _afterwards
     cdef bint _awake
 
-    cpdef add(self, writer)
+    cpdef add(self, Writer writer)
     cpdef afterwards(self, callback)
     cdef _wake(self)
+
+    @cython.locals(writer=Writer)
+    cpdef _turn(self)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
 
 log = logging.getLogger(__name__)
 
 
-class Writer(Protocol):
-    """A connection with something to write."""
+class Writer:
+    """A connection with something to write; the base of all."""
 
     def write_out(self) -> None:
         """Hands it to the transport."""
+        raise NotImplementedError
 
 
 class Outbox:

@@ -4,8 +4,9 @@ cimport cython
 
 from gateway cimport _fastpath as fp
 from gateway._fastpath cimport Epoll  # so spelt, Cython sees that this module depends on _fastpath.pxd
+from gateway.net.outbox cimport Writer
 
-cdef class Protocol:
+cdef class Protocol(Writer):
     cpdef data_received(self, bytes data)
     cpdef bint eof_received(self) except? False
     cpdef connection_lost(self, exc)
@@ -28,6 +29,9 @@ cdef class Poller:
     cpdef next_turn(self, callback)
     cpdef watch(self, int fd, Source source, bint read, bint write)
     cpdef closing(self, int fd)
+
+    @cython.locals(epoll=Epoll, source=Source)
+    cpdef _turn(self)
     cdef _end_turn(self)
 
 cdef class Stream(Source):

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable
 
 from gateway import _fastpath as fp
+from gateway.net.outbox import Writer
 from gateway.net.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ MOST_ACCEPTED = 16  # connections in a turn: half a millisecond of making sessio
 REST = 1.0  # seconds without accepting after the process has run out of descriptors or memory
 
 
-class Protocol:
+class Protocol(Writer):
     """Whom a stream tells what happens to it; the base of connections. What each call means is asyncio.Protocol's.
 
     connection_lost comes exactly once, and never from within a call of the stream's methods.

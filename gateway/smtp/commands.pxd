@@ -2,7 +2,7 @@
 
 cimport cython
 
-from gateway._fastpath cimport read_parameters
+from gateway._fastpath cimport plain_from, plain_to, read_parameters
 from gateway.smtp.address cimport EnvelopeAddress
 
 
@@ -19,7 +19,12 @@ cdef class RcptCommand:
     cdef readonly EnvelopeAddress recipient
     cdef readonly object requests
 
+
+@cython.locals(plain=tuple, command=MailCommand)
 cpdef MailCommand parse_mail(bytes argument, bint auth_offered=*, int offered=*)
+
+
+@cython.locals(plain=tuple)
 cpdef RcptCommand parse_rcpt(bytes argument, bint smtputf8, int offered=*)
 cpdef no_argument(bytes argument)
 cdef list _parameters(bytes text)

@@ -3,8 +3,8 @@
 cimport cython
 
 from gateway._fastpath cimport Framer
-from gateway.smtp.commands cimport MailCommand, RcptCommand, no_argument
-from gateway.smtp.events cimport EhloRequested, Observer
+from gateway.smtp.commands cimport MailCommand, RcptCommand, no_argument, parse_mail, parse_rcpt
+from gateway.smtp.events cimport EhloRequested, MessageReceived, Observer
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
 
