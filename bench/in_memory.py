@@ -19,6 +19,7 @@ from gateway.policy.engine import Policy
 from gateway.policy.listener import TermsTable
 from gateway.policy.source import PolicySource
 from gateway.quotas import Quotas
+from gateway.smtp.capabilities import UNKNOWN, Abilities
 from gateway.why.client import services_in_memory
 
 POLICY = b"""
@@ -52,9 +53,9 @@ class AnswersLater:
         self._asked.append((later, HandOver(outcomes, "memory", "ESMTP", 0.0, "memory", "192.0.2.99")))
         return later
 
-    def capabilities(self) -> int:
+    def fleet_takes(self) -> Abilities:
         """See Couriers: of a fleet nothing is known."""
-        return 0
+        return UNKNOWN
 
     def answer(self) -> None:
         """Takes everything that was submitted."""
