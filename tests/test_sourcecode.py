@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,7 @@ def within(name: str, places: set[str]) -> bool:
     return name in places or any(name.startswith(f"{place}/") for place in places)
 
 
+@cache  # asked once for each capability
 def imported_by(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -158,6 +160,7 @@ def rooms() -> dict[str, set[str]]:
     return found
 
 
+@cache  # asked once for each function
 def used_by(path: Path) -> set[str]:
     """The names, and the attributes of names, that a module mentions."""
     found: set[str] = set()
