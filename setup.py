@@ -10,7 +10,6 @@ import multiprocessing
 import os
 from glob import glob
 
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 # Plain Python modules that every command or message passes through: those with a .pxd beside them, which gives the C
@@ -151,8 +150,14 @@ GENERATED = [f"{os.path.splitext(extension.sources[0])[0]}.c" for extension in E
 # Cython's trees are large and live until a module is written: looked through for garbage they cost a tenth of its time.
 gc.set_threshold(100_000, 20, 50)
 
-setup(
-    ext_modules=cythonize(
+
+def translated() -> list[Extension]:
+    """The extensions with their C. Where none is asked for, as an editable install does, Cython is not even read."""
+    if not EXTENSIONS:
+        return []
+    from Cython.Build import cythonize
+
+    return cythonize(
         EXTENSIONS,
         compiler_directives={
             "language_level": 3,
@@ -170,6 +175,10 @@ setup(
         nthreads=JOBS,
         # Cython looks at its sources only; what is said here counts as well
         force=any(os.path.getmtime(path) < os.path.getmtime(__file__) for path in GENERATED if os.path.exists(path)),
-    ),
+    )
+
+
+setup(
+    ext_modules=translated(),
     options={"build_ext": {"parallel": JOBS}},
 )
