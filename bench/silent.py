@@ -38,8 +38,8 @@ end)
 class Measure:
     """How to measure. rounds: of both. seconds: of load in each. clients: connections of the load."""
 
-    rounds: int = 5
-    seconds: float = 6.0
+    rounds: int = 20
+    seconds: float = 1.5
     octets: int = 1024
     clients: int = 20
     workers: int = 1

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.couriers.spool import store as stores
+from gateway.couriers.spool import writer as writers
 from gateway.couriers.spool.store import DAMAGED, WAITS_FOR_TIME, Damaged, Row, Store, opened
 from gateway.couriers.spool.writer import SpoolFull, SpoolUnusable, SpoolWriter
 
@@ -219,6 +220,40 @@ def test_those_who_ask_while_a_sync_is_under_way_share_the_next_one(tmp_path):
         for later in others:
             told.answer(later)
         assert len(told.syncs) == 2
+
+
+def test_what_nobody_waits_for_shares_the_sync_of_the_next_who_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "PATIENT", 1e6)
+    filled(tmp_path / "s", b"one", b"two", b"three")
+    with closing(Told(tmp_path / "s")) as told:
+        told.wait(lambda: told.opened)
+        removals = [told.writer.write_by_and_by(lambda store, n=n: store.remove(n)) for n in (1, 2)]
+        assert told.answer(told.writer.read(lambda store: len(list(store.rows())))) == 3
+        told.answer(told.writer.write(lambda store: store.remove(3)))
+        assert [told.answer(later) for later in removals] == [None, None]
+        assert len(told.syncs) == 1
+
+
+@pytest.mark.parametrize(("patience", "number"), [(0.01, 1), (1e6, writers.MANY)])
+def test_what_nobody_waits_for_is_done_after_a_moment_or_where_there_is_much_of_it(
+    tmp_path, monkeypatch, patience, number
+):
+    monkeypatch.setattr(writers, "PATIENT", patience)
+    with closing(Told(tmp_path / "s")) as told:
+        told.wait(lambda: told.opened)
+        for later in [told.writer.write_by_and_by(lambda store: None) for _ in range(number)]:
+            told.answer(later)
+        assert len(told.syncs) == 1
+
+
+def test_what_nobody_waits_for_is_done_before_the_file_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "PATIENT", 1e6)
+    filled(tmp_path / "s", b"one")
+    with closing(Told(tmp_path / "s")) as told:
+        told.wait(lambda: told.opened)
+        told.writer.write_by_and_by(lambda store: store.remove(1))
+    with closing(Store(str(tmp_path / "s"))) as store:
+        assert list(store.rows()) == []
 
 
 def test_a_file_that_cannot_be_opened_is_tried_again(tmp_path):

@@ -210,7 +210,7 @@ class Redelivery:
 
         while True:
             try:
-                yield self._spool.writer_of(spooled).write(change)
+                yield self._spool.writer_of(spooled).write_by_and_by(change)
                 return
             except Exception as error:
                 log.error("the spool cannot note what became of message %s: %s", envelope.id, error)

@@ -1,6 +1,7 @@
 """The thread that works on one file of the spool: whoever asks meanwhile shares its next sync.
 
-Jobs are functions of the Store, carried out in the order in which they came, all that wait in one transaction. When
+Jobs are functions of the Store, carried out in the order in which they came, all that wait in one transaction; those
+that nobody waits for are carried out when there is a sync to be shared, or when there are many, or after a moment. When
 the disk fails it fails those of that transaction; a file that is found damaged is set aside and a new one begun.
 """
 
@@ -23,6 +24,8 @@ from gateway.logs.disk import shortage
 
 MOST_JOBS = 1000  # in one transaction
 SHARE = 0.003  # seconds from one transaction to the next, where several want to write: more of them share its sync
+PATIENT = 0.03  # seconds for which what nobody waits for does
+MANY = 32  # … unless there are so many
 OPEN_AGAIN = 1.0  # seconds between two tries to open a file
 LOOK_AGAIN = 2.0  # seconds between two looks at the free space
 CLOSE_PATIENCE = 30.0  # seconds for a disk that does not answer
@@ -74,6 +77,8 @@ class SpoolWriter:
         self._synced = synced
         self._limits = limits
         self._jobs: deque[_Job] = deque()
+        self._patient: deque[_Job] = deque()  # jobs that nobody waits for
+        self._patient_until = 0.0
         self._work = threading.Event()
         self._closing = self._shrinking = False
         self._retired: Callable[[], None] | None = None
@@ -86,6 +91,18 @@ class SpoolWriter:
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._work.set()  # to open the file
         self._thread.start()
+
+    def write_by_and_by(self, work: Callable[[Store], Any]) -> Later:
+        """The same for what nobody waits for."""
+        job = _Job(work, writes=True)
+        if self._closing:
+            return self._add(job)
+        self._patient.append(job)
+        if len(self._patient) == 1:
+            self._patient_until = time.monotonic() + PATIENT
+        if len(self._patient) in {1, MANY}:
+            self._work.set()
+        return job.later
 
     def write(self, work: Callable[[Store], Any], *, needs_room: bool = False, may_fail: bool = False) -> Later:
         """Has something done to the file. The answer, what `work` returns, is there once it is on disk.
@@ -128,22 +145,38 @@ class SpoolWriter:
 
     def _run(self) -> None:
         while True:
-            self._work.wait(None if self._store or self._closing else OPEN_AGAIN)
+            self._work.wait(self._patience())
             self._work.clear()
             if self._store is None:
                 self._open()
-            while self._jobs:
-                time.sleep(max(0.0, self._next_at - time.monotonic()))
-                jobs = [self._jobs.popleft() for _ in range(min(MOST_JOBS, len(self._jobs)))]
+            while jobs := self._due():
                 results = self._carried_out(jobs)
                 self._tell(lambda results=results: _settle(results))  # type: ignore[misc]
-            if self._closing and not self._jobs:
+            if self._closing and not self._jobs and not self._patient:
                 break
             if self._shrinking and self._store is not None:
                 self._shrinking = False
                 with suppress(sqlite3.Error):  # another process looks into it
                     self._store.shrink()
         self._end()
+
+    def _patience(self) -> float | None:
+        """Seconds until there is something to do, whether or not anybody asks for something."""
+        if self._closing:
+            return 0.0
+        if self._patient:
+            return max(0.0, self._patient_until - time.monotonic())
+        return None if self._store else OPEN_AGAIN
+
+    def _due(self) -> list[_Job]:
+        """The jobs of one transaction; none where nothing is to be done now."""
+        if self._jobs:
+            time.sleep(max(0.0, self._next_at - time.monotonic()))
+        jobs = _taken(self._jobs)
+        is_time = self._closing or time.monotonic() >= self._patient_until or len(self._patient) >= MANY
+        if (not jobs and is_time) or any([job.writes for job in jobs]):
+            jobs += _taken(self._patient)
+        return jobs
 
     def _end(self) -> None:
         store = self._store
@@ -234,6 +267,10 @@ class SpoolWriter:
     def _tell(self, callback: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the event loop is closed, and nobody waits
             self._call_soon(callback)
+
+
+def _taken(jobs: deque[_Job]) -> list[_Job]:
+    return [jobs.popleft() for _ in range(min(MOST_JOBS, len(jobs)))]
 
 
 def _done(job: _Job, store: Store) -> tuple[Later, Any, BaseException | None]:
