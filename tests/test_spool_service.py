@@ -147,12 +147,12 @@ def test_what_nobody_knows_is_tried_again(gateway, outage):
 
 
 def test_what_is_refused_for_good_is_refused_and_costs_no_write(gateway, outage):
-    before = gateway.metric("spool_commit_duration_seconds_count")
+    before = gateway.metric("spool_kept_total")
     with pytest.raises(smtplib.SMTPDataError) as refused:
         send(gateway, "r@never.example")
     assert refused.value.smtp_code == 554
     send(gateway, "r@senders.example")
-    assert gateway.metric("spool_commit_duration_seconds_count") == before
+    assert gateway.metric("spool_kept_total") == before
 
 
 def notifications(outage: Outage, about: str, fleet: str = "senders") -> list[Mail]:
