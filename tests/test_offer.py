@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from gateway.config import ListenerParams
 from gateway.smtp.capabilities import (
     BINARY,
     CHUNKS,
@@ -19,6 +20,7 @@ from gateway.smtp.capabilities import (
     taken_by_all,
     with_fleet,
 )
+from gateway.smtp.terms import Terms
 from tests.fleets import Fleets
 from tests.gateway_process import INIT, Gateway, wait_until
 from tests.upstream import EXTENSIONS, Do, Upstream, ehlo
@@ -133,6 +135,13 @@ def test_what_the_members_lack_is_not_offered_until_they_have_it(fleets: Fleets,
 
 
 WITHHOLDS = CLIENTS.replace("hostname =", "withhold_extensions = { 'CHUNKING', 'starttls', 'SMTPUTF8' }, hostname =")
+
+
+def test_a_listener_that_withholds_auth_or_starttls_does_neither():
+    params = ListenerParams(hostname="gw.example", withhold_extensions=frozenset({"AUTH", "STARTTLS"}))
+    terms = Terms(params, offer_tls=True, offer_auth=True)
+    assert not terms.offer_tls and not terms.offer_auth
+    assert not {"STARTTLS", "AUTH PLAIN LOGIN"} & {*terms.extensions, *terms.extensions_under_tls}
 
 
 def test_what_a_listener_withholds_is_neither_offered_nor_done(start: Callable[..., Gateway]):

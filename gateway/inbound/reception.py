@@ -295,7 +295,7 @@ class Reception(Observer):
     def tls_started(self, version: str, cipher: str, *more: Any) -> None:
         """The handshake succeeded: all that was said in clear is forgotten (RFC 3207 §4.2). more: for Secured."""
         self._tls = Secured(version, cipher, *more)
-        if self._tls.certificate is not None:
+        if self._tls.certificate is not None and "AUTH" not in self._terms.params.withhold_extensions:
             self.session.identities = self._tls.certificate.identities
         accepted_with = self._accepted_with
         self._know(known_at_first(self._endpoints, self._terms) if accepted_with is None else accepted_with)
