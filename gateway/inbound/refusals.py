@@ -23,6 +23,7 @@ from gateway.smtp.events import MessageReceived
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.session import NO_COMMAND, ServerSession
 from gateway.smtp.states import END_OF_DATA
+from gateway.smtp.xclient import without_login
 from gateway.tracing.witness import Session
 from gateway.tracing.words import MOST_NAMED
 
@@ -173,7 +174,8 @@ def shown_command(verb: int, argument: bytes) -> str | None:
     """A command as a record shows it; None where a reply answers none."""
     if verb in (END_OF_DATA, NO_COMMAND):
         return "DATA" if verb == END_OF_DATA else None
-    return f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
+    command = f"{fp.VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
+    return without_login(command) if verb == fp.XCLIENT else command
 
 
 def stage_of(verb: int) -> str:

@@ -19,6 +19,7 @@ _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")  # RFC 3461 §4: xtext
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
 _NAME = re.compile(r"[A-Za-z0-9._\-]{1,255}")
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
+_LOGIN = re.compile(r"(?<=\bLOGIN=)\S+", re.IGNORECASE)
 
 
 class XclientRequested(NamedTuple):
@@ -35,6 +36,11 @@ class XclientRequested(NamedTuple):
     helo: str | None = None
     protocol: str | None = None
     login: str | None = None
+
+
+def without_login(command: str) -> str:
+    """What may be shown of one: in LOGIN there may be a password, by somebody's mistake."""
+    return _LOGIN.sub("[redacted]", command)
 
 
 _FIELDS = {

@@ -313,7 +313,7 @@ class Witness:
             return value
         if isinstance(value, dict):
             return {self._concealed(key): self._concealed(each) for key, each in value.items()}
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [self._concealed(each) for each in value]
         return value
 

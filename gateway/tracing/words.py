@@ -11,12 +11,13 @@ from typing import Any
 
 import orjson
 
-from gateway._fastpath import VERB_NAMES, CidrSet
+from gateway._fastpath import VERB_NAMES, XCLIENT, CidrSet
 from gateway.config import Destination, ListenerDomain, SmtpFleet
 from gateway.decision import Decision, Ground
 from gateway.handover import HandOver, RecipientOutcome
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.replies import Reply
+from gateway.smtp.xclient import without_login
 
 MOST_NAMED = 20  # recipients, prefixes or hosts of one event
 LONGEST = 1000  # characters of a text
@@ -96,7 +97,8 @@ def joined(
 
 def command(verb: int, argument: bytes) -> dict[str, Any]:
     """verb, argument: as an observer of the session gets them."""
-    return {"command": short(f"{VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip())}
+    said = f"{VERB_NAMES[verb]} {argument.decode('utf-8', 'replace')}".rstrip()
+    return {"command": short(without_login(said) if verb == XCLIENT else said)}
 
 
 def continuation() -> dict[str, Any]:
