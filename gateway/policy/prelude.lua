@@ -42,10 +42,10 @@ unstable(io, 'close', 'input', 'lines', 'open', 'output', 'popen', 'read', 'tmpf
 -- on outwards, so that what is inside them waits, too.
 local create, resume, yield, running = coroutine.create, coroutine.resume, coroutine.yield, coroutine.running
 local isyieldable, status, close = coroutine.isyieldable, coroutine.status, coroutine.close
-local DONE, WAIT = {}, {}
+local WAIT = {}
 local NOT_HERE = '%s cannot wait here: inside table.sort, a callback of string.gsub, a metamethod __tostring, or require'
 local anchored = {} -- never collected: an object that was handed to the host in a coroutine goes when the host lets go
-local current -- the coroutine that runs, nil for the main one
+local current -- the coroutine that runs, or ran last; nil for the main one, while there was no other
 local original_pcall = pcall
 local protected = 0 -- how many pcalls deep we are; it matters while a policy loads, when nothing interleaves
 
@@ -331,7 +331,7 @@ end
 -- The coroutines that handlers run in, by number; each serves one after the other, and is never collected.
 local threads = {}
 
-local function serve(handler, ...) return serve(yield(DONE, xpcall(handler, on_error, ...))) end
+local function serve(handler, ...) return serve(yield(true, xpcall(handler, on_error, ...))) end
 
 -- A new one. Returns its number and its address.
 function calls.coroutine()
@@ -341,25 +341,22 @@ function calls.coroutine()
   return #threads, tonumber(format('%p', thread))
 end
 
-local function outcome(ok, mark, done, ...)
-  current = nil
-  if ok and mark == DONE then
-    if done then return true, false, ... end
-    local where = trace
-    trace = nil
-    return false, false, (...), where
-  end
-  if ok and mark == WAIT then return nil, false end
-  return false, true, mark, nil -- not even the error could be handled: the coroutine is over
+-- Runs a handler in a coroutine that serves none, or goes on with one that waits: with true and what it waited for, or
+-- false and an error. Returns true, true, whether it succeeded, and its results or its error; or true and WAIT; or false
+-- and an error: not even that could be handled, and the coroutine is over. Nothing is done here that each call would pay.
+function calls.resume(number, ...)
+  local thread = threads[number]
+  current = thread
+  calls_since = calls_since + 1
+  if calls_since >= 32 then tidy() end
+  return resume(thread, ...)
 end
 
--- Runs a handler in a coroutine that serves none, or goes on with one that waits: with true and what it waited for, or
--- false and an error. Returns true, false and its results; or false, whether the coroutine is over, the error and a
--- traceback; or nil and false: it waits.
-function calls.resume(number, ...)
-  current = threads[number]
-  tidy()
-  return outcome(resume(current, ...))
+-- The traceback of the last error.
+function calls.trace()
+  local where = trace
+  trace = nil
+  return where
 end
 
 -- Runs what is part of loading, outside of any coroutine. Returns true and the results; or false, the error and a

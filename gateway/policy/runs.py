@@ -258,21 +258,21 @@ class Run(Later):
         finally:
             overdue = limits.end()
             runs.running = None
-        if outcome[0] is None:
-            self._suspend()
-            runs.go_on()
-            return
-        if outcome[0] or not outcome[1]:
-            lua.idle.append(self._coroutine)
         if not outcome[0]:
-            self._fail(lua.failure(outcome[2], outcome[3]), overdue)
-        elif len(outcome) == 2 and self._called < len(self._handlers):
-            self._call_next()
-            return
-        elif self.takes_all:
-            self._conclude(outcome[2:])
+            self._fail(lua.failure(outcome[1], None), overdue)
+        elif outcome[1] is not True:
+            self._suspend()
         else:
-            self._conclude(outcome[2] if len(outcome) > 2 else None)
+            lua.idle.append(self._coroutine)
+            if not outcome[2]:
+                self._fail(lua.failure(outcome[3], lua.trace()), overdue)
+            elif len(outcome) == 3 and self._called < len(self._handlers):
+                self._call_next()
+                return
+            elif self.takes_all:
+                self._conclude(outcome[3:])
+            else:
+                self._conclude(outcome[3] if len(outcome) > 3 else None)
         runs.go_on()
 
     def _conclude(self, result: object) -> None:

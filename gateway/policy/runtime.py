@@ -232,6 +232,7 @@ class LuaState:
         calls = self._lua.execute(_PRELUDE.read_bytes(), self._lua.table_from(services), self, name="=prelude")
         self._run = calls.run
         self._resume = calls.resume
+        self._trace = calls.trace
         self._address = calls.address
         self.base = 0  # octets that it holds after loading
         self.idle: list[tuple[int, int]] = []  # coroutines that serve no handler, by number and address
@@ -296,7 +297,11 @@ class LuaState:
         try:
             return self._resume(number, *arguments)  # type: ignore[no-any-return]
         except (LuaError, MemoryError) as error:  # not even the coroutine's end could be told
-            return False, True, str(error), None
+            return False, str(error)
+
+    def trace(self) -> str | None:
+        """The traceback of the last error of a handler, once."""
+        return self._trace()  # type: ignore[no-any-return]
 
     def collect(self) -> None:
         """Gives memory back that nothing uses."""
