@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint mutants faults fuzz dist dist-test container docs lock clean brokers upgrades
+.PHONY: help run test bench lint mutants faults clients fuzz dist dist-test container docs lock clean brokers upgrades
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,11 @@ brokers: $(READY_TO_TEST)  ## ship records to real brokers and kill them; as roo
 	@deploy/test-packages.sh
 	tests/brokers/install.sh $(VENV)/kafka
 	BROKERS=$(abspath $(VENV)/kafka) $(BIN)/python -m pytest -s tests/test_shipping_brokers.py
+
+clients: $(READY_TO_TEST)  ## send with programs that we did not write, servers among them; as root it downloads Exim and OpenSMTPD
+	@deploy/test-packages.sh
+	bench/setup-peers.sh
+	CLIENTS=all $(BIN)/python -m pytest -rs tests/test_sending_clients.py tests/test_real_clients.py
 
 fuzz: $(READY_TO_TEST)  ## fuzz what reads what others send or leave, FUZZ_SECONDS for each target (default 600); needs clang
 	tests/fuzz/run.sh fuzz_report $(or $(FUZZ_SECONDS),600)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 TABLE = Path(__file__).with_name("programs.txt")
-ENVIRONMENT = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+ENVIRONMENT = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin:/usr/local/go/bin"}
 
 
 class Program(NamedTuple):
