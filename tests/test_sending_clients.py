@@ -200,6 +200,8 @@ def _with_tls(kind: type[Peer], ca: Path, tls: bool) -> type[Peer]:
 @BOTH
 @pytest.mark.parametrize("kind", [PostfixQueue, Exim, OpenSMTPD], ids=lambda kind: kind.name)
 def test_a_server_sends_through_the_gateway(start, authority, kind, tls):
+    if tls and kind is PostfixQueue and not list(Path("/usr/lib").glob("*/sasl2/libplain.so*")):
+        pytest.skip("NOT CHECKED: Postfix is here without SASL's PLAIN (Debian: libsasl2-modules)")
     gateway = begun(start, authority, ours=not tls)
     peer = _with_tls(kind, authority.file, tls)(Knobs(upstream=gateway.address[1]))
     if (why := peer.missing()) is not None:
