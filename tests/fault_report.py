@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "delivery.md"
 RESULT = ROOT / "bench" / "results" / "faults.json"
 NOTES = ROOT / "build" / "faults"
+RUNS = 27  # that `make faults` makes
 SHOWN = "docs/delivery.md is not what bench/results/faults.json has: python -m tests.fault_report writes it"
 _BEGIN, _END = "<!-- measured: make faults -->\n", "<!-- /measured -->\n"
 
@@ -45,8 +46,8 @@ def collected() -> dict[str, Any]:
     lost: dict[str, list[float]] = {}
     for way in ways.values():
         for cell, seconds in way.pop("lost").items():
-            lost.setdefault(cell, []).extend(seconds)
-            lost.setdefault(by_doing(cell), []).extend(seconds)
+            for key in {cell, by_doing(cell)}:
+                lost.setdefault(key, []).extend(seconds)
     return {
         "at": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} processors, Linux {platform.release()}, Python {platform.python_version()}",
@@ -70,7 +71,7 @@ def shown(result: dict[str, Any]) -> str:
 
     lines = [
         f"On {result['at']}, {result['machine']}:",
-        f"{total('messages'):,} messages in {len(runs)} runs, each accounted for. "
+        f"{total('messages'):,} messages in {len(runs)} of the {RUNS} runs, each accounted for. "
         f"{total('unknown'):,} times an outcome was unknown; {total('arrived_again'):,} messages arrived once more,",
         "each of them one of those. Seconds that clients lost, against the median of a sound fleet in the same run:",
         "",
