@@ -1,5 +1,5 @@
-"""Programs that send mail, which we did not write, in clear and under STARTTLS with AUTH: msmtp, curl, nodemailer; with
-CLIENTS=all (make clients) Go's net/smtp, and Postfix, Exim and OpenSMTPD with the gateway as their smart host.
+"""Programs that send mail, which we did not write, in clear and under STARTTLS with AUTH: nodemailer; with CLIENTS=all
+(make clients) msmtp, curl and Go's net/smtp, and Postfix, Exim and OpenSMTPD with the gateway as their smart host.
 
 A test whose program is not installed is skipped and says so. The gateway lets nobody relay who has not authenticated,
 but for the clients in clear, which come from an address that may.
@@ -52,6 +52,7 @@ def arrived(gateway: Gateway, *, tls: bool) -> None:
 BOTH = pytest.mark.parametrize("tls", [False, True], ids=["in clear", "STARTTLS"])
 
 
+@AT_LENGTH
 @BOTH
 def test_msmtp_sends(start, authority, tls):
     gateway = begun(start, authority, ours=not tls)
@@ -64,6 +65,7 @@ def test_msmtp_sends(start, authority, tls):
     arrived(gateway, tls=tls)
 
 
+@AT_LENGTH
 @BOTH
 def test_curl_sends(start, authority, tmp_path, tls):
     gateway = begun(start, authority, ours=not tls)

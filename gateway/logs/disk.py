@@ -23,12 +23,12 @@ def directories(logger: LocalLogs) -> list[str]:
     return sorted({settings.log_dir or logger.log_dir for settings in settings_of(logger).values()})
 
 
-def unusable(directory: str) -> OSError | None:
-    """Why no segment could be written in the directory, which is made if need be. A full disk is no reason: it may
-    have room by the time there is something to write.
+def unusable(directory: str, mode: int = 0o777) -> OSError | None:
+    """Why nothing could be written in the directory, which is made if need be, with that mode. A full disk is no
+    reason: it may have room by the time there is something to write.
     """
     try:
-        os.makedirs(directory, exist_ok=True)
+        os.makedirs(directory, mode=mode, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             return None
     except OSError as error:

@@ -146,7 +146,8 @@ def unusable_directories(
     """
     troubles = []
     for directory, name, function in _directories(config):
-        error = disk.unusable(directory) if make else disk.unmakeable(directory)
+        mode = 0o700 if config is not None and config.spool and config.spool.path == directory else 0o777
+        error = disk.unusable(directory, mode) if make else disk.unmakeable(directory)
         if error is not None:
             text = text or _text(source)
             file, line = _where(text, directory, name, function) or (source.path, 0)

@@ -104,6 +104,8 @@ class Store:
         self._new_contents: list[object] = []  # added, and not in the file yet: the values of rows, one after the other
         self._new_messages: list[object] = []
         self._new_octets = 0
+        with contextlib.suppress(OSError):  # SQLite says what is wrong; mail is the service's alone
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         try:
             run = self._database.execute
