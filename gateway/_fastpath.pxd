@@ -51,6 +51,8 @@ cdef class JsonLine:
 
 cpdef step(generator, value)
 
+cpdef bint is_ascii(str text) noexcept
+
 cpdef int count_fields(bytes content, bytes name) except -1
 
 cpdef tuple plain_from(bytes argument)

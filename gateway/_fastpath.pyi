@@ -307,6 +307,11 @@ def plain_to(argument: bytes) -> tuple[str, str, bytes] | None:
 def read_parameters(text: bytes) -> list[tuple[str, bytes | None]] | None:
     """(keyword in upper case, value) of each of the parameters of MAIL or RCPT; None where the syntax is wrong."""
 
+# --- bytes.pxi --------------------------------------------------------------------------------------------
+
+def is_ascii(text: str) -> bool:
+    """text.isascii(), a C call for compiled modules."""
+
 # --- mime.pxi ---------------------------------------------------------------------------------------------
 
 def count_fields(content: bytes, name: bytes) -> int:

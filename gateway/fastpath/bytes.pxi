@@ -8,6 +8,9 @@ from libc.string cimport memchr, memcmp, memcpy, strlen
 cdef extern from "<string.h>" nogil:
     void *memrchr(const void *, int, size_t)  # GNU; Cython's libc.string does not declare it
 
+cdef extern from "Python.h":
+    bint PyUnicode_IS_ASCII(object text)
+
 cdef enum:
     NUL = 0x00
     HTAB = 0x09
@@ -19,6 +22,20 @@ cdef enum:
 
 cdef inline const uint8_t *octets_of(bytes data) noexcept:
     return <const uint8_t *>PyBytes_AS_STRING(data)
+
+
+cpdef bint is_ascii(str text) noexcept:
+    return text is not None and PyUnicode_IS_ASCII(text)
+
+
+cdef inline bint is_7bit(bytes data) noexcept:
+    """bytes.isascii() without the call."""
+    cdef const uint8_t *p = octets_of(data)
+    cdef uint8_t bits = 0
+    cdef Py_ssize_t i
+    for i in range(PyBytes_GET_SIZE(data)):
+        bits |= p[i]
+    return bits < 0x80
 
 
 cdef inline bytes part_of(bytes data, Py_ssize_t at, Py_ssize_t end):

@@ -30,7 +30,6 @@ cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int family, const char *text, void *address)
 
 cdef extern from "Python.h":
-    bint PyUnicode_IS_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     const char *PyUnicode_DATA(object text)
 

@@ -265,7 +265,7 @@ cdef class Content:
         whole.has_8bit = self.has_8bit
         for field in fields:
             added += len(<bytes>field)
-            if not whole.has_8bit and not (<bytes>field).isascii():
+            if not whole.has_8bit and not is_7bit(<bytes>field):
                 whole.has_8bit = True
         whole.chunks = fields
         whole.base = self

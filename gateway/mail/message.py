@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway._fastpath import Content, content_of, repair_line_endings, stuff, unstuff
+from gateway._fastpath import Content, ContentStore, content_of, repair_line_endings, stuff, unstuff
 from gateway.mail import headers
 from gateway.mail.headers import HeaderField
 from gateway.smtp.address import EnvelopeAddress
@@ -48,14 +48,15 @@ class Message:
         self.meta = {} if meta is None else meta
         self.received_at = received_at
         self.attempts = 0
-        self._store = None if content is None else content.store
+        self._store: ContentStore | None = None
         self.content: Content = content  # type: ignore[assignment]  # None until there are data
         if content is None:
             self.set_data(data)
             return
-        if content.unsafe:  # no server behind us may see an end of data in it, whatever it takes for one
-            content = self.content = content.repaired(fix_line_endings)
-        self.size = content.size
+        self._store = self.content.store
+        if self.content.unsafe:  # no server behind us may see an end of data in it, whatever it takes for one
+            self.content = self.content.repaired(fix_line_endings)
+        self.size = self.content.size
         self._prepended: list[bytes] = []
         self._data: bytes | None = None
         self._fields: list[HeaderField] | None = None

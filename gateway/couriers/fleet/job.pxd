@@ -2,7 +2,7 @@
 
 cimport cython
 
-from gateway._fastpath cimport Content
+from gateway._fastpath cimport Content, is_ascii
 from gateway.couriers.fleet.connection cimport MemberConnection
 from gateway.handover cimport Batch, HandOver, RecipientOutcome
 from gateway.later cimport Later

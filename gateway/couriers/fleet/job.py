@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from gateway._fastpath import Content
+from gateway._fastpath import Content, is_ascii
 from gateway.couriers.fleet import outcome
 from gateway.couriers.fleet.asked import obstacle
 from gateway.handover import Batch, HandOver, RecipientOutcome, Status
@@ -85,7 +85,7 @@ class Job:
         self.declined = 0
         self.connection: MemberConnection | None = None  # the last one that was to carry it
         self.smtputf8 = _needs_smtputf8(batch)
-        self.large = not batch.content.in_memory
+        self.large = not self.batch.content.in_memory
         self.started = monotonic()  # finer than the loop's clock
         self._outcomes: list[RecipientOutcome | None] | None = None  # then one for each recipient, or None
         self._asked: list[int] | None = None  # whom the last exchange was for, by their places; None: everyone
@@ -219,10 +219,10 @@ def _needs_smtputf8(batch: Batch) -> bool:
     Domains are A-labels here, so a mailbox that is not ASCII has a local part that is not. A header is looked at only
     where the client has declared it: without that, 8-bit octets there are no UTF-8 anybody promised.
     """
-    if not batch.sender.email.isascii():
+    if not is_ascii(batch.sender.email):
         return True
     for recipient in batch.recipients:
-        if not recipient.email.isascii():
+        if not is_ascii(recipient.email):
             return True
     return batch.smtputf8 and batch.content.has_8bit and not _header_is_ascii(batch.content)
 

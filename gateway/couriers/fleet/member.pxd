@@ -4,6 +4,8 @@ cimport cython
 
 from gateway.couriers.fleet.connection cimport MemberConnection
 
+cdef double _SMOOTHING
+
 
 @cython.final
 cdef class Member:

@@ -14,7 +14,7 @@ from gateway.couriers.fleet.health import NO_LIMIT, Health, MemberState, later
 from gateway.couriers.fleet.table import STAGES, MemberTable
 
 FIRST_PACE = 0.05  # seconds, before it has taken a message
-SMOOTHING = 0.1  # how much the last message counts
+_SMOOTHING = 0.1  # how much the last message counts
 DEFERRED = 1.0  # seconds that a message it deferred counts for: it is not quick because it takes none
 GROWTH = 5.0  # seconds until one connection more is tried than a member was found to take
 FIRST_GROWTH = 1.0  # seconds, where this worker has none because others have them all
@@ -86,14 +86,14 @@ class Member:
 
     def took(self, seconds: float) -> None:
         """It took a message, in so much time."""
-        self.pace += (seconds - self.pace) * SMOOTHING
+        self.pace += (seconds - self.pace) * _SMOOTHING
         self._delivered += 1
         self._seconds += seconds
 
     def declined(self, deferred: bool) -> None:
         """It answered a message with 4xx or 5xx."""
         if deferred:
-            self.pace += (DEFERRED - self.pace) * SMOOTHING
+            self.pace += (DEFERRED - self.pace) * _SMOOTHING
             self._deferred += 1
         else:
             self._refused += 1
