@@ -68,6 +68,7 @@ fuzz: $(READY_TO_TEST)  ## fuzz what reads what others send or leave, FUZZ_SECON
 	tests/fuzz/run.sh fuzz_tls $(or $(FUZZ_SECONDS),600) -len_control=0 -max_len=400
 	tests/fuzz/run.sh fuzz_upstream $(or $(FUZZ_SECONDS),600) -len_control=0 -max_len=64
 	tests/fuzz/run.sh fuzz_files $(or $(FUZZ_SECONDS),600) -len_control=0 -max_len=64
+	POLICIES=5000 $(BIN)/python -m pytest --timeout 3600 tests/test_policy_cache.py -k uncached
 	MACHINE=$(or $(FUZZ_SECONDS),600) $(BIN)/python -m pytest tests/test_contract_machine.py
 
 dist: $(READY_TO_TEST)  ## build the sdist and a manylinux wheel for each Python here, in dist/

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -211,7 +212,7 @@ def bodies(draw: st.DrawFn, depth: int = 3) -> str:
     return f"if {test} then {yes} else {no} end"
 
 
-@settings(max_examples=200)
+@settings(max_examples=int(os.environ.get("POLICIES", "200")))
 @given(
     body=bodies(),
     calls=st.lists(
