@@ -217,7 +217,7 @@ def test_what_is_left_to_the_fleet_answers_whatever_is_asked_of_it(tmp_path: Pat
     )
     status, said = checked(policy, "--fleet", "mta1")
     assert status == 0, said
-    assert "init.lua:9: the handler of smtp_server_message_received: left to the fleet" in said
+    assert "init.lua:9: note: the handler of smtp_server_message_received: left to the fleet" in said
     assert checked(policy)[0] == 1
 
 
@@ -243,7 +243,7 @@ def test_what_is_left_is_left_out_of_options_and_lists(tmp_path: Path) -> None:
     assert [(http.listen, list(http.trusted_hosts)) for http in config.http_listeners] == [("127.0.0.1:8000", [])]
     status, said = checked(policy, "--fleet", "mta1")
     assert status == 0
-    assert "init.lua:9: kumo.start_http_listener with TLS: left to the fleet" in said
+    assert "init.lua:9: note: kumo.start_http_listener with TLS: left to the fleet" in said
 
 
 def test_header_fields_that_are_removed_here_are_missed_there(tmp_path: Path) -> None:

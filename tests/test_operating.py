@@ -80,6 +80,7 @@ def test_without_the_token_nothing_is_changed(gateway, token):
 
 def test_a_member_is_drained_and_taken_back(gateway):
     member = gateway.upstreams[0]
+    before = [gateway.metric(f'operator_requests_total{{result="{result}"}}') for result in ("done", "failed")]
     status, said = post(gateway, "/operator/fleet", TOKEN, do="drain", member=member)
     assert (status, said) == (
         200,
@@ -90,6 +91,8 @@ def test_a_member_is_drained_and_taken_back(gateway):
     assert not is_drained(gateway)
     status, said = post(gateway, "/operator/fleet", TOKEN, do="drain", member="nobody")
     assert (status, said) == (409, f"there is no member 'nobody'; known are: {member}\n")
+    after = [gateway.metric(f'operator_requests_total{{result="{result}"}}') for result in ("done", "failed")]
+    assert after == [before[0] + 2, before[1] + 1]
 
 
 def test_spooled_messages_are_held_and_tried_again(gateway):

@@ -49,6 +49,7 @@ COUNTED_ELSEWHERE = [
     *(("rejections_total", f"{stage}/internal_error") for stage in STAGES),
     ("tls_resumed_total", ""),  # tests/test_tls_resumption.py
     ("notifications_total", "unwanted"),  # tests/test_dsn.py
+    *(("operator_requests_total", result) for result in ("done", "failed", "refused")),  # tests/test_operating.py
     # tests/test_spool_service.py and tests/test_spool_faults.py are about these
     *(("spool_redeliveries_total", result) for result in REDELIVERED),
     *((f"spool_{name}", "") for name in ("messages", "bytes", "kept_total", "failures_total", "damaged_total")),
