@@ -21,7 +21,6 @@ cdef class Later:
 cpdef Later answered(value)
 
 
-@cython.freelist(32)
 cdef class Steps(Later):
     cdef readonly Later waits_for
     cdef object _steps
