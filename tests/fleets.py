@@ -95,6 +95,19 @@ class Fleets:
 
         return self._run(snapshot())
 
+    def mail_commands(self, name: str, sender: str) -> list[str]:
+        """The MAIL commands that a fleet got from a sender."""
+
+        async def look() -> list[str]:
+            return [each for each in self.upstreams[name].commands if each.startswith(f"MAIL FROM:<{sender}>")]
+
+        return self._run(look())
+
+    def told(self, about: str) -> list[Mail]:
+        """The notifications of a recipient that the fleet `senders` has taken."""
+        wanted = f"Final-Recipient: rfc822; {about}".encode()
+        return [mail for mail in self.mails("senders") if mail.sender == "" and wanted in mail.content]
+
     def all_mails(self) -> list[Mail]:
         """What all of them have taken."""
         return [mail for name in self.upstreams for mail in self.mails(name)]

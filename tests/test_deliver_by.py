@@ -12,7 +12,7 @@ from gateway.smtp.capabilities import DELIVER_BY, DSN, PRIORITY, UNKNOWN, Abilit
 from gateway.smtp.requests import DeliverBy, Requests, from_values, read_by, read_priority
 from tests.fleets import Fleets, gateway_before
 from tests.gateway_process import INIT, Gateway, wait_until
-from tests.upstream import EXTENSIONS, Mail, ehlo
+from tests.upstream import EXTENSIONS, ehlo
 
 KNOWS, PLAIN = ehlo(*EXTENSIONS, "DSN", "DELIVERBY 3", "MT-PRIORITY"), ehlo(*EXTENSIONS, "DSN")
 POLICY = (
@@ -63,21 +63,6 @@ def send(gateway: Gateway, recipients: dict[str, str], mail: str, sender: str = 
         for recipient, parameters in recipients.items():
             assert client.docmd(f"RCPT TO:<{recipient}> {parameters}")[0] == 250
         return client.data(b"Subject: x\r\n\r\nx\r\n")
-
-
-def mails(fleets: Fleets, name: str, sender: str) -> list[str]:
-    """The MAIL commands that a member got from a sender."""
-
-    async def look() -> list[str]:
-        return [each for each in fleets.upstreams[name].commands if each.startswith(f"MAIL FROM:<{sender}>")]
-
-    return fleets._run(look())
-
-
-def told(fleets: Fleets, about: str) -> list[Mail]:
-    """The notifications that the sender got about a recipient."""
-    wanted = f"Final-Recipient: rfc822; {about}".encode()
-    return [mail for mail in fleets.mails("senders") if mail.sender == "" and wanted in mail.content]
 
 
 @pytest.mark.parametrize("value", [b"0", b"9", b"-9", b"1", b"-1"])
@@ -162,46 +147,46 @@ def test_what_is_malformed_or_too_little_is_refused_and_ends_nothing(gateway: Ga
 
 def test_both_are_passed_on_to_who_knows_them(fleets: Fleets, gateway: Gateway):
     assert send(gateway, {"a@knows.example": ""}, "by=600;r mt-priority=-9", "on@senders.example")[0] == 250
-    (mail,) = mails(fleets, "knows", "on@senders.example")
+    (mail,) = fleets.mail_commands("knows", "on@senders.example")
     assert re.search(r" MT-PRIORITY=-9 BY=(600|5[0-9]{2});R\Z", mail)
     assert send(gateway, {"a@plain.example": ""}, "MT-PRIORITY=3", "off@senders.example")[0] == 250
-    assert "PRIORITY" not in mails(fleets, "plain", "off@senders.example")[0]
-    assert not told(fleets, "a@plain.example") and not told(fleets, "a@knows.example")
+    assert "PRIORITY" not in fleets.mail_commands("plain", "off@senders.example")[0]
+    assert not fleets.told("a@plain.example") and not fleets.told("a@knows.example")
 
 
 def test_what_is_to_come_back_goes_to_nobody_who_would_not_send_it_back(fleets: Fleets, gateway: Gateway):
     answer = send(gateway, {"a@plain.example": ""}, "BY=600;R", "back@senders.example")
     assert answer == (554, b"5.3.3 The next hop does not offer DELIVERBY")
-    assert not mails(fleets, "plain", "back@senders.example")
+    assert not fleets.mail_commands("plain", "back@senders.example")
 
 
 def test_a_sender_hears_where_its_time_is_lost_and_where_it_asks_for_a_trace(fleets: Fleets, gateway: Gateway):
     recipients = {f"{who}@plain.example": notify for who, notify in (("n", ""), ("x", "NOTIFY=NEVER"))}
     assert send(gateway, recipients, "BY=600;N MT-PRIORITY=5")[0] == 250
-    (mail,) = told(fleets, "n@plain.example")
+    (mail,) = fleets.told("n@plain.example")
     assert b"Action: relayed\r\nStatus: 2.1.9\r\n" in mail.content
     assert b"\r\nDeliver-By-Date: " in mail.content
-    assert not told(fleets, "x@plain.example")
-    assert "MT-PRIORITY=5" in mails(fleets, "senders", "")[-1]  # as the message
+    assert not fleets.told("x@plain.example")
+    assert "MT-PRIORITY=5" in fleets.mail_commands("senders", "")[-1]  # as the message
     assert send(gateway, {"t@knows.example": ""}, "BY=600;NT")[0] == 250
-    (mail,) = told(fleets, "t@knows.example")
+    (mail,) = fleets.told("t@knows.example")
     assert b"Action: relayed\r\nStatus: 2.0.0\r\n" in mail.content
 
 
 def test_what_waits_too_long_is_told_once_and_tried_on(fleets: Fleets, gateway: Gateway):
     sender = "late@senders.example"
     assert send(gateway, {"w@waits.example": "", "d@waits.example": "NOTIFY=SUCCESS"}, "BY=1;N", sender)[0] == 250
-    wait_until(lambda: len(mails(fleets, "waits", sender)) == 3, "tried again")
-    wait_until(lambda: told(fleets, "w@waits.example"), "told")
-    (mail,) = told(fleets, "w@waits.example")
+    wait_until(lambda: len(fleets.mail_commands("waits", sender)) == 3, "tried again")
+    wait_until(lambda: fleets.told("w@waits.example"), "told")
+    (mail,) = fleets.told("w@waits.example")
     assert b"Action: delayed\r\nStatus: 4.4.7\r\n" in mail.content
-    assert not told(fleets, "d@waits.example")
-    left = [int(each.partition("BY=")[2].partition(";")[0]) for each in mails(fleets, "waits", sender)]
+    assert not fleets.told("d@waits.example")
+    left = [int(each.partition("BY=")[2].partition(";")[0]) for each in fleets.mail_commands("waits", sender)]
     assert left[0] >= left[1] >= left[2] and left[1] <= 0
 
 
 def test_what_is_to_come_back_comes_back_in_time(fleets: Fleets, gateway: Gateway):
     assert send(gateway, {"r@never.example": ""}, "BY=5;R", "r@senders.example")[0] == 250
-    wait_until(lambda: told(fleets, "r@never.example"), "told")
-    (mail,) = told(fleets, "r@never.example")
+    wait_until(lambda: fleets.told("r@never.example"), "told")
+    (mail,) = fleets.told("r@never.example")
     assert b"Action: failed\r\nStatus: 5.4.7\r\n" in mail.content

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fleets import Fleets, gateway_before
 from tests.gateway_process import INIT, Gateway, wait_until
-from tests.upstream import CHUNKING, EXTENSIONS, Do, Mail, ehlo
+from tests.upstream import CHUNKING, EXTENSIONS, Do, ehlo
 
 KNOWS, PLAIN = ehlo(*EXTENSIONS, "DSN"), ehlo(*EXTENSIONS)
 CLIENTS = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.0/8' }")
@@ -112,12 +112,6 @@ def asked(fleets: Fleets, name: str, verb: str, sender: str) -> list[str]:
     return fleets._run(look())
 
 
-def told(fleets: Fleets, about: str) -> list[Mail]:
-    """The notifications that the sender got about a recipient."""
-    wanted = f"Final-Recipient: rfc822; {about}".encode()
-    return [mail for mail in fleets.mails("senders") if mail.sender == "" and wanted in mail.content]
-
-
 PARAMETERS = "RET=HDRS ENVID=QQ314159"
 
 
@@ -136,7 +130,7 @@ def test_parameters_are_passed_on_unchanged_to_who_knows_them(fleets: Fleets, ga
         f"RCPT TO:<b@{name}.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;B+2Bx@There.example",
         f"RCPT TO:<c@{name}.example>",
     ]
-    assert not told(fleets, f"b@{name}.example")  # whoever takes it tells
+    assert not fleets.told(f"b@{name}.example")  # whoever takes it tells
 
 
 def test_a_chunk_to_a_single_recipient_carries_them_too(fleets: Fleets, gateway: Gateway):
@@ -241,20 +235,20 @@ def test_the_gateway_tells_of_success_where_the_next_hop_cannot(fleets: Fleets, 
         },
         "ENVID=one+20two RET=FULL",
     )
-    (mail,) = told(fleets, "s@plain.example")  # before the 250
+    (mail,) = fleets.told("s@plain.example")  # before the 250
     assert mail.recipients == [SENDER]
     text = mail.content
-    assert text == told(fleets, "t@plain.example")[0].content
+    assert text == fleets.told("t@plain.example")[0].content
     assert b"Original-Envelope-Id: one two\r\nReporting-MTA: dns; " in text
     assert b"Original-Recipient: rfc822; who+i@there.example\r\n" in text
     assert text.count(b"Action: relayed\r\nStatus: 2.1.9\r\n") == 2
     assert b"hello" not in text  # RFC 3461 §4.3: RET is about failures
-    assert not told(fleets, "f@plain.example") and not told(fleets, "n@plain.example")
+    assert not fleets.told("f@plain.example") and not fleets.told("n@plain.example")
 
 
 def test_the_gateway_tells_of_what_it_has_stored_itself(fleets: Fleets, gateway: Gateway):
     send(gateway, {"s@stored.example": "NOTIFY=SUCCESS", "n@stored.example": "NOTIFY=NEVER"})
-    (mail,) = told(fleets, "s@stored.example")
+    (mail,) = fleets.told("s@stored.example")
     assert b"Action: delivered\r\nStatus: 2.0.0\r\n" in mail.content
     assert b"n@stored.example" not in mail.content
 
@@ -262,7 +256,7 @@ def test_the_gateway_tells_of_what_it_has_stored_itself(fleets: Fleets, gateway:
 def test_of_a_refused_recipient_the_sender_hears_what_it_wants(fleets: Fleets, gateway: Gateway):
     parameters = "NOTIFY=FAILURE ORCPT=rfc822;no+2B@here.example"
     send(gateway, {"no@plain.example": parameters, "yes@plain.example": ""}, "ENVID=e+3D RET=FULL")
-    (mail,) = told(fleets, "no@plain.example")
+    (mail,) = fleets.told("no@plain.example")
     assert b"Action: failed\r\n" in mail.content
     assert b"Original-Envelope-Id: e=\r\n" in mail.content
     assert b"Original-Recipient: rfc822; no+@here.example\r\n" in mail.content
@@ -273,7 +267,7 @@ def test_of_a_refused_recipient_the_sender_hears_what_it_wants(fleets: Fleets, g
 def test_a_recipient_that_the_policy_has_put_in_has_the_requests_of_the_one_before(fleets: Fleets, gateway: Gateway):
     message = b"X-Instead: other@plain.example\r\n" + MESSAGE
     send(gateway, {"first@knows.example": "NOTIFY=SUCCESS ORCPT=rfc822;o@there.example"}, message=message)
-    (mail,) = told(fleets, "other@plain.example")
+    (mail,) = fleets.told("other@plain.example")
     assert b"Original-Recipient: rfc822; o@there.example\r\n" in mail.content
 
 
@@ -296,7 +290,7 @@ def test_members_that_pass_it_on_go_before_those_that_cannot(fleets: Fleets, gat
     for _ in range(4):
         send(gateway, {"p@both.example": "NOTIFY=SUCCESS"}, sender="prefers@senders.example")
     assert len(asked(fleets, "knows", "MAIL", "prefers@senders.example")) == 4
-    assert not told(fleets, "p@both.example")
+    assert not fleets.told("p@both.example")
 
 
 def test_where_they_are_away_the_others_do(fleets: Fleets, gateway: Gateway):
@@ -307,7 +301,7 @@ def test_where_they_are_away_the_others_do(fleets: Fleets, gateway: Gateway):
     send(gateway, {"x@gone.example": ""})
     fleets._run(fleets.upstreams["gone"].stop())
     send(gateway, {"h@halfgone.example": "NOTIFY=SUCCESS"})
-    (mail,) = told(fleets, "h@halfgone.example")
+    (mail,) = fleets.told("h@halfgone.example")
     assert b"Action: relayed\r\n" in mail.content
 
 
@@ -319,16 +313,16 @@ def test_what_is_spooled_keeps_its_requests(fleets: Fleets, spooling: Gateway):
     first, second = asked(fleets, "knowswaits", "RCPT", sender)
     assert first == second == "RCPT TO:<w@knowswaits.example> NOTIFY=SUCCESS ORCPT=rfc822;w@o.example"
     assert all(command.endswith(PARAMETERS) for command in asked(fleets, "knowswaits", "MAIL", sender))
-    wait_until(lambda: told(fleets, "w@waits.example"), "told")
-    (mail,) = told(fleets, "w@waits.example")
+    wait_until(lambda: fleets.told("w@waits.example"), "told")
+    (mail,) = fleets.told("w@waits.example")
     assert b"Action: relayed\r\n" in mail.content and b"Original-Envelope-Id: QQ314159\r\n" in mail.content
-    assert not told(fleets, "w@knowswaits.example")
+    assert not fleets.told("w@knowswaits.example")
 
 
 def test_what_a_spooled_message_fails_for_is_told_to_who_wants_to_know(fleets: Fleets, spooling: Gateway):
     send(spooling, {"w@refuses.example": "NOTIFY=FAILURE", "v@refuses.example": "NOTIFY=NEVER"}, "RET=FULL")
-    wait_until(lambda: told(fleets, "w@refuses.example"), "told")
-    (mail,) = told(fleets, "w@refuses.example")
+    wait_until(lambda: fleets.told("w@refuses.example"), "told")
+    (mail,) = fleets.told("w@refuses.example")
     assert b"v@refuses.example" not in mail.content.partition(b"Subject: x")[0].partition(b"message/delivery-status")[2]
     assert MESSAGE in mail.content
 

@@ -14,7 +14,7 @@ from gateway.net.tls import _self_signed
 from gateway.smtp.requests import Requests, from_values
 from tests.fleets import Fleets, gateway_before
 from tests.gateway_process import INIT, Gateway, wait_until
-from tests.upstream import EXTENSIONS, Answer, Do, Mail, Upstream, ehlo
+from tests.upstream import EXTENSIONS, Answer, Do, Upstream, ehlo
 
 NO = b"550 5.1.1 no such mailbox\r\n"
 LATER = [b"451 4.3.0 later\r\n", b"250 2.0.0 now\r\n"]
@@ -117,21 +117,6 @@ def send(gateway: Gateway, to: str, mail: str = "REQUIRETLS", sender: str = SEND
         return sending.data(b"Subject: x\r\nTLS-Required: No\r\n\r\nx\r\n")
 
 
-def mails(fleets: Fleets, name: str, sender: str) -> list[str]:
-    """The MAIL commands that a member got from a sender."""
-
-    async def look() -> list[str]:
-        return [each for each in fleets.upstreams[name].commands if each.startswith(f"MAIL FROM:<{sender}>")]
-
-    return fleets._run(look())
-
-
-def told(fleets: Fleets, about: str) -> list[Mail]:
-    """The notifications that the sender got about a recipient."""
-    wanted = f"Final-Recipient: rfc822; {about}".encode()
-    return [mail for mail in fleets.mails("senders") if mail.sender == "" and wanted in mail.content]
-
-
 def test_in_clear_and_with_a_value_it_is_refused(gateway: Gateway):
     with client(gateway, "more.example", tls=False) as asking:
         assert not asking.has_extn("requiretls")  # whatever a policy says
@@ -142,7 +127,7 @@ def test_in_clear_and_with_a_value_it_is_refused(gateway: Gateway):
 
 def test_it_is_passed_on_and_the_header_field_of_the_opposite_stays(fleets: Fleets, gateway: Gateway):
     assert send(gateway, "a@kept.example", "RET=FULL REQUIRETLS", sender="on@senders.example")[0] == 250
-    (mail,) = mails(fleets, "kept", "on@senders.example")
+    (mail,) = fleets.mail_commands("kept", "on@senders.example")
     assert mail.endswith(" RET=HDRS REQUIRETLS")  # RFC 8689 §5
     assert b"TLS-Required: No\r\n" in fleets.mails("kept")[-1].content
 
@@ -151,13 +136,13 @@ def test_it_is_passed_on_and_the_header_field_of_the_opposite_stays(fleets: Flee
 def test_who_would_not_keep_it_does_not_get_the_message(fleets: Fleets, gateway: Gateway, name: str):
     said = send(gateway, f"a@{name}.example", sender=f"{name}@senders.example")
     assert said == (550, b"5.7.30 The next hop does not offer REQUIRETLS under verified TLS")
-    assert not mails(fleets, name, f"{name}@senders.example")
+    assert not fleets.mail_commands(name, f"{name}@senders.example")
 
 
 def test_of_several_it_goes_to_the_one_that_keeps_it(fleets: Fleets, gateway: Gateway):
     for _ in range(3):
         assert send(gateway, "a@mixed.example", sender="mixed@senders.example")[0] == 250
-    assert len(mails(fleets, "kept", "mixed@senders.example")) == 3
+    assert len(fleets.mail_commands("kept", "mixed@senders.example")) == 3
 
 
 def test_what_is_stored_here_has_arrived(gateway: Gateway):
@@ -167,7 +152,8 @@ def test_what_is_stored_here_has_arrived(gateway: Gateway):
 def test_it_is_kept_in_the_spool(fleets: Fleets, gateway: Gateway):
     assert send(gateway, "w@waits.example", sender="kept@senders.example")[0] == 250
     wait_until(lambda: fleets.mails("waits"), "tried again")
-    assert [each.endswith(" REQUIRETLS") for each in mails(fleets, "waits", "kept@senders.example")] == [True, True]
+    commands = fleets.mail_commands("waits", "kept@senders.example")
+    assert [each.endswith(" REQUIRETLS") for each in commands] == [True, True]
     asked = Requests()
     asked.require_tls = True
     kept = from_values(asked.as_values())
@@ -176,11 +162,11 @@ def test_it_is_kept_in_the_spool(fleets: Fleets, gateway: Gateway):
 
 def test_what_the_sender_is_told_needs_it_too_and_returns_no_content(fleets: Fleets, gateway: Gateway):
     assert send(gateway, "no@kept.example yes@kept.example", "RET=FULL REQUIRETLS")[0] == 250
-    (mail,) = told(fleets, "no@kept.example")
+    (mail,) = fleets.told("no@kept.example")
     assert b"text/rfc822-headers" in mail.content
-    assert mails(fleets, "senders", "")[-1].endswith(" REQUIRETLS")
+    assert fleets.mail_commands("senders", "")[-1].endswith(" REQUIRETLS")
 
 
 def test_a_notification_is_not_lost_for_it(fleets: Fleets, gateway: Gateway):
     assert send(gateway, "a@without.example", sender="")[0] == 250
-    assert "REQUIRETLS" not in mails(fleets, "without", "")[-1]
+    assert "REQUIRETLS" not in fleets.mail_commands("without", "")[-1]
