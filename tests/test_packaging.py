@@ -70,8 +70,7 @@ def give_compiled(unpacked: Path) -> None:
 @pytest.mark.timeout(900)
 def test_the_wheel_built_from_the_sdist_has_all_modules_and_works_away_from_the_tree(tree, sdist, tmp_path):
     built, installed = tmp_path / "dist", tmp_path / "installed"
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
+    run("tar", "-xzf", str(sdist), cwd=tmp_path)
     unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
     give_compiled(unpacked)
     command = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(built), str(unpacked))
