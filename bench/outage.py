@@ -167,7 +167,7 @@ def _told(measure: Measure, outage: _Outage, result: dict[str, Any]) -> dict[str
     parts = {}
     for name, begin, end in zip(names, marks, marks[1:], strict=False):
         p99s = [_between(*each)["p99_ms"] for each in seconds if begin.at <= each[0].at and each[1].at <= end.at]
-        parts[name] = _between(begin, end) | {"typical_p99_ms": statistics.median(p99s or [0.0])}
+        parts[name] = _between(begin, end) | {"typical_p99_ms": round(statistics.median(p99s or [0.0]), 2)}
     arrived = [seen["runs"].get(result["run"], {}) for seen in outage.seen]
     unique = sum(each.get("unique", 0) for each in arrived)
     times = parts["back"]["p99_ms"] / max(parts["usual"]["p99_ms"], 0.001)
