@@ -91,17 +91,13 @@ HOT = (
 )
 # The others, which work by the connection, the batch or the report, or have little to do: two thirds of the time.
 COLD_FLAGS = [*FLAGS, UNREAD, "-Og"]
-# These run when a session, a connection to a member or a policy begins, or in a thread beside: another third less.
+# These run when a session or a connection to a member begins: another third less.
 SELDOM_FLAGS = [*FLAGS, UNREAD, "-O0"]
 SELDOM = (
     "gateway/couriers/fleet/wiring",
-    "gateway/inbound/refusals",
-    "gateway/logs/writer",
     "gateway/net/endpoints",
     "gateway/net/roster",
-    "gateway/policy/domain_table",
     "gateway/smtp/lmtp",
-    "gateway/smtp/rewriting",
     "gateway/smtp/terms",
 )
 # Who works on the kernels builds everything, and reads what the compiler thinks of them: a seventh of their time.

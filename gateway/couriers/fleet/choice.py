@@ -10,8 +10,7 @@ def choose(lanes: list[Lane], job: Job, first: int) -> Lane | None:
     """The lane for this job; None where it is better to wait, or where all have been tried.
 
     The one whose member has the least to do, of those that may have one more: the fewest transactions in flight, each
-    for as long as that member takes. first: the place of
-    the lane that comes first among equals.
+    for as long as that member takes. first: the place of the lane that comes first among equals.
     """
     best: Lane | None = None
     for index in range(first, first + len(lanes)):
