@@ -1,4 +1,5 @@
-"""What a policy declares, as plain values: listeners, listener domains, queues, egress paths, logs.
+"""What a policy declares, as plain values: listeners, listener domains, queues, egress paths, logs,
+spools; and where it runs, which the command line says.
 
 Everything here is frozen, picklable and free of Lua and I/O, so that the process that reads the policy can hand
 it to the others. How such values are read out of Lua tables (and what is accepted) is gateway/policy's business.

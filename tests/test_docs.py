@@ -95,12 +95,12 @@ def test_the_readme_names_every_command_and_every_option_but_those_of_run_and_be
 
 
 def command_lines() -> list[str]:
-    """The calls of relay-gateway in shell blocks of all pages, without comments and pipes."""
+    """The calls of relay-gateway in shell blocks of all pages without comments and pipes, and of the runbooks."""
     lines = []
     for path in PAGES:
         for line in re.findall(r"^ {4}(?:\.venv/bin/)?relay-gateway (.*)$", path.read_text(), re.MULTILINE):
             lines.append(re.split(r" +#| \| ", line)[0])
-    return lines
+    return lines + sorted(set(re.findall(r"`relay-gateway ([a-z]+ [^`]+)`", page("docs/runbooks.md"))))
 
 
 @pytest.mark.parametrize("line", command_lines())

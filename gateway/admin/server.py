@@ -45,7 +45,7 @@ ENDPOINTS = {
     "/trace": "sessions as they happen, a line of JSON for each event; only for trusted_hosts",
     "/trace/recent": "the last refusals, likewise",
     "/explain": "POST of what `relay-gateway explain --live` asks; only for trusted_hosts",
-    "/api/check-liveness/v1": "the same, under KumoMTA's name",
+    "/api/check-liveness/v1": "as /readyz, under KumoMTA's name",
 }
 
 

@@ -1,8 +1,8 @@
 """The couriers of one worker: which of them serves a destination, and the clock that they all live by.
 
 Everything happens in callbacks on the worker's event loop; a connection being opened has a task, a message has none.
-Nothing is retried over time and nothing is stored: what cannot be handed over by its deadline comes back, and the
-client that still holds the message is told to try again.
+Nothing is kept here: what cannot be handed over by its deadline comes back. Whoever submitted it puts it into the spool
+(gateway/couriers/spool/), or tells the client, which still holds the message, to try again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a metric family is: a name, closed labels, words in a CounterPage, and how those become samples.
 
-Which families exist is gateway/metrics.py's business. No clocks, no sockets, and no text formatting: the
+Which families exist is gateway/metrics/__init__.py's business. No clocks, no sockets, and no text formatting: the
 exposition is prometheus-client's own.
 """
 

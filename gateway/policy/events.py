@@ -54,7 +54,7 @@ MULTIPLE = frozenset(
 )
 
 _NO_HTTP = "nothing is injected over HTTP here"
-_NO_SPOOL = "there is no spool here"
+_NO_SPOOL = "the gateway's spool asks no policy about what is in it"
 
 # Never triggered here, and nothing is lost by that; `relay-gateway check` says why.
 WITHOUT_EFFECT = {

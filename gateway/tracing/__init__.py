@@ -1,4 +1,4 @@
 """Tracing: what sessions tell while somebody looks on, and the last refusals, kept for who asks later.
 
-No I/O and no clock: whoever looks on is fed by service/onlookers.py, and what is told costs nothing while nobody does.
+No I/O and no clock: whoever looks on is fed by service/window.py, and what is told costs nothing while nobody does.
 """

@@ -151,7 +151,7 @@ async def _sleep_if_throttled(throttle: Throttle) -> bool:
 
 
 def _delay_message(throttle: Throttle, message: Any = None) -> None:
-    raise ValueError("messages are not delayed by relay-gateway: it has no queue")
+    raise ValueError("messages are not delayed by relay-gateway: it hands over at once")
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
