@@ -175,13 +175,13 @@ def test_failed_guesses_of_a_network_close_auth_for_all_of_it(quotas):
     limits = Limits(auth_failures=Rate.read("3/1h"))
     first, second = (allowance(quotas, limits=limits) for _ in range(2))
     for each in (first, second, first):
-        assert each.asked(guess, {}) is None
+        assert each.asked(guess) is None
         each.refused(fp.AUTH, failed)
     for each in (first, second, allowance(quotas, limits=limits)):
-        assert reason_of(each.asked(guess, {})) is Reason.AUTH_RATE
-        assert each.asked(MAIL, {}) is None
+        assert reason_of(each.asked(guess)) is Reason.AUTH_RATE
+        assert each.asked(MAIL) is None
     other = allowance(quotas, limits=limits, packed=bytes((10, 0, 0, 1)))
-    assert other.asked(guess, {}) is None
+    assert other.asked(guess) is None
     other.refused(fp.AUTH, make(504, "5.5.4 what", Reason.AUTH_MECHANISM))  # no guess
     assert quotas.look("guesses", "10.0.0.1/32", limits.auth_failures or Rate(1, 1), "127.0.0.1:25").remaining == 2
 
@@ -192,18 +192,13 @@ def test_an_identity_is_counted_from_wherever_it_comes_and_in_relay_hosts_too(qu
         allowance(quotas, exempt=exempt, packed=bytes((10, 0, 0, number)), limits_per_identity=own)
         for number, exempt in enumerate((True, False, True), 1)
     ]
-    for session in sessions:
-        assert session.asked(MAIL, {}) is None  # before AUTH
-    assert [reason_of(session.asked(MAIL, {"authz_id": "fleet"})) for session in sessions] == [
-        None,
-        None,
-        Reason.PEER_CONNECTIONS,
-    ]
+    assert [session.asked(MAIL) for session in sessions] == [None, None, None]  # before AUTH
+    assert [reason_of(session.logged_in("fleet")) for session in sessions] == [None, None, Reason.PEER_CONNECTIONS]
     sessions[0].disconnect()
-    assert sessions[2].asked(MAIL, {"authz_id": "other"}) is None
-    late = allowance(quotas, exempt=True, limits_per_identity=own)
-    taken = [reason_of(late.asked(MAIL, {"authz_id": "fleet"})) for _ in range(3)]
-    assert taken == [None, None, Reason.MESSAGE_RATE]
+    late = allowance(quotas, exempt=True, packed=b"", limits_per_identity=own)  # nobody knows from where
+    assert late.logged_in("fleet") is None
+    assert [reason_of(late.asked(MAIL)) for _ in range(5)] == [None] * 4 + [Reason.MESSAGE_RATE]
+    assert reason_of(sessions[1].asked(MAIL)) is Reason.MESSAGE_RATE
     for session in (*sessions, late):
         session.disconnect()
     assert quotas.holders("open") == []
@@ -222,7 +217,7 @@ def test_listeners_count_apart(quotas):
     limits = Limits(message_rate=Rate.read("1/1h"))
     terms = [Terms(ListenerParams(hostname="gw.example", limits=limits), scope=scope) for scope in ("a", "b")]
     one, other = (Allowance(quotas, new_page(), each, LOCAL, exempt=False) for each in terms)
-    assert [reason_of(each.asked(MAIL, {})) for each in (one, other, one)] == [None, None, Reason.MESSAGE_RATE]
+    assert [reason_of(each.asked(MAIL)) for each in (one, other, one)] == [None, None, Reason.MESSAGE_RATE]
 
 
 def test_who_finds_no_cell_of_its_own_is_counted_and_still_limited(quotas):
@@ -233,7 +228,7 @@ def test_who_finds_no_cell_of_its_own_is_counted_and_still_limited(quotas):
         for number in range(20)
     ]
     page = sessions[-1]._page
-    taken = [reason_of(session.asked(MAIL, {})) for session in sessions]
+    taken = [reason_of(session.asked(MAIL)) for session in sessions]
     assert taken == [None] * 9 + [Reason.MESSAGE_RATE] * 11
     sessions[-1].disconnect()
     assert sum(page.get(slot) for slot in range(len(page))) == quotas._rates.shared > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,9 @@ from gateway.smtp.xclient import OFFER, XclientRequested, parse_xclient
 from tests.gateway_process import INIT, PATIENCE, TO_MAILDIR, wait_until
 from tests.inbound import Inbound, inbound, run
 from tests.programs import program
+from tests.test_listener_names import POLICY, folder, listening
 
+__all__ = ["folder"]
 LOOPBACK = CidrSet(("127.0.0.0/8",))
 EHLO, QUIT = b"EHLO proxy.example\r\n", b"QUIT\r\n"
 RELAY = b"EHLO c.example\r\nMAIL FROM:<a@out.example>\r\nRCPT TO:<b@far.example>\r\n"
@@ -190,3 +193,31 @@ def test_swaks_introduces_a_client(start):
     assert b"(192.0.2.7)" in mail
     wait_until(lambda: len(gateway.records()) == 2, "records")
     assert next(r for r in gateway.records() if r["type"] == "Reception")["peer_address"]["addr"] == "192.0.2.7"
+
+
+def test_a_proxys_certificate_is_not_its_clients(folder: Path):
+    options = f"relay_hosts = {{}}, allow_xclient = true, tls_optional_client_ca = '{folder}/ca.pem'"
+
+    async def main() -> None:
+        async with listening(POLICY % options) as asked:
+            talk = await (await asked.greeted()).secure(asked.context)
+            assert "EXTERNAL" in await talk.offers()
+            await talk.say("XCLIENT ADDR=192.0.2.7")
+            assert "EXTERNAL" not in await talk.offers()
+            assert (await talk.say("AUTH EXTERNAL =")).startswith("504 5.5.4 ")
+
+    run(main())
+
+
+def test_who_a_proxy_says_has_logged_in_is_counted_as_that():
+    options = "relay_hosts = {}, allow_xclient = true, limits_per_identity = { connections = 1 }"
+
+    async def main() -> None:
+        async with listening(POLICY % options) as asked:
+            said = [
+                await (await asked.greeted()).say(f"XCLIENT ADDR={address} LOGIN=me")
+                for address in ("[UNAVAILABLE]", "192.0.2.7")
+            ]
+            assert [line[:9] for line in said] == ["220 gw.ex", "421 4.7.0"]
+
+    run(main())

@@ -7,8 +7,6 @@ session's state: events go in, and replies that refuse them come out.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from typing import Any
 
 from gateway import _fastpath as fp
 from gateway import metrics
@@ -112,9 +110,10 @@ class _Account:
 
 def allowance_of(services: Services, terms: Terms, endpoints: Endpoints) -> Allowance | None:
     """A new session's; None where it is held to nothing."""
-    if services.quotas is None or not endpoints.peer:  # nobody: a proxy of ours that speaks for itself
+    if services.quotas is None:
         return None
-    exempt = not terms.params.limits.trusted and endpoints.peer in terms.relay_hosts
+    # nobody has no network: a proxy of ours that speaks for itself, a client that it does not know
+    exempt = not endpoints.peer or (not terms.params.limits.trusted and endpoints.peer in terms.relay_hosts)
     if exempt and terms.params.limits_per_identity is None:
         return None
     return Allowance(services.quotas, services.page, terms, endpoints.peer, exempt=exempt)
@@ -123,7 +122,7 @@ def allowance_of(services: Services, terms: Terms, endpoints: Endpoints) -> Allo
 class Allowance:
     """Of one session."""
 
-    __slots__ = ("_accounts", "_identity", "_page", "_peer", "_quotas", "_scope", "_terms", "counts_messages")
+    __slots__ = ("_accounts", "_page", "_peer", "_quotas", "_scope", "_terms", "counts_messages")
 
     def __init__(self, quotas: Quotas, page: CounterPage, terms: Terms, packed: bytes, *, exempt: bool) -> None:
         """packed: the peer's address. exempt: its network is held to nothing."""
@@ -131,7 +130,6 @@ class Allowance:
         self._scope = terms.scope
         limits = terms.params.limits
         self._peer = None if exempt else _Account(quotas, limits, network_of(packed, limits), self._scope)
-        self._identity: _Account | None = None
         self._accounts: tuple[_Account, ...] = () if self._peer is None else (self._peer,)
         rates = (limits.message_rate, limits.recipient_rate, limits.octet_rate)
         peer_is_rated = self._peer is not None and rates != (None, None, None)
@@ -151,12 +149,12 @@ class Allowance:
         if shared:
             self._page.add(_SHARED, shared)
 
-    def asked(self, event: object, values: Mapping[str, Any]) -> Reply | None:
-        """What a command or content is refused with; None where it may go on. values: of conn_meta."""
+    def asked(self, event: object) -> Reply | None:
+        """What a command or content is refused with; None where it may go on."""
         if isinstance(event, RcptCommand):
             return None if self._all("recipient_rate") else replies.RECIPIENT_RATE
         if isinstance(event, MailCommand):
-            return self._sender(values)
+            return self._sender()
         if isinstance(event, MessageReceived):
             for account in self._accounts:
                 account.charge("octet_rate", event.content.size)
@@ -165,6 +163,16 @@ class Allowance:
             if peer is not None and not peer.has_left("auth_failures"):
                 return _closing(self._terms.hostname, Reason.AUTH_RATE)
         return None
+
+    def logged_in(self, identity: str) -> Reply | None:
+        """Somebody has authenticated, whose connection counts from now on: the reply that turns them away, or None."""
+        limits = self._terms.params.limits_per_identity
+        if limits is None:
+            return None
+        account = _Account(self._quotas, limits, identity, scope_of_identities(self._scope))
+        self._accounts = (*self._accounts, account)
+        reason = account.connect()
+        return None if reason is None else _closing(self._terms.hostname, reason)
 
     def refused(self, verb: int, reply: Reply) -> bool:
         """A reply that refuses something; whether it is worth a record."""
@@ -176,27 +184,11 @@ class Allowance:
             return peer.may_record()
         return True
 
-    def _sender(self, values: Mapping[str, Any]) -> Reply | None:
-        reason = self._authenticated(values)
-        if reason is not None:
-            return _closing(self._terms.hostname, reason)
+    def _sender(self) -> Reply | None:
         for account in self._accounts:
             if not account.has_left("octet_rate"):
                 return replies.OCTET_RATE
         return None if self._all("message_rate") else replies.MESSAGE_RATE
-
-    def _authenticated(self, values: Mapping[str, Any]) -> Reason | None:
-        """The first message after AUTH is when an identity's connection counts."""
-        limits, identity = self._terms.params.limits_per_identity, values.get("authz_id")
-        if limits is None or not isinstance(identity, str):
-            return None
-        if self._identity is None or self._identity.who != identity:
-            if self._identity is not None:
-                self._identity.disconnect()
-            self._identity = _Account(self._quotas, limits, identity, scope_of_identities(self._scope))
-            self._accounts = (self._identity,) if self._peer is None else (self._peer, self._identity)
-            return self._identity.connect()
-        return None
 
     def _all(self, limit: str) -> bool:
         for account in self._accounts:  # noqa: SIM110 - once for each recipient: a generator costs more than the rest

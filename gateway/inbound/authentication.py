@@ -1,26 +1,36 @@
 """AUTH: a client's credentials, shown to the policy and to nobody else.
 
-What is sent back is reception.py's; how credentials look on the wire is smtp/session.py's.
+How credentials look on the wire is smtp/session.py's.
 """
 
 from __future__ import annotations
 
 from gateway import metrics
 from gateway._fastpath import CounterPage
+from gateway.inbound.allowance import Allowance
 from gateway.later import Waits
 from gateway.policy.conn_meta import ConnMeta, claimed
 from gateway.policy.engine import Policy, PolicyError, Rejected
+from gateway.smtp import replies
 from gateway.smtp.events import AuthRequested, ExternalRequested
+from gateway.smtp.replies import Reply
 
 _RESULTS = {result: metrics.AUTH.slot(result) for result in ("accepted", "refused", "error")}
 
 
-def log_in(event: AuthRequested | ExternalRequested, policy: Policy, conn: ConnMeta, page: CounterPage) -> Waits:
-    """Asks the policy; returns whether it knows the client, who is then established. Raises what the policy raises."""
+def log_in(
+    event: AuthRequested | ExternalRequested,
+    policy: Policy,
+    conn: ConnMeta,
+    page: CounterPage,
+    allowance: Allowance | None,
+) -> Waits:
+    """Asks the policy; returns the reply. Where it knows the client, that is established then, and counts with its
+    allowance. Raises what the policy raises.
+    """
     if isinstance(event, ExternalRequested):  # the handshake has shown it
         conn.establish(event.identity, event.identity, claimed(event.identity, event.identity), ())
-        page.add(_RESULTS["accepted"])
-        return True
+        return _known(event.identity, page, allowance)
     if conn.witness is not None:
         response = event.authorization, event.authentication, event.password
         conn.witness.conceal(event.password, "\0".join(response))
@@ -32,8 +42,14 @@ def log_in(event: AuthRequested | ExternalRequested, policy: Policy, conn: ConnM
         raise
     finally:
         conn.conceal(event.password)
-    page.add(_RESULTS["refused" if identity is None else "accepted"])
     if identity is None:
-        return False
+        page.add(_RESULTS["refused"])
+        return replies.AUTH_FAILED
     conn.establish(identity.authn_id, identity.authz_id, identity.identities, identity.groups)
-    return True
+    return _known(identity.authz_id, page, allowance)
+
+
+def _known(identity: str, page: CounterPage, allowance: Allowance | None) -> Reply:
+    page.add(_RESULTS["accepted"])
+    refusal = None if allowance is None else allowance.logged_in(identity)
+    return refusal or replies.AUTH_OK

@@ -135,9 +135,11 @@ class Reception(Observer):
     def _introduce(self, event: XclientRequested) -> Waits:
         """Another client is there from now on, and is greeted."""
         self._endpoints = introduced(event, self._endpoints)
+        if self._tls is not None:
+            self._tls = self._tls._replace(certificate=None)  # the proxy's
         self._adopt(self._table.terms_for(self._endpoints.peer_address, self._endpoints.local_address))
         self._know(known_at_first(self._endpoints, self._terms))
-        allowance, refusal = allowed_instead(self.allowance, self._services, self._terms, self._endpoints)
+        allowance, refusal = allowed_instead(self.allowance, self._services, self._terms, self._endpoints, event)
         self.hold_to(allowance)
         if refusal is not None:
             self._reply(refusal)
@@ -220,7 +222,7 @@ class Reception(Observer):
             self._conn.witness.command(*self.session.command(), event)
         try:
             if self.allowance is not None and (self._is_rated or isinstance(event, AuthRequested)):
-                refusal = self.allowance.asked(event, self._conn.values)
+                refusal = self.allowance.asked(event)
                 if refusal is not None:
                     self._reply(refusal)
                     return
@@ -350,9 +352,9 @@ class Reception(Observer):
         self._facts = None
 
     def _auth(self, event: AuthRequested | ExternalRequested) -> Waits:
-        known = yield from log_in(event, self._policy, self._conn, self._page)
-        self._reply(replies.AUTH_OK if known else replies.AUTH_FAILED)
+        reply = yield from log_in(event, self._policy, self._conn, self._page, self.allowance)
         self._facts = None
+        self._reply(reply)
 
     def _mail(self, event: MailCommand) -> Waits | None:
         if event.requests is not None:

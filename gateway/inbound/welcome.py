@@ -87,10 +87,12 @@ def introduced(event: XclientRequested, endpoints: Endpoints) -> Endpoints:
 
 
 def allowed_instead(
-    before: Allowance | None, services: Services, terms: Terms, endpoints: Endpoints
+    before: Allowance | None, services: Services, terms: Terms, endpoints: Endpoints, event: XclientRequested
 ) -> tuple[Allowance | None, Reply | None]:
     """What the client at these ends may do, which counts instead of what counted before; and what refuses it."""
     if before is not None:
         before.disconnect()
     allowance = allowance_of(services, terms, endpoints)
-    return allowance, None if allowance is None else allowance.connect()
+    if allowance is None:
+        return None, None
+    return allowance, allowance.connect() or (allowance.logged_in(event.login) if event.login else None)

@@ -47,6 +47,8 @@ REFUSED_AT = {
         Reason.AUTH_FAILED,
         Reason.TOO_MANY_AUTH_FAILURES,
         Reason.AUTH_RATE,
+        Reason.PEER_CONNECTIONS,
+        Reason.CONNECTION_RATE,
         Reason.TOO_MANY_IDLE_COMMANDS,
     ),
     "mail": (
@@ -59,8 +61,6 @@ REFUSED_AT = {
         Reason.MESSAGE_LIMIT,
         Reason.MESSAGE_RATE,
         Reason.OCTET_RATE,
-        Reason.PEER_CONNECTIONS,
-        Reason.CONNECTION_RATE,
         Reason.TOO_MANY_IDLE_COMMANDS,
         Reason.TOO_MANY_INVALID_RECIPIENTS,
     ),

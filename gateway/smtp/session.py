@@ -284,7 +284,7 @@ class ServerSession:
 
     def _introduce(self, event: XclientRequested) -> None:
         self._move(fp.XCLIENT)
-        self._introduced = True
+        self._introduced, self.identities = True, ()
         self.ehlo_name = event.helo or ""
         self.esmtp = False
         self.authenticated = bool(event.login)
