@@ -212,6 +212,18 @@ def test_a_reason_ends_where_another_address_stands() -> None:
     assert (one.recipient, one.content) == ("u@far.example", "5.1.1 unknown: w@far.example at all")
 
 
+def test_an_address_in_x_failed_recipients_may_be_an_encoded_word() -> None:
+    address = base64.b64encode("j\u00f6rg@far.example".encode()).decode()
+    text = "  j\u00f6rg@far.example\n    550 5.1.1 unknown\n"
+    one = entry(exim(text, f"X-Failed-Recipients: =?utf-8?B?{address}?=\n"))
+    assert (one.recipient, one.content) == ("j\u00f6rg@far.example", "5.1.1 unknown")
+
+
+def test_a_reason_that_is_there_in_two_languages_counts_once() -> None:
+    text = "Leider:\n\n  u@far.example\n    Unrouteable address\n\nSorry:\n\n  u@far.example\n    Unrouteable address\n"
+    assert entry(exim(text, "X-Failed-Recipients: u@far.example\n")).content == "Unrouteable address"
+
+
 def test_x_failed_recipients_in_encoded_text_and_in_a_multipart() -> None:
     text = exim(EXIM_TEXT).partition(b"\n\n")[2]
     head = "X-Failed-Recipients: u@far.example\n"
@@ -274,6 +286,11 @@ def test_qsbmf_encoded_and_in_a_multipart() -> None:
         first, second = entries(message)
         assert (first.recipient, second.recipient) == ("u@far.example", "v@far.example")
         assert first.added["original_headers"]["Subject"] == "July"
+
+
+def test_the_introduction_of_qsbmf_may_end_without_an_empty_line() -> None:
+    text = QMAIL.replace("work out.\n\n", "work out.\n")
+    assert [one.recipient for one in entries(f"\n{text}{ORIGINAL}".encode())] == ["u@far.example", "v@far.example"]
 
 
 @pytest.mark.parametrize("text", ["Hi. This is the weekly letter.\n\nBest", "> " + QMAIL, "Hi.\n" + QMAIL])

@@ -35,6 +35,7 @@ _BREAKS = (
 _UNSEEN = ("script", "style", "head", "title")
 _TAG_NAME = re.compile(r"/?[a-z0-9]{0,10}", re.IGNORECASE)
 _LINE_ENDS = re.compile(r"\r\n?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BLANKS = re.compile(r"[ \t\xa0]+")
 
 # What a notification says that is no failure: RFC 3464 §2.3.3: delivered, relayed, expanded; delayed.
@@ -67,7 +68,7 @@ _GAVE_UP = re.compile(
     re.IGNORECASE,
 )
 _QUOTED_FIELD = re.compile(r"^[> \t]*(?:subject|from|to|cc|date|message-id):.*$", re.IGNORECASE | re.MULTILINE)
-_COPY_WORDS = ("copy", "below", "original", "header")
+_COPY = re.compile(r"^[ \t]*---[^\n]*?(?:copy|below|original|header)[^\n]*", re.IGNORECASE | re.MULTILINE)
 MAX_CLAIM = 16384  # characters in which a claim is looked for
 MAX_CLAIMS = 50  # that are looked at
 
@@ -90,7 +91,7 @@ def decoded(octets: bytes, charset: str) -> str:
     if charset.isascii() and charset.lower().replace("-", "_") not in _NO_CHARSETS:
         try:
             text = octets.decode(charset, "replace")
-            return text if isinstance(text, str) and not any("\ud800" <= c <= "\udfff" for c in text) else ""
+            return text if isinstance(text, str) and not _SURROGATE.search(text) else ""
         except (LookupError, ValueError, UnicodeError):
             pass
     try:
@@ -129,15 +130,8 @@ def excerpt(report: Report, message: bytes) -> str | None:
 
 def split_at_copy(text: str) -> tuple[str, str]:
     """(what is said, the copy of the original behind it): they are divided by a line of dashes that says so."""
-    at = 0
-    while (at := text.find("---", at)) >= 0:
-        start = text.rfind("\n", 0, at) + 1
-        end = text.find("\n", at)
-        end = len(text) if end < 0 else end
-        if not text[start:at].strip() and any(word in text[at:end].lower() for word in _COPY_WORDS):
-            return text[:start], text[end:].lstrip("\n")
-        at = end
-    return text, ""
+    line = _COPY.search(text)
+    return (text[: line.start()], text[line.end() :].lstrip("\n")) if line else (text, "")
 
 
 def claims_no_failure(subject: str, text: str) -> bool:

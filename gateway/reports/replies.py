@@ -5,6 +5,7 @@ rfc3464.py; work is bounded by MAX_QUOTED.
 """
 
 import re
+from itertools import islice
 
 from gateway.reports.fields import clean, decoded_words, typed
 
@@ -15,23 +16,29 @@ MAX_TEXT = 1000  # of a reply inside other words
 _ENHANCED = r"[245]\.[0-7]\.\d{1,3}(?!\d|\.\d)"
 _REPLY = re.compile(r"([2-5]\d\d)(?:[ \t-]\s*(.*))?", re.ASCII | re.DOTALL)
 _AT_START = re.compile(rf"\(?#?({_ENHANCED})\)?[ \t:-]*(.*)", re.ASCII | re.DOTALL)
-# What introduces a reply: the start of a line, a word, the mark of a transcript, a bracket or quote, a colon.
-_INTRODUCED = re.compile(
-    r"(?:^[ \t>]*|\b(?:said|says|responded|replied|response|reply|returned|error|code|status|reason|was|with|got)\b"
-    r"[^\w\n]{0,4}|<<<[ \t]*|[\[({\"'][ \t]*|[:;][ \t]+|\n[ \t]*)"
-    rf"#?(?P<code>[45][0-5]\d)(?![\w.%/])(?:[ \t-]+[\"'(]?#?(?P<enhanced>{_ENHANCED})[\"')]?)?",
-    re.ASCII | re.IGNORECASE | re.MULTILINE,
+# A code, and the enhanced one behind it. Second digit: RFC 5321 §4.2.1 has 0 to 5, mailers have 571 for 5.7.1, too.
+_CODE = re.compile(
+    rf"(?<![\w.])#?(?P<code>[45][0-57]\d)(?![\w.%/])(?:[ \t-]+[\"'(]?#?(?P<enhanced>{_ENHANCED})[\"')]?)?", re.ASCII
 )
+# What introduces a reply, besides the start of a line: a word, the mark of a transcript, a bracket or quote, a colon.
+_INTRODUCTION = re.compile(
+    r"(?:\b(?:said|says|responded|replied|response|reply|returned|error|code|status|reason|was|with|got)\b"
+    r"[^\w\n]{0,4}|<<<[ \t]*|[\[({\"'][ \t]*|[:;][ \t]+)\Z",
+    re.ASCII | re.IGNORECASE,
+)
+MAX_CODES = 1000  # numbers like codes that are looked at
+MAX_INTRODUCTION = 64  # characters in front of a code that are looked at
 # A code and an enhanced one of its class beside each other are a reply wherever they stand.
-_PAIR = re.compile(rf"(?<![\w.])(?P<code>[45][0-5]\d)[ \t-]+#?(?P<enhanced>{_ENHANCED})", re.ASCII)
+_PAIR = re.compile(rf"(?<![\w.])(?P<code>[45][0-57]\d)[ \t-]+#?(?P<enhanced>{_ENHANCED})", re.ASCII)
 # So is a code with its text in quotes, as Cisco's gateways have it: "5.3.0 - Other problem 554-'delivery error: dd'".
-_IN_QUOTES = re.compile(rf"(?<![\w.])(?P<code>[45][0-5]\d)-'(?P<enhanced>{_ENHANCED})?", re.ASCII)
+_IN_QUOTES = re.compile(rf"(?<![\w.])(?P<code>[45][0-57]\d)-'(?P<enhanced>{_ENHANCED})?", re.ASCII)
 _IN_FRONT = re.compile(rf"#({_ENHANCED})[ \t]+smtp;[ \t]*$", re.ASCII | re.IGNORECASE)  # Exchange: "#5.1.1 smtp; 550 …"
 _MARKED = re.compile(rf"(?:#|\(|\[|^[ \t]*)({_ENHANCED})", re.ASCII | re.MULTILINE)
 _ANYWHERE = re.compile(rf"(?<![\w.])({_ENHANCED})", re.ASCII)
-_COUNTED = re.compile(  # what a number at the start of a line counts instead
-    r"[ \t]*(?:[kmg]i?b|bytes?|octets?|messages?|mails?|recipients?|address(?:es)?|hours?|days?|minutes?|seconds?|"
-    r"items?|times?|lines?)\b",
+# What a number of three digits at the start of a line counts instead: more than one, so "550 Message rejected" is none.
+_COUNTED = re.compile(
+    r"[ \t]*(?:[kmg]i?b|bytes|octets|messages(?! from)|mails(?! from)|recipients|addresses|hours|days|minutes|seconds|"
+    r"items|times|lines)\b",
     re.ASCII | re.IGNORECASE,
 )
 _CLOSING = {
@@ -82,6 +89,8 @@ def diagnostic_reply(value: str) -> QuotedReply:
     if kind is None or kind == "smtp":
         if match := _REPLY.fullmatch(text):
             behind = clean(match[2] or "")
+            if match[1] < "4" and (refusal := reply_inside(behind)):  # behind a greeting: "220-mx.example 421 4.2.1 …"
+                return refusal
             if start := _MARKED.search(behind):
                 return QuotedReply(int(match[1]), start[1], behind)
             quoted = _PAIR.search(behind[:MAX_QUOTED])  # of another server, in words of its own
@@ -100,8 +109,8 @@ def diagnostic_reply(value: str) -> QuotedReply:
 def reply_inside(text: str) -> QuotedReply | None:
     """The first reply with a code that stands inside other words."""
     text = text[:MAX_QUOTED]
-    for match in _INTRODUCED.finditer(text):
-        if _is_reply(text, match):
+    for match in islice(_CODE.finditer(text), MAX_CODES):
+        if _is_introduced(text, match.start()) and _is_reply(text, match):
             break
     else:
         match = None
@@ -127,6 +136,12 @@ def first_reply(text: str) -> QuotedReply | None:
         return found
     marked = _MARKED.search(text[:MAX_QUOTED])
     return QuotedReply(None, marked[1], "") if marked else None
+
+
+def _is_introduced(text: str, start: int) -> bool:
+    before = text[max(0, start - MAX_INTRODUCTION) : start]
+    line = before.rstrip(" \t>")
+    return not line or line[-1] == "\n" or _INTRODUCTION.search(before) is not None
 
 
 def _is_reply(text: str, match: re.Match[str]) -> bool:

@@ -4,6 +4,8 @@ Paragraphs: an introduction that begins "Hi. This is the"; one for each failed r
 address in angle brackets and a colon; and one that begins with a hyphen, behind which the original stands.
 """
 
+import re
+
 from gateway._fastpath import Report
 from gateway.reports.fields import first_address
 from gateway.reports.formats.groups import MAX_RECIPIENTS, Group, group_of_text
@@ -11,6 +13,8 @@ from gateway.reports.prose import read_prose
 
 MAX_TEXT = 262144  # octets that are read, of text and original
 INTRODUCTION = "Hi. This is the"
+# An empty line, or, where somebody has dropped that, the first recipient.
+_INTRODUCTION_END = re.compile(r"\n(?=\n|<[^\n<>]+>:[ \t]*(?:\n|\Z))")
 
 
 def read(report: Report, message: bytes) -> None:
@@ -19,7 +23,8 @@ def read(report: Report, message: bytes) -> None:
     if not text.startswith(INTRODUCTION):
         return
     groups: list[Group] = []
-    at = 0
+    introduction = _INTRODUCTION_END.search(text)
+    at = introduction.end() if introduction else len(text)
     while at < len(text) and len(groups) < MAX_RECIPIENTS:
         end = text.find("\n\n", at)
         paragraph = text[at : end if end >= 0 else len(text)].strip("\n")

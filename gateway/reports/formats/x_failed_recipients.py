@@ -4,7 +4,7 @@ In the text each address stands on a line of its own, its reasons indented below
 """
 
 from gateway._fastpath import Report
-from gateway.reports.fields import addresses
+from gateway.reports.fields import addresses, decoded_words
 from gateway.reports.formats.groups import MAX_RECIPIENTS, group_of_text
 from gateway.reports.original import first_values
 from gateway.reports.prose import claims_no_failure, read_prose, split_at_copy
@@ -20,7 +20,7 @@ def read(report: Report, message: bytes) -> None:
         address.lower(): address
         for name, value in fields
         if name.lower() == "x-failed-recipients"
-        for address in addresses(value)
+        for address in addresses(decoded_words(value))
     }
     text, original = split_at_copy(read_prose(report, message, MAX_TEXT) or "")
     if not failed or claims_no_failure(first_values(fields).get("subject", ""), text):
@@ -50,7 +50,8 @@ def reasons_of(recipients: list[str], text: str) -> dict[str, str]:
             current = None
         elif current is not None and words:
             current.append(words)
-    found = {name: "\n".join(lines) for name, lines in reasons.items() if lines}
+    # Where the text is there in two languages, so is each reason.
+    found = {name: "\n".join(dict.fromkeys(lines)) for name, lines in reasons.items() if lines}
     if len(recipients) == 1 and (not found or (quotes_no_reply(found[recipients[0]]) and not quotes_no_reply(text))):
         return {recipients[0]: text}
     return found
