@@ -18,7 +18,7 @@ from gateway.couriers.fleet import securing
 from gateway.handover import Batch
 from gateway.logs.records import Origin
 from gateway.net.proxy_protocol import HeaderReader
-from gateway.net.tls import _self_signed
+from gateway.net.tls import ClientTls, _self_signed, client_context
 from gateway.policy.source import PolicySource
 from gateway.smtp.introduction import introduction
 from tests.policy_tools import examine
@@ -353,6 +353,10 @@ def test_check_looks_at_what_is_written_out_and_names_its_line(path: str, said: 
     found = [(error.line, error.text) for error in errors if said in error.text]
     assert [line for line, _ in found] == [4, 8], errors
     assert [text.partition(":")[0] for _, text in found] == ["gateway.fleet", "kumo.make_egress_path"]
+
+
+def test_every_python_looks_at_a_members_certificate_alike() -> None:
+    assert not client_context(ClientTls()).verify_flags & ssl.VERIFY_X509_STRICT
 
 
 def test_files_are_read_once() -> None:

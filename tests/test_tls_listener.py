@@ -32,6 +32,9 @@ class Issued(NamedTuple):
     fingerprint: str
 
 
+SIGNS_CERTIFICATES = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+
+
 class Authority:
     """Issues certificates into a folder."""
 
@@ -72,6 +75,8 @@ class Authority:
         )
         if name:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        if ca:  # Python verifies strictly since 3.13 (RFC 5280 §4.2.1.3)
+            builder = builder.add_extension(SIGNS_CERTIFICATES, critical=True)
         return builder.sign(self.key, hashes.SHA256())
 
 
