@@ -103,11 +103,11 @@ def told_by_table(message: Sent, way: Way) -> set[str]:
         told = {"451" if cell.alone else "250"}  # before the member was asked, it could not say anything
     else:
         told = {cell.told}
-        if way.chunks and cell.doing == "one too many":  # the member is sent to by DATA from then on
-            every = tables()[cell.heading.partition(",")[0]]
-            told |= {other.told for other in every if (other.stage, other.doing) == (cell.stage, cell.doing)}
-            if cell.stage in ("RCPT", "BDAT"):
-                told.add("250")  # what came behind RCPT looked like the answer to BDAT
+        if cell.chunked:
+            told.add("250")  # the first one of a connection; and what came behind RCPT looked like the answer to BDAT
+            if cell.doing == "one too many":  # the member is sent to by DATA from then on
+                every = tables()[cell.heading.partition(",")[0]]
+                told |= {other.told for other in every if (other.stage, other.doing) == (cell.stage, cell.doing)}
     return {"250" if code.startswith("451") and way.spool else code for code in told}
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.fleets import Fleets
 from tests.gateway_process import INIT
-from tests.upstream import CHUNKING, DEFAULTS, EXTENSIONS, Answer, Do, Slowly, Upstream, ehlo
+from tests.upstream import CHUNKING, DEFAULTS, EXTENSIONS, Answer, Do, Slowly, Upstream, ehlo, sound_at_first
 
 DOCS = Path(__file__).parent.parent / "docs" / "delivery.md"
 STAGES = {
@@ -110,6 +110,11 @@ class Cell:
         return "-".join(re.findall(r"\w+", f"{self.heading} {self.stage} {self.doing}".lower()))
 
     @property
+    def chunked(self) -> bool:
+        """It is done to messages in chunks, so not to the first one of a connection."""
+        return self.heading.endswith("CHUNKING")
+
+    @property
     def alone(self) -> bool:
         """No sound member is beside the one at fault."""
         return self.heading.startswith("Alone")
@@ -192,6 +197,8 @@ def _add(fleets: Fleets, name: str, cell: Cell | None, way: Way, context: ssl.SS
                 assert isinstance(how, bytes)
                 how = (own if isinstance(own, bytes) else b"220 2.0.0 go ahead\r\n") + how
             answers[key] = how
+    if cell is not None and cell.chunked:
+        return fleets.add(name, answers, tls=context, decide=sound_at_first)
     return fleets.add(name, answers, cut=cut, tls=context)
 
 

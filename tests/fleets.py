@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,9 +73,10 @@ class Fleets:
         picky: bool = False,
         cut: tuple[int, Answer] | None = None,
         tls: ssl.SSLContext | None = None,
+        decide: Callable[[Dialogue, str], Answer | None] = lambda dialogue, command: None,
     ) -> Upstream:
         """A fleet of one member. cut: after so many octets it does this."""
-        upstream = Upstream(answers, decide=_picky, tls=tls) if picky else Upstream(answers, tls=tls)
+        upstream = Upstream(answers, decide=_picky if picky else decide, tls=tls)
         if cut is not None:
             upstream.cut_received, upstream.cut_how = cut
 

@@ -27,6 +27,7 @@ MAIL_OK = b"250 2.1.0 ok\r\n"
 RCPT_OK = b"250 2.1.5 ok\r\n"
 GO_AHEAD = b"354 go ahead\r\n"
 QUEUED = b"250 2.0.0 queued as 1\r\n"
+MAIL_ALONE = b"MAIL FROM:<a@x.example> SIZE=21\r\n"
 NO_TLS = EgressPath(enable_tls=UpstreamTls.DISABLED, enable_chunking=True)
 CONTENT = content_of(b"Subject: x\r\n\r\nhello\r\n")
 EIGHT_BIT = content_of(b"Subject: \xe4\r\n\r\nhello\r\n")
@@ -65,11 +66,17 @@ class Dialogue:
         return b"".join(self.session.data_to_send())
 
 
-def ready(ehlo: bytes = EHLO, path: EgressPath = NO_TLS) -> Dialogue:
+def ready(ehlo: bytes = EHLO, path: EgressPath = NO_TLS, taken: int = 1) -> Dialogue:
+    """A session that may begin. taken: messages that went by DATA before, where CHUNKING is offered."""
     dialogue = Dialogue(path)
     dialogue.feed(GREETING)
     dialogue.feed(ehlo)
     assert dialogue.events == [Event.READY]
+    for _ in range(taken if ehlo is CHUNKING_EHLO else 0):
+        assert dialogue.begin(exchange()).endswith((b"\r\nDATA\r\n", MAIL_ALONE))
+        for answer in (MAIL_OK, RCPT_OK, GO_AHEAD, QUEUED):
+            dialogue.feed(answer)
+        assert dialogue.session.state is ClientState.READY
     dialogue.events.clear()
     return dialogue
 
@@ -661,6 +668,31 @@ def test_chunking_is_used_only_where_the_path_wants_it(path: EgressPath) -> None
 
 def test_whose_answers_tell_nothing_gets_no_chunk() -> None:
     assert b"BDAT" not in ready(CHUNKING_EHLO.replace(b"250-ENHANCEDSTATUSCODES\r\n", b"")).begin(exchange())
+
+
+@pytest.mark.parametrize(
+    ("rcpt", "verdict"), [(b"250 ok\r\n", QUEUED), (RCPT_OK, b"250 ok\r\n"), (RCPT_OK, RCPT_OK), (b"550 no\r\n", b"")]
+)
+def test_whose_answers_to_data_could_not_be_told_apart_gets_no_chunk(rcpt: bytes, verdict: bytes) -> None:
+    dialogue = ready(CHUNKING_EHLO, taken=0)
+    assert dialogue.begin(exchange()).endswith(b"DATA\r\n")
+    for answer in [MAIL_OK, rcpt, GO_AHEAD, verdict] if verdict else [MAIL_OK, rcpt, b"503 no\r\n", b"250 reset\r\n"]:
+        dialogue.feed(answer)
+    assert dialogue.begin(exchange()).endswith(b"DATA\r\n")
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_who_says_something_too_many_by_habit_is_found_out_before_the_first_chunk(stage: int) -> None:
+    dialogue = ready(CHUNKING_EHLO, taken=0)
+    started = exchange()
+    dialogue.begin(started)
+    answers = [MAIL_OK, RCPT_OK, GO_AHEAD, QUEUED]
+    answers[stage] += b"250 2.0.0 too many\r\n"
+    for answer in answers:
+        dialogue.feed(answer)
+    assert dialogue.events == [Event.FAILED]
+    assert started.content_sent is (stage == 3)
+    assert not started.taken()
 
 
 @pytest.mark.parametrize("surplus", [b"250 ok\r\n", b"250 2.0.0 ok\r\n", MAIL_OK])

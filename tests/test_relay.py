@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from couriers_in_loop import BOTH, CONTENT, DELIVERED, PATH, UNREACHABLE, Gateway, batch, only, statuses
-from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Slowly, Upstream, ehlo
+from upstream import CHUNKING, EXTENSIONS, Answer, Dialogue, Do, Slowly, Upstream, ehlo, sound_at_first
 
 from gateway import metrics
 from gateway._fastpath import CidrSet, ContentStore
@@ -734,22 +734,30 @@ def in_one_chunk(*recipients: str) -> Batch:
 
 
 def chunking(answers: dict[str, Answer | list[Answer]] | None = None, **options: bool) -> Upstream:
-    return Upstream({"EHLO": ehlo(*CHUNKING), **(answers or {})}, **options)
+    """answers: from each connection's second message on, which is the first one in a chunk."""
+    return Upstream({"EHLO": ehlo(*CHUNKING), **(answers or {})}, decide=sound_at_first, **options)
+
+
+async def opened(gateway: Gateway, path: EgressPath = PATH) -> None:
+    """Each member has a connection that has taken a message by DATA."""
+    for _ in gateway.members:
+        assert only(await gateway.hand_over(in_one_chunk(), path)) == DELIVERED
 
 
 def test_a_message_for_one_recipient_travels_in_one_write_where_chunking_is_offered(run) -> None:
     async def main() -> None:
         async with chunking() as member, Gateway(member) as gateway:
+            await opened(gateway)
             for _ in range(3):
                 hand_over = await gateway.hand_over(in_one_chunk())
                 assert only(hand_over) == DELIVERED
             assert hand_over.outcomes[0].response.command == "BDAT 21 LAST\r\n"
             (dialogue,) = member.dialogues
             verbs = [command.partition(" ")[0] for command in dialogue.commands]
-            assert verbs == ["EHLO", *(3 * ["MAIL", "RCPT", "BDAT"])]
-            assert [mail.content for mail in member.mails] == [UNDOTTED] * 3
-            assert len(dialogue.reads) == 4
-            assert gateway.value(metrics.UPSTREAM_REPLIES.slot("end_of_data", "2xx")) == 3
+            assert verbs == ["EHLO", "MAIL", "RCPT", "DATA", ".", *(3 * ["MAIL", "RCPT", "BDAT"])]
+            assert [mail.content for mail in member.mails] == [UNDOTTED] * 4
+            assert len(dialogue.reads) == 3 + 3
+            assert gateway.value(metrics.UPSTREAM_REPLIES.slot("end_of_data", "2xx")) == 4
 
     run(main())
 
@@ -788,8 +796,9 @@ def test_what_does_not_fit_one_chunk_goes_by_data(run) -> None:
 def test_a_verdict_on_a_chunk_is_passed_on_and_ends_the_connection(run, answers, expected) -> None:
     async def main() -> None:
         async with chunking(answers) as member, Gateway(member) as gateway:
+            await opened(gateway)
             assert only(await gateway.hand_over(in_one_chunk())) == expected
-            assert not member.mails
+            assert len(member.mails) == 1
             assert only(await gateway.hand_over(in_one_chunk())) == DELIVERED
             assert len(member.dialogues) == 2
 
@@ -801,9 +810,9 @@ def test_a_member_that_leaves_before_the_chunk_is_replaced_unseen(run, stage: st
     async def main() -> None:
         leaving = {stage: b"421 4.3.2 bye\r\n"}
         async with chunking(leaving) as broken, chunking() as sound, Gateway(sound, broken) as gateway:
+            await opened(gateway)
             assert only(await gateway.hand_over(in_one_chunk())) == DELIVERED
-            assert len(broken.dialogues) == 1
-            assert len(sound.mails) == 1
+            assert len(broken.mails) + len(sound.mails) == 3
 
     run(main())
 
@@ -812,12 +821,14 @@ def test_a_member_that_leaves_before_the_chunk_is_replaced_unseen(run, stage: st
 @pytest.mark.parametrize("stage", ["MAIL", "RCPT", "BDAT"])
 def test_a_member_lost_with_a_chunk_leaves_the_outcome_unknown_and_is_then_asked_last(run, stage: str, how) -> None:
     async def main() -> None:
-        path = replace(PATH, mail_from_timeout=0.03, rcpt_to_timeout=0.03, data_dot_timeout=0.03)
+        soon = replace(PATH, mail_from_timeout=0.1, rcpt_to_timeout=0.1, data_dot_timeout=0.1)
+        path = soon if how is Do.STALL else PATH
         async with chunking({stage: how}) as broken, chunking() as sound, Gateway(sound, broken) as gateway:
+            await opened(gateway, path)
             hand_over = await gateway.hand_over(in_one_chunk(), path)
             assert only(hand_over) == (Status.UNKNOWN, 451, Reason.OUTCOME_UNKNOWN)
             assert hand_over.outcomes[0].response.command == "BDAT 21 LAST\r\n"
-            assert not sound.dialogues
+            assert len(sound.mails) == 1  # as before
             for _ in range(3):
                 assert only(await gateway.hand_over(in_one_chunk(), path)) == DELIVERED
             assert len(broken.dialogues) == 1
@@ -845,9 +856,10 @@ def test_what_is_said_to_a_content_that_was_read_as_commands_is_no_answer_to_the
         answers = {"RCPT": [b"550 5.1.1 no\r\n"], "BDAT": b"503 5.5.1 no\r\n", "NOOP": b"250 2.0.0 ok\r\n"}
         async with chunking(answers, discards=False) as member, Gateway(member) as gateway:
             noops = batch(content=b"NOOP\r\n" * 30)
-            for _ in range(3):
+            for number in range(1, 4):
+                await opened(gateway)
                 assert only(await gateway.hand_over(noops)) == (Status.PERMANENT, 550, Reason.UPSTREAM_REFUSED)
-            assert not member.mails
+                assert len(member.mails) == number
 
     run(main())
 
@@ -863,8 +875,8 @@ def test_a_member_that_cannot_have_read_the_whole_chunk_is_replaced(run, how, mo
             else:
                 broken.say_unasked(how)
             assert only(await result) == DELIVERED
-            assert [mail.content for mail in sound.mails] == [LARGE]
-            assert not broken.mails
+            assert [mail.content for mail in sound.mails] == [UNDOTTED, LARGE]
+            assert len(broken.mails) == 1
 
     run(main())
 
@@ -887,6 +899,7 @@ async def send_half_a_chunk(member: Upstream, gateway: Gateway) -> asyncio.Futur
         if command.startswith("RCPT"):
             asyncio.get_running_loop().call_soon(member.pause)
 
+    await opened(gateway)
     member.decide = pause_after_bdat
     result = gateway.start(batch(content=LARGE))
     await member.until(lambda member: any(command.startswith("BDAT") for command in member.commands))
@@ -943,10 +956,15 @@ def test_cut_after_any_octet_nothing_is_taken_for_delivered_unless_it_was_confir
     run, direction: str, offered: Sequence[str]
 ) -> None:
     async def status_and_octets(cut: int | None) -> tuple[Status, int]:
-        cuts = {} if cut is None else {f"cut_{direction}": cut}
-        async with Upstream({"EHLO": ehlo(*offered)}, **cuts) as member, Gateway(member) as gateway:
+        async with Upstream({"EHLO": ehlo(*offered)}) as member, Gateway(member) as gateway:
+            before = 0
+            if offered is CHUNKING:
+                await opened(gateway)
+                before = len(getattr(member.dialogues[0], direction))
+            if cut is not None:
+                setattr(member, f"cut_{direction}", before + cut)
             hand_over = await gateway.hand_over(in_one_chunk())
-            return only(hand_over)[0], len(getattr(member.dialogues[0], direction))
+            return only(hand_over)[0], len(getattr(member.dialogues[0], direction)) - before
 
     async def main() -> None:
         status, total = await status_and_octets(None)

@@ -62,6 +62,13 @@ DEFAULTS: dict[str, Answer] = {
 }
 
 
+def sound_at_first(dialogue: Dialogue, command: str) -> Answer | None:
+    """To decide with: each connection's first message is taken by DATA, what is scripted follows; as chunks need it."""
+    verb = command.partition(" ")[0]
+    begun = "." in dialogue.commands[:-1]
+    return None if begun or verb in ("CONNECT", "EHLO", "STARTTLS") else DEFAULTS.get(verb)
+
+
 @dataclass
 class Mail:
     """A message that was received up to its end, and answered with 2xx."""

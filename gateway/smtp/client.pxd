@@ -19,7 +19,7 @@ cdef class ClientSession:
     cdef list _output, _commands
     cdef object _pieces
     cdef readonly bint heard, bdat_unknown, out_of_step, turned_away
-    cdef bint _pipelining, _chunking, _tls_active, _authenticated
+    cdef bint _pipelining, _chunking, _tells, _tls_active, _authenticated
     cdef readonly str not_introduced
     cdef str _introduction, _introduced
 

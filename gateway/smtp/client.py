@@ -2,10 +2,9 @@
 
 Lives here: the order of commands (greeting, EHLO, STARTTLS, AUTH, then one transaction after the other, each behind the
 introduction of its client where that is wanted), what the server offers, and the rule that decides whether the content
-goes out: MAIL and DATA accepted, at least one recipient accepted, and none deferred unless the batch is divisible,
-because a message must not reach some now and again all of them later. The content for a single recipient needs no such
-care, and goes out with the envelope where the server offers CHUNKING. What the answers mean for each recipient is the
-courier's, couriers/fleet/outcome.py; so are sockets, clocks and TLS.
+goes out: MAIL and DATA accepted, a recipient accepted, none deferred unless the batch is divisible, because a message
+must not reach some now and again all of them later. The content for a single recipient needs no such care, and goes out
+with the envelope where the server offers CHUNKING. What answers mean for each recipient is couriers/fleet/outcome.py's.
 RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 4954 (AUTH), 6152 (8BITMIME), 6531.
 """
 
@@ -22,11 +21,10 @@ from gateway.smtp.response import Answer, ReplyReader, belongs, extensions_of, h
 
 # What is looked up for every message; CPython 3.11 takes its time to find a member in its enum.
 _READY, _ENVELOPE, _CONTENT = ClientState.READY, ClientState.ENVELOPE, ClientState.CONTENT
-_RESET, _CLOSED = ClientState.RESET, ClientState.CLOSED
-_CONCLUDED = Event.CONCLUDED
+_RESET, _CLOSED, _CONCLUDED = ClientState.RESET, ClientState.CLOSED, Event.CONCLUDED
 
 # What a server must offer to be sent a chunk with the envelope. A chunk has no 354 by which answers and questions would
-# show that they still belong together, so the enhanced codes that all answers have then (RFC 2034 §4) must show it.
+# show that they still belong together, so enhanced codes (RFC 2034 §4) must show it, as a message by DATA has seen.
 _TELLING = {"CHUNKING", "ENHANCEDSTATUSCODES"}
 
 # Answers to BDAT by which a server, or a firewall in front of it, does not know the command: RFC 5321 §4.2.2, x0z.
@@ -69,6 +67,7 @@ class ClientSession:
         self._commands: list[str] = []  # RCPT… and DATA, when they go out one by one
         self._pipelining = False
         self._chunking = False
+        self._tells = False  # its answers to a transaction by DATA were such as a chunk needs
         self._tls_active = False
 
     # --- the caller's side --------------------------------------------------------------------------------------------
@@ -154,7 +153,7 @@ class ClientSession:
     def _transact(self, exchange: Exchange) -> None:
         self.state = _ENVELOPE
         mail = f"MAIL FROM:<{exchange.sender.email}>{self._mail_parameters(exchange)}\r\n"
-        if self._chunking and exchange.fits_one_chunk():
+        if self._chunking and self._tells and exchange.fits_one_chunk():
             exchange.chunked = exchange.content_sent = True
             (rcpt,) = exchange.rcpt_commands(self.capabilities)
             self._say(f"{mail}{rcpt}BDAT {exchange.content.size} LAST\r\n")
@@ -421,6 +420,8 @@ class ClientSession:
             self.out_of_step = True
             return self._out_of_place(answer)
         exchange.verdict = answer
+        if self._chunking and not self._tells:
+            self._tells = belongs(exchange.rcpts[0], answer)
         return self._conclude(_READY) if code // 100 == 2 else self._refused(exchange)  # the next MAIL needs no RSET
 
     def _on_early_answer(self, exchange: Exchange, answer: Answer) -> Event:
@@ -434,8 +435,7 @@ class ClientSession:
     def _refused(self, exchange: Exchange) -> Event:
         """After a refusal RSET makes room for the next transaction, but not where the content came with it.
 
-        RFC 3030 §2 has the server discard it. Some read it as commands instead, and what they answer to these must not
-        be taken for answers to the next message.
+        RFC 3030 §2 has the server discard it; some read it as commands, and answer these before the next message.
         """
         return self._conclude(_CLOSED if exchange.chunked or exchange.content.binary else _RESET)
 
