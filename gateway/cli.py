@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -52,9 +53,13 @@ To try it:
 """
 
 
+_OTHERS = 0o002  # no file that is made here is everybody's to write to, whatever the umask
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; argv: the arguments after the program's name. Returns the exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    os.umask(os.umask(_OTHERS) | _OTHERS)
     parser = argparse.ArgumentParser(
         prog="relay-gateway",
         description="The SMTP front door of a sending fleet: decides by Lua policy, relays, logs and counts.",

@@ -65,7 +65,7 @@ class Sink:
         self.octets += message.size
         if self._directory is not None:
             path = self._directory / "tmp" / message.id
-            with path.open("wb") as file:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
                 file.writelines(message.content.plain_pieces())
             os.rename(path, self._directory / "new" / message.id)
         if not self._quiet:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import smtplib
 import sqlite3
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fleets import Fleets, gateway_before
-from tests.gateway_process import INIT, TO_UPSTREAMS, Gateway, wait_until
-from tests.ports import free_port
+from tests.gateway_process import INIT, Gateway, wait_until
 from tests.upstream import Do, Mail, Upstream
 
 SPOOL = """
@@ -348,22 +345,3 @@ def test_with_a_fleet_on_the_command_line_the_spool_is_named_there_too(restarted
     restarted.gateways.append(gateway)
     send(gateway, "r@gone.example")
     assert (restarted.folder / "own" / "0-0.spool").exists()
-
-
-def test_what_is_spooled_is_the_services_alone_whatever_the_umask(tmp_path):
-    folder = tmp_path / "gateway"
-    upstreams = [f"127.0.0.1:{free_port()}"]
-    before = os.umask(0)
-    try:
-        policy = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }") + TO_UPSTREAMS
-        gateway = Gateway(folder, policy, "--workers", "1", "--spool", str(folder / "spool"), upstreams=upstreams)
-    finally:
-        os.umask(before)
-    try:
-        with gateway.smtp() as client:
-            client.sendmail("a@out.example", "b@far.example", "Subject: x\n\n")
-        made = [folder / "spool", *(folder / "spool").iterdir()]
-        assert len(made) > 2
-        assert [path for path in made if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
-    finally:
-        gateway.kill()
