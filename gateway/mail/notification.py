@@ -1,5 +1,5 @@
-"""The notification that tells a sender whom the fleet refused for good, while others were served (RFC 5321 §6.1), or
-who has the message, where the client asked for that (RFC 3461 §4.1).
+"""The notification that tells a sender who did not get the message (RFC 5321 §6.1): refused while others were served,
+or given up in the spool; and who has it or waits for it, where the client asked for that (RFC 3461 §4.1).
 
 It is a delivery status notification (RFC 3464) in a multipart/report (RFC 6522), internationalised where an address or
 a header of the message is (RFC 6533). Pure functions from values to octets: when one is due, and how it travels, is

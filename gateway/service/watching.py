@@ -1,4 +1,4 @@
-"""Watching: which files that a policy asks to be watched are others than when it was loaded.
+"""Watching: which files of a policy are others than when it was loaded: certificates, keys, what it asks to be watched.
 
 Looked at from time to time, by name, size and times; what is inside is read only where those differ. A change counts
 once it has settled: an edit of several files, or of one in several steps, is one change.
