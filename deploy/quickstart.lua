@@ -3,18 +3,18 @@
 
 local kumo = require 'kumo'
 
--- `init` runs once, at the start: it says where the gateway listens and where its records go.
+-- `init` runs when the policy is loaded: it says where the gateway listens and where its records go.
 kumo.on('init', function()
   kumo.start_esmtp_listener {
     listen = '127.0.0.1:2525',
     relay_hosts = { '127.0.0.1', '::1' }, -- these clients may send to anywhere
   }
-  kumo.start_http_listener { listen = '127.0.0.1:8025' } -- http://127.0.0.1:8025/metrics
+  kumo.start_http_listener { listen = '127.0.0.1:8025' } -- the status page, and /metrics
   kumo.configure_local_logs { log_dir = 'var/log', min_free_space = '1%' } -- relay-gateway logs -f var/log
 end)
 
--- Asked about the sender's and the recipient's domain. Returning nothing grants nothing: relaying is denied
--- unless a rule like these, or relay_hosts above, allows it.
+-- Asked about the recipient's domain and, where that alone does not decide, about the sender's. Returning nothing
+-- grants nothing: relaying is denied unless a rule like these, or relay_hosts above, allows it.
 kumo.on('get_listener_domain', function(domain, listener, conn_meta)
   if domain == 'example.com' then
     return kumo.make_listener_domain { relay_to = true } -- anybody may send mail to this domain

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from enum import Enum
 from pathlib import Path
 
 import pytest
 
+from gateway._fastpath import CidrSet
+from gateway.config import (
+    EgressPath,
+    HttpListener,
+    Limits,
+    Listener,
+    ListenerDomain,
+    ListenerParams,
+    LocalLogs,
+    QueueConfig,
+    SpoolSettings,
+)
 from gateway.policy import events, modules
 from gateway.policy.api import FUNCTION_NAMES, MAKERS, WARNED, WITHOUT_EFFECT
 from gateway.policy.fleet_schemas import FLEET, MEMBER
@@ -14,11 +28,14 @@ from gateway.policy.messages.header import TRANSFORMS
 from gateway.policy.messages.table import FUNCTIONS as METHODS
 from gateway.policy.messages.table import NOT_SUPPORTED as METHODS_NOT_SUPPORTED
 from gateway.policy.messages.table import WITHOUT_EFFECT as METHODS_WITHOUT_EFFECT
+from gateway.policy.limits import DEFAULT_LIMITS
 from gateway.policy.model import of_this_gateway
-from gateway.policy.options import Role, Schema, did_you_mean
+from gateway.policy.options import Role, Schema, did_you_mean, duration
 from gateway.policy.outside import http, jsonl, mail_auth, redis
 from gateway.policy.outside.resolver_options import RESOLVER, RESOLVER_OPTIONS
 from gateway.policy.schemas import SCHEMAS
+from gateway.rates import Rate
+from gateway.smtp.conduct import COMMAND_TIMEOUT, DATA_TIMEOUT, MINIMUM_DATA_RATE
 
 DOCS = (Path(__file__).parent.parent / "docs" / "policy.md").read_text()
 
@@ -57,6 +74,60 @@ def test_every_option_is_documented_with_its_role(function: str) -> None:
     for name, option in SCHEMAS[function].options.items():
         assert ("*accepted*" in found[name]) == (option.role is Role.ACCEPTED), name
         assert ("*refused*" in found[name]) == (option.role is Role.REFUSED), name
+
+
+# What an option is where it is not given: by the section of its table, values that have it as an attribute.
+UNLESS_GIVEN = {
+    "`kumo.make_listener_domain`": [ListenerDomain()],
+    "`kumo.start_esmtp_listener`": [Listener(listen="127.0.0.1:2025"), ListenerParams(hostname="")],
+    "What a client may do": [Limits()],
+    "`kumo.start_http_listener`": [HttpListener()],
+    "`kumo.configure_local_logs`": [LocalLogs(log_dir="")],
+    "`kumo.define_spool`": [SpoolSettings(name="", path="")],
+    "`kumo.set_handler_limits`": [DEFAULT_LIMITS],
+    "`kumo.make_queue_config`": [QueueConfig()],
+    "`kumo.make_egress_path`": [EgressPath()],
+}
+# Those that conduct.py has: what a listener says counts for its relay hosts, too, and this does not.
+FOR_STRANGERS = {
+    "command_timeout": COMMAND_TIMEOUT,
+    "data_timeout": DATA_TIMEOUT,
+    "minimum_data_rate": Rate(1 / MINIMUM_DATA_RATE, int(MINIMUM_DATA_RATE)),
+}
+
+
+def is_said(cell: str, value: object) -> bool:
+    """Whether a cell of a table says that something has this value."""
+    text = cell.strip().strip("`")
+    if value is None or value == "":
+        return text in ("none", "")
+    if isinstance(value, Rate):
+        return Rate.read(text.strip("'")) == value
+    if isinstance(value, CidrSet):
+        return CidrSet(tuple(re.findall(r"'([^']+)'", text))) == value
+    if isinstance(value, Enum):
+        return text == f"'{value.value}'"
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return text in (str(value).lower(), "{}" if not value else "")
+    if isinstance(value, float):
+        return duration(text.strip("'").replace(" min", " minutes")) == value
+    return bool(ast.literal_eval(text) == value)
+
+
+@pytest.mark.parametrize("title", UNLESS_GIVEN)
+def test_every_default_is_that_of_the_code(title: str) -> None:
+    text = section(title)
+    defaults = {name: row.split(" | ")[1] for name, row in rows(text).items() if "*accepted*" not in row}
+    known = FOR_STRANGERS if "esmtp" in title else {}
+    wrong = {}
+    for name, cell in defaults.items():
+        holders = [each for each in UNLESS_GIVEN[title] if hasattr(each, name)]
+        in_words = (
+            cell in ("required", "below") or "'s" in cell.strip("`'") or cell.startswith(("as ", "self-", "the "))
+        )
+        if holders and not in_words and not is_said(cell, known.get(name, getattr(holders[0], name))):
+            wrong[name] = cell
+    assert wrong == {}
 
 
 def test_every_option_of_a_fleet_and_of_its_members_is_documented() -> None:
