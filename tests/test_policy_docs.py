@@ -24,11 +24,11 @@ from gateway.config import (
 from gateway.policy import events, modules
 from gateway.policy.api import FUNCTION_NAMES, MAKERS, WARNED, WITHOUT_EFFECT
 from gateway.policy.fleet_schemas import FLEET, MEMBER
+from gateway.policy.limits import DEFAULT_LIMITS
 from gateway.policy.messages.header import TRANSFORMS
 from gateway.policy.messages.table import FUNCTIONS as METHODS
 from gateway.policy.messages.table import NOT_SUPPORTED as METHODS_NOT_SUPPORTED
 from gateway.policy.messages.table import WITHOUT_EFFECT as METHODS_WITHOUT_EFFECT
-from gateway.policy.limits import DEFAULT_LIMITS
 from gateway.policy.model import of_this_gateway
 from gateway.policy.options import Role, Schema, did_you_mean, duration
 from gateway.policy.outside import http, jsonl, mail_auth, redis
