@@ -14,12 +14,15 @@ from gateway.config import EgressPath, Host
 from gateway.couriers.fleet import health as health_module
 from gateway.couriers.fleet import member as member_module
 from gateway.couriers.fleet.choice import choose
+from gateway.couriers.fleet.connection import MemberConnection, Owner
 from gateway.couriers.fleet.job import Dispatcher, Job
 from gateway.couriers.fleet.lane import Lane
 from gateway.couriers.fleet.member import Member
+from gateway.couriers.fleet.route import Route
 from gateway.couriers.fleet.table import SIZE, MemberTable
 from gateway.couriers.fleet.wiring import Wiring
 from gateway.handover import Status
+from gateway.smtp.client_values import Failure
 from gateway.smtp.replies import Reason
 
 PATIENT = EgressPath(connect_timeout=100, banner_timeout=100)  # longer than any test
@@ -119,6 +122,36 @@ def test_what_one_worker_has_found_out_no_other_has_to(run) -> None:
                 assert len(broken.dialogues) == 1
 
     run(main())
+
+
+def test_of_all_workers_one_says_each_time_that_a_member_fails_and_one_that_it_is_back(
+    run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            host = Host("m0", "127.0.0.1", 25)
+            wiring = Wiring(gateway.poller, gateway.page, "", MemberTable())
+            connection = MemberConnection(wiring, host, EgressPath(), Owner(), Route(host, 25, ""))
+            connection.session.fail(Failure.CONNECT, "Connection refused")
+            memory = memoryview(bytearray(SIZE))
+            one, two = (Member(MemberTable(memory, row), "127.0.0.1", 25, "m0") for row in range(2))
+            one.table.look()
+            for now in (100.0, 200.0):
+                one.failed(now, connection)
+                two.sync(now + 1, 9, False)
+                two.failed(now + 2, connection, True)  # a probe
+                two.greeted(now + 3)
+                one.sync(now + 4, 9, False)
+                for later in range(5, 10):
+                    two.concluded(now + later, connection)
+                one.sync(now + 20, 9, False)
+                assert not one.watched  # it is up
+
+    run(main())
+    assert [record.getMessage() for record in caplog.records] == [
+        "m0 [] failed at connect: Connection refused",
+        "m0 [] is back after 5.0 s",
+    ] * 2
 
 
 def test_a_worker_that_ends_does_not_wait_for_its_probes(run, soon) -> None:

@@ -84,7 +84,8 @@ def test_a_member_is_drained_and_taken_back(gateway):
     status, said = post(gateway, "/operator/fleet", TOKEN, do="drain", member=member)
     assert (status, said) == (
         200,
-        f"{member} gets no message more, within a second; what is under way to it ends there\n",
+        f"{member} gets no message more, within a second; what is under way to it ends there; "
+        "no other member is in order: mail is deferred until one is, or spooled where there is a spool\n",
     )
     assert is_drained(gateway)
     assert post(gateway, "/operator/fleet", TOKEN, do="undrain", member=member)[0] == 200

@@ -95,7 +95,7 @@ def test_every_filter_means_what_it_says(said: Said, options, expected):
 def test_a_line_tells_who_what_and_why(said: Said):
     line = said("list")[1].splitlines()[0]
     assert line.startswith(f"{1:032x} waiting")
-    assert line.endswith("1        21 q1 <a@x.example> to <b@y.example>: 451 4.4.1 not reached")
+    assert line.endswith(" old, 1 attempt, 21 octets, queue q1: <a@x.example> to <b@y.example>: 451 4.4.1 not reached")
 
 
 def test_the_summary_counts_by_queue_state_and_last_answer(said: Said):
@@ -107,7 +107,10 @@ def test_the_summary_counts_by_queue_state_and_last_answer(said: Said):
 
 def test_show_tells_everything_that_is_known(said: Said):
     known = json.loads(said("show", f"{2:032x}")[1])
-    assert (known["sender"], known["meta"], known["queue"]) == (["c@z.example", "z.example"], {"tenant": "t"}, "q2")
+    assert (known["sender"], known["meta"], known["queue"]) == ("c@z.example", {"tenant": "t"}, "q2")
+    assert (known["recipients"], known["last"]) == (["b@y.example"], "451 4.4.1 not reached")
+    assert (known["arrived"], known["due"]) == ("1970-01-01T00:00:05+00:00", "2255-03-14T16:00:00+00:00")
+    assert known["origin"]["peer_address"] == "192.0.2.1"
     assert said("show", "f" * 32)[0] == 1
     assert said("show")[0] == 1
 

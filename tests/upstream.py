@@ -370,8 +370,9 @@ class Connection(asyncio.Protocol):
         """Close the connection."""
         self.dialogue.cut = True
         if how is Do.RESET:
-            raw = cast(socket.socket, self.transport.get_extra_info("socket"))
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw = cast("socket.socket | None", self.transport.get_extra_info("socket"))
+            if raw is not None:  # TLS has none any more where the peer was quicker
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
         else:
             self.transport.close()

@@ -7,12 +7,15 @@ The one end asks at the control socket, the other is the supervisor's, which has
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any
 
 from gateway.arena import Arena
-from gateway.couriers.fleet.survey import lines, survey
+from gateway.couriers.fleet.survey import SERVING, lines, survey
 from gateway.couriers.fleet.table import SUPERVISORS_ROW, MemberTable
 from gateway.service import ask
+
+logger = logging.getLogger(__name__)
 
 
 class FleetDesk:
@@ -32,12 +35,17 @@ class FleetDesk:
         meant = [member for member in members if member.name == name]
         if not meant:
             known = ", ".join(member.name for member in members) or "none yet"
-            return False, [f"there is no member {name!r}; known are: {known}"]
+            problem = "which member?" if name is None else f"there is no member {name!r};"
+            return False, [f"{problem} known are: {known}"]
         for member in meant:
             self._table.enter_key(member.key, member.name).drain(action == "drain")
-        if action == "drain":
-            return True, [f"{name} gets no message more, within a second; what is under way to it ends there"]
-        return True, [f"{name} gets messages again"]
+        logger.info("%s is %sed, as asked", name, action)
+        if action == "undrain":
+            return True, [f"{name} gets messages again"]
+        told = [f"{name} gets no message more, within a second; what is under way to it ends there"]
+        if not any([member.state in SERVING for member in members if member.name != name]):
+            told.append("no other member is in order: mail is deferred until one is, or spooled where there is a spool")
+        return True, told
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import uuid
 from typing import TYPE_CHECKING
 
@@ -165,7 +166,7 @@ class MemberConnection(Protocol):
         try:
             self.address, stream = await self.route.connect(self._poller, self._attempting)
         except OSError as error:
-            return self.abort(Failure.CONNECT, str(error))
+            return self.abort(Failure.CONNECT, os.strerror(error.errno) if error.errno else str(error))
         return self._opened(stream)
 
     def _attempting(self, address: str) -> None:

@@ -48,6 +48,13 @@ class Health:
         """Whether it may have clients' messages at all."""
         return self.state < MemberState.SUSPECT
 
+    def in_order(self) -> bool:
+        """Whether nothing speaks against it, or it has answered again since it was on trial.
+
+        What ends that is news, as is the first such answer; and by this only one of all workers that share it says so.
+        """
+        return self.state in (MemberState.UNKNOWN, MemberState.UP) or self.window > 1
+
     def failed(self, now: float, chance: float, probe: bool = False) -> Health:
         """It failed with a message, or a probe. chance: a random number from 0 to 1, which spreads the probes of many.
 

@@ -19,7 +19,7 @@ cdef class Member:
     cdef readonly bint admits, watched, no_chunks
     cdef readonly object table, entry
     cdef object _health
-    cdef bint _told, _drained
+    cdef bint _drained
     cdef Py_ssize_t _delivered, _refused, _deferred, _failed, _unknown
     cdef double _seconds
     cdef dict _failures

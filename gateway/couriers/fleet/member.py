@@ -50,7 +50,6 @@ class Member:
         self._failures: dict[str, int] = {}
         self._most_connections = NO_LIMIT  # as many as it was found to take
         self._grows_at = 0.0  # when one more is tried
-        self._told = False  # the log, that it failed
         self._take(self.entry.latest())
 
     def trusted(self) -> bool:
@@ -111,16 +110,15 @@ class Member:
         stage = session.failed_at.value if connection.source_address is not None else "connect"
         if stage in STAGES:
             self._failures[stage] = self._failures.get(stage, 0) + 1
-        if not self._told:
-            self._told = True
+        if self._health.in_order():
             where = f"{connection.host.name} [{connection.address}]"
-            logger.warning("%s failed at %s: %s: %s", where, session.failed_at, session.failure, session.detail)
+            cause = "" if session.failure == stage else f"{session.failure}: "
+            logger.warning("%s failed at %s: %s%s", where, stage, cause, session.detail)
         self._learn(self._health.failed(now, random.random(), probe))
 
     def stalled(self, now: float, connection: MemberConnection, patience: float) -> None:
         """A message that waited for it to be ready goes elsewhere. patience: seconds that it still has."""
-        if not self._told:
-            self._told = True
+        if self._health.in_order():
             where = f"{connection.host.name} [{connection.address}]"
             logger.warning("%s lets messages wait at %s", where, connection.session.stage)
         self._learn(self._health.stalled(now, patience))
@@ -135,12 +133,11 @@ class Member:
 
     def concluded(self, now: float, connection: MemberConnection) -> None:
         """It answered to all of an exchange."""
-        since = self._health.since
-        self._learn(self._health.answered(now))
-        if self._told:
-            self._told = False
+        before = self._health
+        self._learn(before.answered(now))
+        if before.admits and not before.in_order():
             where = f"{connection.host.name} [{connection.address}]"
-            logger.warning("%s is back after %.1f s", where, now - since)
+            logger.warning("%s is back after %.1f s", where, now - before.since)
 
     def due(self, now: float, needed: bool) -> bool:
         """True when a probe should begin. needed: no other member can take the mail."""

@@ -15,6 +15,7 @@ from gateway.couriers.fleet.table import RESULTS, STAGES, MemberTable
 from gateway.metrics import LAYOUT
 
 STATES = (*(state.name.lower() for state in MemberState), "drained")
+SERVING = ("unknown", "up", "on_trial")  # those of them in which it gets messages
 _PREFIX = LAYOUT.prefix + "upstream_member_"
 STATE = (_PREFIX + "state", "Members of the fleet, 1 at the state that each is in", ("member", "state"))
 CONNECTIONS = (_PREFIX + "connections", "Connections to a member, those being opened included", ("member",))

@@ -16,6 +16,7 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from gateway import metrics
@@ -129,11 +130,15 @@ def _known(row: Row) -> dict[str, Any]:
         "site": row.site,
         "size": row.size,
         "attempts": row.attempts,
-        "arrived": row.arrived,
-        "due": row.due,
-        "expires": row.expires,
+        "arrived": _moment(row.arrived),
+        "due": _moment(row.due),
+        "expires": _moment(row.expires),
     }
-    return known if row.state == DAMAGED else {**json.loads(row.envelope), **known}
+    return known if row.state == DAMAGED else {**Envelope.decoded(row.envelope).shown(), **known, "last": _last(row)}
+
+
+def _moment(unix_time: float) -> str:
+    return datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="seconds")
 
 
 def _line(row: Row) -> str:
@@ -142,9 +147,10 @@ def _line(row: Row) -> str:
         return f"{'?':32s} {STATES[row.state]:11s} number {row.number}"
     envelope = Envelope.decoded(row.envelope)
     recipients = ", ".join([f"<{each.email}>" for each in envelope.recipients])
+    times = "1 attempt" if row.attempts == 1 else f"{row.attempts} attempts"
     return (
-        f"{envelope.id} {STATES[row.state]:11s} {_duration(age):>6s} {row.attempts:3d} {row.size:9d} {row.queue} "
-        f"<{envelope.sender.email}> to {recipients}: {_last(row)}"
+        f"{envelope.id} {STATES[row.state]:11s} {_duration(age):>4s} old, {times}, {row.size} octets, "
+        f"queue {row.queue}: <{envelope.sender.email}> to {recipients}: {_last(row)}"
     )
 
 
@@ -169,8 +175,12 @@ def _change(args: argparse.Namespace) -> int:
     if not args.all and all(value is None for name, value in vars(order).items() if name != "what"):
         raise NotDone(f"{args.action}: which messages? give ids, a filter, or --all")
     done = carry_out_in(args.directory, order, args.timeout, args.log_dir)
-    print(f"{done} {'message' if done == 1 else 'messages'} {_ENDINGS[order.what]}")
+    print(f"{_number(done)} {_ENDINGS[order.what]}")
     return 0 if done else 1
+
+
+def _number(messages: int) -> str:
+    return f"{messages} {'message' if messages == 1 else 'messages'}"
 
 
 def carry_out_in(directory: str, order: Order, timeout: float, log_dir: str | None = None) -> int:
@@ -252,8 +262,11 @@ def _export(args: argparse.Namespace) -> int:
                             store.remove(row.number)
                     moved += len(rows)
             except Locked:
-                raise NotDone(f"a gateway works on {path}: stop it first ({moved} messages are in {file})") from None
-    print(f"{moved} messages moved into {file}")
+                if not moved:
+                    os.unlink(file)
+                    raise NotDone(f"a gateway works on {path}: stop it first") from None
+                raise NotDone(f"a gateway works on {path}: stop it first ({_number(moved)} in {file})") from None
+    print(f"{_number(moved)} moved into {file}")
     return 0
 
 
@@ -298,7 +311,7 @@ def _import(args: argparse.Namespace) -> int:
         raise NotDone(f"{args.names[0]} is no file of export: {error}") from error
     finally:
         holding.let_go()
-    print(f"{moved} messages taken up")
+    print(f"{_number(moved)} taken up")
     return 0
 
 

@@ -77,6 +77,20 @@ class Envelope:
             }
         )
 
+    def shown(self) -> dict[str, Any]:
+        """For people and their programs: addresses as text, everything by name."""
+        return {
+            "id": self.id,
+            "sender": self.sender.email,
+            "recipients": [each.email for each in self.recipients],
+            "given": None if self.given is None else [each.email for each in self.given],
+            "meta": self.meta,
+            "origin": dict(zip(_OF_ORIGIN, _told(self.origin), strict=True)),
+            "smtputf8": self.smtputf8,
+            "hostname": self.hostname,
+            "requests": None if self.requests is None else self.requests.as_values(),
+        }
+
     @classmethod
     def decoded(cls, octets: bytes) -> Envelope:
         """What encoded() was made of."""
