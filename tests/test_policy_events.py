@@ -7,6 +7,7 @@ import pytest
 from tests.policy_session import PolicySession
 
 ACCEPTED = "250 2.0.0 OK ids="
+BOTH = ["b@y.example", "c@y.example"]
 LOCAL_PROBLEM = "451 4.3.0 Local problem; try again later"
 
 
@@ -57,6 +58,27 @@ def test_a_message_that_stays_whole_keeps_the_id_that_data_saw():
     reply = session.transaction("b@y.example", "c@y.example")
     assert reply == f"250 2.0.0 OK ids={session.records('Reception')[0]['id']}"
     assert reply.endswith(str(session.records("Reception")[0]["id"]))
+
+
+RECIPIENT = "kumo.on('smtp_server_message_received', function(msg)\n{} msg:recipient().domain:lower() end)"
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "delivered"),
+    [
+        (RECIPIENT.format("local domain ="), "", [["b@y.example"], ["c@y.example"]]),
+        (RECIPIENT.format("local domain ="), "batch_handling = 'BatchByDomain'", None),
+        (RECIPIENT.format("end) -- "), "", [BOTH]),
+        ("kumo.on('smtp_server_message_received', function(msg) msg:recipient_list() end)", "", [BOTH]),
+    ],
+)
+def test_who_asks_for_the_recipient_of_a_message_gets_one_for_each_recipient(
+    policy: str, options: str, delivered: list[list[str]] | None
+):
+    session = PolicySession(policy, options)
+    reply = session.transaction(*BOTH)
+    assert reply.startswith(LOCAL_PROBLEM if delivered is None else ACCEPTED)
+    assert [to for _, to in session.delivered()] == (delivered or [])
 
 
 @pytest.mark.parametrize(

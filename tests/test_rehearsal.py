@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 
 import pytest
@@ -188,8 +189,20 @@ def test_whom_the_policy_itself_names_is_tried(handlers: str, problem: str) -> N
 )
 def test_bounces_and_messages_to_several_are_tried(code: str, problem: str) -> None:
     event = "smtp_server_message_received"
-    found, _ = report(source_of(INIT.replace("OPTIONS", "") + f"kumo.on('{event}', function(msg)\n{code} end)"))
+    together = INIT.replace("OPTIONS", "batch_handling = 'Together'")
+    found, _ = report(source_of(together + f"kumo.on('{event}', function(msg)\n{code} end)"))
     assert list(map(str, found)) == [f"policy.lua:3: {problem.replace('EVENT', event)}"]
+
+
+def test_a_policy_that_asks_for_the_recipient_gets_a_message_for_each() -> None:
+    code = "kumo.on('smtp_server_message_received', function(msg)\nlocal to = msg:recipient().domain:lower() end)"
+    assert rehearsed(code) == []
+
+
+def test_what_handlers_print_in_a_rehearsal_is_not_seen(capfd: pytest.CaptureFixture[str]) -> None:
+    assert rehearsed("print 'loading'\nkumo.on('smtp_server_ehlo', function(domain) print(domain) end)") == []
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == "loading\n"
 
 
 def test_what_the_gateway_has_not_is_found_behind_an_answer_that_does_not_come() -> None:

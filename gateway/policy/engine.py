@@ -26,7 +26,7 @@ from gateway.policy.domain_table import DomainTable
 from gateway.policy.handlers import Handlers
 from gateway.policy.kumo.values import integer, string
 from gateway.policy.limits import HandlerLimits
-from gateway.policy.listener import Block, block_of
+from gateway.policy.listener import Block, block_of, one_by_one
 from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.objects import Made, address_of
 from gateway.policy.options import BadOptions, list_of, mismatch, sequences
@@ -75,6 +75,8 @@ class Policy:
         self.source = source
         self.epoch = epoch
         self.config = handlers.api.config()
+        if events.MESSAGE_RECEIVED in handlers.api.handlers and source.calls_method("recipient"):
+            self.config = one_by_one(self.config)
         self.handles = frozenset(handlers.api.handlers)
         self.is_asked_at_first = not self.handles.isdisjoint({events.DYNAMIC_PARAMETERS, events.CONNECTION_ACCEPTED})
         self.rewrites_replies = events.REWRITE_RESPONSE in self.handles

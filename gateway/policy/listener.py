@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from gateway.config import Listener, ListenerParams
+from gateway.config import BatchHandling, Listener, ListenerParams, PolicyConfig
 from gateway.net.endpoints import Endpoints
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
 from gateway.policy.prefixes import PrefixMap
@@ -63,6 +63,15 @@ def _packed(address: str) -> bytes:
         return socket.inet_pton(socket.AF_INET, address)
     packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])  # RFC 4007 §11: a zone id may follow
     return packed[12:] if packed.startswith(_MAPPED) else packed
+
+
+def one_by_one(config: PolicyConfig) -> PolicyConfig:
+    """With a copy of a message for each recipient, as KumoMTA has it, where a listener does not say otherwise: for a
+    policy that calls `msg:recipient()`, which is one address only there.
+    """
+    default = {"batch_handling": BatchHandling.BIFURCATE}
+    listeners = (replace(one, overrides=default | dict(one.overrides)) for one in config.listeners)
+    return replace(config, listeners=tuple(listeners))
 
 
 class TermsTable:

@@ -13,10 +13,25 @@ _LIBC = ctypes.CDLL(None)
 
 @contextmanager
 def on_standard_error() -> Iterator[None]:
-    """What Lua code prints meanwhile goes to standard error. It has a buffer of its own, that of the C library."""
+    """What Lua code prints meanwhile goes to standard error."""
+    with _printing_to(2):
+        yield
+
+
+@contextmanager
+def nowhere() -> Iterator[None]:
+    """What Lua code prints meanwhile is not seen."""
+    with open(os.devnull, "wb") as devnull, _printing_to(devnull.fileno()):
+        yield
+
+
+@contextmanager
+def _printing_to(descriptor: int) -> Iterator[None]:
+    """Lua's standard output has a buffer of its own, that of the C library."""
     sys.stdout.flush()
+    _LIBC.fflush(None)
     kept = os.dup(1)
-    os.dup2(2, 1)
+    os.dup2(descriptor, 1)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ first one to read a file keeps its bytes here, and the value is handed to every 
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,12 @@ class PolicySource:
         for made_of in sorted(self.tables):
             found.update(made_of.encode())
         return found.hexdigest()[:16]
+
+    def calls_method(self, name: str) -> bool:
+        """Whether a line of its Lua files calls a method of that name before a comment begins."""
+        call = re.compile(rb"^(?:(?!--).)*?:\s*%b\s*\(" % name.encode(), re.MULTILINE)
+        files = (text for path, text in self.files.items() if text and (path == self.path or path.endswith(".lua")))
+        return any(map(call.search, files))
 
     def load(self, path: str) -> bytes | None:
         """The content of a file that the policy asks for; None where there is none. The first answer stays."""
