@@ -208,7 +208,16 @@ def test_a_module_that_is_nowhere_is_an_error_that_lists_where_it_was_sought() -
 
 @pytest.mark.parametrize(
     "expression",
-    ["python", "debug", "os.exit", "package.loadlib", "package.loaded.python", "package.loaded.debug", "os.setlocale"],
+    [
+        "python",
+        "debug",
+        "os.exit",
+        "package.loadlib",
+        "package.loaded.python",
+        "package.loaded.debug",
+        "os.setlocale",
+        "io.popen",
+    ],
 )
 def test_policies_do_not_see(expression: str) -> None:
     load(f"assert({expression} == nil)")

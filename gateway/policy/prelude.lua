@@ -35,7 +35,7 @@ end
 
 unstable(os, 'clock', 'date', 'execute', 'remove', 'rename', 'time', 'tmpname')
 unstable(math, 'random', 'randomseed')
-unstable(io, 'close', 'input', 'lines', 'open', 'output', 'popen', 'read', 'tmpfile', 'write')
+unstable(io, 'close', 'input', 'lines', 'open', 'output', 'read', 'tmpfile', 'write')
 
 -- Waiting. A handler runs in a coroutine of the pool below. A function of the host whose answer is not there yet yields
 -- WAIT, and is resumed with the answer: true and a value, or false and an error. A policy's own coroutines pass WAIT
@@ -235,7 +235,7 @@ end
 package.searchers = { package.searchers[1], searcher }
 package.path, package.cpath = host.package_path, ''
 package.loadlib, package.searchpath = nil, nil
-os.exit, os.setlocale = nil, nil
+os.exit, os.setlocale, io.popen = nil, nil, nil -- the last would stop everybody until the program ends
 python, debug = nil, nil
 package.loaded.python, package.loaded.debug = nil, nil
 
