@@ -288,6 +288,15 @@ def test_an_open_relay_is_warned_of() -> None:
     assert warning.startswith("policy.lua:1: warning: anybody may relay to any domain")
 
 
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "any"])
+def test_a_list_of_everybody_is_warned_of_where_everybody_connects(network: str) -> None:
+    listener = f"kumo.start_esmtp_listener {{\nlisten = 'PLACE:25', relay_hosts = {{ '10.0.0.1', '{network}' }} }}"
+    [warning] = warnings_of(listener.replace("PLACE", "0"))
+    message = f"anybody may relay to any domain: relay_hosts has {network}; set it to the networks of those who may"
+    assert warning == f"policy.lua:1: warning: {message}"
+    assert warnings_of(listener.replace("PLACE", "127.0.0.1")) == []
+
+
 def test_an_open_relay_through_a_proxy_on_this_machine_is_warned_of() -> None:
     [warning] = warnings_of("kumo.start_esmtp_listener {\nlisten = '0.0.0.0:25' }")
     assert warning == (

@@ -96,7 +96,8 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     rehearsal = Rehearsal(policy, background)
     rehearsal.run()
     failed = [problem for problem in rehearsal.problems if not _is_explained(problem, found)]
-    notes = [*_rights_of_strangers(policy, rehearsal), *_rights_behind_a_proxy(policy), *text.left_to_the_fleet()]
+    notes = [*_rights_of_strangers(policy, rehearsal), *_rights_of_everybody(policy), *_rights_behind_a_proxy(policy)]
+    notes += text.left_to_the_fleet()
     found = merged([*failed, *notes], found)
     if not _errors(found):
         return found, _summary(policy, rehearsal, len(_warnings_in(found)))
@@ -170,6 +171,17 @@ _CLAIMS = (
     ("require_proxy_protocol", "proxy_protocol_from", "in a PROXY header"),
     ("allow_xclient", "xclient_from", "with XCLIENT"),
 )
+
+
+def _rights_of_everybody(policy: Policy) -> Iterator[Problem]:
+    """Warns where all addresses may relay to anywhere."""
+    for number, listener in enumerate(policy.config.listeners):
+        for text in listener.overrides.get("relay_hosts", ()):
+            if (text == "any" or text.endswith("/0")) and is_reached_from_elsewhere(listener.listen):
+                file, line = policy.declared_at("start_esmtp_listener", number)
+                message = f"anybody may relay to any domain: relay_hosts has {text}"
+                yield Problem(file, line, message, "set it to the networks of those who may", Severity.WARNING)
+                break
 
 
 def _rights_behind_a_proxy(policy: Policy) -> Iterator[Problem]:
