@@ -18,6 +18,7 @@ from gateway.smtp import replies
 from tests.inbound import Client, Inbound, inbound, run
 
 STARTTLS = b"EHLO client.example\r\nSTARTTLS\r\n"
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 TRUSTING = ssl.create_default_context()
 TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
 
@@ -25,11 +26,17 @@ TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
 class Secure:
     """The client's end of TLS over a socket; what it wants to send is cut by `split`."""
 
-    def __init__(self, client: Client, context: ssl.SSLContext = TRUSTING, most: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        client: Client,
+        context: ssl.SSLContext = TRUSTING,
+        most: int = 1 << 20,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         self.client = client
         self._most = most
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing)
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, session=session)
         self.received = bytearray()
         self.goodbye = False  # close_notify came
 
@@ -104,12 +111,44 @@ async def secured(service: Inbound, **options: Any) -> Secure:
     return secure
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("most", [1, 7, 1 << 20], ids=["octet by octet", "in sevens", "whole"])
-def test_a_session_under_tls_is_the_same_however_its_octets_arrive(version, most):
+def of_version(version: ssl.TLSVersion) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.minimum_version = context.maximum_version = version
+    return context
+
+
+@pytest.mark.parametrize("most", [7, 1 << 20], ids=["in sevens", "whole"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_ticket_is_good_for_one_change_of_keys_and_not_for_two(version, most):
+    context = of_version(version)
+
+    async def main() -> None:
+        async with inbound() as service:
+            keys = service.host.contexts
+
+            async def visit(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
+                client = await secured(service, context=context, most=most, session=session)
+                assert await client.say(b"NOOP\r\n", 1) == b"250 2.0.0 OK\r\n"
+                return client.tls.session_reused, client.tls.session
+
+            _, first = await visit(None)
+            assert (await visit(first))[0]
+            keys.renew(tls.KEYS_LAST)
+            assert (await visit(first))[0]
+            resumed, second = await visit(None)
+            assert not resumed
+            keys.renew(2 * tls.KEYS_LAST)
+            assert [(await visit(session))[0] for session in (first, second)] == [False, True]
+            assert service.metric("tls_resumed_total") == 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("most", [1, 7, 1 << 20], ids=["octet by octet", "in sevens", "whole"])
+def test_a_session_under_tls_is_the_same_however_its_octets_arrive(version, most):
+    context = of_version(version)
 
     async def main() -> None:
         async with inbound() as service:

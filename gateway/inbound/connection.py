@@ -329,7 +329,8 @@ class Connection(Protocol):
         assert isinstance(self._transport, Stream)  # the session offers STARTTLS in clear only
         secure = TlsStream(self._poller, self._transport, self, secured=self._secured, failed=self._not_secured)
         try:
-            secure.begin(self._host.contexts.context(self._reception.params()), self._timeout)
+            contexts, params = self._host.contexts, self._reception.params()
+            secure.begin(contexts.context(params), self._timeout, earlier=contexts.earlier(params))
         except (OSError, ValueError) as error:  # a key that cannot be used
             self._not_secured("local", str(error))
             self._transport.abort()

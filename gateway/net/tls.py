@@ -112,6 +112,7 @@ class ServerContexts:
         self._since = now
         self._ahead = ahead  # successors that each of the first ones has
         self._contexts: dict[tuple[TlsSettings, str], list[ssl.SSLContext]] = {}  # in the order of their turns
+        self._earlier: dict[tuple[TlsSettings, str], ssl.SSLContext] = {}  # whose turn it was last
         self._self_signed: dict[str, tuple[bytes, bytes]] = {}
         listeners = list(listeners)
         for listener in listeners:
@@ -123,19 +124,26 @@ class ServerContexts:
         self._ahead = 0
 
     def renew(self, now: float) -> None:
-        """Forgets the keys whose time is over. To be called from time to time, in every process that has them."""
+        """Forgets the keys whose time is over: those of one turn back are for tickets that are shown, and make few new
+        ones. To be called from time to time, in every process that has them.
+        """
         turns = int((now - self._since) // KEYS_LAST)
         if turns < 1:
             return
         self._since += turns * KEYS_LAST
+        self._earlier = {key: those[turns - 1] for key, those in self._contexts.items() if len(those) >= turns}
         self._contexts = {key: kept for key, those in self._contexts.items() if (kept := those[turns:])}
 
     def context(self, params: ListenerParams) -> ssl.SSLContext:
         """The context for a connection with these parameters. Raises UnusableKey for a pair no listener named."""
-        return self._context(settings_of({name: getattr(params, name) for name in _NAMES}), params.hostname)
+        return self._context(_settings_for(params), params.hostname)
+
+    def earlier(self, params: ListenerParams) -> ssl.SSLContext | None:
+        """The one before it, whose tickets are good as well."""
+        return self._earlier.get(_key(_settings_for(params), params.hostname)) if self._earlier else None
 
     def _context(self, settings: TlsSettings, hostname: str) -> ssl.SSLContext:
-        key = settings, "" if settings.pair is not None else hostname
+        key = _key(settings, hostname)
         contexts = self._contexts.get(key)
         if contexts is None:
             contexts = _made(settings, self._files, lambda: self._own_pair(hostname), 1 + self._ahead)
@@ -150,10 +158,18 @@ class ServerContexts:
         return pair
 
 
+def _key(settings: TlsSettings, hostname: str) -> tuple[TlsSettings, str]:
+    return settings, "" if settings.pair is not None else hostname
+
+
 _NAMES = (
     *("tls_certificate", "tls_private_key", "sni", "tls_required_client_ca", "tls_optional_client_ca"),
     *("tls_ciphers", "tls_minimum_version"),
 )
+
+
+def _settings_for(params: ListenerParams) -> TlsSettings:
+    return settings_of({name: getattr(params, name) for name in _NAMES})
 
 
 def _made(

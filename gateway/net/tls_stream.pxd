@@ -6,8 +6,8 @@ cdef class TlsStream(Protocol):
     cdef Poller _poller
     cdef Stream _stream
     cdef Protocol _protocol
-    cdef object _outcomes, _ssl, _incoming, _outgoing, _timer
-    cdef bytes _raw
+    cdef object _outcomes, _ssl, _incoming, _outgoing, _timer, _earlier
+    cdef bytes _raw, _hello
     cdef Py_ssize_t _at
     cdef bint _shaken, _paused, _at_end, _end_told, _closing
 
@@ -24,6 +24,7 @@ cdef class TlsStream(Protocol):
     cpdef pause_writing(self)
     cpdef resume_writing(self)
     cdef _shake(self)
+    cdef _try_earlier(self)
     cpdef _read(self)
     cdef bint _feed(self) except? False
     cdef _flush(self)

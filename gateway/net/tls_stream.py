@@ -61,6 +61,23 @@ def _told(error: OSError) -> str:
     return getattr(error, "reason", None) or str(error)
 
 
+def offers_ticket(hello: bytes) -> bool:
+    """Whether a ClientHello, in one record, has a ticket to resume a session with (RFC 8446 §4.2.11, D.3)."""
+    at = 43  # headers of record and message, version, random: RFC 8446 §4.1.2
+    for length in (1, 2, 1):  # session, ciphers, compression
+        at += length + int.from_bytes(hello[at : at + length])
+    at += 2
+    while at + 4 <= len(hello):
+        kind, size = (int.from_bytes(hello[start : start + 2]) for start in (at, at + 2))
+        if kind == _PRE_SHARED_KEY or (kind == _SESSION_TICKET and size):
+            return True
+        at += 4 + size
+    return False
+
+
+_SESSION_TICKET, _PRE_SHARED_KEY = 35, 41
+
+
 class TlsStream(Protocol):
     """One connection under TLS: the protocol of the stream below it, and a stream to the protocol above.
 
@@ -86,6 +103,8 @@ class TlsStream(Protocol):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._raw = b""  # from `_at` on: received, and not yet given to OpenSSL
         self._at = 0
+        self._earlier: ssl.SSLContext | None = None
+        self._hello = b""  # what the client has said first, while there is an earlier context
         self._timer: asyncio.TimerHandle | None = None
         self._shaken = False
         self._paused = False
@@ -93,10 +112,17 @@ class TlsStream(Protocol):
         self._end_told = False
         self._closing = False
 
-    def begin(self, context: ssl.SSLContext, timeout: float, server_hostname: str | None = None) -> None:
+    def begin(
+        self,
+        context: ssl.SSLContext,
+        timeout: float,
+        server_hostname: str | None = None,
+        earlier: ssl.SSLContext | None = None,
+    ) -> None:
         """Starts the handshake, which may take `timeout` seconds. server_hostname: of the server, where this end is the
-        client; None where it is the server.
+        client; None where it is the server. earlier: whose tickets are good, too.
         """
+        self._earlier = earlier
         self._ssl = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
         )
@@ -213,6 +239,8 @@ class TlsStream(Protocol):
             try:
                 self._ssl.do_handshake()
             except ssl.SSLWantReadError:
+                if self._earlier is not None and self._outgoing.pending:
+                    self._try_earlier()
                 self._flush()
                 if not self._feed():
                     return
@@ -227,6 +255,22 @@ class TlsStream(Protocol):
                 self._done()[0]()
                 self._read()
                 return
+
+    def _try_earlier(self) -> None:
+        """Answers a client whose ticket has another key from the earlier context, if that knows it."""
+        assert self._ssl is not None
+        assert self._earlier is not None
+        earlier, hello = self._earlier, self._hello
+        self._earlier, self._hello = None, b""
+        if self._ssl.session_reused or not offers_ticket(hello):
+            return
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        other = earlier.wrap_bio(incoming, outgoing, server_side=True)
+        incoming.write(hello)
+        with contextlib.suppress(OSError):  # it wants more
+            other.do_handshake()
+        if other.session_reused:
+            self._ssl, self._incoming, self._outgoing = other, incoming, outgoing
 
     def _done(self) -> tuple[Callable[[], None], Callable[[str, str], None]]:
         """Whom to tell how it went, once."""
@@ -283,6 +327,8 @@ class TlsStream(Protocol):
             return False
         end = self._at + (MOST_FED if self._shaken else SHAKE_FED)
         self._incoming.write(self._raw[self._at : end])
+        if self._earlier is not None:
+            self._hello += self._raw[self._at : end]
         self._at = end
         if self._at >= len(self._raw):
             self._raw = b""
