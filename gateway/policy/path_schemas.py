@@ -1,4 +1,5 @@
-"""Options of kumo.make_egress_path: how to talk to members of the fleet.
+"""Options of kumo.make_egress_path: how to talk to members of the fleet; and what other schemas read alike: where a key
+is, when a handler is asked again.
 
 Declarations only, like schemas.py, which explains them.
 """

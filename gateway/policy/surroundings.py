@@ -1,5 +1,5 @@
-"""What a policy names outside of itself: certificates, keys, log directories. Whether the service can use them, by file
-and line where that is known.
+"""What a policy names outside of itself: certificates, keys, log directories, files of shipments. Whether the service
+can use them, by file and line where that is known.
 
 `check` asks without changing anything; the service asks at its start and at a reload, as the user it runs as.
 """

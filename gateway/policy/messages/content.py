@@ -1,4 +1,4 @@
-"""The methods of messages about their content: octets, conformance, reports."""
+"""The methods of messages about their content: octets, parts, conformance, reports."""
 
 from __future__ import annotations
 
