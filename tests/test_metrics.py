@@ -302,4 +302,5 @@ def test_docs_list_every_label_value():
     for family in metrics.LAYOUT.families:
         for values in () if isinstance(family, families.NamedSlots) else family.slots:
             for label, value in zip(family.labels, values, strict=False):
-                assert value in set(Reason) or f"`{value}`" in text, (family.name, label, value)
+                elsewhere = family is metrics.REJECTIONS and value in set(Reason)  # docs/reasons.md
+                assert elsewhere or f"`{value}`" in text, (family.name, label, value)

@@ -203,6 +203,7 @@ def healthy() -> list[dict[str, Any]]:
     moving = {
         'messages_total{disposition="relayed"}': RISING,
         'workers{state="ready"}': "4x120",
+        'connections_refused_total{reason="peer_connections"}': RISING,  # one client, that sends too much
         "up": "1x120",
         "memory_limit_bytes": HIGH,
         "process_resident_memory_bytes": "10x120",
