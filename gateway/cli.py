@@ -86,9 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             implementation.add_arguments(subparser)
     arguments = parser.parse_args(argv)
     try:
-        return int(implementation.run(arguments))
+        status = int(implementation.run(arguments))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130  # what shells report for SIGINT
+    except BrokenPipeError:  # `| head` has seen enough; Python must not complain at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # what shells report for SIGPIPE
+    return status
 
 
 def _implementation(place: str) -> Any:

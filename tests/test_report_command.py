@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
+from gateway.reports import sources
 
 VISIBLE = Path(__file__).parent / "corpus" / "reports" / "visible"
 CASES = VISIBLE.parent / "cases"
@@ -127,6 +129,46 @@ def test_an_unreadable_file_in_between_does_not_stop_the_others(capsys: pytest.C
     assert len(rows_of(capsys, str(PLAIN), "/nonexistent", str(PLAIN), status=1)) == 2
 
 
+def test_directories_are_read_with_all_in_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mbox = FROM_LINE + PLAIN.read_bytes() + b"\n" + FROM_LINE + PLAIN.read_bytes()
+    for name in ("Maildir/cur/1", "Maildir/.Sent/new/2", "Maildir/.Sent/cur/3", "Maildir/keywords/4", "sub/deep/5",
+                 "sub/box", ".git/6"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(mbox if name != "sub/deep/5" else PLAIN.read_bytes())
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    rows = rows_of(capsys, "--sender", "<>", str(tmp_path))
+    assert [str(Path(row["file"]).relative_to(tmp_path)) for row in rows] == [
+        "Maildir/cur/1", "Maildir/.Sent/cur/3", "Maildir/.Sent/new/2", "sub/box:1", "sub/box:2", "sub/deep/5",
+    ]  # fmt: skip
+
+
+def test_a_message_that_is_gone_does_not_stop_the_rest_of_its_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1", "2", "3"):
+        (tmp_path / name).write_bytes(PLAIN.read_bytes())
+    listed = list(sources.places(str(tmp_path)))
+    monkeypatch.setattr(sources, "places", lambda name: iter(listed))
+    (tmp_path / "2").unlink()
+    assert main(["report", "--json", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert len(lines(shown.out)) == 2
+    assert shown.err == f"relay-gateway report: {tmp_path / '2'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("times", [1, 500])  # in one piece at the end, and before
+def test_a_reader_that_has_seen_enough_is_no_error(
+    times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main(["report", *[str(PLAIN)] * times]) == 141
+    assert capsys.readouterr().err == ""
+
+
 # --- many ---
 
 
@@ -187,6 +229,14 @@ def test_why_points_at_the_original_for_the_recipient_of_a_claimed_bounce(capsys
     message = path.read_bytes()
     assert message[:start].endswith(b"X-Apparently-To: ")
     assert message[start:end] == b"ana@rcpt.example.net"
+
+
+def test_why_points_at_the_reason_of_each_recipient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = b"\nHi. This is the qmail-send program.\n\n"
+    path = tmp_path / "x"
+    path.write_bytes(head + b"".join(b"<%b@far.example>:\nNo such user.\n\n" % name for name in (b"u", b"v")))
+    values = why(capsys, path, "--sender", "<>")["why"]["values"]
+    assert [value["lines"][0] for value in values if value["name"] == "diagnostic-code"] == [5, 8]
 
 
 def test_why_says_it_to_people(capsys: pytest.CaptureFixture[str]) -> None:

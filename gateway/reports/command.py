@@ -21,7 +21,7 @@ _TITLES = {"dsn": "delivery status report", "arf": "feedback report", "other": "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand on `parser`."""
     parser.description = (
-        "Say which of the messages are bounces (RFC 3464) or feedback reports (RFC 5965), and what they report. "
+        "Say which of the messages are bounces (RFC 3464) or feedback reports (RFC 5965), and what they report.\n"
         "Without --sender by the letter of the RFCs alone, with it as the gateway takes mail from that reverse-path."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per message")
@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         nargs="*",
         metavar="FILE",
-        help="raw messages, CRLF or LF; Maildirs and other directories; mbox files; standard input if none, or for -",
+        help="raw messages, CRLF or LF; mbox files; Maildirs and other directories with all in them; standard input if "
+        "none, or for -",
     )
 
 
@@ -169,8 +170,9 @@ def _print(text: str) -> None:
 
 def _all(names: list[str], unread: list[str]) -> Iterator[tuple[str, bytes]]:
     for name in names:
-        try:
-            yield from sources.messages(name)
-        except OSError as error:
-            print(f"relay-gateway report: {name}: {error.strerror}", file=sys.stderr)
-            unread.append(name)
+        for place, one in sources.places(name):
+            try:
+                yield from sources.messages(place, one)
+            except OSError as error:
+                print(f"relay-gateway report: {place}: {error.strerror}", file=sys.stderr)
+                unread.append(place)

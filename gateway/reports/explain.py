@@ -66,10 +66,13 @@ class Places:
 
 def explained(report: Report, message: bytes, places: Places) -> JSON:
     """How a report was recognised, and where its values are from; `message` is what was scanned."""
-    values = [
-        {"of": title, "name": name, "value": value, **_place(report, message, name, value, places.of(value))}
-        for title, name, value in islice(_values(report), MOST)
-    ]
+    values = []
+    address = b""  # of the recipient that the values are about
+    for title, name, value in islice(_values(report), MOST):
+        if name == "final-recipient":
+            address = _octets(typed(value)[1])
+        place = _place(report, message, name, value, address, places.of(value))
+        values.append({"of": title, "name": name, "value": value, **place})
     return {"how": HOW[report.how], "values": values, "taken": list(islice(_taken(report), MOST))}
 
 
@@ -121,7 +124,13 @@ def _values(report: Report) -> Iterator[tuple[str, str, str]]:
         yield from (("feedback", name, value) for name, values in fields for value in values)
 
 
-def _place(report: Report, message: bytes, name: str, value: str, place: tuple[int, int] | None) -> JSON:
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _place(
+    report: Report, message: bytes, name: str, value: str, address: bytes, place: tuple[int, int] | None
+) -> JSON:
     """`lines` and `octets`, numbered from 1 and 0; `decoded` where they are those of an encoded part; nothing where the
     value was concluded."""
     if place is not None:
@@ -130,9 +139,9 @@ def _place(report: Report, message: bytes, name: str, value: str, place: tuple[i
         return _span(message, *report.fields_from) | {"decoded": True} if report.fields_from else {}
     if name in _CONCLUDED:
         return {}
-    bare = typed(value)[1].encode("utf-8", "surrogateescape")
+    bare = _octets(typed(value)[1])
     for piece in (bare, bare.partition(b" ")[2].strip()):  # the reply may have been put together
-        for begin in (_likely(report, name), 0):
+        for begin in (_likely(report, message, name, address), 0):
             if piece and (start := message.find(piece, begin)) >= 0:
                 return _span(message, start, start + len(piece))
     if report.leading is not None:
@@ -140,11 +149,14 @@ def _place(report: Report, message: bytes, name: str, value: str, place: tuple[i
     return {}
 
 
-def _likely(report: Report, name: str) -> int:
-    """Where the form has the value from: the original, the text for people, or the header section."""
+def _likely(report: Report, message: bytes, name: str, address: bytes) -> int:
+    """Where the form has the value from: the original, the text for people from the address on, or the header
+    section."""
     if report.how in ("claimed", "junk") and name in _ADDRESSES and report.original is not None:
         return report.original[0]
-    return report.leading[0] if report.leading is not None and name not in (*_ADDRESSES, "source-ip") else 0
+    if report.leading is None or name in (*_ADDRESSES, "source-ip"):
+        return 0
+    return max(message.find(address, report.leading[0]), report.leading[0])
 
 
 def _span(message: bytes, start: int, end: int) -> JSON:

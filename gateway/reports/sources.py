@@ -13,22 +13,27 @@ _MESSAGE_SUFFIXES = {".eml", ".msg"}  # of files that hold one message, even beh
 _FROM_LINE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From [^\r\n]*\d{1,2}:\d\d[^\r\n]*\r?\n")
 
 
-def messages(name: str) -> Iterator[tuple[str, bytes]]:
-    """(name, octets) of each message that `name` stands for: a file, a Maildir or other directory, an mbox file, or
-    STDIN. Raises OSError for what cannot be read."""
-    if name == STDIN:
-        octets = sys.stdin.buffer.read()
-        yield from split(name, octets) if octets.startswith(b"From ") else [(name, octets)]
-        return
-    path = Path(name)
-    if path.is_dir():
-        for file in _files(path):
-            yield str(file), file.read_bytes()
-    elif _is_mbox(path):
-        with path.open("rb") as mbox, mmap.mmap(mbox.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            yield from split(name, mapped)
+def places(name: str) -> Iterator[tuple[str, bool]]:
+    """What a name stands for, each to be read by itself: (STDIN, a file or mbox; whether it is one message whatever it
+    looks like). A directory stands for what is in it, a Maildir for its messages and those of its folders."""
+    if name != STDIN and Path(name).is_dir():
+        yield from _inside(Path(name))
     else:
-        yield name, path.read_bytes()
+        yield name, False
+
+
+def messages(place: str, one: bool) -> Iterator[tuple[str, bytes]]:
+    """(name, octets) of each message of one of the `places`. Raises OSError if it cannot be read."""
+    if place == STDIN:
+        octets = sys.stdin.buffer.read()
+        yield from split(place, octets) if octets.startswith(b"From ") else [(place, octets)]
+        return
+    path = Path(place)
+    if not one and _is_mbox(path):
+        with path.open("rb") as mbox, mmap.mmap(mbox.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield from split(place, mapped)
+    else:
+        yield place, path.read_bytes()
 
 
 def split(name: str, mbox: bytes | mmap.mmap) -> Iterator[tuple[str, bytes]]:
@@ -41,11 +46,24 @@ def split(name: str, mbox: bytes | mmap.mmap) -> Iterator[tuple[str, bytes]]:
         yield f"{name}:{number}", mbox[start.end() : end]
 
 
-def _files(directory: Path) -> list[Path]:
-    """The messages of a Maildir, or else the files of a directory; those with a dot in front do not count."""
-    boxes = [directory / box for box in ("cur", "new") if (directory / box).is_dir()] or [directory]
-    files = [file for box in boxes for file in box.iterdir() if file.is_file() and not file.name.startswith(".")]
-    return sorted(files)
+def _inside(directory: Path) -> Iterator[tuple[str, bool]]:
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError:
+        yield str(directory), True  # whoever reads it learns why
+        return
+    boxes = [entry for entry in entries if entry.name in ("cur", "new") and entry.is_dir()]
+    if boxes:
+        for box in boxes:
+            yield from ((file, True) for file, _ in _inside(box))
+        folders = [entry for entry in entries if (entry / "cur").is_dir()]
+    else:
+        seen = [entry for entry in entries if not entry.name.startswith(".")]
+        yield from ((str(entry), False) for entry in seen if entry.is_file())
+        folders = [entry for entry in seen if entry.is_dir()]
+    for folder in folders:
+        if not folder.is_symlink():
+            yield from _inside(folder)
 
 
 def _is_mbox(path: Path) -> bool:

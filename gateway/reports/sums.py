@@ -36,6 +36,8 @@ def mailer(report: Report, message: bytes) -> str:
     for name, mark in _MAILERS:
         if mark.search(told[:16384]):
             return name
+    if report.how == "qsbmf":
+        return "qmail"
     host = typed((report.per_message or {}).get("reporting-mta", ""))[1].split()
     return clean(".".join(host[0].lower().rstrip(".").split(".")[-2:])) if host else "unknown"
 

@@ -80,10 +80,10 @@ def run(args: argparse.Namespace) -> int:
     """Returns 0 where it went well, else 1 with the reason on standard error."""
     try:
         return _ACTIONS[args.action](args)
+    except BrokenPipeError:
+        raise
     except (NotDone, OSError, sqlite3.Error) as error:
         print(f"relay-gateway spool: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
         return 1
 
 
