@@ -5,6 +5,7 @@ A test whose server is not installed is skipped and says so; tests/programs.txt 
 
 from __future__ import annotations
 
+import re
 import smtplib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from relay_gateway_bench.peers.configured import PostfixQueue
 from relay_gateway_bench.sink import SinkProcess
 
 from tests.gateway_process import INIT, TO_UPSTREAMS, Gateway, wait_until
+from tests.ports import free_port
 from tests.programs import program
 
 FROM_HERE = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
@@ -27,17 +29,29 @@ end)
 """
 POLICY = FROM_HERE + TO_UPSTREAMS + IN_ONE_FLIGHT
 MESSAGES = 200
+RECIPIENTS = 5
+CONNECTIONS = 2
 
 
 class Postfix(PostfixQueue):
-    """It takes mail for anybody but `no@far.example`."""
+    """It takes mail for anybody but `no@far.example`, and RECIPIENTS of a message at a time. narrow: a port at which it
+    takes CONNECTIONS at a time.
+    """
+
+    def __init__(self, knobs: Knobs) -> None:
+        super().__init__(knobs)
+        self.narrow = free_port()
 
     def configure(self, template: str, to: str | None = None, **values: object) -> Path:
         path = super().configure(template, to, **values)
-        if to == "main.cf":
-            refused = "inline:{{no@far.example = 550 5.1.1 not here}}"
-            with open(path, "a") as main:
-                main.write(f"smtpd_recipient_restrictions = check_recipient_access {refused}\n")
+        with open(path, "a") as file:
+            if to == "main.cf":
+                refused = "inline:{{no@far.example = 550 5.1.1 not here}}"
+                file.write(f"smtpd_recipient_restrictions = check_recipient_access {refused}\n")
+                file.write(f"smtpd_recipient_limit = {RECIPIENTS}\nsmtpd_client_event_limit_exceptions =\n")
+            if to == "master.cf":
+                limited = f"smtpd -o smtpd_client_connection_count_limit={CONNECTIONS}"
+                file.write(f"127.0.0.1:{self.narrow} inet n - n - 0 {limited}\n")
         return path
 
 
@@ -88,3 +102,27 @@ def test_postfix_discards_a_content_whose_recipient_it_refused(
                 session.sendmail("a@out.example", ["no@far.example"], "NOOP\r\nRSET\r\n\r\nno\r\n")
     wait_until(lambda: sink.counts()["unmarked"] == before + 5, "those that were not refused in the sink")
     assert replies_of(gateway, "data") == 5
+
+
+def test_what_is_too_much_for_postfix_goes_in_further_transactions_or_waits_and_it_is_not_down(
+    start: Callable[..., Gateway], sink: SinkProcess, postfix: Postfix
+) -> None:
+    member = f"127.0.0.1:{postfix.narrow}"
+    gateway = start(FROM_HERE + TO_UPSTREAMS, "--workers", "1", upstreams=[member])
+    before = sink.counts()["unmarked"]
+    recipients = [f"r{number}@far.example" for number in range(2 * RECIPIENTS + 2)]
+    with gateway.smtp() as session:
+        for _ in range(2):
+            assert session.sendmail("a@out.example", recipients, "Subject: to many\r\n\r\nhello\r\n") == {}
+    assert gateway.metric('upstream_replies_total{reply="4xx",stage="rcpt"}') == RECIPIENTS + 2  # once
+    assert gateway.metric('upstream_replies_total{reply="2xx",stage="rcpt"}') == 2 * len(recipients)
+    result = send(Target(*gateway.address), plain_mix(1024), Plan(messages=MESSAGES, connections=8))
+    assert result["acked"] == MESSAGES
+    wait_until(lambda: sink.counts()["unmarked"] == before + 2 * 3, "those to many in the sink")
+    wait_until(lambda: sink.run(result["run"])["unique"] == MESSAGES, "all of it in the sink")
+    assert sink.run(result["run"])["messages"] == MESSAGES
+    assert gateway.metric(f'upstream_member_state{{member="{member}",state="up"}}') == 1
+    said = gateway.diagnostics()
+    assert f"takes {RECIPIENTS} recipients in one transaction" in said
+    assert re.search(r"takes \d connections: .*421 4\.7\.0", said), said
+    assert " failed at " not in said

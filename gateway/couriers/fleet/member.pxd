@@ -14,6 +14,7 @@ cdef class Member:
     cdef readonly double pace
     cdef Py_ssize_t _most_connections
     cdef double _grows_at
+    cdef tuple _full
     cdef public str address
     cdef readonly Py_ssize_t most_recipients, window
     cdef readonly bint admits, watched, no_chunks

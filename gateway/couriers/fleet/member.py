@@ -50,6 +50,7 @@ class Member:
         self._failures: dict[str, int] = {}
         self._most_connections = NO_LIMIT  # as many as it was found to take
         self._grows_at = 0.0  # when one more is tried
+        self._full: tuple[str, str] | None = None  # its name and words, to be told when it is known how many it takes
         self._take(self.entry.latest())
 
     def trusted(self) -> bool:
@@ -77,9 +78,7 @@ class Member:
     def learn_full(self, now: float, connection: MemberConnection) -> None:
         """It turned a connection away, but has others: it is asked for no more than these for a while."""
         if self._most_connections == NO_LIMIT:
-            logger.warning(
-                "%s takes %d connections: %s", connection.host.name, self.connections, connection.session.detail
-            )
+            self._full = connection.host.name, connection.session.detail
         self._most_connections = self.connections
         self._grows_at = now + (GROWTH if self.connections else FIRST_GROWTH)
 
@@ -155,6 +154,10 @@ class Member:
             self._take(self._health)
         workers, wait = self.entry.others(now)
         self.share = max(1, limit // (workers + 1)) if wait else NO_LIMIT
+        if self._full is not None:
+            name, words = self._full
+            self._full = None
+            logger.warning("%s takes %d connections: %s", name, self._most_connections, words)
         if self._most_connections != NO_LIMIT and now >= self._grows_at:
             self._most_connections += 1
             self._grows_at = now + GROWTH
