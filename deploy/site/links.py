@@ -1,4 +1,4 @@
-"""A hook for mkdocs.yml: README is the first page, and what pages link to outside of docs/ is in the site, too."""
+"""A hook for mkdocs.yml: pages outside of docs/ are in the site, too, and so is every file that a page links to."""
 
 from __future__ import annotations
 
@@ -13,33 +13,44 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parent.parent.parent
 LINK = re.compile(r"\]\(([^)#:\s]+)((?:#[^)]*)?)\)")
 TREE = "tree"  # where files of the tree are in the site
+ELSEWHERE = {  # pages that are not in docs/, and where they are in the site
+    "README.md": "index.md",
+    "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md",
+    "bench/README.md": "bench.md",
+}
 
 
-def place_of(page: str, link: str) -> str | None:
-    """Where in the site a link of a page leads that is no page of docs/; None where it is one."""
-    path = posixpath.normpath(posixpath.join("" if page == "README.md" else "docs", link))
-    if path == "README.md":
-        return "index.md"
+def source_of(page: str) -> str:
+    """Which file of the tree a page of the site is."""
+    return next((source for source, name in ELSEWHERE.items() if name == page), f"docs/{page}")
+
+
+def place_of(source: str, link: str) -> str:
+    """Where in the site a link in a file of the tree leads."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+    if path in ELSEWHERE:
+        return ELSEWHERE[path]
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     return f"{TREE}/{path}" + (".txt" if path.endswith((".md", "Containerfile")) else "")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the first page, and whatever a page links to."""
-    pages = [f"docs/{file.src_uri}" for file in files.documentation_pages()]
-    files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text()))
-    for name in ["README.md", *pages]:
-        page = name.removeprefix("docs/")
-        for link, _ in LINK.findall((ROOT / name).read_text()):
+    """Adds the pages that are elsewhere, and whatever a page links to."""
+    sources = [*ELSEWHERE, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
+    for source, name in ELSEWHERE.items():
+        files.append(File.generated(config, name, content=(ROOT / source).read_text()))
+    for page in sources:
+        for link, _ in LINK.findall((ROOT / page).read_text()):
             place = place_of(page, link)
-            source = ROOT / (place or "").removeprefix(f"{TREE}/").removesuffix(".txt")
-            if place and place.startswith(TREE) and source.is_file() and files.get_file_from_path(place) is None:
-                files.append(File.generated(config, place, content=source.read_bytes()))
+            file = ROOT / place.removeprefix(f"{TREE}/").removesuffix(".txt")
+            if place.startswith(TREE) and file.is_file() and files.get_file_from_path(place) is None:
+                files.append(File.generated(config, place, content=file.read_bytes()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
     """With links as they lead in the site."""
-    name = "README.md" if page.file.src_uri == "index.md" else page.file.src_uri
-    return LINK.sub(lambda found: f"]({place_of(name, found[1])}{found[2]})", markdown)
+    source = source_of(page.file.src_uri)
+    return LINK.sub(lambda found: f"]({place_of(source, found[1])}{found[2]})", markdown)
