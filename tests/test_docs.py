@@ -73,6 +73,11 @@ def test_file_names_in_the_sources_exist():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_the_readme_leads_to_every_page():
+    linked = {link for link in LINK.findall(page("README.md")) if link.endswith(".md")}
+    assert {relative(path) for path in PAGES} - {"README.md"} <= linked
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
