@@ -43,6 +43,7 @@ def fleets() -> Iterator[Fleets]:
     running.add("waits", {"EHLO": KNOWS, ".": [LATER, LATER, TAKEN]})
     running.add("never", {"EHLO": KNOWS, ".": LATER})
     running.add("senders", {"EHLO": KNOWS})
+    running.add("others", {"EHLO": ehlo(*EXTENSIONS, "MT-PRIORITY STANAG4406")})
     try:
         yield running
     finally:
@@ -147,10 +148,13 @@ def test_what_is_malformed_or_too_little_is_refused_and_ends_nothing(gateway: Ga
 
 def test_both_are_passed_on_to_who_knows_them(fleets: Fleets, gateway: Gateway):
     assert send(gateway, {"a@knows.example": ""}, "by=600;r mt-priority=-9", "on@senders.example")[0] == 250
+    assert fleets.mails("knows")[-1].content.partition(b";")[0].endswith(b" for <a@knows.example> PRIORITY -9")
     (mail,) = fleets.mail_commands("knows", "on@senders.example")
     assert re.search(r" MT-PRIORITY=-9 BY=(600|5[0-9]{2});R\Z", mail)
     assert send(gateway, {"a@plain.example": ""}, "MT-PRIORITY=3", "off@senders.example")[0] == 250
     assert "PRIORITY" not in fleets.mail_commands("plain", "off@senders.example")[0]
+    assert send(gateway, {"a@others.example": ""}, "MT-PRIORITY=3", "else@senders.example")[0] == 250
+    assert "PRIORITY" not in fleets.mail_commands("others", "else@senders.example")[0]
     assert not fleets.told("a@plain.example") and not fleets.told("a@knows.example")
 
 

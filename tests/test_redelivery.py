@@ -19,6 +19,7 @@ from gateway.delivery.redelivery import Redelivery
 from gateway.handover import Batch, HandOver, RecipientOutcome, Response, Status
 from gateway.later import Later, answered
 from gateway.smtp.replies import Reason
+from gateway.smtp.requests import DeliverBy, Requests
 from tests.test_spool_faults import Kept
 
 ANSWERS = {
@@ -83,11 +84,13 @@ class Spooled:
         self.kept = Kept(folder)
         self.services = Services(self.kept)
 
-    def begin(self, *recipients: str, sender: str = "a@x.example", **answers: list[str]) -> None:
+    def begin(
+        self, *recipients: str, sender: str = "a@x.example", asked: Requests | None = None, **answers: list[str]
+    ) -> None:
         """Has the message tried."""
         self.services.said = answers
         kept = self.kept
-        assert kept.result(kept.keep(recipients, sender)) is None
+        assert kept.result(kept.keep(recipients, sender, asked)) is None
         services: Any = self.services
         Redelivery(services, kept.spool).start()
 
@@ -211,3 +214,29 @@ def test_what_is_due_only_when_it_is_too_old_expires_now(spooled):
     assert b"Status: 5.4.7" in spooled.services.given[1].content.joined()
     spooled.kept.until(lambda: len(spooled.kept.spool.schedule) == 0)
     assert spooled.rows() == []
+
+
+@pytest.mark.parametrize("said", ["unreachable", "deferred"])
+def test_a_sender_is_told_in_its_time_that_it_takes_longer_although_nobody_tries_then(spooled, monkeypatch, said):
+    monkeypatch.setattr(schedule, "FIRST_PAUSE", 1e6)
+    asked = Requests()
+    asked.by, asked.since = DeliverBy(1, False, False), time.time() - 0.7
+    spooled.begin("b", asked=asked, b=[said])
+    spooled.kept.until(lambda: len(spooled.services.given) == 2)
+    assert b"Action: delayed\r\nStatus: 4.4.7" in spooled.services.given[1].content.joined()
+    spooled.tried(2)
+    (row,) = spooled.rows()
+    assert (row.attempts, row.expires) == (2, row.arrived + 1000.0)
+    assert Envelope.decoded(row.envelope).requests.late
+    assert spooled.kinds() == ["TransientFailure", "Delivery"]
+
+
+@pytest.mark.parametrize(("seconds", "why"), [(600, "than its sender allows"), (5000, "than max_age")])
+def test_what_comes_back_says_whose_time_was_over(spooled, seconds, why):
+    spooled.services.queue = QueueConfig(retry_interval=1e6, max_age=1000.0)
+    asked = Requests()
+    asked.by, asked.since = DeliverBy(seconds, True, False), time.time()
+    spooled.begin("b", asked=asked, b=["deferred"])
+    spooled.tried(2)
+    content = b" ".join(spooled.services.given[1].content.joined().split())
+    assert f"The message has waited for longer {why}; last: 451".encode() in content

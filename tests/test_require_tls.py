@@ -132,10 +132,10 @@ def test_it_is_passed_on_and_the_header_field_of_the_opposite_stays(fleets: Flee
     assert b"TLS-Required: No\r\n" in fleets.mails("kept")[-1].content
 
 
-@pytest.mark.parametrize("name", ["unverified", "without", "clear"])
-def test_who_would_not_keep_it_does_not_get_the_message(fleets: Fleets, gateway: Gateway, name: str):
-    said = send(gateway, f"a@{name}.example", sender=f"{name}@senders.example")
-    assert said == (550, b"5.7.30 The next hop does not offer REQUIRETLS under verified TLS")
+@pytest.mark.parametrize(("name", "status"), [("unverified", b"5.7.10"), ("without", b"5.7.30"), ("clear", b"5.7.10")])
+def test_who_would_not_keep_it_does_not_get_the_message(fleets: Fleets, gateway: Gateway, name: str, status: bytes):
+    code, text = send(gateway, f"a@{name}.example", sender=f"{name}@senders.example")
+    assert (code, text[:7].strip()) == (550, status)  # RFC 8689 §4.2.1
     assert not fleets.mail_commands(name, f"{name}@senders.example")
 
 

@@ -32,6 +32,7 @@ from gateway.later import Later, begun
 from gateway.logs.records import Origin
 from gateway.smtp import replies
 from gateway.smtp.address import parse_address
+from gateway.smtp.requests import Requests
 from tests.gateway_process import PATIENCE, Gateway, wait_until
 from tests.test_spool_service import POLICY, Outage
 
@@ -145,7 +146,9 @@ class Kept:
         assert writer is not None
         return writer.read(work)
 
-    def keep(self, recipients: Sequence[str] = ("b",), sender: str = "a@x.example") -> Any:
+    def keep(
+        self, recipients: Sequence[str] = ("b",), sender: str = "a@x.example", asked: Requests | None = None
+    ) -> Any:
         """Begins to keep a message for mailboxes at y.example."""
         addresses = [parse_address(f"{each}@y.example") for each in recipients]
         envelope = Envelope(
@@ -158,6 +161,7 @@ class Kept:
             smtputf8=False,
             hostname="gw.example",
             received_at=time.time(),
+            requests=asked,
         )
         content = content_of(b"Subject: x\r\n\r\n")
         return begun(

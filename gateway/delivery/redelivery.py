@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from gateway import metrics
 from gateway._fastpath import content_of
-from gateway.config import Destination, PartialRefusal
+from gateway.config import Destination, PartialRefusal, QueueConfig
 from gateway.couriers.spool.kept import Envelope, ToKeep
 from gateway.couriers.spool.orders import bounce_of
 from gateway.couriers.spool.schedule import Spooled, retry_after
@@ -48,6 +48,7 @@ MOST_SITES = 1000
 WRITE_AGAIN = 2.0  # seconds, where the disk does not take what has become of a message
 
 EXPIRED = Response(551, "5.4.7", "The message has waited for longer than max_age")
+NOT_TRIED = Response(451, "4.4.7", "The message waits")
 OUT_OF_TIME = Response(551, "5.4.7", "The message has waited for longer than its sender allows")
 
 # The next hop was not reached, or fell silent: this is about it and no message.
@@ -79,8 +80,8 @@ def to_keep(
         message.wire(),
         queue=queue_name,
         site=result.site,
-        due=None if is_about_the_site(result.outcomes) else _due(again, envelope, now),
-        expires=min(message.received_at + queue.max_age, returns_at(envelope.requests)),
+        due=None if is_about_the_site(result.outcomes) else again,
+        expires=min(message.received_at + queue.max_age, returns_at(envelope.requests), told_at(envelope.requests)),
     )
 
 
@@ -106,7 +107,8 @@ class Redelivery:
         return destination is not None and self._services.couriers.room(destination) > 0
 
     def attempt(self, spooled: Spooled, row: Row, octets: bytes | None, asked: AskedSite) -> Waits:
-        """Hands the message over once more; without octets it has expired, and nobody tries any more.
+        """Hands the message over once more; without octets it has expired, and nobody tries any more, or its sender has
+        to know that it takes longer.
 
         asked: told what the site answers. Returns a Tried.
         """
@@ -163,7 +165,12 @@ class Redelivery:
         not tried, since it has waited for too long.
         """
         services, now = self._services, self._now()
-        row.attempts += 1
+        until = _until(row, envelope, destination)
+        goes_on = result is None and now < until
+        if goes_on:  # its turn is when its site is back, whatever the row says that was written before
+            row.state, row.due = WAITS_FOR_TIME, now if row.state == WAITS_FOR_SITE else row.due
+        else:
+            row.attempts += 1
         refused: list[RecipientOutcome] = []
         left = envelope.recipients
         if result is not None:
@@ -177,12 +184,14 @@ class Redelivery:
         if result is not None and left and queue is not None:
             row.state = WAITS_FOR_SITE if is_about_the_site(result.outcomes) else WAITS_FOR_TIME
             row.due = now + retry_after(row.attempts, queue.retry_interval, queue.max_retry_interval)
-            row.due = _due(row.due, envelope, now)
-        expired = left if result is None or _is_too_late(row, now) else []
-        failed = [*refused, *(RecipientOutcome(each, Status.PERMANENT, _expired(envelope), None) for each in expired)]
+        expired = left if not goes_on and (result is None or _is_too_late(row, until, now)) else []
+        why = _expired(envelope, until)
+        failed = [*refused, *(RecipientOutcome(each, Status.PERMANENT, why, None) for each in expired)]
         wanted = failures(envelope.requests, failed)
         notice, notifications = self._told(envelope, message, destination, result, bool(refused), failed, wanted)
-        self._record(envelope, message, row, result, expired, notice, None if queue is None else queue.egress_pool)
+        row.expires = min(until, told_at(envelope.requests))
+        pool = None if queue is None else queue.egress_pool
+        self._record(envelope, message, row, result, expired, why, notice, pool)
         if failed and (notice is None or notice.result != "spooled" or len(wanted) < len(failed)):
             while not (yield services.logs.durable()):
                 yield self._spool.pause(WRITE_AGAIN)
@@ -241,16 +250,17 @@ class Redelivery:
         if result is not None:
             due.update(successes(envelope.requests, result))
             rest = [each for each in result.outcomes if _is_left(each)]
-            if rest and (late := delayed(envelope.requests, rest, self._now())):
-                due[Action.DELAYED] = late
+        else:
+            rest = [] if failed else _waiting(envelope)
+        if rest and (late := delayed(envelope.requests, rest, self._now())):
+            due[Action.DELAYED] = late
         if not envelope.sender.email:  # RFC 5321 §4.5.5: nobody is notified of a notification
             return Notice("null_sender") if failed else None, []
-        max_age = 604_800.0 if destination is None else destination.queue.max_age
         by = result or HandOver([], "", "ESMTP", 0.0)
         notifications = []
         for action, outcomes in due.items():
             about = concerned(outcomes, envelope.given or [], by, envelope.requests)
-            id, row, octets = self._notification(envelope, message, about, action, max_age)
+            id, row, octets = self._notification(envelope, message, about, action, _max_age(destination))
             notifications.append((row, octets))
             if outcomes is wanted:
                 notice = Notice("spooled", id)
@@ -277,6 +287,7 @@ class Redelivery:
         row: Row,
         result: HandOver | None,
         expired: list[EnvelopeAddress],
+        why: Response,
         notice: Notice | None,
         pool: str | None,
     ) -> None:
@@ -288,9 +299,7 @@ class Redelivery:
         if expired:
             late = Message(message.id, message.sender, expired, message.wire(), meta=message.meta)
             late.received_at, late.attempts = message.received_at, message.attempts
-            record = records.given_up(
-                "Expiration", late, origin, row.queue, _expired(envelope), row.site, now_ns, pool, notice
-            )
+            record = records.given_up("Expiration", late, origin, row.queue, why, row.site, now_ns, pool, notice)
             services.logs.submit(record, late)
 
     def _count_outcomes(self, result: HandOver, message: Message) -> None:
@@ -332,19 +341,30 @@ def _is_left(outcome: RecipientOutcome) -> bool:
     return outcome.status is Status.TRANSIENT or outcome.status is Status.UNKNOWN
 
 
-def _due(again: float, envelope: Envelope, now: float) -> float:
-    """When it is tried again: by then its sender may have to be told that it takes longer."""
-    at = told_at(envelope.requests)
-    return min(again, at) if at > now else again
+def _max_age(destination: Destination | None) -> float:
+    return QueueConfig().max_age if destination is None else destination.queue.max_age
 
 
-def _is_too_late(row: Row, now: float) -> bool:
+def _until(row: Row, envelope: Envelope, destination: Destination | None) -> float:
+    """When nobody tries any more; unix time. A row's own time is over before, where its sender has to be told then."""
+    if told_at(envelope.requests) == math.inf:
+        return row.expires
+    return min(row.arrived + _max_age(destination), returns_at(envelope.requests))
+
+
+def _waiting(envelope: Envelope) -> list[RecipientOutcome]:
+    """Of whom nothing new is known."""
+    last = envelope.last or NOT_TRIED
+    return [RecipientOutcome(each, Status.TRANSIENT, last, None) for each in envelope.recipients]
+
+
+def _is_too_late(row: Row, until: float, now: float) -> bool:
     """Whether there will be no other try: the site may be back at any time."""
-    return (now if row.state == WAITS_FOR_SITE else row.due) >= row.expires
+    return (now if row.state == WAITS_FOR_SITE else row.due) >= until
 
 
-def _expired(envelope: Envelope) -> Response:
-    last, why = envelope.last, EXPIRED if returns_at(envelope.requests) == math.inf else OUT_OF_TIME
+def _expired(envelope: Envelope, until: float) -> Response:
+    last, why = envelope.last, OUT_OF_TIME if until == returns_at(envelope.requests) else EXPIRED
     if last is None:
         return why
     return Response(why.code, why.enhanced, f"{why.content}; last: {last.code} {last.enhanced} {last.content}")

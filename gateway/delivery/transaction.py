@@ -203,7 +203,11 @@ class Transaction:
         return [recipient for recipient in recipients if recipient in named] or named
 
     def _received(self, message_id: str, recipient: str | None) -> bytes:
-        return trace.received(self._facts.received_start, message_id, recipient, self._now_ns // 1_000_000_000)
+        asked = self._event.mail.requests
+        priority = None if asked is None else asked.priority
+        return trace.received(
+            self._facts.received_start, message_id, recipient, self._now_ns // 1_000_000_000, priority
+        )
 
     def _forget_recipient(self, message: Message, before: list[EnvelopeAddress]) -> None:
         """Takes the one recipient out of the trace of a message to which the policy has added others."""

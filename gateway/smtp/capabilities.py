@@ -21,6 +21,7 @@ PRIORITY = 1 << 4  # RFC 6710
 DELIVER_BY = 1 << 5  # RFC 2852
 BINARY = 1 << 7  # RFC 3030, with CHUNKING
 REQUIRE_TLS = 1 << 6  # RFC 8689: announced over TLS with a certificate that was verified
+VERIFIED_TLS = 1 << 8  # what was announced, was over such
 
 PROMISES = {
     "DSN": DSN,
@@ -53,15 +54,16 @@ class Abilities(NamedTuple):
 UNKNOWN = Abilities(_ALL_OWN)  # of a fleet of which nobody was asked yet; and after HELO, as ever
 
 
-def announced(extensions: Mapping[str, str], *, verified: bool = True, lmtp: bool = False) -> Abilities:
+def announced(extensions: Mapping[str, str], *, verified: bool, lmtp: bool = False) -> Abilities:
     """What an answer to EHLO names. extensions: parameters by keyword, in upper case. verified: it came by TLS from
     who has shown that it is the server. lmtp: it is spoken to in LMTP, in which there are no chunks here.
     """
     capabilities = sum([bit for keyword, bit in _KEYWORDS.items() if keyword in extensions])
     if lmtp or not capabilities & CHUNKS:
         capabilities &= ~BINARY
-    if not verified:
-        capabilities &= ~REQUIRE_TLS
+    capabilities = capabilities | VERIFIED_TLS if verified else capabilities & ~REQUIRE_TLS
+    if extensions.get("MT-PRIORITY", "").upper() not in ("", "MIXER"):  # RFC 6710 §5: what numbers mean by default
+        capabilities &= ~PRIORITY
     least_time = number(extensions.get("DELIVERBY", "").partition(",")[0])
     return Abilities(capabilities, number(extensions.get("SIZE", "")), least_time)
 
@@ -80,7 +82,7 @@ def offered(lines: tuple[str, ...] | None) -> Abilities:
     for line in lines:
         keyword, _, parameters = line.partition(" ")
         extensions[keyword.upper()] = parameters.strip()
-    return announced(extensions)
+    return announced(extensions, verified=True).without(VERIFIED_TLS)  # which is about servers
 
 
 def taken_by_all(members: Iterable[Abilities | None]) -> Abilities:

@@ -329,8 +329,10 @@ UPSTREAM_WITHOUT_BINARYMIME = Reply(
 )
 UPSTREAM_WITHOUT_SMTPUTF8 = Reply(553, "5.6.7", "The next hop does not offer SMTPUTF8", Reason.UPSTREAM_REFUSED)
 UPSTREAM_WITHOUT_DELIVERBY = Reply(554, "5.3.3", "The next hop does not offer DELIVERBY", Reason.UPSTREAM_REFUSED)
-UPSTREAM_WITHOUT_REQUIRETLS = Reply(
-    550, "5.7.30", "The next hop does not offer REQUIRETLS under verified TLS", Reason.UPSTREAM_REFUSED
+# RFC 8689 §4.2.1 has the status of both
+UPSTREAM_WITHOUT_REQUIRETLS = Reply(550, "5.7.30", "The next hop does not offer REQUIRETLS", Reason.UPSTREAM_REFUSED)
+UPSTREAM_WITHOUT_TLS = Reply(
+    550, "5.7.10", "REQUIRETLS needs TLS with a verified certificate to the next hop", Reason.UPSTREAM_REFUSED
 )
 TIME_IS_OVER = Reply(554, "5.4.7", "The time that BY= leaves for the delivery is over", Reason.UPSTREAM_REFUSED)
 OUTCOME_UNKNOWN = Reply(  # RFC 1047

@@ -8,7 +8,7 @@ cdef Py_ssize_t _HEAD, _MOST_HEAD, _FOLD
 
 cpdef str received_from(str client, str peer, str hostname, str local, str protocol, str tls)
 cpdef str with_protocol(bint esmtp, bint tls, bint authenticated, bint smtputf8)
-cpdef bytes received(str start, str message_id, str recipient, long long unix_time)
+cpdef bytes received(str start, str message_id, str recipient, long long unix_time, object priority=*)
 cpdef bytes supplemental(str name, str recipient, dict meta, tuple carried)
 
 

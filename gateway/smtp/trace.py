@@ -35,12 +35,14 @@ def received_from(client: str, peer: str, hostname: str, local: str, protocol: s
     )
 
 
-def received(start: str, message_id: str, recipient: str | None, unix_time: int) -> bytes:
+def received(start: str, message_id: str, recipient: str | None, unix_time: int, priority: int | None = None) -> bytes:
     """A whole Received header. start: received_from()'s; recipient: None where there are several, who may not be told
-    of each other (RFC 5321 §7.2).
+    of each other (RFC 5321 §7.2). priority: the client's, None where it has named none.
     """
-    only = "" if recipient is None else f" for <{recipient}>"
-    return f"{start}{message_id}{only};\r\n  {rfc5322_date(unix_time)}\r\n".encode()
+    more = "" if recipient is None else f" for <{recipient}>"
+    if priority is not None:  # RFC 6710 §4.1: a clause of its own
+        more += f" PRIORITY {priority}"
+    return f"{start}{message_id}{more};\r\n  {rfc5322_date(unix_time)}\r\n".encode()
 
 
 def with_protocol(esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool) -> str:

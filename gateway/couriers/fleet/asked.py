@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gateway.smtp import replies
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.capabilities import BINARY, DELIVER_BY, REQUIRE_TLS, Abilities
+from gateway.smtp.capabilities import BINARY, DELIVER_BY, REQUIRE_TLS, VERIFIED_TLS, Abilities
 from gateway.smtp.replies import Reply
 from gateway.smtp.requests import Requests
 
@@ -18,6 +18,8 @@ def obstacle(requests: Requests, sender: EnvelopeAddress, takes: Abilities, now:
     A notification that is to be protected is not lost for it (RFC 8689 §5).
     """
     if requests.require_tls and sender.email and not takes.capabilities & REQUIRE_TLS:
+        if not takes.capabilities & VERIFIED_TLS:
+            return replies.UPSTREAM_WITHOUT_TLS
         return replies.UPSTREAM_WITHOUT_REQUIRETLS
     if requests.binary and not takes.capabilities & BINARY:
         return replies.UPSTREAM_WITHOUT_BINARYMIME
