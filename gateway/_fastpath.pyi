@@ -486,7 +486,7 @@ class CounterPage:
     """A process's page of 64-bit words in memory shared with others.
 
     Only the owner writes, and no call enters the kernel; anyone who maps the memory may read. Slots come from
-    gateway/metrics.py; one outside the page raises IndexError. A page of zero bytes is a valid, unused page.
+    gateway/metrics; one outside the page raises IndexError. A page of zero bytes is a valid, unused page.
     """
 
     pid: int  # the owner's, 0 while nobody owns the page

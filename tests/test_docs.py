@@ -30,6 +30,7 @@ SOURCES = [
     if path.suffix in (".py", ".pyx", ".pyi", ".pxi", ".lua")
 ]  # fmt: skip
 PATH = re.compile(r"(?<![\w./:-])(?:gateway|docs|tests|deploy|bench)/[\w./-]*\w")
+MODULE = re.compile(r"(?<![\w./-])(?:[\w-]+/)*[\w-]+\.(?:py|pyx|pyi|pxi|pxd)\b(?!\.)")
 LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
 PATHS_OF_A_TABLE_ROW = re.compile(r"`(gateway/[^`]+)`")
 
@@ -71,6 +72,14 @@ def test_the_module_table_is_the_package():
 def test_file_names_in_the_sources_exist():
     named = {name for path in SOURCES for name in re.findall(r"docs/[\w-]+\.md|deploy/[\w.-]+\w", path.read_text())}
     assert [name for name in named if not (ROOT / name).exists()] == []
+    modules = {(path, name) for path in SOURCES for name in MODULE.findall(path.read_text())}
+    known = {path.name for path in SOURCES} | {path.name for path in (ROOT / "gateway").rglob("*.pxd")}
+    places = (ROOT, ROOT / "gateway")
+    assert [
+        (relative(path), name)
+        for path, name in modules
+        if not any((place / name).exists() for place in (*places, path.parent)) and name not in known
+    ] == []
 
 
 def test_the_readme_leads_to_every_page():

@@ -1,6 +1,6 @@
 # Counters, gauges and histograms in memory that processes share: one page per process, 64-bit words, no locks. The
 # classes' C attributes are declared in _fastpath.pxd. Only the page's owner writes; others read single words, which
-# the machine reads and writes whole. What the words mean is laid out in gateway/metrics.py and is nothing this file
+# the machine reads and writes whole. What the words mean is laid out in gateway/metrics and is nothing this file
 # knows.
 
 cimport cython
