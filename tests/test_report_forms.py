@@ -314,6 +314,24 @@ def test_an_excerpt_is_a_kibibyte_of_text() -> None:
     assert excerpt(report, message) == "Hallo,\ndas ging schief."
 
 
+@pytest.mark.parametrize(
+    ("type", "text", "shown"),
+    [
+        ("text/html", "<html><head><style>p {}</style></head><body><script>x()</script ><p>Sorry.</body>", "Sorry."),
+        ("text/html", "<style>\n" + "p { margin: 0 }\n" * 3000 + "</style>\n<p>Sorry.", "Sorry."),
+        ("text/html", "<!-- <p>no</p> --><title>no</title>Sorry &amp; so on<br>again", "Sorry & so on\nagain"),
+        ("text/plain; charset=iso-2022-jp", "Fehler: \u00fcber", "Fehler: \u00fcber"),
+        ("text/plain; charset=us-ascii", "Fehler: \u00fcber", "Fehler: \u00fcber"),
+        ("text/plain; charset=unheard-of", "Fehler: \u00fcber", "Fehler: \u00fcber"),
+    ],
+)
+def test_an_excerpt_is_what_people_would_see(type: str, text: str, shown: str) -> None:
+    message = multipart(part(type, text), part("message/delivery-status", STATUS))
+    report = found(message)
+    assert report is not None
+    assert excerpt(report, message) == shown
+
+
 def test_entries_without_a_diagnostic_have_the_excerpt() -> None:
     with_one = f"{HEAD}\n{GROUP}\n{SECOND}Diagnostic-Code: smtp; 550 no\n"
     message = bounce(with_one)

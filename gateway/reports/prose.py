@@ -87,17 +87,25 @@ def read_prose(report: Report, message: bytes, most: int = MAX_PROSE) -> str | N
 
 
 def decoded(octets: bytes, charset: str) -> str:
-    """Octets as text; in UTF-8, or else Latin-1, where the charset is none that mail uses."""
-    if charset.isascii() and charset.lower().replace("-", "_") not in _NO_CHARSETS:
-        try:
-            text = octets.decode(charset, "replace")
-            return text if isinstance(text, str) and not _SURROGATE.search(text) else ""
-        except (LookupError, ValueError, UnicodeError):
-            pass
+    """Octets as text: in their charset; in UTF-8 if they are that, not what they are labelled as; else in Latin-1."""
+    text = _in_charset(octets, charset)
+    if text and ("\ufffd" not in text or octets.isascii()):
+        return text
     try:
         return octets.decode()
     except UnicodeDecodeError:
-        return octets.decode("latin-1") if charset else octets.decode(errors="replace")
+        return text or (octets.decode("latin-1") if charset else octets.decode(errors="replace"))
+
+
+def _in_charset(octets: bytes, charset: str) -> str:
+    """With U+FFFD for what does not fit; "" for a charset that no mail has."""
+    if not charset.isascii() or charset.lower().replace("-", "_") in _NO_CHARSETS:
+        return ""
+    try:
+        text = octets.decode(charset, "replace")
+    except (LookupError, ValueError, UnicodeError):
+        return ""
+    return text if isinstance(text, str) and not _SURROGATE.search(text) else ""
 
 
 def html_text(text: str) -> str:
@@ -110,20 +118,21 @@ def html_text(text: str) -> str:
         tag = name[0].lower() if name else ""
         end = "-->" if text.startswith("<!--", opening) else f"</{tag}" if tag in _UNSEEN else ">"
         closing = text.find(end, opening + 1)
+        closing = text.find(">", closing) if closing >= 0 else -1
         if closing < 0:
             at = len(text)
             break
-        at = closing + len(end)
+        at = closing + 1
         shown.append("\n" if tag in _BREAKS else "")
     return html.unescape("".join([*shown, text[at:]]))
 
 
 def excerpt(report: Report, message: bytes) -> str | None:
     """The first MAX_EXCERPT octets of the text for people, blanks and empty lines pressed together; None for none."""
-    text = read_prose(report, message, MAX_EXCERPT * 16)
+    text = read_prose(report, message)
     if text is None:
         return None
-    lines = (_BLANKS.sub(" ", line).strip() for line in text.split("\n"))
+    lines = (_BLANKS.sub(" ", line).strip() for line in text.strip()[: MAX_EXCERPT * 16].split("\n"))
     short = "\n".join(filter(None, lines)).encode("utf-8", "replace")[:MAX_EXCERPT].decode("utf-8", "ignore")
     return short or None
 
