@@ -190,6 +190,8 @@ def test_endless_empty_chunks_are_idle_commands():
 
 @given(st.binary(min_size=4, max_size=60))
 @example(bytes([2, 9, 3, *range(22)]))
+@example(bytes([4, 1, 3, 13, 10, 46, 13, 10]))
+@example(bytes([5, 0, 0, 46, 10, 0, 255, 13]))
 @example(bytes([3, 50, 7, 7, 6, 128 + 46, 7, 8, 4, 13, 5]))
 def test_no_session_fails_or_depends_on_how_it_is_cut(data):
     fuzz_session.one_input(memoryview(data))

@@ -18,6 +18,7 @@ from gateway.handover import Response
 from gateway.logs.reader import DirectoryReader
 from gateway.logs.records import Origin
 from gateway.smtp.address import parse_address
+from gateway.smtp.requests import Requests
 
 CONTENT = b"Subject: x\r\n\r\n..dot\r\n"
 Said = Callable[..., tuple[int, str, str]]
@@ -118,6 +119,16 @@ def test_show_tells_everything_that_is_known(said: Said):
 def test_the_content_is_shown_without_the_dots_of_smtp(spool: Path, capfdbinary):
     cli.main(["spool", "show", str(spool), f"{2:032x}", "--content"])
     assert capfdbinary.readouterr().out == b"Subject: x\r\n\r\n.dot\r\n"
+
+
+def test_binary_content_is_shown_to_the_octet(spool: Path, capfdbinary):
+    binary = envelope(4)
+    binary.requests, binary.open_end = Requests(), True
+    binary.requests.binary = True
+    with closing(Store(str(spool / "0-0.spool"))) as store, store.transaction():
+        store.append(Row(0, 9e9, 5.0, 9e9, 0, 1, HELD, "s", "q", binary.encoded()), [b"a: b\r\n\r\n..\0\n\r\n"])
+    cli.main(["spool", "show", str(spool), f"{4:032x}", "--content"])
+    assert capfdbinary.readouterr().out == b"a: b\r\n\r\n.\0\n"
 
 
 def test_drop_hold_and_retry_do_it_in_all_files(said: Said, spool: Path, tmp_path: Path):

@@ -12,7 +12,6 @@ import math
 from contextlib import suppress
 
 from gateway import metrics
-from gateway._fastpath import content_of
 from gateway.config import Destination, PartialRefusal, QueueConfig
 from gateway.couriers.spool.kept import Envelope, ToKeep
 from gateway.couriers.spool.orders import bounce_of
@@ -319,9 +318,7 @@ class Redelivery:
         self._services.page.add(_RESULTS[result], recipients)
 
     def _message(self, envelope: Envelope, row: Row, octets: bytes) -> Message:
-        content = content_of(octets, self._services.contents)
-        if envelope.requests is not None and envelope.requests.binary:
-            content.mark_binary(envelope.open_end)
+        content = envelope.content(octets, self._services.contents)
         message = Message(
             envelope.id,
             envelope.sender,

@@ -34,6 +34,7 @@ LIMITS = SessionLimits(errors=6, invalid_recipients=3, idle_commands=12, auth_fa
 WORDS = (
     *(b"EHLO x\r\n", b"HELO x\r\n", b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<c@d>\r\n", b"DATA\r\n", b"\r\n.\r\n"),
     *(b"BDAT 3\r\n", b"BDAT 10 LAST\r\n", b"BDAT 0 LAST\r\n", b"BDAT x\r\n", b"RSET\r\n", b"NOOP\r\n", b"QUIT\r\n"),
+    *(b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n", b"BDAT 5\r\n", b"BDAT 4 LAST\r\n", b"BDAT 0\r\n"),
     *(b"\n.\n", b"\r.\r", b"\r\n..", b"\0", b"STARTTLS\r\n", b"AUTH PLAIN\r\n", b"x" * 600, b"VRFY a\r\n", b"\r\n"),
 )
 
@@ -48,6 +49,8 @@ class _Counting(Observer):
 
 def _answer(event: Any) -> Reply:
     if isinstance(event, EhloRequested):
+        if event.extensions is not None:  # as where the whole fleet takes it
+            event.extensions = (*event.extensions, "BINARYMIME")
         return replies.helo("gw.example", event.name)
     if isinstance(event, MessageReceived):
         return replies.accepted(["1"])
@@ -70,7 +73,9 @@ def outcome(terms: Terms, parts: Iterable[bytes]) -> tuple[Any, ...]:
                 session.tls_started()
             elif event is not None:
                 if isinstance(event, MessageReceived):
-                    contents.append((b"".join(event.content.pieces()), event.content.size, event.content.unsafe))
+                    found = event.content
+                    plain = b"".join(found.plain_pieces())
+                    contents.append((b"".join(found.pieces()), found.size, found.unsafe, found.binary, plain))
                 session.reply(_answer(event))
             elif session.penalty:  # it stands still, and goes on
                 session.penalty = 0.0
@@ -89,18 +94,38 @@ def check(terms: Terms, octets: bytes, cuts: Iterable[int]) -> None:
     sent, said, contents = whole
     codes = [int(code) for code in re.findall(rb"^(\d{3}) ", sent, re.MULTILINE)]
     assert codes == [code for _, code in said]
-    for text, _, _ in contents:
+    for text, *_ in contents:
         assert b"\r\n.\r\n" not in b"\r\n" + text
     if b"STARTTLS" not in octets:  # whose answer depends on what has come behind it
         assert outcome(terms, cut) == whole
         assert outcome(terms, [octets[place : place + 1] for place in range(len(octets))]) == whole
 
 
+def check_binary(terms: Terms, body: bytes, sizes: Iterable[int], cuts: Iterable[int]) -> None:
+    """Octets that are no lines, in chunks of these sizes, arrive as they are, and two contents are two."""
+    chunks, at = [], 0
+    for size in sizes:
+        chunks.append(b"BDAT %d\r\n" % len(body[at : at + size]) + body[at : at + size])
+        at += size
+    chunks.append(b"BDAT %d LAST\r\n" % len(body[at:]) + body[at:])
+    transaction = b"MAIL FROM:<a@b> BODY=BINARYMIME\r\nRCPT TO:<c@d>\r\n" + b"".join(chunks)
+    said = b"EHLO x\r\n" + 2 * transaction
+    sent, _, contents = outcome(terms, [said])
+    assert [(each[1], each[3], each[4]) for each in contents] == [(len(body), True, body)] * 2, (sent, contents)
+    assert outcome(terms, [said[start:end] for start, end in itertools.pairwise([0, *sorted(cuts), len(said)])]) == (
+        outcome(terms, [said])
+    )
+
+
 def one_input(data: memoryview) -> None:
-    """The first octet chooses the terms and whether there is a transaction, two where it is cut; then octets below 128
-    stand for words, the others for themselves."""
+    """The first octet chooses the terms, whether there is a transaction, and whether it is a binary one, whose content
+    the others are; two where it is cut; then octets below 128 stand for words, the others for themselves."""
     octets = bytes(data)
     if len(octets) < 4:
+        return
+    if octets[0] & 4:
+        sizes = octets[1] % 16, octets[2] % 16
+        check_binary(DENYING if octets[0] & 1 else ALLOWING, octets[3:250], sizes, [octets[1] % 30, octets[2]])
         return
     begin = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" if octets[0] & 2 else b""
     said = begin + b"".join(WORDS[octet % len(WORDS)] if octet < 128 else bytes((octet - 128,)) for octet in octets[3:])

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway import metrics
-from gateway._fastpath import CounterPage, content_of
+from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs
 from gateway.couriers.spool import holdings, orders
 from gateway.couriers.spool.holdings import Holding, Locked
@@ -117,7 +117,8 @@ def _show(args: argparse.Namespace) -> int:
                 print(json.dumps(_known(row), indent=2))
                 continue
             sys.stdout.flush()
-            sys.stdout.buffer.writelines(content_of(store.content(row.number)).plain_pieces())
+            content = Envelope.decoded(row.envelope).content(store.content(row.number))
+            sys.stdout.buffer.writelines(content.plain_pieces())
     if not found:
         raise NotDone("there is no such message")
     return 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from gateway._fastpath import Content
+from gateway._fastpath import Content, ContentStore, content_of
 from gateway.handover import Response
 from gateway.logs.encoding import to_json
 from gateway.logs.records import Origin
@@ -56,6 +56,13 @@ class Envelope:
         self.last = last
         self.requests = requests
         self.open_end = open_end
+
+    def content(self, octets: bytes, store: ContentStore | None = None) -> Content:
+        """The message's content. octets: as the spool keeps it. store: see content_of()."""
+        content = content_of(octets, store)
+        if self.requests is not None and self.requests.binary:
+            content.mark_binary(self.open_end)
+        return content
 
     def encoded(self) -> bytes:
         """As octets."""
