@@ -51,6 +51,15 @@ def server() -> Iterator[NameServer]:
         yield running
 
 
+@pytest.mark.parametrize("config", ["{ ZONES }", "{ zones = { ZONES }, servfail = { 'c.example' } }"])
+def test_a_policy_that_is_tried_out_brings_its_zones(config: str) -> None:
+    zones = "'$ORIGIN a.example.\\n@ 600 TXT one', { zone = '$ORIGIN b.example.\\n@ 600 TXT two', secure = true }"
+    given = config.replace("ZONES", zones)
+    asks = "kumo.dns.lookup_txt('a.example')[1] .. kumo.dns.lookup_txt('b.example')[1]"
+    tried = f"kumo.dns.configure_test_resolver {given} kumo.dns.configure_test_mta_sts {{ ['a.example'] = 'x' }}"
+    assert said(f"{tried} result = {asks}") == "onetwo"
+
+
 def answered(code: str, server: NameServer | None = None) -> Any:
     """What a policy with a zone of its own, and perhaps a name server, puts into `result`."""
     servers = "" if server is None else f"kumo.dns.configure_resolver {{ name_servers = {{ '{server.address}' }} }}"

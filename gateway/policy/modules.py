@@ -105,7 +105,6 @@ OUTSIDE_OBJECTS = {kind: members for module in _ASKING for kind, members in modu
 _OBJECTS = {**digest.OBJECTS, **regexes.OBJECTS, **times.OBJECTS, **uuids.OBJECTS, **OUTSIDE_OBJECTS}
 _MAPS = (*cidr_map.INDEXED, *domain_map.INDEXED, *regex_sets.INDEXED)
 NOT_SUPPORTED = {
-    "dns": ("configure_test_mta_sts", "configure_test_resolver"),
     "jsonl": ("new_tailer", "new_multi_tailer"),
 }
 _INSTEAD = {"jsonl": "`relay-gateway logs` and `relay-gateway ship` read records"}

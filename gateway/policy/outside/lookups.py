@@ -40,6 +40,12 @@ def configure_unbound_resolver(outside: Outside, config: Any) -> None:
     _define(outside, DEFAULT, config, "configure_unbound_resolver")
 
 
+def configure_test_resolver(outside: Outside, zones: Any) -> None:
+    """The same, with nothing but these zones: a list of them, or what `Test` takes"""
+    config = zones if isinstance(zones, dict) else {"zones": zones}
+    _define(outside, DEFAULT, {"Test": config}, "configure_test_resolver")
+
+
 def define_resolver(outside: Outside, name: Any, config: Any) -> None:
     """One more resolver with a name; only while the policy is loaded"""
     _define(outside, string(name, "define_resolver"), config, "define_resolver")
@@ -313,6 +319,10 @@ def set_mx_negative_cache_ttl(outside: Outside, seconds: Any = None) -> None:
     """No effect: the zone says how long"""
 
 
+def configure_test_mta_sts(outside: Outside, policies: Any = None) -> None:
+    """No effect: mail goes to the fleet"""
+
+
 def set_mta_sts_enabled(outside: Outside, enabled: Any = None) -> None:
     """No effect: mail goes to the fleet"""
 
@@ -325,6 +335,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         ptr_host,
         reverse_ip,
         configure_resolver,
+        configure_test_mta_sts,
+        configure_test_resolver,
         configure_unbound_resolver,
         define_resolver,
         load_resolv_conf,
