@@ -21,6 +21,14 @@ def splitting(body: str, options: str = "", more: str = "") -> PolicySession:
     )
 
 
+def test_a_chunk_of_who_was_not_offered_chunks_is_refused_and_counted(caplog: pytest.LogCaptureFixture):
+    session = PolicySession("kumo.on('smtp_server_ehlo', function() return { 'PIPELINING' } end)")
+    session.says("EHLO c.example", "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>")
+    assert session.says("BDAT 6 LAST", "NOOP") == ["502 5.5.1 Command not implemented"]
+    [rejection] = session.records("Rejection")
+    assert rejection["reason"] == "unknown_command" and not caplog.records
+
+
 # --- smtp_server_data -------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,7 @@ REFUSED_AT = {
     "data": (
         *_WHEREVER_LUA_RUNS,
         *_OF_ARGUMENTS,
+        Reason.UNKNOWN_COMMAND,
         Reason.TOO_MANY_IDLE_COMMANDS,
         Reason.BAD_SEQUENCE,
         Reason.NO_RECIPIENTS,

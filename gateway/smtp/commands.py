@@ -251,6 +251,8 @@ def _read_mail_parameters(command: MailCommand, text: bytes, auth_offered: bool,
             body = b"" if value is None else value.upper()
             if body == b"BINARYMIME" and offered & BINARY:  # RFC 3030 §3
                 command.binary = command.asked().binary = True
+            elif body == b"BINARYMIME":
+                raise Refused(replies.parameter_unknown("BODY=BINARYMIME"))
             elif body not in (b"7BIT", b"8BITMIME"):  # RFC 6152 §2
                 raise Refused(replies.PARAMETER_SYNTAX)
             command.eight_bit = body == b"8BITMIME"
