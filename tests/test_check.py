@@ -147,7 +147,7 @@ def test_an_unusable_certificate_is_told_with_its_line_beside_all_other_problems
     """
     problems, _, _ = examine(source_of(text))
     assert [(problem.line, problem.message.partition(": ")[2].partition(",")[0]) for problem in problems] == [
-        (3, "/nowhere/cert.pem"),
+        (3, "/nowhere/cert.pem: No such file or directory"),
         (6, "banner: expected a text without control characters"),
         (6, "hostname: expected a host name in ASCII such as 'mx.example.com'"),
     ]
@@ -158,7 +158,7 @@ def test_a_certificate_that_the_policy_computes_is_looked_at_too() -> None:
     kumo.start_esmtp_listener { listen = '127.0.0.1:25', tls_certificate = name, tls_private_key = name }
     """
     (problem,), _, _ = examine(source_of(text))
-    assert str(problem).startswith("policy.lua: listener 127.0.0.1:25: /nowhere/cert.pem, /nowhere/cert.pem: ")
+    assert str(problem).startswith("policy.lua: listener 127.0.0.1:25: /nowhere/cert.pem: ")
 
 
 def certificate(name: str, days: int, password: bytes | None = None) -> tuple[bytes, bytes]:
@@ -189,9 +189,9 @@ def certificate(name: str, days: int, password: bytes | None = None) -> tuple[by
         ("expired", "the certificate has expired at "),
         ("early", "the certificate is not valid before "),
         ("encrypted", "the key is encrypted"),
-        ("mismatched", "KEY_VALUES_MISMATCH"),
+        ("mismatched", "the key is of another certificate"),
         ("unreadable", "No such file"),
-        ("garbage", "PEM"),
+        ("garbage", "cert: no certificate in PEM"),
     ],
 )
 def test_certificates_that_no_client_would_take_are_problems(tmp_path: Path, case: str, said: str | None) -> None:
@@ -203,10 +203,29 @@ def test_certificates_that_no_client_would_take_are_problems(tmp_path: Path, cas
         (tmp_path / "key").write_bytes(other if case == "mismatched" else key)
     keys = f"tls_certificate = '{tmp_path}/cert',\ntls_private_key = '{tmp_path}/key'"
     problems = problems_of(f"kumo.start_esmtp_listener {{ listen = '127.0.0.1:25',\n{keys} }}")
-    assert [problem.startswith("policy.lua:2: ") and said in problem for problem in problems if said] == (
+    line = 3 if case == "unreadable" else 2  # of the key
+    assert [problem.startswith(f"policy.lua:{line}: ") and said in problem for problem in problems if said] == (
         [True] if said else []
     )
     assert bool(problems) == bool(said)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "sni = { ['a.example'] = { tls_certificate = 'CERT',\ntls_private_key = 'KEY' } }",
+        "peer = { ['10.0.0.0/8'] = { tls_certificate = 'CERT',\ntls_private_key = 'KEY' } }",
+        "tls_required_client_ca = 'KEY'",
+    ],
+)
+def test_a_certificate_deep_inside_a_listener_is_a_problem_of_its_line(tmp_path: Path, options: str) -> None:
+    pem, _ = certificate("gw.example", 30)
+    (tmp_path / "cert").write_bytes(pem)
+    (tmp_path / "key").write_bytes(certificate("other.example", 30)[1])
+    given = options.replace("CERT", f"{tmp_path}/cert").replace("KEY", f"{tmp_path}/key")
+    [problem] = problems_of(f"kumo.start_esmtp_listener {{ listen = '127.0.0.1:25',\n{given} }}")
+    assert problem.startswith("policy.lua:2: listener 127.0.0.1:25: ")
+    assert problem.endswith(("the key is of another certificate", "no certificates in PEM"))
 
 
 def test_a_certificate_that_expires_within_21_days_is_warned_of_with_its_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.config import KeySource, Listener, ListenerParams, TlsVersion
+
+T = TypeVar("T")
 
 MOST_CONTEXTS = 1024  # that are kept of each kind: a policy may name another host or key for every connection
 KEYS_LAST = 86400.0  # seconds that the keys of tickets are in use
@@ -200,13 +202,7 @@ def _with(settings: TlsSettings, files: KeyFiles, pems: tuple[bytes, bytes], pai
     if settings.ciphers is not None:
         _restrict(context, settings.ciphers, "tls_ciphers")
     if settings.ca is not None:
-        try:
-            context.load_verify_locations(cadata=files.read(settings.ca).decode("ascii"))
-        except OSError as error:  # ssl.SSLError is one
-            text = f"{_shown(settings.ca)}: {error}"
-            raise UnusableKey(text, may_pass=not isinstance(error, ssl.SSLError)) from error
-        except ValueError:
-            raise UnusableKey(f"{_shown(settings.ca)}: no PEM", may_pass=False) from None
+        _trusting(lambda pem: context.load_verify_locations(cadata=pem), settings.ca, files)
         context.verify_mode = ssl.CERT_REQUIRED if settings.required else ssl.CERT_OPTIONAL
     return context
 
@@ -215,10 +211,23 @@ _VERSIONS = {TlsVersion.V1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.V1_3: ssl.TLSVe
 
 
 def _read(pair: Pair, files: KeyFiles) -> tuple[bytes, bytes]:
+    return _content(pair[0], files), _content(pair[1], files)
+
+
+def _content(source: KeySource, files: KeyFiles) -> bytes:
     try:
-        return files.read(pair[0]), files.read(pair[1])
+        return files.read(source)
     except OSError as error:
-        raise UnusableKey(f"{_shown(pair[0])}, {_shown(pair[1])}: {error}", may_pass=True) from error
+        raise UnusableKey(f"{_shown(source)}: {error.strerror}", may_pass=True) from error
+
+
+def _trusting(make: Callable[[str], T], ca: KeySource, files: KeyFiles) -> T:
+    """What is made of the certificates of authorities."""
+    content = _content(ca, files)
+    try:
+        return make(content.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise UnusableKey(f"{_shown(ca)}: no certificates in PEM", may_pass=False) from error
 
 
 def _keep(contexts: dict[Any, Any], key: Any, context: Any) -> None:
@@ -241,15 +250,12 @@ class ClientTls(NamedTuple):
 def client_context(settings: ClientTls) -> ssl.SSLContext:
     """A context towards a server, of files as they are now. Raises UnusableKey."""
     files = KeyFiles()
-    try:
-        cadata = None if settings.ca is None else files.read(settings.ca).decode("ascii")
-        context = ssl.create_default_context(cadata=cadata)
-        # Since 3.13 Python would turn away what many an authority of one's own issues (RFC 5280 §4.2.1.3).
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    except OSError as error:  # ssl.SSLError is one
-        raise UnusableKey(f"{_shown(settings.ca)}: {error}", may_pass=True) from error
-    except ValueError:
-        raise UnusableKey(f"{_shown(settings.ca)}: no PEM", may_pass=False) from None
+    if settings.ca is None:
+        context = ssl.create_default_context()
+    else:
+        context = _trusting(lambda pem: ssl.create_default_context(cadata=pem), settings.ca, files)
+    # Since 3.13 Python would turn away what many an authority of one's own issues (RFC 5280 §4.2.1.3).
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if settings.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -265,8 +271,20 @@ def _show(context: ssl.SSLContext, pems: tuple[bytes, bytes], pair: Pair | None)
         with _in_memory(pems[0]) as certificate_path, _in_memory(pems[1]) as key_path:
             context.load_cert_chain(certificate_path, key_path, password=_no_passphrase)
     except ssl.SSLError as error:
-        names = "the self-signed certificate" if pair is None else f"{_shown(pair[0])}, {_shown(pair[1])}"
-        raise UnusableKey(f"{names}: {error}", may_pass=False) from error
+        raise UnusableKey(_why(error, pems, pair), may_pass=False) from error
+
+
+def _why(error: ssl.SSLError, pems: tuple[bytes, bytes], pair: Pair | None) -> str:
+    """What is wrong with a certificate and its key, in words of our own where OpenSSL's say little."""
+    if pair is None:
+        return f"the self-signed certificate: {error}"
+    if b" CERTIFICATE-----" not in pems[0]:
+        return f"{_shown(pair[0])}: no certificate in PEM"
+    if b" PRIVATE KEY-----" not in pems[1]:
+        return f"{_shown(pair[1])}: no private key in PEM"
+    if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+        return f"{_shown(pair[0])}, {_shown(pair[1])}: the key is of another certificate"
+    return f"{_shown(pair[0])}, {_shown(pair[1])}: {error.args[-1]}"
 
 
 def _restrict(context: ssl.SSLContext, ciphers: str, option: str) -> None:

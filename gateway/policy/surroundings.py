@@ -53,10 +53,11 @@ def unusable_keys(
     computed = tls.problems(listeners, files, at)
     if text is None and not computed:
         return []
-    written_out = list(_keys_written_out(text or _text(source), files, at))
+    text = text or _text(source)
+    written_out = list(_keys_written_out(text, files, at))
     located = tuple(trouble.problem.message.partition(": ")[2] for trouble in written_out)
     return written_out + [
-        Defect(Problem(source.path, 0, f"listener {listener}: {error}"), error.may_pass)
+        Defect(Problem(*(_named(text, error) or (source.path, 0)), f"listener {listener}: {error}"), error.may_pass)
         for listener, error in computed
         if not str(error).endswith(located)
     ]
@@ -89,8 +90,20 @@ def _keys_written_out(text: Lint, files: tls.KeyFiles, at: datetime | None) -> I
             keys = {name: key_source(options[name]) for name in names}
             error = tls.unusable(keys.get("tls_certificate"), keys.get("tls_private_key"), files, at)
             if error is not None:
+                about = str(error).partition(": ")[0]
+                name = next((name for name in names if options[name] == about), names[0])
                 message = f"{_LISTENER}: {error}"
-                yield Defect(Problem(call.where.file, lines[(names[0],)], message), error.may_pass)
+                yield Defect(Problem(call.where.file, lines[(name,)], message), error.may_pass)
+
+
+def _named(text: Lint, error: tls.UnusableKey) -> tuple[str, int] | None:
+    """Where a listener names the files that an error is about, however deep inside; None where that is computed."""
+    names = str(error).partition(": ")[0].split(", ")
+    for call, options, lines in text.tables(_LISTENER):
+        places = {found: line for keys, line in lines.items() if isinstance(found := _entry(options, keys), str)}
+        if all(name in places for name in names):
+            return call.where.file, places[names[0]]
+    return None
 
 
 def unusable_towards_members(text: Lint) -> list[Defect]:
