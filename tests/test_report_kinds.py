@@ -40,6 +40,13 @@ from report_texts import (
         ("Your letter of 512 bytes to 450 recipients failed.\n550 5.1.1 gone", 550, "5.1.1", "5.1.1 gone"),
         ("Not delivered for 5 days; the last answer was: 451 4.3.0 try later. Giving up.", 451, "4.3.0", None),
         ("550-5.1.1 no such\n550 5.1.1 user\n", 550, "5.1.1", "5.1.1 no such user"),
+        ("<u@far.example>: host mx.far.example[192.0.2.1] said: 550\n    <u@far.example>: unknown (in reply to RCPT\n"
+         "    TO command)\n", 550, None, "<u@far.example>: unknown"),
+        ("<u@far.example>: host mx.far.example said: 554\n    5.7.9 not here (in reply to end of DATA command)\n",
+         554, "5.7.9", "5.7.9 not here"),
+        ("The host said 450\n\nletters were waiting.\n", 550, None, None),
+        ("Failed to send to identified host,\nu@far.example: [192.0.2.1], 554 Unavailable\n", 554, None, "Unavailable"),
+        ("Diagnostic code: smtp;552 full\n", 552, None, "full"),
         ("<u@far.example>\n    (reason: 550 5.1.1 <u@far.example>... Unknown)\n", 550, "5.1.1",
          "5.1.1 <u@far.example>... Unknown"),
         ("(said: 550 5.1.1 no such user (see (1)))", 550, "5.1.1", "5.1.1 no such user (see (1))"),
@@ -144,6 +151,8 @@ def test_words_that_the_original_brings_along_are_no_claim() -> None:
         "Not delivered.\n\nSubject: delayed: your order was delivered\n\n--- A copy of the letter follows\n250 2.0.0 ok"
     )
     assert entry(claim(text)).code == 550
+    fields = "X-Scan-Info: scan successful\nX-Warning: your letter\n\twas delayed\nReceived: it was delivered\n"
+    assert entry(claim(f"Not delivered.\n\nOriginal message headers:\n\n{fields}")).code == 550
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,11 @@ _GAVE_UP = re.compile(
     r"will not (?:be )?(?:try|tried|retr))",
     re.IGNORECASE,
 )
-_QUOTED_FIELD = re.compile(r"^[> \t]*(?:subject|from|to|cc|date|message-id):.*$", re.IGNORECASE | re.MULTILINE)
+# A field of the original; one whose name has a hyphen with its continuation lines.
+_QUOTED_FIELD = re.compile(
+    r"^[> \t]*(?:(?:subject|from|to|cc|date|received):.*|[a-z0-9]+(?:-[a-z0-9]+)+:.*(?:\n[ \t]+\S.*)*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _COPY = re.compile(r"^[ \t]*---[^\n]*?(?:copy|below|original|header)[^\n]*", re.IGNORECASE | re.MULTILINE)
 MAX_CLAIM = 16384  # characters in which a claim is looked for
 MAX_CLAIMS = 50  # that are looked at

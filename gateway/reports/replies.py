@@ -14,22 +14,24 @@ MAX_TEXT = 1000  # of a reply inside other words
 
 # RFC 3463 §2: class, subject, detail; there are no subjects beyond 7, which tells codes from most version numbers.
 _ENHANCED = r"[245]\.[0-7]\.\d{1,3}(?!\d|\.\d)"
+_BETWEEN = r"(?:[ \t-]+|[ \t]*\n[ \t]+)"  # it and the code in front of it, folded maybe
 _REPLY = re.compile(r"([2-5]\d\d)(?:[ \t-]\s*(.*))?", re.ASCII | re.DOTALL)
 _AT_START = re.compile(rf"\(?#?({_ENHANCED})\)?[ \t:-]*(.*)", re.ASCII | re.DOTALL)
 # A code, and the enhanced one behind it. Second digit: RFC 5321 §4.2.1 has 0 to 5, mailers have 571 for 5.7.1, too.
 _CODE = re.compile(
-    rf"(?<![\w.])#?(?P<code>[45][0-57]\d)(?![\w.%/])(?:[ \t-]+[\"'(]?#?(?P<enhanced>{_ENHANCED})[\"')]?)?", re.ASCII
+    rf"(?<![\w.])#?(?P<code>[45][0-57]\d)(?![\w.%/])(?:{_BETWEEN}[\"'(]?#?(?P<enhanced>{_ENHANCED})[\"')]?)?", re.ASCII
 )
-# What introduces a reply, besides the start of a line: a word, the mark of a transcript, a bracket or quote, a colon.
+# What introduces a reply, besides the start of a line: a word, the mark of a transcript, a bracket or quote, a colon,
+# the type of a diagnostic, an address literal.
 _INTRODUCTION = re.compile(
     r"(?:\b(?:said|says|responded|replied|response|reply|returned|error|code|status|reason|was|with|got)\b"
-    r"[^\w\n]{0,4}|<<<[ \t]*|[\[({\"'][ \t]*|[:;][ \t]+)\Z",
+    r"[^\w\n]{0,4}|<<<[ \t]*|[\[({\"'][ \t]*|[:;][ \t]+|smtp;|\],?[ \t]+)\Z",
     re.ASCII | re.IGNORECASE,
 )
 MAX_CODES = 1000  # numbers like codes that are looked at
 MAX_INTRODUCTION = 64  # characters in front of a code that are looked at
 # A code and an enhanced one of its class beside each other are a reply wherever they stand.
-_PAIR = re.compile(rf"(?<![\w.])(?P<code>[45][0-57]\d)[ \t-]+#?(?P<enhanced>{_ENHANCED})", re.ASCII)
+_PAIR = re.compile(rf"(?<![\w.])(?P<code>[45][0-57]\d){_BETWEEN}#?(?P<enhanced>{_ENHANCED})", re.ASCII)
 # So is a code with its text in quotes, as Cisco's gateways have it: "5.3.0 - Other problem 554-'delivery error: dd'".
 _IN_QUOTES = re.compile(rf"(?<![\w.])(?P<code>[45][0-57]\d)-'(?P<enhanced>{_ENHANCED})?", re.ASCII)
 _IN_FRONT = re.compile(rf"#({_ENHANCED})[ \t]+smtp;[ \t]*$", re.ASCII | re.IGNORECASE)  # Exchange: "#5.1.1 smtp; 550 …"
@@ -110,7 +112,7 @@ def reply_inside(text: str) -> QuotedReply | None:
     """The first reply with a code that stands inside other words."""
     text = text[:MAX_QUOTED]
     for match in islice(_CODE.finditer(text), MAX_CODES):
-        if _is_introduced(text, match.start()) and _is_reply(text, match):
+        if _is_reply(text, match):
             break
     else:
         match = None
@@ -138,18 +140,19 @@ def first_reply(text: str) -> QuotedReply | None:
     return QuotedReply(None, marked[1], "") if marked else None
 
 
-def _is_introduced(text: str, start: int) -> bool:
-    before = text[max(0, start - MAX_INTRODUCTION) : start]
-    line = before.rstrip(" \t>")
-    return not line or line[-1] == "\n" or _INTRODUCTION.search(before) is not None
-
-
 def _is_reply(text: str, match: re.Match[str]) -> bool:
-    """Whether words stand behind the code, and none that it counts."""
+    """Whether a code begins a line or is introduced, and words stand behind it that are none that it counts."""
+    before = text[max(0, match.start() - MAX_INTRODUCTION) : match.start()]
+    line = before.rstrip(" \t>")
+    introduced = bool(line) and line[-1] != "\n"
+    if introduced and _INTRODUCTION.search(before) is None:
+        return False
     if match["enhanced"]:
         return True
-    behind = text[match.end() : match.end() + 80]
-    return any(map(str.isalpha, behind.partition("\n")[0])) and not _COUNTED.match(behind)
+    behind, _, next_line = text[match.end() : match.end() + 80].partition("\n")
+    if introduced and not behind.strip() and next_line[:1] in (" ", "\t"):  # as Postfix folds what a host said
+        behind = next_line.partition("\n")[0]
+    return any(map(str.isalpha, behind)) and not _COUNTED.match(behind)
 
 
 def _up_to_the_end(text: str, opened: str, code: str, enhanced: str) -> str:

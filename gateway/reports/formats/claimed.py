@@ -17,7 +17,7 @@ from gateway.reports.replies import first_reply
 _RECIPIENTS = (("x-apparently-to",), ("delivered-to", "x-original-to", "x-delivered-to"), ("to", "cc"))
 _NAMES = tuple(name for names in _RECIPIENTS for name in names)
 
-_SUCCEEDED = re.compile(r"(?:^|\bsaid:|<<<|[\[(\"'])[ \t]*2[0-5]\d[ -]", re.ASCII | re.MULTILINE)
+_SUCCEEDED = re.compile(r"(?:^|\bsaid:|<<<|[\[(\"'])[ \t]*2[0-5]\d[ \n-]", re.ASCII | re.MULTILINE)
 
 
 def read(report: Report, message: bytes) -> None:
