@@ -50,7 +50,8 @@ INVALID = [
     "", "a", "a@", "@example.com", "@", "a b@example.com", "a@b@example.com", ".a@example.com", "a.@example.com",
     "a..b@example.com", "a@.example", "a@example.", "a@exam..ple", "a@-example", "a@example-", "a@_example",
     "a@exa mple", f"a@{'l' * 64}.example", "a@" + "l." * 127 + "ll", "a@[", "a@[]", "a@[192.0.2.1", "a@[300.0.0.1]",
-    "a@[1.2.3]", "a@[IPv6:fish]", "a@[IPv6:192.0.2.1]", "a@[x-tag:]", "a@[:x]", 'a"b@example.com', '"a@example.com',
+    "a@[1.2.3]", "a@[IPv6:fish]", "a@[IPv6:192.0.2.1]", "a@[IPv6:fe80::1%eth0]", "a@[IPv6:::1%a b]",
+    "a@[ipv6:::1%]]", "a@[x-tag:]", "a@[:x]", 'a"b@example.com', '"a@example.com',
     '"a"b@example.com', '"a\x01"@example.com', "a\x00@example.com", "a@exa\x00mple", "a@example\r\n", "<a@example.com>",
     "a,b@example.com", "a@\u200b.example", "@one.example a@example.com", "a@xn--\udcff",
 ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,7 +13,7 @@ from gateway import _fastpath as fp
 from gateway.config import Limits, ListenerParams
 from gateway.inbound import connection
 from gateway.inbound.pace import WINDOW, Pace
-from gateway.net.streams import Poller
+from gateway.net.streams import MOST_DROPPED, Poller
 from gateway.rates import Rate
 from gateway.smtp.conduct import LONGEST_DELAY, STRAYS, UNLIMITED, Conduct, SessionLimits, session_limits
 from gateway.smtp.replies import RCPT_OK, Reason, make
@@ -226,6 +228,25 @@ def test_what_a_listener_says_holds_for_all_and_what_is_usual_for_strangers():
     nothing = session_limits(ListenerParams(hostname="x", limits=Limits(errors=0, idle_commands=0)), trusted=False)
     assert nothing is not None
     assert (nothing.errors, nothing.idle_commands) == (UNLIMITED, UNLIMITED)
+
+
+def test_who_was_sent_away_and_goes_on_is_not_read_without_end():
+    async def main() -> None:
+        async with inbound(poller=Hasty, **limited(errors=1)) as service:
+            client = await service.greeted()
+            client.send_now(b"XYZZY\r\n" * 3)
+            await client.until(lambda data: b"421 4.7.0" in data)
+            sent = turns_in_vain = 0
+            with contextlib.suppress(ConnectionError):  # the time to read the reply is over
+                while turns_in_vain < 100:
+                    turns_in_vain += 1
+                    with contextlib.suppress(BlockingIOError):
+                        sent += client.send_now(bytes(1 << 16))
+                        turns_in_vain = 0
+                    await asyncio.sleep(0)
+            assert sent < MOST_DROPPED + (8 << 20)  # and what the kernel has
+
+    run(main())
 
 
 # -- time ------------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ cdef class Stream(Source):
     cdef object _error, _linger
     cdef int _fd
     cdef list _backlog
-    cdef Py_ssize_t _high, _begun, _waiting
+    cdef Py_ssize_t _high, _begun, _waiting, _dropped
     cdef bint _reading, _told_to_pause, _in_ready, _writes_no_more, _reads_no_more, _closing
 
     cpdef set_protocol(self, Protocol protocol)

@@ -22,6 +22,7 @@ from gateway.net.turns import Turns
 log = logging.getLogger(__name__)
 
 HIGH_WATER = 64 * 1024  # octets that may wait for the kernel before the protocol is told to pause; asyncio's default
+MOST_DROPPED = 1 << 20  # octets of a peer's that was told to go; the kernel has it wait for the rest
 MOST_ACCEPTED = 16  # connections in a turn: half a millisecond of making sessions; the others' octets follow
 REST = 1.0  # seconds without accepting after the process has run out of descriptors or memory
 
@@ -170,6 +171,7 @@ class Stream(Source):
         self._in_ready = False  # connection_lost must wait for the end of it
         self._writes_no_more = False
         self._reads_no_more = False  # what the peer still sends is dropped
+        self._dropped = 0  # octets
         self._closing = False
         self._linger: asyncio.TimerHandle | None = None  # until the connection is reset
 
@@ -252,8 +254,8 @@ class Stream(Source):
 
     def finish(self, linger: float) -> None:
         """Closes our side behind what was written, and the connection when the peer closes its side, too, or after
-        `linger` seconds. What it still sends until then is dropped: a socket that is closed with something unread
-        resets the connection, and the peer might never see what it was told last.
+        `linger` seconds. What it still sends until then is dropped, up to MOST_DROPPED octets: a socket that is closed
+        with something unread resets the connection, and the peer might never see what it was told last.
         """
         if not self._closing and self._fd >= 0:
             self._reads_no_more = True
@@ -291,6 +293,10 @@ class Stream(Source):
         if data:
             if not self._reads_no_more:
                 self._protocol.data_received(data)
+                return
+            self._dropped += len(data)
+            if self._dropped > MOST_DROPPED:
+                self.pause_reading()
         elif data is not None:
             self.pause_reading()
             if self._reads_no_more or not self._protocol.eof_received():

@@ -133,6 +133,8 @@ def _normalise_literal(text: str) -> str:
     if not text.endswith("]"):
         raise AddressError("address literal without closing bracket")
     content = text[1:-1]
+    if "%" in content and content[:5].lower() == "ipv6:":  # a zone (RFC 4007 §11), which Python takes
+        raise AddressError("malformed address literal")
     try:
         if content[:5].lower() == "ipv6:":
             return f"[IPv6:{ipaddress.IPv6Address(content[5:])}]"
