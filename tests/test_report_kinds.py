@@ -84,6 +84,9 @@ def test_a_claimed_bounce_tells_the_first_reply_of_its_prose(
         ("X-Apparently-To: c@far.example; Mon, 02 Nov 2026 09:00:00 +0000\nTo: list@far.example\n", "c@far.example"),
         ("To: u@far.example, <u@far.example>\n", "u@far.example"),
         ("To: undisclosed-recipients:;\n", ""),
+        ("To: the list <list@far.example>\nList-Post: <mailto:List@far.example>\n", ""),
+        ("To: list@far.example\nDelivered-To: u@far.example\nList-Post: <mailto:list@far.example>\n", "u@far.example"),
+        ("To: u@far.example\nList-Post: NO\nList-Id: <news.near.example>\n", "u@far.example"),
         ("Subject: none\n", ""),
     ],
 )  # fmt: skip

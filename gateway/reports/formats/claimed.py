@@ -15,7 +15,7 @@ from gateway.reports.replies import first_reply
 
 # Whom a header section says that its message was for: each of these by itself, the most telling first.
 _RECIPIENTS = (("x-apparently-to",), ("delivered-to", "x-original-to", "x-delivered-to"), ("to", "cc"))
-_NAMES = tuple(name for names in _RECIPIENTS for name in names)
+_NAMES = (*(name for names in _RECIPIENTS for name in names), "list-post")
 
 _SUCCEEDED = re.compile(r"(?:^|\bsaid:|<<<|[\[(\"'])[ \t]*2[0-5]\d[ \n-]", re.ASCII | re.MULTILINE)
 
@@ -34,11 +34,15 @@ def read(report: Report, message: bytes) -> None:
 
 
 def only_recipient(fields: Fields) -> str | None:
-    """The one address that a message was for; None where there are more, or none."""
+    """The one address that a message was for; None where there are more, or none, or it is that of a mailing list
+    (RFC 2369 §3.4), of which some member failed."""
+    lists = {url.removeprefix("mailto:").partition("?")[0] for url in _addresses(fields, ("list-post",))}
     for names in _RECIPIENTS:
-        found = {
-            address.lower(): address for name, value in fields if name.lower() in names for address in addresses(value)
-        }
-        if found:
-            return next(iter(found.values())) if len(found) == 1 else None
+        if found := _addresses(fields, names):
+            return next(iter(found.values())) if len(found) == 1 and found.keys().isdisjoint(lists) else None
     return None
+
+
+def _addresses(fields: Fields, names: tuple[str, ...]) -> dict[str, str]:
+    """Those in the fields of these names, by themselves in lower case."""
+    return {address.lower(): address for name, value in fields if name.lower() in names for address in addresses(value)}
