@@ -4,7 +4,9 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from . import contents, floods, instructions, outage, silent
@@ -168,13 +170,7 @@ def _add_outage(parser: argparse.ArgumentParser) -> None:
     add("--clients", type=int, default=usual.clients, metavar="N", help="connections of the load (%(default)s)")
     add("--workers", type=int, default=usual.workers, metavar="N", help="of the gateway (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the result there as well, second by second")
-    parser.set_defaults(bench_run=_outage)
-
-
-def _outage(arguments: argparse.Namespace) -> int:
-    chosen = {name: getattr(arguments, name) for name in vars(outage.Measure())}
-    result = outage.measured(outage.Measure(**chosen))
-    return _told(result, outage.table(result), arguments.json)
+    parser.set_defaults(bench_run=partial(_measured, part=outage))
 
 
 def _add_silent(parser: argparse.ArgumentParser) -> None:
@@ -186,13 +182,14 @@ def _add_silent(parser: argparse.ArgumentParser) -> None:
     add("--clients", type=int, default=usual.clients, metavar="N", help="connections of the load (%(default)s)")
     add("--workers", type=int, default=usual.workers, metavar="N", help="of the gateway (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the result there as well")
-    parser.set_defaults(bench_run=_silent)
+    parser.set_defaults(bench_run=partial(_measured, part=silent))
 
 
-def _silent(arguments: argparse.Namespace) -> int:
-    chosen = {name: getattr(arguments, name) for name in vars(silent.Measure())}
-    result = silent.measured(silent.Measure(**chosen))
-    return _told(result, silent.table(result), arguments.json)
+def _measured(arguments: argparse.Namespace, part: ModuleType) -> int:
+    """part: one of the bench's modules that has a Measure, what is measured by it, and a table of that."""
+    chosen = {name: getattr(arguments, name) for name in vars(part.Measure())}
+    result = part.measured(part.Measure(**chosen))
+    return _told(result, part.table(result), arguments.json)
 
 
 def _told(result: dict[str, Any], table: str, file: Path | None) -> int:

@@ -12,8 +12,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, cast
 
+from gateway.couriers.spool.store import Row, Store
+from gateway.later import Later
 from gateway.net.streams import Poller, Protocol, Stream
 from tests.upstream import Connection, Upstream
+
+DISK = 0.01  # seconds until what is written is there
 
 
 class _Impatient(selectors.DefaultSelector):
@@ -204,3 +208,33 @@ class Far:
         if not self._gone:
             self._gone = True
             self._connection.connection_lost(None)
+
+
+class SpoolOnLoop:
+    """In the place of a SpoolWriter and its thread: what is asked for is done, and durable, a moment later."""
+
+    def __init__(self, loop: VirtualLoop, opened: Callable[[list[Row], bool], None]) -> None:
+        self._loop = loop
+        self._store = Store(":memory:")
+        loop.call_later(DISK, opened, [], False)
+
+    def write(self, work: Callable[[Store], Any], *, needs_room: bool = False, may_fail: bool = False) -> Later:
+        """See SpoolWriter."""
+        later = Later()
+
+        def done() -> None:
+            with self._store.transaction():
+                result = work(self._store)
+            later.settle(result)
+
+        self._loop.call_later(DISK, done)
+        return later
+
+    write_by_and_by = read = write
+
+    def shrink(self) -> None:
+        """See SpoolWriter."""
+
+    def close(self) -> None:
+        """See SpoolWriter."""
+        self._store.close()

@@ -2,7 +2,8 @@
 against a reference that is a few lines long. Which client says what, what each member does to whom and when it is away
 are hypothesis' choice; so is how octets are cut.
 
-Real are the session, the policy, the transaction, the couriers with the fleet's health, and the client's side of SMTP.
+Real are the session, the policy, the transaction, the couriers with the fleet's health, the client's side of SMTP,
+and in half of the examples the spool but for its thread.
 MACHINE=N runs N examples instead of the short form (make fuzz).
 """
 
@@ -12,22 +13,30 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from pytest import MonkeyPatch
 
+from gateway.config import SpoolSettings
 from gateway.couriers.couriers import Couriers
+from gateway.couriers.spool import spool as spools
+from gateway.couriers.spool.spool import Spool
+from gateway.couriers.spool.store import Row
+from gateway.delivery.redelivery import Redelivery
 from gateway.later import Later
 from gateway.logs.encoding import Record
 from gateway.net.endpoints import Endpoints
 from gateway.policy.background import Background
 from gateway.policy.listener import TermsTable
 from gateway.why.client import MemoryClient, services_in_memory
-from tests.in_virtual_time import Member, Network, VirtualLoop
+from tests.in_virtual_time import Member, Network, SpoolOnLoop, VirtualLoop
 from tests.policy_tools import load, new_page
 from tests.upstream import Answer, Do
 
@@ -43,7 +52,9 @@ kumo.on('smtp_server_rcpt_to', function(recipient)
   if recipient.user == 'nobody' then kumo.reject(550, '5.1.1 nobody') end
 end)
 kumo.on('get_queue_config', function()
-  return kumo.make_queue_config { protocol = { smtp = { mx_list = { '192.0.2.11:1', '192.0.2.12:2' } } } }
+  return kumo.make_queue_config {
+    protocol = { smtp = { mx_list = { '192.0.2.11:1', '192.0.2.12:2' } } }, retry_interval = '10s',
+  }
 end)
 kumo.on('get_egress_path_config', function()
   return kumo.make_egress_path { enable_tls = 'Disabled', connect_timeout = '5s', """
@@ -53,6 +64,7 @@ end)
 """
 )
 LONGEST = 400.0  # seconds: after that everybody has been answered
+DRAINED = 20_000.0  # … and everything is out of the spool, which retry_interval puts off ever longer
 STAGES = ("CONNECT", "EHLO", "MAIL", "RCPT", "DATA", ".", "RSET")
 FAULTS: dict[str, Answer] = {
     "silent": Do.STALL,
@@ -154,6 +166,10 @@ class ContractMachine(RuleBasedStateMachine):
             policy, page, self.couriers, self.logs, now_ns=lambda: int(self.loop.time() * 1e9), monotonic=self.loop.time
         )
         self.table = TermsTable(policy.config.listeners[0], offer_auth=False)
+        self.spool: Spool | None = None
+        self.folder = TemporaryDirectory()
+        self.patch = MonkeyPatch()
+        self.page = page
         self.speakers: list[Speaker] = []
         self.sent: list[Sent] = []
 
@@ -164,10 +180,23 @@ class ContractMachine(RuleBasedStateMachine):
 
     # --- what may happen ----------------------------------------------------------------------------------------------
 
-    @initialize(seed=st.integers(0, 1 << 16))
-    def cut_octets_by(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 1 << 16), spool=st.booleans())
+    def cut_octets_by(self, seed: int, spool: bool) -> None:
         self.network.random.seed(seed)
+        if spool:
+            self.begin_spool()
         self.a_client_comes()
+
+    def begin_spool(self) -> None:
+        def writer(path: str, call_soon: object, opened: Callable[[list[Row], bool], None], *others: object) -> Any:
+            return SpoolOnLoop(self.loop, opened)
+
+        settings = SpoolSettings(name="data", path=self.folder.name)
+        self.patch.setattr(spools, "SpoolWriter", writer)
+        self.patch.setattr(spools, "LOOK_INTERVAL", 30.0)  # nobody leaves orders, and looking costs time
+        self.spool = Spool(self.loop, self.page, settings, 0, self.loop.time)
+        self.services.spool = self.spool
+        Redelivery(self.services, self.spool).start()
 
     @rule(
         port=st.sampled_from(MEMBERS),
@@ -313,10 +342,14 @@ class ContractMachine(RuleBasedStateMachine):
 
     def bounced(self, message: Sent) -> Counter[str]:
         """Who has a record of refusal on disk."""
-        return Counter(record["recipient"] for record in self.logs.told("Bounce", message.sender, only_synced=True))
+        records = self.logs.told("Bounce", message.sender, only_synced=True)
+        return Counter(each for record in records for each in named(record))
 
     def check(self, message: Sent) -> None:
         """To be called when its reply has come, and in the end."""
+        if self.spool is not None:
+            self.check_spooled(message)
+            return
         arrived = self.arrived(message)
         assert set(arrived) <= set(message.recipients), "nothing reaches who was refused, or never named"
         assert all(times == 1 for times in arrived.values()), f"{message}: twice: {arrived}"
@@ -326,9 +359,32 @@ class ContractMachine(RuleBasedStateMachine):
         elif arrived and message.code != "gone":
             assert self.is_unknown(message), f"{message} is at {arrived}"
 
+    def check_spooled(self, message: Sent) -> None:
+        """Who is not at a member yet may be in the spool; nobody gets it more often than once, and once for each time
+        that it was unknown. A refusal is told by a notification, or by its record.
+        """
+        arrived = self.arrived(message)
+        bounced = Counter(each for record in self.logs.told("Bounce", message.sender) for each in named(record))
+        assert set(arrived) <= set(message.recipients)
+        if message.code not in ("250", "gone"):
+            assert not arrived, f"{message} is at {arrived}"
+            return
+        for recipient in message.recipients:
+            here, most = arrived[recipient] + bounced[recipient], 1 + self.times_unknown(message, recipient)
+            assert here <= most, f"{message}: {arrived}, {bounced}, not {most}"
+            assert here or self.waiting() or message.code == "gone", f"{message}: {recipient} is lost"
+
+    def waiting(self) -> int:
+        """Messages in the spool."""
+        return 0 if self.spool is None else len(self.spool.schedule)
+
     def is_unknown(self, message: Sent) -> bool:
         """Whether its record says that what became of it is unknown (RFC 1047)."""
-        return any(r["reason"] == "outcome_unknown" for r in self.logs.told("TransientFailure", message.sender))
+        return any(self.times_unknown(message, recipient) for recipient in message.recipients)
+
+    def times_unknown(self, message: Sent, recipient: str) -> int:
+        told = self.logs.told("TransientFailure", message.sender)
+        return sum(each["reason"] == "outcome_unknown" and recipient in named(each) for each in told)
 
     def teardown(self) -> None:
         try:
@@ -338,13 +394,30 @@ class ContractMachine(RuleBasedStateMachine):
                 self.listen(speaker)
                 assert speaker.due == [], f"never answered: {speaker.due}"
                 speaker.client.reception.lost()
+            if self.spool is not None:
+                for member in self.members:
+                    member.listens, member.lag = True, 0.0
+                until = self.loop.time() + DRAINED
+                while self.waiting() and self.loop.time() < until:
+                    self.loop.let_pass(10.0)
+                assert not self.waiting(), "the spool is not empty"
             for message in self.sent:
                 assert message.code, "a message without an answer"
                 self.check(message)
             self.loop.run_until_complete(self.couriers.close(0))
+            if self.spool is not None:
+                self.loop.run_until_complete(self.spool.close(0))
         finally:
+            self.patch.undo()
+            self.folder.cleanup()
             self.network.close()
             self.loop.close()
+
+
+def named(record: dict[str, Any]) -> list[str]:
+    """The recipients of a record."""
+    found = record["recipient"]
+    return [found] if isinstance(found, str) else found
 
 
 EXAMPLES = int(os.environ.get("MACHINE", "0"))

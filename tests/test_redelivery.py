@@ -134,8 +134,21 @@ def test_what_failed_for_now_waits_for_what_it_failed_for(spooled, said, state):
     spooled.tried()
     (row,) = spooled.rows()
     assert (row.state, row.attempts, row.site) == (state, 2, "site")
-    assert began + 200 <= row.due < time.time() + 200
+    assert began + 100 <= row.due < time.time() + 100
     assert spooled.kinds() == ["TransientFailure"]
+
+
+@pytest.mark.parametrize("said", ["deferred", "unknown"])
+def test_a_message_that_was_the_try_of_an_outage_is_put_off_no_longer_than_another(spooled, monkeypatch, said):
+    monkeypatch.setattr(schedule, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(schedule, "MOST_PAUSE", 0.001)
+    spooled.begin("b", b=[*["unreachable"] * 12, said])
+    began = time.time()
+    spooled.tried(13)
+    (row,) = spooled.rows()
+    assert (row.state, row.attempts) == (WAITS_FOR_TIME, 14)
+    assert began + 100 <= row.due < time.time() + 100
+    assert "Expiration" not in spooled.kinds()
 
 
 def test_a_fleet_that_others_find_back_is_tried_whatever_pause_there_is(spooled, monkeypatch):

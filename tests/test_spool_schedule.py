@@ -61,7 +61,7 @@ def take(schedule: Schedule, now: float, most: int = 1000) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("attempts", "most", "seconds"),
+    ("deferred", "most", "seconds"),
     [
         (1, None, 1200),
         (2, None, 2400),
@@ -72,8 +72,8 @@ def take(schedule: Schedule, now: float, most: int = 1000) -> list[int]:
         (500, 9.0, 9),
     ],
 )
-def test_the_interval_doubles_up_to_its_most(attempts, most, seconds):
-    assert retry_after(attempts, 1200, most) == seconds
+def test_the_interval_doubles_up_to_its_most(deferred, most, seconds):
+    assert retry_after(deferred, 1200, most) == seconds
 
 
 def test_nothing_is_tried_before_its_time():

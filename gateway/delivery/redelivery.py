@@ -73,13 +73,15 @@ def to_keep(
     for outcome in result.outcomes:
         if outcome.recipient == envelope.recipients[0]:
             envelope.last = outcome.response
+    about_the_site = is_about_the_site(result.outcomes)
+    envelope.deferred = int(not about_the_site)
     again = now + retry_after(1, queue.retry_interval, queue.max_retry_interval)
     return ToKeep(
         envelope,
         message.wire(),
         queue=queue_name,
         site=result.site,
-        due=None if is_about_the_site(result.outcomes) else again,
+        due=None if about_the_site else again,
         expires=min(message.received_at + queue.max_age, returns_at(envelope.requests), told_at(envelope.requests)),
     )
 
@@ -182,7 +184,8 @@ class Redelivery:
         queue = None if destination is None else destination.queue
         if result is not None and left and queue is not None:
             row.state = WAITS_FOR_SITE if is_about_the_site(result.outcomes) else WAITS_FOR_TIME
-            row.due = now + retry_after(row.attempts, queue.retry_interval, queue.max_retry_interval)
+            envelope.deferred += row.state == WAITS_FOR_TIME
+            row.due = now + retry_after(envelope.deferred, queue.retry_interval, queue.max_retry_interval)
         expired = left if not goes_on and (result is None or _is_too_late(row, until, now)) else []
         why = _expired(envelope, until)
         failed = [*refused, *(RecipientOutcome(each, Status.PERMANENT, why, None) for each in expired)]

@@ -25,7 +25,8 @@ class Envelope:
 
     recipients: those who do not have it yet. given: as the client named them, None where that is not known. hostname:
     ours, in notifications. received_at: unix time. last: what was said last. requests: what the client asked for with
-    its recipients, None for nothing. open_end: see Content.
+    its recipients, None for nothing. open_end: see Content. deferred: attempts in which the fleet put it off, or the
+    outcome was unknown; those in which the fleet could not be reached say nothing of the message.
     """
 
     def __init__(  # noqa: PLR0913  # all that is kept
@@ -43,6 +44,7 @@ class Envelope:
         last: Response | None = None,
         requests: Requests | None = None,
         open_end: bool = False,
+        deferred: int = 0,
     ) -> None:
         self.id = id
         self.sender = sender
@@ -56,6 +58,7 @@ class Envelope:
         self.last = last
         self.requests = requests
         self.open_end = open_end
+        self.deferred = deferred
 
     def content(self, octets: bytes, store: ContentStore | None = None) -> Content:
         """The message's content. octets: as the spool keeps it. store: see content_of()."""
@@ -81,6 +84,7 @@ class Envelope:
                 "last": None if last is None else [last.code, last.enhanced, last.content, last.command],
                 **({} if requests is None else {"requests": requests.as_values()}),
                 **({"open_end": True} if self.open_end else {}),
+                **({"deferred": self.deferred} if self.deferred else {}),
             }
         )
 
@@ -96,6 +100,7 @@ class Envelope:
             "smtputf8": self.smtputf8,
             "hostname": self.hostname,
             "requests": None if self.requests is None else self.requests.as_values(),
+            "deferred": self.deferred,
         }
 
     @classmethod
@@ -116,6 +121,7 @@ class Envelope:
             last=None if read["last"] is None else Response(*read["last"]),
             requests=from_values(read.get("requests")),  # what was spooled before there were any has none
             open_end=read.get("open_end", False),
+            deferred=read.get("deferred", 0),
         )
 
 

@@ -74,9 +74,9 @@ class Spooled:
 _Entry = tuple[float, int, int, Spooled]  # of a heap: by what it is ordered, a serial number, `change` at the time, who
 
 
-def retry_after(attempts: int, retry_interval: float, max_retry_interval: float | None) -> float:
-    """Seconds from the end of the attempt of this number (1 for the first) to the next one."""
-    delay = retry_interval * 2.0 ** min(max(0, attempts - 1), 64)
+def retry_after(deferred: int, retry_interval: float, max_retry_interval: float | None) -> float:
+    """Seconds from the end of an attempt to the next one. deferred: how often it was put off, 1 for the first time."""
+    delay = retry_interval * 2.0 ** min(max(0, deferred - 1), 64)
     return max(LEAST_INTERVAL, delay if max_retry_interval is None else min(delay, max_retry_interval))
 
 
