@@ -154,6 +154,22 @@ def test_of_all_workers_one_says_each_time_that_a_member_fails_and_one_that_it_i
     ] * 2
 
 
+def test_a_member_that_is_drained_gets_nothing_of_a_worker_that_has_just_come_to_know_it(run) -> None:
+    async def main() -> None:
+        memory = memoryview(bytearray(SIZE))
+        async with Upstream() as member:
+            desk = MemberTable(memory, 1).enter("127.0.0.1", member.port)
+            desk.drain(True)
+            async with Gateway(member, table=MemberTable(memory, 0)) as gateway:
+                assert only(await gateway.hand_over(batch())) == UNREACHABLE
+                desk.drain(False)
+                while only(await gateway.hand_over(batch())) != DELIVERED:
+                    await asyncio.sleep(0.01)
+            assert len(member.mails) == 1
+
+    run(main())
+
+
 def test_a_worker_that_ends_does_not_wait_for_its_probes(run, soon) -> None:
     async def main() -> None:
         script = {"CONNECT": [Do.DROP, Do.STALL]}

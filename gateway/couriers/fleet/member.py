@@ -44,7 +44,7 @@ class Member:
         self.table = table
         self.entry = table.enter(host, port, name)
         self._health = Health()
-        self._drained = False
+        self._drained = self.entry.is_drained()
         self._delivered = self._refused = self._deferred = self._failed = self._unknown = 0  # since the last sync
         self._seconds = 0.0
         self._failures: dict[str, int] = {}
