@@ -208,11 +208,16 @@ def test_import_takes_all_of_a_file_or_nothing(spool: Path, tmp_path: Path, caps
 def test_what_is_damaged_is_shown_and_can_be_dropped(said: Said, spool: Path):
     with closing(Store(str(spool / "0-0.spool"))) as store:
         store._database.execute("UPDATE messages SET envelope = 'x' WHERE number = 1")
+        store._database.execute("UPDATE messages SET due = 9e99 WHERE number = 2")  # and who it is for can be read
     assert "damaged     number 1" in said("list")[1]
+    assert "damaged" in said("list", "--sender", "c@z.example")[1]
+    nothing, known = [json.loads(line) for line in said("list", "--state", "damaged", "--json")[1].splitlines()]
+    assert "id" not in nothing
+    assert (known["sender"], known["due"]) == ("c@z.example", None)
     assert said("retry", "--state", "damaged")[1] == "0 messages to be tried now\n"
     with closing(Store(str(spool / "0-0.spool"))) as store:
         assert next(store.rows()).state == DAMAGED
-    assert said("drop", "--state", "damaged")[1] == "1 message dropped\n"
+    assert said("drop", "--state", "damaged")[1] == "2 messages dropped\n"
 
 
 def test_a_directory_that_is_missing_is_told(tmp_path: Path, capsys):

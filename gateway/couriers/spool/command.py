@@ -24,7 +24,7 @@ from gateway._fastpath import CounterPage
 from gateway.config import LocalLogs
 from gateway.couriers.spool import holdings, orders
 from gateway.couriers.spool.holdings import Holding, Locked
-from gateway.couriers.spool.kept import Envelope
+from gateway.couriers.spool.kept import Envelope, legible
 from gateway.couriers.spool.orders import STATES, Order
 from gateway.couriers.spool.store import DAMAGED, Damaged, Row, Store
 from gateway.logs.writer import LogWriter
@@ -98,7 +98,7 @@ def _list(args: argparse.Namespace) -> int:
             if not order.means(row):
                 continue
             if args.summary:
-                counted[row.queue, STATES[row.state], _last(row)] += 1
+                counted[row.queue, STATES[row.state], _last(legible(row.envelope))] += 1
             else:
                 print(json.dumps(_known(row)) if args.json else _line(row))
     for (queue, state, last), number in counted.most_common():
@@ -135,29 +135,34 @@ def _known(row: Row) -> dict[str, Any]:
         "due": _moment(row.due),
         "expires": _moment(row.expires),
     }
-    return known if row.state == DAMAGED else {**Envelope.decoded(row.envelope).shown(), **known, "last": _last(row)}
+    envelope = legible(row.envelope)
+    return known if envelope is None else {**envelope.shown(), **known, "last": _last(envelope)}
 
 
-def _moment(unix_time: float) -> str:
-    return datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="seconds")
+def _moment(unix_time: float) -> str | None:
+    """None for what is no time: a damaged row has any number."""
+    try:
+        return datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _line(row: Row) -> str:
     age = max(0.0, time.time() - row.arrived)
-    if row.state == DAMAGED:
+    envelope = legible(row.envelope)
+    if envelope is None:
         return f"{'?':32s} {STATES[row.state]:11s} number {row.number}"
-    envelope = Envelope.decoded(row.envelope)
     recipients = ", ".join([f"<{each.email}>" for each in envelope.recipients])
     times = "1 attempt" if row.attempts == 1 else f"{row.attempts} attempts"
     return (
         f"{envelope.id} {STATES[row.state]:11s} {_duration(age):>4s} old, {times}, {row.size} octets, "
-        f"queue {row.queue}: <{envelope.sender.email}> to {recipients}: {_last(row)}"
+        f"queue {row.queue}: <{envelope.sender.email}> to {recipients}: {_last(envelope)}"
     )
 
 
-def _last(row: Row) -> str:
+def _last(envelope: Envelope | None) -> str:
     """What was said last."""
-    last = None if row.state == DAMAGED else Envelope.decoded(row.envelope).last
+    last = None if envelope is None else envelope.last
     return "" if last is None else f"{last.code} {last.enhanced} {last.content}".replace("  ", " ").replace("\n", " ")
 
 

@@ -125,6 +125,14 @@ class Envelope:
         )
 
 
+def legible(octets: bytes) -> Envelope | None:
+    """What can be made out of octets that may be damaged."""
+    try:
+        return Envelope.decoded(octets)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 class ToKeep:
     """A message that is to be spooled, for some of its recipients.
 

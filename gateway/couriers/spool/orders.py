@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway._fastpath import content_of
-from gateway.couriers.spool.kept import Envelope
+from gateway.couriers.spool.kept import Envelope, legible
 from gateway.couriers.spool.store import DAMAGED, HELD, WAITS_FOR_TIME, Row, Store
 from gateway.handover import Response
 from gateway.logs import records
@@ -58,9 +58,9 @@ class Order:
             return False
         if self.ids is None and self.sender is None and self.recipient is None:
             return True
-        if row.state == DAMAGED:
+        envelope = legible(row.envelope)
+        if envelope is None:
             return False
-        envelope = Envelope.decoded(row.envelope)
         if self.ids is not None and envelope.id not in self.ids:
             return False
         if self.sender is not None and not _is(self.sender, envelope.sender.email):
