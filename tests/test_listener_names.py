@@ -378,6 +378,43 @@ def test_every_name_does_at_the_wire_what_it_says(folder: Path, table: str, name
     run(main())
 
 
+COMPUTED = """
+kumo.on('smtp_server_get_dynamic_parameters', function() return { %s } end)
+"""
+OF_A_CONNECTION = [
+    ("limits", "connections"),
+    ("limits", "message_rate"),
+    ("limits", "errors"),
+    ("limits", "trusted"),
+    ("limits_per_identity", "connections"),
+]
+
+
+@pytest.mark.parametrize(("table", "name"), OF_A_CONNECTION, ids=lambda part: part)
+def test_limits_that_a_policy_computes_hold_instead_of_the_listeners(folder: Path, table: str, name: str):
+    each = case(table, name)
+    entries = ", ".join(filter(None, (each.beside, f"{name} = {each.value}")))
+    policy = POLICY % f"{each.also}, limits = {{ connections = 50 }}" + COMPUTED % f"{table} = {{ {entries} }}"
+
+    async def main() -> None:
+        async with listening(policy) as asked:
+            assert (await each.probe(asked)).startswith(each.told)
+            assert asked.service.metric("rejections_total", reason=each.reason) == 1
+
+    run(main())
+
+
+def test_a_connection_counts_once_whose_limits_are_computed():
+    limits = "limits = { connection_rate = '2/1h' }"
+
+    async def main() -> None:
+        async with listening(POLICY % f"relay_hosts = {{}}, {limits}" + COMPUTED % limits) as asked:
+            greetings = [await (await asked.call()).reply() for _ in range(3)]
+            assert [line[:3] for line in greetings] == ["220", "220", "421"]
+
+    run(main())
+
+
 def test_wrong_values_are_errors_with_their_names_names():
     said = {
         table: ", ".join(f"{name} = {each.wrong}" for name, each in names.items()) for table, names in TABLES.items()

@@ -87,9 +87,9 @@ class _Account:
         """One more record of a refusal."""
         return self._quotas.take("records", self.who, RECORDS, self._scope).retry_after is None
 
-    def connect(self) -> Reason | None:
-        """One more connection; why not."""
-        if self.limits.connection_rate is not None and not self.may("connection_rate"):
+    def connect(self, is_new: bool) -> Reason | None:
+        """One more connection; why not. is_new: its rate has not counted it yet."""
+        if is_new and self.limits.connection_rate is not None and not self.may("connection_rate"):
             return Reason.CONNECTION_RATE
         if self.limits.connections and not self._held:
             self._held = self._quotas.hold(COUNTED["connections"], self.who, self.limits.connections, self._scope)
@@ -122,7 +122,7 @@ def allowance_of(services: Services, terms: Terms, endpoints: Endpoints) -> Allo
 class Allowance:
     """Of one session."""
 
-    __slots__ = ("_accounts", "_page", "_peer", "_quotas", "_scope", "_terms", "counts_messages")
+    __slots__ = ("_accounts", "_page", "_peer", "_quotas", "_scope", "_terms", "counts_messages", "identity")
 
     def __init__(self, quotas: Quotas, page: CounterPage, terms: Terms, packed: bytes, *, exempt: bool) -> None:
         """packed: the peer's address. exempt: its network is held to nothing."""
@@ -131,14 +131,18 @@ class Allowance:
         limits = terms.params.limits
         self._peer = None if exempt else _Account(quotas, limits, network_of(packed, limits), self._scope)
         self._accounts: tuple[_Account, ...] = () if self._peer is None else (self._peer,)
+        self.identity = ""  # who has authenticated
         rates = (limits.message_rate, limits.recipient_rate, limits.octet_rate)
         peer_is_rated = self._peer is not None and rates != (None, None, None)
         # else only AUTH needs asked()
         self.counts_messages = peer_is_rated or terms.params.limits_per_identity is not None
 
-    def connect(self) -> Reply | None:
-        """A connection: the reply that turns it away; None where it is welcome, and counts until disconnect()."""
-        reason = None if self._peer is None else self._peer.connect()
+    def connect(self, is_new: bool = True) -> Reply | None:
+        """A connection: the reply that turns it away; None where it is welcome, and counts until disconnect().
+
+        is_new: it has not counted by other terms.
+        """
+        reason = None if self._peer is None else self._peer.connect(is_new)
         return None if reason is None else _closing(self._terms.hostname, reason)
 
     def disconnect(self) -> None:
@@ -164,14 +168,15 @@ class Allowance:
                 return _closing(self._terms.hostname, Reason.AUTH_RATE)
         return None
 
-    def logged_in(self, identity: str) -> Reply | None:
+    def logged_in(self, identity: str, is_new: bool = True) -> Reply | None:
         """Somebody has authenticated, whose connection counts from now on: the reply that turns them away, or None."""
+        self.identity = identity
         limits = self._terms.params.limits_per_identity
         if limits is None:
             return None
         account = _Account(self._quotas, limits, identity, scope_of_identities(self._scope))
         self._accounts = (*self._accounts, account)
-        reason = account.connect()
+        reason = account.connect(is_new)
         return None if reason is None else _closing(self._terms.hostname, reason)
 
     def refused(self, verb: int, reply: Reply) -> bool:

@@ -125,8 +125,7 @@ class Reception(Observer):
         found = yield from welcome(
             self._policy, self._conn, self._endpoints, self._terms, self._table, self._adopt, waiting
         )
-        if found.rule is not None:
-            self._why = {"rule": found.rule}
+        self._why = None if found.rule is None else {"rule": found.rule}
         self._accepted_with = self._conn.values.copy()
         self._greet(found.greeting)
         if found.follow_with_421:
@@ -137,10 +136,8 @@ class Reception(Observer):
         self._endpoints = introduced(event, self._endpoints)
         if self._tls is not None:
             self._tls = self._tls._replace(certificate=None)  # the proxy's
-        self._adopt(self._table.terms_for(self._endpoints.peer_address, self._endpoints.local_address))
+        refusal = self._adopt(self._table.terms_for(self._endpoints.peer_address, self._endpoints.local_address), event)
         self._know(known_at_first(self._endpoints, self._terms))
-        allowance, refusal = allowed_instead(self.allowance, self._services, self._terms, self._endpoints, event)
-        self.hold_to(allowance)
         if refusal is not None:
             self._reply(refusal)
             return
@@ -156,11 +153,14 @@ class Reception(Observer):
         if self._tls is not None:
             self._conn.values.update(known_of_tls(self._tls))
 
-    def _adopt(self, terms: Terms) -> None:
+    def _adopt(self, terms: Terms, event: XclientRequested | None = None) -> Reply | None:
+        allowance, refusal = allowed_instead(self.allowance, self._services, self._terms, terms, self._endpoints, event)
+        self.hold_to(allowance)
         self._terms = terms
         self.session.adopt(terms)
         self._peer_is_relay_host = limited_as_relay_host(self.session, self._endpoints, terms)
         self._conn.values.update(hostname=terms.hostname, **terms.params.meta)
+        return refusal
 
     def _greet(self, greeting: Reply) -> None:
         if type(self.session.awaiting) is XclientRequested:

@@ -43,17 +43,21 @@ def welcome(
     endpoints: Endpoints,
     terms: Terms,
     table: TermsTable,
-    adopt: Callable[[Terms], None],
+    adopt: Callable[[Terms], Reply | None],
     waiting: ServerSession | None,
 ) -> Waits:
-    """Asks what becomes of a client; returns a Welcome. table: where the terms are from. adopt: is given others, where
-    the policy has computed parameters. waiting: the session of a client that waits for the banner. Raises nothing.
+    """Asks what becomes of a client; returns a Welcome. Raises nothing.
+
+    table: where the terms are from. adopt: is given others, where the policy has computed parameters, and returns what
+    refuses the client then. waiting: the session of a client that waits for the banner.
     """
     try:
         computed = yield policy.dynamic_parameters(endpoints.received_via, conn)
         if computed is not None:
             terms = table.terms_with(endpoints, computed)
-            adopt(terms)
+            refusal = adopt(terms)
+            if refusal is not None:
+                return Welcome(refusal)
         yield policy.connection_accepted(conn)
         if waiting is not None and terms.greets_late and endpoints.peer not in terms.relay_hosts:
             yield policy.pause(max(terms.params.banner_delay, LEAST_LOOK))
@@ -87,12 +91,25 @@ def introduced(event: XclientRequested, endpoints: Endpoints) -> Endpoints:
 
 
 def allowed_instead(
-    before: Allowance | None, services: Services, terms: Terms, endpoints: Endpoints, event: XclientRequested
+    before: Allowance | None,
+    services: Services,
+    old: Terms,
+    terms: Terms,
+    endpoints: Endpoints,
+    event: XclientRequested | None,
 ) -> tuple[Allowance | None, Reply | None]:
-    """What the client at these ends may do, which counts instead of what counted before; and what refuses it."""
+    """What the client at these ends may do by these terms, which counts instead of what counted before, by old ones;
+    and what refuses it. event: told who it is; None where it is the same.
+    """
+    is_new = event is not None
+    names = ("limits", "limits_per_identity", "relay_hosts")
+    if not is_new and all([getattr(old.params, name) is getattr(terms.params, name) for name in names]):
+        return before, None
+    login = (event.login or "") if event is not None else "" if before is None else before.identity
     if before is not None:
         before.disconnect()
     allowance = allowance_of(services, terms, endpoints)
     if allowance is None:
         return None, None
-    return allowance, allowance.connect() or (allowance.logged_in(event.login) if event.login else None)
+    is_new = is_new or before is None
+    return allowance, allowance.connect(is_new) or (allowance.logged_in(login, is_new) if login else None)
