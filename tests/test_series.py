@@ -402,6 +402,7 @@ kumo.on('init', function()
     ['127.0.0.7'] = { limits = { auth_failures = '1/1h' } },
     ['127.0.0.8'] = { limits_per_identity = { connections = 1 } },
     ['127.0.0.9'] = { limits_per_identity = { connection_rate = '1/1h' } },
+    ['127.0.0.10'] = { withhold_extensions = { 'CHUNKING' } },
   } }
   kumo.start_http_listener { listen = HTTP }
   kumo.configure_local_logs { log_dir = LOGS, min_free_space = 0 }
@@ -426,6 +427,7 @@ def quotas(moved: Moved) -> None:
             (*TLS_FIRST, PLAIN, PLAIN),
             (*TLS_FIRST, ADMITTED, MAIL),
             (*TLS_FIRST, ADMITTED, MAIL),
+            ("EHLO x", MAIL, RCPT, "BDAT 0 LAST"),
         ],
         2,
     ):
