@@ -225,12 +225,19 @@ def test_a_disk_that_is_read_only_refuses_for_now_and_is_used_again(kept, monkey
     assert len(kept.spool.schedule) == 1
 
 
-def test_a_full_disk_is_told_as_such(kept):
-    kept.result(kept.do(lambda store: store._database.execute("PRAGMA max_page_count=6").fetchall()))
+def test_a_full_disk_is_told_as_such(kept, caplog):
+    def limit(pages: int) -> None:
+        kept.result(kept.do(lambda store: store._database.execute(f"PRAGMA max_page_count={pages}").fetchall()))
+
+    limit(6)
     refusals = [kept.result(kept.keep()) for _ in range(200)]
     assert refusals[0] is None
     assert refusals[-1] == replies.SPOOL_FULL
     assert len(kept.spool.schedule) == refusals.count(None)
+    assert caplog.text.count("the spool keeps nothing any more: ") == 1
+    limit(1000)
+    assert kept.result(kept.keep()) is None
+    assert caplog.text.count("the spool has room again") == 1
 
 
 def test_those_that_are_tried_begin_one_in_a_turn_of_the_loop(kept):

@@ -76,6 +76,7 @@ class Spool:
         self._forsaken_at = loop.time() + FORSAKEN_INTERVAL  # by then the others have theirs
         self._looking = False
         self._had_much = False
+        self._is_full = False  # and the log says so
         self._closed = False
 
     # --- taking on ----------------------------------------------------------------------------------------------------
@@ -95,11 +96,17 @@ class Spool:
         try:
             may_fail = not all([content.in_memory for content in contents])
             yield writer.write(append, needs_room=True, may_fail=may_fail)
-        except SpoolFull:
+        except SpoolFull as error:
+            if not self._is_full:
+                self._is_full = True
+                log.error("the spool keeps nothing any more: %s", error)
             return self._refused(replies.SPOOL_FULL)
         except Exception as error:
             log.error("the spool cannot keep message %s: %s", messages[0].envelope.id, error)
             return self._refused(replies.STORAGE)
+        if self._is_full:
+            self._is_full = False
+            log.warning("the spool has room again")
         self._page.add(_KEPT, len(rows))
         for row in rows:
             self.waits(self._known(self._own, row), row)
