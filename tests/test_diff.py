@@ -326,6 +326,18 @@ def test_the_listener_is_the_recorded_one_and_else_the_first_which_is_said(capsy
     assert found["left_out"] == {"not a record of this gateway": 1}
 
 
+def test_records_of_a_gateway_that_had_a_fleet_remind_of_it(capsys, tmp_path):
+    (tmp_path / "init.lua").write_text(TWO.replace("maildir_path = 'm'", ""))
+    write(tmp_path / "logs", {**RECEPTION, "recipient": "b@y.example", "meta": {"received_via": "10.0.0.1:587"}})
+    policy = str(tmp_path / "init.lua")
+    options = ["diff", "--old", policy, "--new", policy, "--log", str(tmp_path / "logs")]
+    assert cli.main(options) == 0
+    reminder = "decided by the old policy otherwise than was recorded; where that was with --fleet, give it here, too"
+    assert reminder in capsys.readouterr().out
+    assert cli.main([*options, "--fleet", "mta.example"]) == 0
+    assert "otherwise than" not in capsys.readouterr().out
+
+
 def test_what_a_policy_prints_does_not_get_into_the_json(tmp_path):
     policy = tmp_path / "policy.lua"
     policy.write_text("print 'hello'\n" + TWO)

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     else:
-        print("\n".join(_in_words(report, comparison.changes)))
+        print("\n".join(_in_words(report, comparison.changes, deployed=bool(args.fleet or args.gateway_config))))
     return CHANGES if comparison.changes else 0
 
 
@@ -135,7 +135,7 @@ def _records(directories: list[str]) -> Iterator[dict[str, Any]]:
             reader.close()
 
 
-def _in_words(report: dict[str, Any], changes: list[PolicyChange]) -> Iterator[str]:
+def _in_words(report: dict[str, Any], changes: list[PolicyChange], *, deployed: bool) -> Iterator[str]:
     yield (
         f"{report['recipients']} recipients in {sum(report['records'].values())} records, "
         f"{report['questions']} different questions: {report['changed'] or 'nothing'} would change"
@@ -143,7 +143,8 @@ def _in_words(report: dict[str, Any], changes: list[PolicyChange]) -> Iterator[s
     for why, count in report["left_out"].items():
         yield f"  left out, {count}: {why}"
     if report["unlike_recorded"]:
-        yield f"  {report['unlike_recorded']} are decided by the old policy otherwise than was recorded"
+        hint = "" if deployed else "; where that was with --fleet, give it here, too"
+        yield f"  {report['unlike_recorded']} are decided by the old policy otherwise than was recorded{hint}"
     if report["unknown_listener"]:
         yield f"  of {report['unknown_listener']} the listener is not recorded; the first one was asked"
     for title, rows, key in (("domain", report["by_domain"], "domain"), ("peer", report["by_peer"], "peer")):
