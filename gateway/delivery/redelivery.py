@@ -15,7 +15,7 @@ from gateway import metrics
 from gateway.config import Destination, PartialRefusal, QueueConfig
 from gateway.couriers.spool.kept import Envelope, ToKeep
 from gateway.couriers.spool.orders import bounce_of
-from gateway.couriers.spool.schedule import Spooled, retry_after
+from gateway.couriers.spool.schedule import LEAST_INTERVAL, Spooled, retry_after
 from gateway.couriers.spool.spool import Spool
 from gateway.couriers.spool.store import WAITS_FOR_SITE, WAITS_FOR_TIME, Row, Store
 from gateway.couriers.spool.tries import AskedSite, Tried
@@ -75,7 +75,7 @@ def to_keep(
             envelope.last = outcome.response
     about_the_site = is_about_the_site(result.outcomes)
     envelope.deferred = int(not about_the_site)
-    again = now + retry_after(1, queue.retry_interval, queue.max_retry_interval)
+    again = _again(1, queue, envelope, now)
     return ToKeep(
         envelope,
         message.wire(),
@@ -185,7 +185,7 @@ class Redelivery:
         if result is not None and left and queue is not None:
             row.state = WAITS_FOR_SITE if is_about_the_site(result.outcomes) else WAITS_FOR_TIME
             envelope.deferred += row.state == WAITS_FOR_TIME
-            row.due = now + retry_after(envelope.deferred, queue.retry_interval, queue.max_retry_interval)
+            row.due = _again(envelope.deferred, queue, envelope, now)
         expired = left if not goes_on and (result is None or _is_too_late(row, until, now)) else []
         why = _expired(envelope, until)
         failed = [*refused, *(RecipientOutcome(each, Status.PERMANENT, why, None) for each in expired)]
@@ -335,6 +335,15 @@ class Redelivery:
 
     def _now(self) -> float:
         return self._services.now_ns() / 1e9
+
+
+def _again(times: int, queue: QueueConfig, envelope: Envelope, now: float) -> float:
+    """When it is tried again. What is to come back is not given up because its queue would wait for longer: it is tried
+    when half of its time is over, as long as that is a while.
+    """
+    again = now + retry_after(times, queue.retry_interval, queue.max_retry_interval)
+    half = (returns_at(envelope.requests) - now) / 2
+    return min(again, now + half) if half >= LEAST_INTERVAL else again
 
 
 def _is_left(outcome: RecipientOutcome) -> bool:
