@@ -121,7 +121,7 @@ KERNEL_FLAGS = [
     *([UNREAD] if ONLY_GATEWAY else OPINIONS),
 ]
 # A compiler that does not know all of these, as Clang does not, optimises as it does for everybody.
-PLAIN_FLAGS = ["-g0", "-O2"]
+PLAIN_FLAGS = ["-g0", "-O2", "-w"]
 
 
 def flags_of(name: str) -> list[str]:

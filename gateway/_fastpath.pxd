@@ -117,6 +117,7 @@ cdef enum LineStatus:
 
 cdef class Framer:
     cdef bytes data                  # what was fed and is not consumed starts at data[at]
+    cdef readonly bytes argument     # of the command that was read last
     cdef Py_ssize_t at
     cdef Py_ssize_t max_command_line
     cdef bint discarding             # inside a line already known to be over-long
@@ -132,7 +133,7 @@ cdef class Framer:
 
     cpdef feed(self, bytes data)
     cpdef int first(self) noexcept
-    cpdef next_command(self)
+    cpdef int next_verb(self) except -2
     cpdef next_line(self, Py_ssize_t max_line=*)
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE
     cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=*, bint in_chunks=*, bint binary=*)

@@ -243,6 +243,10 @@ class Framer:
         """Appends what was received. Keeps a reference; copies only if something is still waiting."""
     def first(self) -> int:
         """The octet that comes next, which stays; -1 where there is none."""
+    argument: bytes  # of the command that next_verb() read last
+
+    def next_verb(self) -> int:
+        """next_command() without its tuple: the verb, or -1 if more bytes are needed; `argument` has the argument."""
     def next_command(self) -> tuple[int, bytes] | None:
         """(verb, argument) of the next command line, or None if more bytes are needed.
 

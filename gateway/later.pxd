@@ -27,7 +27,13 @@ cdef class Steps(Later):
 
     @cython.locals(later=Later)
     cpdef go_on(self)
-    cdef _next(self, Later later)
+    cdef _wait(self, Later later)
 
 
+cdef _onward(steps, Later later)
+cdef _next(steps, Later later)
+
+
+@cython.locals(answer=Steps)
+cpdef outcome_or_steps(steps)
 cpdef Steps begun(steps)

@@ -98,18 +98,14 @@ class Steps(Later):
         later = self.waits_for
         self.waits_for = None
         try:
-            item = step(self._steps, None) if later is None else self._next(later)
-            while isinstance(item, Later):
-                later = item
-                if not later.done:
-                    self.waits_for = later
-                    later.then(self)
-                    return
-                item = self._next(later)
+            item = _onward(self._steps, later)
         except Exception as error:
             self.fail(error)
             return
-        self.settle(item)
+        if isinstance(item, Later):
+            self._wait(item)
+        else:
+            self.settle(item)
 
     def __call__(self) -> None:
         """It waits for answers itself."""
@@ -123,14 +119,43 @@ class Steps(Later):
             self.waits_for = None
         self._steps.close()
 
-    def _next(self, later: Later) -> Any:
-        """Gives the generator its answer; returns what it waits for next, or its outcome."""
-        if later._error is None:
-            return step(self._steps, later._value)
-        try:
-            return self._steps.throw(later._error)
-        except StopIteration as end:
-            return end.value
+    def _wait(self, later: Later) -> None:
+        self.waits_for = later
+        later.then(self)
+
+
+def _onward(steps: Waits, later: Later | None) -> Any:
+    """Gives the generator each answer that is there, this one first; returns what it waits for, or its outcome."""
+    item = step(steps, None) if later is None else _next(steps, later)
+    while isinstance(item, Later):
+        later = item
+        if not later.done:
+            break
+        item = _next(steps, later)
+    return item
+
+
+def _next(steps: Waits, later: Later) -> Any:
+    """Gives the generator its answer; returns what it waits for next, or its outcome."""
+    if later._error is None:
+        return step(steps, later._value)
+    try:
+        return steps.throw(later._error)
+    except StopIteration as end:
+        return end.value
+
+
+def outcome_or_steps(steps: Waits) -> Any:
+    """The outcome of steps all of whose answers are there; else the Steps, which wait.
+
+    Raises what leaves the steps before they wait.
+    """
+    item = _onward(steps, None)
+    if not isinstance(item, Later):
+        return item
+    answer = Steps(steps)
+    answer._wait(item)
+    return answer
 
 
 def begun(steps: Waits) -> Steps:

@@ -224,7 +224,7 @@ cdef bytes chunk_stuffed(bytes part, uint64_t tail):
 @cython.auto_pickle(False)
 cdef class Framer:
     def __cinit__(self, Py_ssize_t max_command_line, ContentStore store=None):
-        self.data = b""
+        self.data = self.argument = b""
         self.store = store
         self.max_command_line = max_command_line
 
@@ -243,13 +243,18 @@ cdef class Framer:
     cpdef int first(self) noexcept:
         return octets_of(self.data)[self.at] if self.at < len(self.data) else -1
 
-    cpdef next_command(self):
+    def next_command(self):
+        cdef int verb = self.next_verb()
+        return None if verb < 0 else (verb, self.argument)
+
+    cpdef int next_verb(self) except -2:
         cdef Py_ssize_t start, end, word
         cdef LineStatus status = self.take_line(self.max_command_line, &start, &end)
         if status == INCOMPLETE:
-            return None
+            return -1
         if status == OVERLONG:
-            return (LINE_TOO_LONG, b"")
+            self.argument = b""
+            return LINE_TOO_LONG
         cdef const uint8_t *p = octets_of(self.data)
         word = start
         while word < end and not is_blank(p[word]):
@@ -261,7 +266,8 @@ cdef class Framer:
                 start += 1
             while end > start and is_blank(p[end - 1]):
                 end -= 1
-        return (verb, part_of(self.data, start, end))
+        self.argument = part_of(self.data, start, end)
+        return verb
 
     cpdef next_line(self, Py_ssize_t max_line=12288):
         cdef Py_ssize_t start, end

@@ -67,7 +67,7 @@ class ListenerHost(ConnectionHost):
     @property
     def messages(self) -> int:
         """Received completely, so far."""
-        return self._terms_table.messages
+        return self._terms_table.count.messages
 
     def accepted(self, stream: Stream) -> None:
         """A client has connected."""

@@ -308,9 +308,9 @@ class Connection(Protocol):
         reception = self._reception
         if self._closing or reception is None or self._shaking:
             return
-        waits = self._turn_due or self._resting or reception.is_asked()
-        ahead = waits and reception.session.buffered() > MAX_BUFFERED
-        pause = self._waits or ahead or self._writing_paused or self._logs.full
+        pause = self._waits or self._writing_paused or self._logs.full
+        if not pause and (self._turn_due or self._resting or reception.is_asked()):
+            pause = reception.session.buffered() > MAX_BUFFERED
         if pause != self._reading_paused:
             self._reading_paused = pause
             if pause:

@@ -4,7 +4,7 @@ cimport cython
 
 from gateway._fastpath cimport CounterPage
 from gateway.decision cimport Decision, decide, sender_matters
-from gateway.later cimport Later, Steps, begun
+from gateway.later cimport Later, Steps, outcome_or_steps
 from gateway.net.endpoints cimport Endpoints
 from gateway.logs.records cimport Origin
 from gateway.policy.conn_meta cimport ConnMeta
@@ -18,10 +18,11 @@ from gateway.smtp.commands cimport MailCommand, RcptCommand
 from gateway.smtp.events cimport AuthRequested, EhloRequested, MessageReceived, Observer
 from gateway.smtp.replies cimport Reply
 from gateway.smtp.session cimport ServerSession
-from gateway.smtp.terms cimport Terms
+from gateway.smtp.terms cimport MessageCount, Terms
 from gateway.delivery.transaction cimport SessionFacts, Transaction
 
 cdef list _COMMAND_SLOTS
+cdef int NO_COMMAND
 cdef dict _DECIDED_BY_LUA, _DECIDED_FROM_CACHE
 
 cdef class Reception(Observer):
@@ -31,6 +32,7 @@ cdef class Reception(Observer):
     cdef Refusals _refusals
     cdef Terms _terms
     cdef object _table
+    cdef MessageCount _count
     cdef object _resume
     cdef Policy _policy
     cdef dict _accepted_with
@@ -56,12 +58,11 @@ cdef class Reception(Observer):
     cdef _answer(self, event)
     cdef _dispatch(self, event)
 
-    @cython.locals(walk=Steps)
     cdef _walk(self, steps)
 
     @cython.locals(walk=Steps)
     cpdef _go_on(self)
-    cdef _arrive(self, Steps walk)
+    cdef _arrive(self, Reply reply)
     cdef _ehlo(self, EhloRequested event)
     cdef _begin(self, EhloRequested event)
     cdef _mail(self, MailCommand event)

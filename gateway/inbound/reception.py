@@ -23,8 +23,8 @@ from gateway.inbound.offer import as_fleet_takes, as_policy_wants, said
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
 from gateway.inbound.welcome import allowed_instead, introduced, welcome
-from gateway.inbound.wording import worded
-from gateway.later import Later, Steps, Waits, begun
+from gateway.inbound.wording import release
+from gateway.later import Later, Steps, Waits, outcome_or_steps
 from gateway.logs import records
 from gateway.logs.identity import new_session_id
 from gateway.net.endpoints import Endpoints
@@ -54,9 +54,8 @@ from gateway.smtp.xclient import XclientRequested
 
 log = logging.getLogger(__name__)
 
-_COMMAND_SLOTS = counted.COMMANDS
+_COMMAND_SLOTS, _MESSAGE_DURATION = counted.COMMANDS, counted.MESSAGE_DURATION
 _DECIDED_BY_LUA, _DECIDED_FROM_CACHE = counted.DECIDED_BY_LUA, counted.DECIDED_FROM_CACHE
-_MESSAGE_DURATION = counted.MESSAGE_DURATION
 
 
 class Reception(Observer):
@@ -78,6 +77,7 @@ class Reception(Observer):
         self._policy: Policy = self._services.policy  # of what has a C type: attributes cost next to nothing
         self._page = self._services.page
         self._table = table
+        self._count = table.count
         self._terms = terms
         self._endpoints = endpoints
         self._resume = resume
@@ -245,41 +245,41 @@ class Reception(Observer):
         if isinstance(event, EhloRequested):
             return self._ehlo(event)
         if isinstance(event, ReplyMade):
-            return self._word(event)
+            assert isinstance(self.session, RewritingSession)
+            return release(event, self.session, self._policy, self._conn)
         if isinstance(event, XclientRequested):
             return self._introduce(event)
         assert isinstance(event, AuthRequested | ExternalRequested)
         return self._auth(event)
 
-    def _word(self, made: ReplyMade) -> Waits:
-        session = self.session
-        assert isinstance(session, RewritingSession)
-        session.release((yield from worded(made, self._policy, self._conn)))
-
     def _walk(self, steps: Waits) -> None:
-        walk = begun(steps)
-        if walk.done:
-            self._arrive(walk)
+        try:
+            outcome = outcome_or_steps(steps)
+        except Exception as error:
+            self._failed(error)
+            return
+        if type(outcome) is Steps:
+            self._steps = outcome
+            self._steps.then(self._go_on)
         else:
-            self._steps = walk
-            walk.then(self._go_on)
+            self._arrive(outcome)
 
     def _go_on(self) -> None:
         """The steps that had to wait are over."""
         walk = self._steps
         assert walk is not None
         self._steps = None
-        self._arrive(walk)
-        if self.session is not None:
-            self._resume()
-
-    def _arrive(self, walk: Steps) -> None:
-        """Says the reply to which the steps have led, unless they have said it themselves."""
         try:
             reply = walk.result()
         except Exception as error:
             self._failed(error)
-            return
+        else:
+            self._arrive(reply)
+        if self.session is not None:
+            self._resume()
+
+    def _arrive(self, reply: Reply | None) -> None:
+        """Says the reply to which the steps have led, unless they have said it themselves."""
         if reply is not None and self.session.awaiting is self._message:  # else the client was sent away meanwhile
             self._reply(reply)
 
@@ -444,7 +444,7 @@ class Reception(Observer):
         self._reply(RCPT_OK)
 
     def _message_received(self, event: MessageReceived) -> Waits:
-        self._table.messages += 1
+        self._count.messages += 1
         self._message = event
         self._transaction = Transaction(self._services, self._session_facts(event), event, self._decisions)
         return self._transaction.steps()

@@ -15,8 +15,14 @@ from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy, PolicyError, Rejected
 from gateway.smtp import replies
 from gateway.smtp.events import ReplyMade
+from gateway.smtp.rewriting import RewritingSession
 
 log = logging.getLogger(__name__)
+
+
+def release(made: ReplyMade, session: RewritingSession, policy: Policy, conn: ConnMeta) -> Waits:
+    """Sends the reply as the policy words it."""
+    session.release((yield from worded(made, policy, conn)))
 
 
 def worded(made: ReplyMade, policy: Policy, conn: ConnMeta) -> Waits:

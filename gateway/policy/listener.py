@@ -18,7 +18,7 @@ from gateway.config import BatchHandling, Listener, ListenerParams, PolicyConfig
 from gateway.net.endpoints import Endpoints
 from gateway.policy.decision_cache import MISSING, RecentlyUsed
 from gateway.policy.prefixes import PrefixMap
-from gateway.smtp.terms import Terms
+from gateway.smtp.terms import MessageCount, Terms
 
 _MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2: ::ffff:0:0/96
 _PARAMETERS = frozenset(field.name for field in fields(ListenerParams))
@@ -78,7 +78,7 @@ class TermsTable:
     """The terms of one listener's connections, and how many messages came by them. offer_auth: see Terms."""
 
     def __init__(self, listener: Listener, offer_auth: bool) -> None:
-        self.messages = 0  # received completely; counted by whoever receives them
+        self.count = MessageCount()  # kept by whoever receives messages
         self._offer_auth, self._scope = offer_auth, listener.listen
         self._root = block_of({**listener.overrides, "peer": listener.peer, "via": listener.via})
         self._known: dict[tuple[int, ...], Terms] = {}

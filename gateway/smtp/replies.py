@@ -102,7 +102,7 @@ class Reply:
 def _wire(code: int, enhanced: str, text: str) -> bytes:
     if "\n" not in text:
         line = f"{code} {enhanced} {text}\r\n" if enhanced else f"{code} {text}\r\n"
-        return line.encode("utf-8", "replace")
+        return line.encode() if line.isascii() else line.encode("utf-8", "replace")
     prefix = f"{enhanced} " if enhanced else ""
     lines = [prefix + line for line in text.split("\n")]
     parts = [f"{code}-{line}\r\n" for line in lines[:-1]] + [f"{code} {lines[-1]}\r\n"]

@@ -299,10 +299,10 @@ class ServerSession:
         self._move(EHLO if self.esmtp else HELO)
 
     def _read_command(self) -> Any:
-        command = self._framer.next_command()
-        if command is None:
+        verb = self._framer.next_verb()
+        if verb < 0:
             return _INCOMPLETE
-        verb, argument = command
+        argument = self._framer.argument
         self.commands += 1
         self._verb = verb
         self._argument = argument

@@ -7,6 +7,11 @@ from gateway.smtp.replies cimport Reply
 
 
 @cython.final
+cdef class MessageCount:
+    cdef public Py_ssize_t messages
+
+
+@cython.final
 cdef class Terms:
     cdef readonly object params, relay_hosts, limits, limits_of_relay_hosts
     cdef readonly str hostname, scope

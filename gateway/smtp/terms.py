@@ -15,6 +15,13 @@ from gateway.smtp.sasl import OFFER
 _MOST_TOLD = 1_000_000  # RFC 9422 §4: a number has six digits at most
 
 
+class MessageCount:
+    """messages: received completely, by the sessions that share it."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+
+
 class Terms:
     """params: where they come from. offer_tls: STARTTLS is offered. offer_auth: AUTH is (under TLS).
 

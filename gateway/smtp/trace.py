@@ -39,10 +39,13 @@ def received(start: str, message_id: str, recipient: str | None, unix_time: int,
     """A whole Received header. start: received_from()'s; recipient: None where there are several, who may not be told
     of each other (RFC 5321 §7.2). priority: the client's, None where it has named none.
     """
+    date = rfc5322_date(unix_time)
+    if recipient is not None and priority is None:
+        return f"{start}{message_id} for <{recipient}>;\r\n  {date}\r\n".encode()
     more = "" if recipient is None else f" for <{recipient}>"
     if priority is not None:  # RFC 6710 §4.1: a clause of its own
         more += f" PRIORITY {priority}"
-    return f"{start}{message_id}{more};\r\n  {rfc5322_date(unix_time)}\r\n".encode()
+    return f"{start}{message_id}{more};\r\n  {date}\r\n".encode()
 
 
 def with_protocol(esmtp: bool, tls: bool, authenticated: bool, smtputf8: bool) -> str:
