@@ -215,7 +215,7 @@ class SpoolOnLoop:
 
     def __init__(self, loop: VirtualLoop, opened: Callable[[list[Row], bool], None]) -> None:
         self._loop = loop
-        self._store = Store(":memory:")
+        self._store = Store("")  # a database that SQLite forgets; what has a name becomes a file
         loop.call_later(DISK, opened, [], False)
 
     def write(self, work: Callable[[Store], Any], *, needs_room: bool = False, may_fail: bool = False) -> Later:
