@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
+OPTIMISED := $(VENV)/.optimised
 TYPED   := $(filter-out gateway/_fastpath.pxd,$(wildcard gateway/*.pxd gateway/*/*.pxd gateway/*/*/*.pxd))
 SOURCES := $(TYPED) $(TYPED:.pxd=.py) $(wildcard gateway/_fastpath.p* gateway/fastpath/*.pxi)
 BENCH_SOURCES := $(wildcard bench/*.pyx bench/wire/*.pxi)
@@ -25,6 +26,10 @@ $(READY_TO_TEST): $(READY) requirements-test.lock $(BENCH_SOURCES)
 	@VENV="$(VENV)" deploy/set-up.sh test
 	@touch $@
 
+$(OPTIMISED): $(READY_TO_TEST)
+	@VENV="$(VENV)" deploy/set-up.sh bench
+	@touch $@
+
 run: $(READY)  ## set up and run the gateway with its quickstart policy (relays into ./var/maildir)
 	$(BIN)/relay-gateway run --policy deploy/quickstart.lua
 
@@ -32,7 +37,7 @@ test: $(READY_TO_TEST)  ## set up and run every test, linter and type check; as 
 	@deploy/test-packages.sh
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --benchmark-disable
 
-bench: $(READY_TO_TEST)  ## measure the gateway beside what is installed here (about 6 minutes); BENCH="--full" and the like
+bench: $(OPTIMISED)  ## measure the gateway beside what is installed here (about 6 minutes); BENCH="--full" and the like
 	@PATH="$$PATH:/usr/sbin" command -v smtp-sink >/dev/null || echo "few peers here: bench/setup-peers.sh installs more" >&2
 	$(BIN)/relay-gateway bench run $(BENCH)
 

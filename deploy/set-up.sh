@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sets up .venv, for make: `set-up.sh run` what the service needs, `set-up.sh test` what tests, linters and benches need
-# besides. Looks first whether the machine has what that takes, and installs nothing outside of .venv.
+# besides, `set-up.sh bench` the modules again, optimised as they are shipped. Looks first whether the machine has what
+# that takes, and installs nothing outside of .venv.
 #
 # PYTHON: the interpreter to set up with. VENV: where. TICK: seconds after which a step says that it is still at work.
 set -eu
@@ -77,7 +78,11 @@ print(next((wheel for folder in folders if folder for wheel in glob.glob(folder 
 
 pip() { "$VENV/bin/python" -m pip --quiet --disable-pip-version-check install --no-compile "$@"; }
 
-compile() { RELAY_GATEWAY_MODULES=$1 "$VENV/bin/python" setup.py --quiet build_ext --inplace; }
+compile() {
+    RELAY_GATEWAY_MODULES=$1 RELAY_GATEWAY_BUILD=quick "$VENV/bin/python" setup.py --quiet build_ext --inplace
+}
+
+optimise() { "$VENV/bin/python" setup.py --quiet build_ext --inplace --force; }
 
 case ${1:-} in
 run)
@@ -92,7 +97,10 @@ test)
     step "the packages of requirements-test.lock" pip -r requirements-test.lock
     step "compiling the bench suite's modules" compile all
     ;;
+bench)
+    step "compiling the modules as they are shipped" optimise
+    ;;
 *)
-    fail "usage: set-up.sh run|test"
+    fail "usage: set-up.sh run|test|bench"
     ;;
 esac
