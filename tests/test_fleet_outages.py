@@ -115,7 +115,10 @@ class Fleet:
         ports = [free_port() for _ in names]
         self.sinks += [Sink(folder / f"sink{n}", f"127.0.0.1:{port}") for n, port in enumerate(ports)]
         members = ", ".join(f"'{name}:{port}'" for name, port in zip(names, ports, strict=True))
-        opened = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.1' }")
+        # a client keeps its connection for as long as it takes
+        opened = INIT.replace(
+            "relay_hosts = {}", "relay_hosts = { '127.0.0.1' }, max_messages_per_connection = 1000000"
+        )
         if way.spool:
             opened = opened.rstrip().removesuffix("end)") + SPOOL
         policy = f"SPOOL = '{folder}/spool' {opened}{POLICY.replace('MEMBERS', members)}"
