@@ -37,7 +37,7 @@ KERNELS: dict[str, tuple[str, str]] = {
     ),
     "framing: a command": (
         "from gateway._fastpath import Framer\nframer = Framer(512)",
-        "framer.feed(b'RCPT TO:<somebody@in.example>\\r\\n'); framer.next_command(); framer.next_command()",
+        "framer.feed(b'RCPT TO:<somebody@in.example>\\r\\n'); framer.next_verb(); framer.next_verb()",
     ),
     "framing: a body of 10 KiB": (
         "from gateway._fastpath import Framer\nframer = Framer(512)\nbody = (b'x' * 76 + b'\\r\\n') * 131 + b'.\\r\\n'",

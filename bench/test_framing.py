@@ -32,8 +32,8 @@ def test_600_pipelined_commands(benchmark):
 
     def frame():
         framer.feed(COMMANDS * 100)
-        next_command = framer.next_command
-        while next_command() is not None:
+        next_verb = framer.next_verb
+        while next_verb() >= 0:
             pass
 
     benchmark(frame)
@@ -47,8 +47,8 @@ def test_600_commands_one_by_one(benchmark):
     def frame():
         for line in lines:
             framer.feed(line)
-            framer.next_command()
-            framer.next_command()
+            framer.next_verb()
+            framer.next_verb()
 
     benchmark(frame)
     benchmark.extra_info["ns_per_command"] = round(benchmark.stats.stats.median / 600 * 1e9, 1)

@@ -243,12 +243,10 @@ class Framer:
         """Appends what was received. Keeps a reference; copies only if something is still waiting."""
     def first(self) -> int:
         """The octet that comes next, which stays; -1 where there is none."""
-    argument: bytes  # of the command that next_verb() read last
+    argument: bytes  # of the command that was read last
 
     def next_verb(self) -> int:
-        """next_command() without its tuple: the verb, or -1 if more bytes are needed; `argument` has the argument."""
-    def next_command(self) -> tuple[int, bytes] | None:
-        """(verb, argument) of the next command line, or None if more bytes are needed.
+        """The verb of the next command line, whose argument is in `argument` then; -1 if more bytes are needed.
 
         The verb is one of the numbers above, known by the line's first word, in any case; the argument is what
         follows, without blanks (SP, HTAB) around it. A line with another first word is UNKNOWN and the argument
@@ -257,7 +255,7 @@ class Framer:
         Raises RuntimeError between start_content() and the end of that content.
         """
     def next_line(self, max_line: int = 12288) -> tuple[int, bytes] | None:
-        """The next line as it is: (UNKNOWN, line without CRLF), (LINE_TOO_LONG, b"") or None, as next_command().
+        """The next line as it is: (UNKNOWN, line without CRLF), (LINE_TOO_LONG, b""); or None if more bytes are needed.
 
         For the client's side of an AUTH exchange. max_line: octets, CRLF included (RFC 4954 §4: 12288).
         """

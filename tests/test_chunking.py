@@ -64,11 +64,11 @@ def test_chunks_are_what_data_would_have_brought(text, cuts, portions, strict):
             chunk = chunk[portion:]
             done = framer.next_chunk()
         framer.feed(b"NOOP\r\n")
-        assert framer.next_command() == (fp.NOOP, b"")
+        assert (framer.next_verb(), framer.argument) == (fp.NOOP, b"")
         framer.so_far()
     assert seen(framer.end_chunks()) == seen(by_data(text, strict))
     framer.feed(b"QUIT\r\n")
-    assert framer.next_command() == (fp.QUIT, b"")
+    assert (framer.next_verb(), framer.argument) == (fp.QUIT, b"")
 
 
 async def say(client: Client, data: bytes, replies: int) -> list[bytes]:

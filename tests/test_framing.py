@@ -19,6 +19,12 @@ MAX_COMMAND = 40
 MAX_LINE = 12
 
 
+def next_command(framer: Framer) -> tuple[int, bytes] | None:
+    """The verb and argument of the next command; None if more bytes are needed."""
+    verb = framer.next_verb()
+    return None if verb < 0 else (verb, framer.argument)
+
+
 def fragments(*pieces: bytes, max_size: int = 30) -> st.SearchStrategy[bytes]:
     """Streams made of the given pieces, which are chosen to be trouble in each other's neighbourhood."""
     return st.lists(st.sampled_from(pieces), max_size=max_size).map(b"".join)
@@ -58,7 +64,7 @@ def commands_of(
     found = []
     for portion in portions:
         framer.feed(portion)
-        while (command := framer.next_command()) is not None:
+        while (command := next_command(framer)) is not None:
             found.append((VERB_NAMES[command[0]], command[1]))
     return found, framer
 
@@ -69,7 +75,7 @@ def waits(framer: Framer, rest: bytes) -> bool:
         return False
     framer.feed(b"\r\n")
     found = []
-    while (command := framer.next_command()) is not None:
+    while (command := next_command(framer)) is not None:
         found.append((VERB_NAMES[command[0]], command[1]))
     return found == reference.commands(rest + b"\r\n", MAX_COMMAND)[0]
 
@@ -99,7 +105,7 @@ def test_verb_is_known_in_any_case_alone_and_with_an_argument(name):
         for line, argument in ((word, b""), (f"{word} x", b"x"), (f"{word}\t x y \t", b"x y"), (f"{word}  ", b"")):
             framer = Framer(512)
             framer.feed(line.encode() + b"\r\n")
-            assert framer.next_command() == (getattr(_fastpath, name), argument)
+            assert next_command(framer) == (getattr(_fastpath, name), argument)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +116,8 @@ def test_verb_is_known_in_any_case_alone_and_with_an_argument(name):
 def test_line_with_another_first_word_is_unknown_and_kept_whole(line):
     framer = Framer(512)
     framer.feed(line + b"\r\n")
-    assert framer.next_command() == (UNKNOWN, line)
-    assert framer.next_command() is None
+    assert next_command(framer) == (UNKNOWN, line)
+    assert next_command(framer) is None
 
 
 @given(COMMANDS, CUTS)
@@ -145,11 +151,11 @@ def test_over_long_line_is_discarded_in_bounded_memory(noise):
     framer = Framer(MAX_COMMAND)
     for _ in range(64):
         framer.feed(noise * 16384)
-        assert framer.next_command() is None
+        assert next_command(framer) is None
         assert framer.buffered <= 1
     framer.feed(b"x\r\nQUIT\r\n")
-    assert framer.next_command() == (LINE_TOO_LONG, b"")
-    assert framer.next_command() == (_fastpath.QUIT, b"")
+    assert next_command(framer) == (LINE_TOO_LONG, b"")
+    assert next_command(framer) == (_fastpath.QUIT, b"")
 
 
 def test_next_line_gives_the_line_as_it_is():
@@ -157,7 +163,7 @@ def test_next_line_gives_the_line_as_it_is():
     framer.feed(b" AGEAYg== \r\n" + b"x" * 29 + b"\r\nQUIT\r\nA")
     assert framer.next_line() == (UNKNOWN, b" AGEAYg== ")
     assert framer.next_line(30) == (LINE_TOO_LONG, b"")
-    assert framer.next_command() == (_fastpath.QUIT, b"")
+    assert next_command(framer) == (_fastpath.QUIT, b"")
     assert framer.next_line() is None
 
 
@@ -239,7 +245,7 @@ def test_nothing_but_crlf_dot_crlf_ends_the_data(end):
     for portions in splits(stream, [6, 7, 8, 9]):
         content, framer = framed(portions)
         assert b"".join(content.pieces()) == b"first" + end + smuggled + b"\r\n"
-        assert framer.next_command() == (_fastpath.QUIT, b"")
+        assert next_command(framer) == (_fastpath.QUIT, b"")
         assert content.unsafe
 
 
@@ -248,11 +254,11 @@ def test_commands_pipelined_behind_a_content_wait_for_it():
     for portions in splits(stream, [3, 9, 17]):
         framer = Framer(512)
         framer.feed(b"".join(portions))
-        assert framer.next_command() == (DATA, b"")
+        assert next_command(framer) == (DATA, b"")
         framer.start_content(100, 998)
         assert framer.next_content().pieces() == [b"hello\r\n"]
-        assert framer.next_command() == (MAIL, b"FROM:<a@b>")
-        assert framer.next_command() == (RCPT, b"TO:<c@d>")
+        assert next_command(framer) == (MAIL, b"FROM:<a@b>")
+        assert next_command(framer) == (RCPT, b"TO:<c@d>")
 
 
 def test_commands_and_contents_cannot_be_confused():
@@ -261,7 +267,7 @@ def test_commands_and_contents_cannot_be_confused():
         framer.next_content()
     framer.start_content(100, 998)
     with pytest.raises(RuntimeError, match="a content"):
-        framer.next_command()
+        next_command(framer)
     with pytest.raises(RuntimeError, match="a content"):
         framer.next_line()
 

@@ -209,9 +209,6 @@ AUTOMATIC = {
         "mixed", "d", "\nReport domain: near.example\n", attached("PK", 'application/zip; name="a!b!1!2.zip"'),
         head="Subject: Report domain: near.example Submitter: far.example\n",
     ),
-    "digest with a status part among its messages": multipart(
-        "digest", "g", attached(STATUS, "message/delivery-status"), f"\n{ORIGINAL}"
-    ),
     "calendar": multipart("alternative", "c", "\nx\n", attached("BEGIN:VCALENDAR", "text/calendar; method=REPLY")),
     "attached status part that is a file": multipart(
         "mixed", "f", "\nx\n", attached(STATUS, 'application/octet-stream; name="message/delivery-status"')

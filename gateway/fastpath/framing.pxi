@@ -243,10 +243,6 @@ cdef class Framer:
     cpdef int first(self) noexcept:
         return octets_of(self.data)[self.at] if self.at < len(self.data) else -1
 
-    def next_command(self):
-        cdef int verb = self.next_verb()
-        return None if verb < 0 else (verb, self.argument)
-
     cpdef int next_verb(self) except -2:
         cdef Py_ssize_t start, end, word
         cdef LineStatus status = self.take_line(self.max_command_line, &start, &end)

@@ -41,8 +41,6 @@ cdef MediaType nearly(Span subtype) noexcept nogil:
 cdef MediaType multipart_type(Span subtype) noexcept nogil:
     if equals_folded(subtype, literal(b"report")):
         return MULTIPART_REPORT
-    if equals_folded(subtype, literal(b"digest")):  # RFC 2046 §5.1.5: nothing but whole messages
-        return OTHER_TYPE
     return MULTIPART_MIXED if equals_folded(subtype, literal(b"mixed")) else OTHER_MULTIPART
 
 
