@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway import metrics
+from gateway.policy import runtime
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy, PolicyError
 from gateway.policy.limits import HandlerLimits
@@ -87,6 +88,25 @@ def test_a_handler_that_takes_too_much_memory_ends(body: str) -> None:
     policy = mail_from(body)
     assert "it needs more than 16 MiB of memory" in error_of(policy)
     assert "memory" in error_of(policy)
+
+
+@pytest.mark.parametrize("use", ["conn_meta:set_meta('x', t)", "kumo.json_encode(t)", "kumo.json_encode { { t } }"])
+def test_a_table_that_contains_itself_twice_has_too_many_values(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "MOST_VALUES", 10_000)
+    assert "does it contain itself?" in error_of(mail_from(f"local t = {{}} t.a, t.b = t, t {use}"))
+
+
+def test_so_has_one_that_a_handler_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "MOST_VALUES", 10_000)
+    policy = load("kumo.on('smtp_server_get_dynamic_parameters', function() local t = {} t.a, t.b = t, t return t end)")
+    with pytest.raises(PolicyError, match="does it contain itself"):
+        policy.dynamic_parameters("127.0.0.1:25", ConnMeta({})).result()
+
+
+@pytest.mark.parametrize("table", ["{ kumo.reject }", "{ 1, kumo.reject, 2 }", "{ a = { kumo.json_encode }, b = 1 }"])
+def test_functions_of_the_gateway_in_a_table_are_functions(table: str) -> None:
+    for _ in range(2):  # the first once kept a lock
+        assert "cannot encode an object" in error_of(mail_from(f"kumo.json_encode({table})"))
 
 
 def test_what_is_given_back_on_the_way_does_not_count() -> None:

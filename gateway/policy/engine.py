@@ -32,7 +32,7 @@ from gateway.policy.objects import Made, address_of
 from gateway.policy.options import BadOptions, list_of, mismatch, sequences
 from gateway.policy.problems import PolicyError, PolicyProblems, Rejected
 from gateway.policy.runs import Run
-from gateway.policy.runtime import Fault, inward, kind_of, outward
+from gateway.policy.runtime import inward, kind_of, outward
 from gateway.policy.schemas import dynamic_parameters
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import EnvelopeAddress
@@ -239,10 +239,7 @@ class Policy:
         plain = self._handlers.lua.plain(result)
         if not isinstance(plain, dict) or not all(isinstance(group, dict) for group in plain.values()):
             raise self._bad_result(events.SPLIT_TRANSACTION, result, "a list of lists of addresses or nil")
-        try:
-            groups = [[address_of(address) for address in group.values()] for group in plain.values()]
-        except Fault as fault:
-            raise self._handlers.runs.failed(events.SPLIT_TRANSACTION, str(fault)) from None
+        groups = [[address_of(address) for address in group.values()] for group in plain.values()]
         named = {address for group in groups for address in group}
         lost = [address for address in recipients if address not in named]
         if lost:  # to drop one is smtp_server_data's; what is only left out would be accepted, and gone

@@ -282,7 +282,8 @@ class Run(Later):
             return
         try:
             value = self._finish(result)
-        except (Rejected, PolicyError) as error:
+        except (Rejected, PolicyError, Fault) as raised:
+            error = self._runs.failed(str(self.event), str(raised)) if isinstance(raised, Fault) else raised
             self._close(None, error)
             self.fail(error)
         else:

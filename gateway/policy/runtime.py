@@ -49,6 +49,7 @@ LUA_FUNCTIONS = (
     ),
 )
 _MAX_DEPTH = 64  # of nested tables; one that contains itself must not recurse for ever
+MOST_VALUES = 2_000_000  # with one that contains itself twice there would be 2^64
 
 LuaFunction = Any  # lupa's objects have no types
 LuaTable = Any
@@ -189,6 +190,7 @@ class LuaState:
         self.limits: LuaLimits
         self._exposed = host.exposed
         self._has_fleet = host.fleet
+        self._values_left = 0  # that plain() may still meet
         self._wait = host.wait
         self._lua = LuaRuntime(
             encoding="latin-1",
@@ -270,7 +272,7 @@ class LuaState:
     def globals(self) -> dict[str, frozenset[str]]:
         """What is global, by name, with the names of what is in it."""
         found: dict[str, frozenset[str]] = {}
-        for name, value in self._lua.globals().items():
+        for name, value in _entries(self._lua.globals()):
             found[name] = frozenset(value.keys()) if lua_type(value) == "table" else frozenset()
         return found
 
@@ -376,26 +378,33 @@ class LuaState:
         finally:
             self.limits.leave()
 
-    def plain(self, value: object, depth: int = 0) -> Any:
-        """A Lua value as plain Python: tables become dicts; what has no counterpart becomes Opaque."""
+    def plain(self, value: object) -> Any:
+        """A Lua value in Python: tables become dicts, what has no counterpart Opaque. Raises Fault for too much."""
+        self._values_left = MOST_VALUES
+        return self._plain(value, 0)
+
+    def _plain(self, value: object, depth: int) -> Any:
+        self._values_left -= 1
+        if self._values_left < 0:
+            raise Fault(f"a table with more than {MOST_VALUES} values: does it contain itself?")
         if isinstance(value, str):
             return inward(value)
         if value is None or isinstance(value, bool | int | float):
             return value
         kind = lua_type(value)
         if kind == "table" and depth < _MAX_DEPTH:
-            entries = self._without_left(value) if self._has_fleet else value.items()  # type: ignore[attr-defined]
-            return {self.plain(k, depth + 1): self.plain(v, depth + 1) for k, v in entries}
+            entries = self._without_left(value) if self._has_fleet else _entries(value)
+            return {self._plain(k, depth + 1): self._plain(v, depth + 1) for k, v in entries}
         exposed = self._exposed.get(value.__class__)
         if exposed is not None and exposed.whole:
             return value
         if kind is None and (fields := self._fields(value)):  # an object that pairs() can walk
-            return {name: self.plain(field, depth + 1) for name, field in fields.items()}
+            return {name: self._plain(field, depth + 1) for name, field in fields.items()}
         return Opaque(kind or "userdata")
 
     def _without_left(self, table: LuaTable) -> list[tuple[Any, Any]]:
         """The entries of a table but those that are left to the fleet; a sequence stays one."""
-        entries = [(k, v) for k, v in table.items() if lua_type(v) != "table" or not self.is_inert(v)]
+        entries = [(k, v) for k, v in _entries(table) if lua_type(v) != "table" or not self.is_inert(v)]
         if len(entries) < len(table) and all(isinstance(key, int) for key, _ in entries):
             return [(number, value) for number, (_, value) in enumerate(sorted(entries, key=itemgetter(0)), 1)]
         return entries
@@ -455,6 +464,11 @@ def _addresses() -> dict[str, int]:
     """Where the functions of Lua are that LuaLimits calls."""
     library = ctypes.CDLL(lupa.lua54.__file__)
     return {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in LUA_FUNCTIONS}
+
+
+def _entries(table: Any) -> list[tuple[Any, Any]]:
+    """lupa's items() loses its place behind a function of the host, and that error keeps lupa's lock."""
+    return [(key, table[key]) for key in table.keys()]  # noqa: SIM118 - a table of Lua's iterates over values
 
 
 def is_function(value: object) -> bool:
