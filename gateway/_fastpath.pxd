@@ -121,6 +121,7 @@ cdef class Framer:
     cdef Py_ssize_t at
     cdef Py_ssize_t max_command_line
     cdef bint discarding             # inside a line already known to be over-long
+    cdef readonly int overlong       # the verb of the last such line
     cdef Content content             # the one being received, if any
     cdef ContentStore store          # for contents
     cdef Py_ssize_t max_size
@@ -136,6 +137,7 @@ cdef class Framer:
     cpdef int next_verb(self) except -2
     cpdef next_line(self, Py_ssize_t max_line=*)
     cdef LineStatus take_line(self, Py_ssize_t max_line, Py_ssize_t *start, Py_ssize_t *end) except? INCOMPLETE
+    cdef void note_overlong(self, Py_ssize_t start, Py_ssize_t end) noexcept
     cpdef start_content(self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=*, bint in_chunks=*, bint binary=*)
     cpdef next_content(self)
     cdef Py_ssize_t absorb(self, bytes data, Py_ssize_t at) except -1

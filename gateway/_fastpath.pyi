@@ -244,6 +244,7 @@ class Framer:
     def first(self) -> int:
         """The octet that comes next, which stays; -1 where there is none."""
     argument: bytes  # of the command that was read last
+    overlong: int  # the verb of the last line that was LINE_TOO_LONG
 
     def next_verb(self) -> int:
         """The verb of the next command line, whose argument is in `argument` then; -1 if more bytes are needed.
@@ -251,7 +252,8 @@ class Framer:
         The verb is one of the numbers above, known by the line's first word, in any case; the argument is what
         follows, without blanks (SP, HTAB) around it. A line with another first word is UNKNOWN and the argument
         is all of it. A line that is longer than allowed is discarded as it arrives, in bounded memory, and is
-        LINE_TOO_LONG with argument b"" once its CRLF was seen. A lone CR or LF is like any other octet.
+        LINE_TOO_LONG with argument b"" once its CRLF was seen; its verb is in `overlong`. A lone CR or LF is like any
+        other octet.
         Raises RuntimeError between start_content() and the end of that content.
         """
     def next_line(self, max_line: int = 12288) -> tuple[int, bytes] | None:

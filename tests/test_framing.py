@@ -158,6 +158,18 @@ def test_over_long_line_is_discarded_in_bounded_memory(noise):
     assert next_command(framer) == (_fastpath.QUIT, b"")
 
 
+@pytest.mark.parametrize("portion", [1, 7, 10_000])
+def test_of_an_over_long_line_the_verb_is_known(portion):
+    for word in (*VERB_NAMES[:15], "AUTHOR"):
+        framer = Framer(MAX_COMMAND)
+        line = word.lower().encode() + b" " + b"x" * 2 * MAX_COMMAND + b"\r\n"
+        for at in range(0, len(line), portion):
+            assert next_command(framer) is None
+            framer.feed(line[at : at + portion])
+        assert next_command(framer) == (LINE_TOO_LONG, b"")
+        assert VERB_NAMES[framer.overlong] == (word if word != "AUTHOR" else "UNKNOWN")
+
+
 def test_next_line_gives_the_line_as_it_is():
     framer = Framer(10)
     framer.feed(b" AGEAYg== \r\n" + b"x" * 29 + b"\r\nQUIT\r\nA")

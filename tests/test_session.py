@@ -316,6 +316,8 @@ WHY = [
             (b"GET / HTTP/1.1", replies.OTHER_PROTOCOL),
             (b"FOO", replies.UNKNOWN_COMMAND),
             (b"x" * 20_000, replies.LINE_TOO_LONG),
+            (b"Auth PLAIN " + b"x" * 20_000, replies.AUTH_TOO_LONG),
+            (b"AUTHORS " + b"x" * 20_000, replies.LINE_TOO_LONG),
         )
     ),
 ]
@@ -641,11 +643,19 @@ def test_an_auth_exchange_can_end_badly_and_the_session_goes_on(line, code):
     assert conversation.send(b"AUTH PLAIN\r\n", line + b"\r\n", b"NOOP\r\n") == ["334", code, "250 2.0.0"]
 
 
-def test_a_long_initial_response_is_read():
-    conversation = authenticating()
-    password = b"p" * 6000
-    assert conversation.send(b"AUTH PLAIN " + base64.b64encode(b"\0u\0" + password) + b"\r\n") == ["235 2.7.0"]
-    assert conversation.events[-1].password == password.decode()
+@pytest.mark.parametrize("mechanism", [b"AUTH PLAIN ", b"AUTH PLAIN\r\n"])
+@pytest.mark.parametrize("portion", [1000, 100_000])
+def test_a_response_may_have_as_many_octets_as_the_rfc_says_wherever_it_comes(mechanism, portion):
+    """RFC 4954 §4: 12,288 are enough for everybody, and what is longer is 500 5.5.6."""
+    password = b"p" * 9213
+    response = base64.b64encode(b"\0u\0" + password)
+    assert len(response) == 12_288
+    for stream, answer in ((mechanism + response, "235 2.7.0"), (mechanism + response + b"x" * 40, "500 5.5.6")):
+        conversation = authenticating()
+        whole = stream + b"\r\nNOOP\r\n"
+        portions = [whole[at : at + portion] for at in range(0, len(whole), portion)]
+        assert conversation.send(*portions)[-2:] == [answer, "250 2.0.0"]
+        assert [event.password for event in conversation.events[1:]] == [password.decode()] * (answer < "300")
 
 
 def test_auth_is_not_known_where_no_policy_handles_it():

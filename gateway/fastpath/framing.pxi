@@ -57,6 +57,13 @@ cdef inline int verb_of(const uint8_t *p, Py_ssize_t n) noexcept nogil:
     return UNKNOWN_VERB
 
 
+cdef inline Py_ssize_t end_of_word(const uint8_t *p, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """The index of the first blank in p[at:end], or end."""
+    while at < end and not is_blank(p[at]):
+        at += 1
+    return at
+
+
 cdef inline Py_ssize_t find_crlf(const uint8_t *p, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
     """The index of the first CRLF in p[at:end], or -1."""
     cdef Py_ssize_t lf = index_of(p, at + 1, end, LF)
@@ -252,9 +259,7 @@ cdef class Framer:
             self.argument = b""
             return LINE_TOO_LONG
         cdef const uint8_t *p = octets_of(self.data)
-        word = start
-        while word < end and not is_blank(p[word]):
-            word += 1
+        word = end_of_word(p, start, end)
         cdef int verb = verb_of(p + start, word - start)
         if verb != UNKNOWN_VERB:
             start = word
@@ -280,21 +285,29 @@ cdef class Framer:
             raise RuntimeError("a content is being received")
         cdef const uint8_t *p = octets_of(self.data)
         cdef Py_ssize_t n = len(self.data)
-        cdef bint overlong
         start[0] = self.at
         end[0] = find_crlf(p, self.at, n)
         if end[0] >= 0:
             self.at = end[0] + 2
-            overlong = self.discarding or self.at - start[0] > max_line
+            if not self.discarding and self.at - start[0] <= max_line:
+                return COMPLETE
+            self.note_overlong(start[0], end[0])
             self.discarding = False
-            return OVERLONG if overlong else COMPLETE
+            return OVERLONG
         if n - self.at >= max_line or (self.discarding and n > self.at):
+            self.note_overlong(self.at, n)
             self.discarding = True
             self.at = n - 1 if p[n - 1] == CR else n
         if self.at:  # lets go of the received buffer, so that idle connections hold no memory
             self.data = part_of(self.data, self.at, len(self.data))
             self.at = 0
         return INCOMPLETE
+
+    cdef void note_overlong(self, Py_ssize_t start, Py_ssize_t end) noexcept:
+        """Notes the verb of a line from whose beginning on data[start:end] is there, unless that is known."""
+        cdef const uint8_t *p = octets_of(self.data)
+        if not self.discarding:
+            self.overlong = verb_of(p + start, end_of_word(p, start, end) - start)
 
     cpdef start_content(
         self, Py_ssize_t max_size, Py_ssize_t max_line, bint strict=False, bint in_chunks=False, bint binary=False

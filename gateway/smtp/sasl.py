@@ -17,6 +17,8 @@ from gateway.smtp.replies import Reply
 
 OFFER = "AUTH PLAIN LOGIN"
 MECHANISMS = (b"PLAIN", b"LOGIN", b"EXTERNAL")
+MAX_LINE = 12_288  # octets of a response, RFC 4954 §4
+MAX_COMMAND = MAX_LINE + len("AUTH  ") + 20  # with an initial response, and the longest name that RFC 4422 §3.1 has
 
 
 class SaslExchange:

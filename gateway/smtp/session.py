@@ -36,7 +36,6 @@ from gateway.smtp.states import END_OF_DATA, State
 from gateway.smtp.terms import Terms
 from gateway.smtp.xclient import OFFER, XclientRequested, parse_xclient
 
-MAX_AUTH_LINE = 12_288  # octets without CRLF, RFC 4954 §4
 NO_COMMAND = -1  # the "verb" of replies that answer no command: greeting, time-outs, shutdown
 
 # The states as plain numbers, for the comparisons that every command makes.
@@ -54,7 +53,7 @@ class ServerSession:
         """store: for contents; without it they stay in memory."""
         self._terms = terms
         self._observer = observer
-        self._framer = Framer(max(terms.max_line, MAX_AUTH_LINE) + 2, store)
+        self._framer = Framer(max(terms.max_line, sasl.MAX_COMMAND) + 2, store)
         self._out: list[bytes] = []
         self.awaiting: Event | None = None  # the event that is still unanswered
         self._verb = NO_COMMAND
@@ -149,7 +148,7 @@ class ServerSession:
         """Other terms, while it is held."""
         self._terms = terms
         self._max_size = terms.max_size
-        self._framer.lengthen(max(terms.max_line, MAX_AUTH_LINE) + 2)
+        self._framer.lengthen(max(terms.max_line, sasl.MAX_COMMAND) + 2)
 
     def limit(self, limits: SessionLimits | None) -> None:
         """What the client may do, from now on."""
@@ -340,6 +339,8 @@ class ServerSession:
     def _refuse(self, verb: int, argument: bytes, refusal: Reply) -> None:
         if verb == fp.UNKNOWN and self._is_foreign(foreign.kind_of_line(argument, self.state == _CONNECTED)):
             return
+        if verb == fp.LINE_TOO_LONG and self._framer.overlong == fp.AUTH:
+            refusal = replies.AUTH_TOO_LONG
         self._argument = foreign.loggable(verb, argument)
         self._say(replies.NOT_IMPLEMENTED if verb == fp.UNKNOWN and foreign.is_of_smtp(argument) else refusal)
 
@@ -445,13 +446,12 @@ class ServerSession:
         return parse_xclient(argument)
 
     def _read_auth_line(self) -> Any:
-        read = self._framer.next_line(MAX_AUTH_LINE + 2)
+        read = self._framer.next_line(sasl.MAX_LINE + 2)
         if read is None:
             return _INCOMPLETE
-        verb, line = read
         self._move(states.AUTH_RESPONSE)
         try:
-            return self._respond(sasl.response(verb, line))
+            return self._respond(sasl.response(*read))
         except Refused as refusal:
             self._say(refusal.reply)
             return None
