@@ -198,6 +198,8 @@ class HttpListener:
 
     listen: str = "127.0.0.1:8000"
     trusted_hosts: CidrSet = CidrSet(("127.0.0.1", "::1"))
+    hostname: str | None = None
+    allowed_hosts: frozenset[str] = frozenset()  # names in lower case, `*.example.com` and `*` among them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

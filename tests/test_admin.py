@@ -48,8 +48,17 @@ class AdminProcess:
         self.ports = [each.getsockname()[1] for each in sockets]
         is_ready, ready = os.pipe()
         context = AdminContext(
-            listeners=[(HttpListener(trusted_hosts=CidrSet(t)), s) for t, s in zip(trusted, sockets, strict=True)],
+            listeners=[
+                (
+                    HttpListener(
+                        trusted_hosts=CidrSet(t), allowed_hosts=frozenset({"gw.example.com", "*.ops.example"})
+                    ),
+                    s,
+                )
+                for t, s in zip(trusted, sockets, strict=True)
+            ],
             page=self.pages[1],
+            hostnames=["gw1.example.com"],
             smtp=LISTENERS,
             pages=self.pages,
             enter=lambda state: os.close(ready) if state is ProcessState.READY else None,
@@ -135,6 +144,75 @@ def test_metrics_are_refused_to_peers_outside_trusted_hosts_and_health_is_not(pr
     assert (response.status, body) == (403, b"127.0.0.1 is not in this listener's trusted_hosts\n")
     assert process.get("/healthz", listener=1)[0].status == 200
     assert process.get("/readyz", listener=1)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "127.0.0.1:8025",
+            "[::1]:8025",
+            "10.1.2.3",
+            "localhost:8025",
+            "LOCALHOST",
+            "relay-gateway",
+            "gw.example.com.",
+        ),
+        *(
+            "gw1.example.com",
+            "a.ops.example:80",
+            "relay-gateway.mail.svc",
+            "x.mail.svc.cluster.local",
+            "gw.ec2.internal",
+        ),
+        os.uname().nodename,
+    ],
+)
+def test_a_machine_is_asked_by_its_address_or_by_a_name_that_no_stranger_can_give_it(process, host):
+    assert process.get("/metrics", Host=host)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("rebound.attacker.test", "gw.example.com.attacker.test:8025", "127.0.0.1.attacker.test", "ops.example"),
+        *("xops.example", "localhost.attacker.test", "a@gw.example.com", "1.2.3.4.5", "x.local", "*.ops.example.test"),
+    ],
+)
+def test_by_any_other_name_nothing_is_shown_and_nothing_done(process, host):
+    """DNS rebinding: a page of a stranger, whose name points here by now."""
+    for asked in ("GET /", "GET /metrics", "HEAD /status", "GET /trace", "POST /explain"):
+        method, path = asked.split()
+        response, body = process.get(path, method, Host=host)
+        assert (response.status, b"allowed_hosts" in body) == (421, method != "HEAD")
+    assert process.get("/operator/fleet", "POST", Host=host)[0].status == 421
+    assert process.get("/readyz", Host=host)[0].status == 200
+
+
+OTHER_SITES = [
+    {"Origin": "http://attacker.test"}, {"Origin": "null"}, {"Origin": "http://6.6.6.6:8025"}, {"Origin": "http://["},
+    {"Origin": "http://localhost"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", OTHER_SITES)
+def test_pages_of_other_sites_can_have_nothing_done(process, headers):
+    for path in ("/explain", "/operator/fleet", "/operator/spool"):
+        response, body = process.get(path, "POST", Host="127.0.0.1:8025", **headers)
+        assert (response.status, body) == (403, b"not for pages of other sites\n")
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8025", "https://gw.example.com", "https://a.ops.example:444"])
+def test_its_own_page_and_one_behind_a_proxy_that_is_allowed_can(process, origin):
+    own = {"Origin": origin, "Sec-Fetch-Site": "same-origin", "Host": "127.0.0.1:8025"}
+    assert process.get("/explain", "POST", **own)[0].status == 200
+
+
+def test_a_link_from_another_site_may_be_followed_and_nothing_else_read_for_it(process):
+    another = {"Sec-Fetch-Site": "cross-site"}
+    assert process.get("/", **another, **{"Sec-Fetch-Mode": "navigate"})[0].status == 200
+    for mode in ("no-cors", "cors"):
+        assert process.get("/status", **another, **{"Sec-Fetch-Mode": mode})[0].status == 403
 
 
 def test_only_get_and_head_are_answered(process):

@@ -192,12 +192,13 @@ def test_options_without_effect_are_accepted() -> None:
 def test_every_declaration_arrives_in_the_configuration() -> None:
     config = load("""
         kumo.start_esmtp_listener {}
-        kumo.start_http_listener { listen = '127.0.0.1:0', trusted_hosts = { '10/8' } }
+        kumo.start_http_listener { listen = '127.0.0.1:0', trusted_hosts = { '10/8' }, allowed_hosts = { '*.A.b', '*' }}
         kumo.configure_local_logs { log_dir = '/x', headers = { 'Subject' }, per_record = { Any = { enable = false } } }
         kumo.define_spool { name = 'data', path = '/spool', kind = 'RocksDB' }
     """).config
     assert config.listeners[0].listen == "127.0.0.1:2025"
     assert config.http_listeners[0].listen == "127.0.0.1:0"
+    assert config.http_listeners[0].allowed_hosts == {"*.a.b", "*"}
     assert config.local_logs[0].per_record["Any"].enable is False
     assert config.spools[0].path == "/spool"
 

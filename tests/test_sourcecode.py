@@ -28,13 +28,14 @@ IMPORTERS = {
     "uvloop": {"service/worker.py", "sink.py"},
     "asyncio": {
         "net/streams.py", "net/tls_stream.py", "net/resolver.py", "service/worker.py", "service/window.py", "sink.py",
-        "admin/operating.py", "admin/server.py", "admin/streaming.py", "admin/watched.py", "couriers",
-        "policy/background.py",
+        "admin/operating.py", "admin/origin.py", "admin/server.py", "admin/streaming.py", "admin/watched.py",
+        "couriers", "policy/background.py",
         "policy/outside", "ship.py", "service/shipping.py",
         "shipping/running.py", "shipping/shipper.py", "shipping/sinks",
     },
     "aiohttp": {
-        "admin/operating.py", "admin/server.py", "admin/streaming.py", "admin/watched.py", "policy/outside/http.py",
+        "admin/operating.py", "admin/origin.py", "admin/server.py", "admin/streaming.py", "admin/watched.py",
+        "policy/outside/http.py",
         "shipping/sinks/webhook.py",
     },
     "socket": {

@@ -34,6 +34,7 @@ class AdminContext:
     """What the admin process serves and looks at. States and SIGTERM as for a worker."""
 
     listeners: Sequence[tuple[HttpListener, socket]]
+    hostnames: Sequence[str]  # what the policy's SMTP listeners call themselves
     smtp: Sequence[str]  # the addresses of the policy's SMTP listeners, as bound
     page: CounterPage  # its own, for the heartbeat
     pages: Sequence[CounterPage]  # every process's; the first one is the supervisor's

@@ -10,7 +10,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from aiohttp import web
@@ -25,6 +25,7 @@ from gateway.admin.context import AdminContext
 from gateway.admin.display import refusal_of
 from gateway.admin.html import text_page
 from gateway.admin.operating import Operating
+from gateway.admin.origin import Handler, Origins, machine_name
 from gateway.admin.processes import System
 from gateway.admin.streaming import Streams
 from gateway.admin.watched import SECURITY, StatusWatch
@@ -121,6 +122,8 @@ async def _start(
     page: Handler,
     leaving: asyncio.Event,
 ) -> web.AppRunner:
+    origins = Origins(context.hostnames, {listener.hostname or machine_name(), *listener.allowed_hosts})
+
     async def last_answer(request: web.Request, response: web.StreamResponse) -> None:
         if leaving.is_set():
             response.force_close()
@@ -130,11 +133,14 @@ async def _start(
     application.on_response_prepare.append(last_answer)
     application.on_response_prepare.append(_name_server)
     readiness = _readiness(context)
-    application.router.add_get("/", _page_or_index(listener.trusted_hosts, page))
-    for (method, path), handler in only_for_trusted.items():
-        application.router.add_route(method, path, _only_for(listener.trusted_hosts, handler))
+    application.router.add_get("/", origins.guarded(_page_or_index(listener.trusted_hosts, page)))
+    guarded = {
+        key: origins.guarded(_only_for(listener.trusted_hosts, handler)) for key, handler in only_for_trusted.items()
+    }
     for path in ("/metrics", "/status", "/trace/recent"):
-        application.router.add_route("HEAD", path, _only_for(listener.trusted_hosts, only_for_trusted["GET", path]))
+        guarded["HEAD", path] = guarded["GET", path]
+    for (method, path), handler in guarded.items():
+        application.router.add_route(method, path, handler)
     application.router.add_get("/healthz", _liveness(context.pages))
     application.router.add_get("/readyz", readiness)
     application.router.add_get("/api/check-liveness/v1", readiness)
@@ -142,9 +148,6 @@ async def _start(
     await runner.setup()
     await web.SockSite(runner, bound).start()
     return runner
-
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def _name_server(request: web.Request, response: web.StreamResponse) -> None:

@@ -312,11 +312,23 @@ ESMTP_LISTENER = Schema(
 
 # --- start_http_listener ----------------------------------------------------------------------------------
 
+
+def _allowed_host(value: object) -> str:
+    """A host's name; `*.example.com` stands for all below it, and `*` for every one."""
+    wanted = string(value)
+    if wanted != "*":
+        host_name(wanted.removeprefix("*."))
+    return wanted.lower()
+
+
+_ALLOWED_HOSTS = list_of(_allowed_host, "host names")
+
 HTTP_LISTENER = Schema(
     {
         "listen": Option(socket_address),
         "trusted_hosts": Option(cidrs),
-        "hostname": accepted(string),
+        "allowed_hosts": Option(lambda value: frozenset(_ALLOWED_HOSTS(value)), default=frozenset()),
+        "hostname": Option(host_name),
         "request_body_limit": accepted(integer()),
         "use_tls": refused("the page would be served in clear", False),
         "tls_certificate": refused("the page would be served in clear"),

@@ -156,6 +156,7 @@ class Staff:
         answering = Answering(policy.source, named, epoch, Glance(self._estate.arena, None))
         context = AdminContext(
             listeners=list(zip(policy.config.http_listeners, sockets, strict=True)),
+            hostnames=[each.overrides["hostname"] for each in policy.config.listeners if "hostname" in each.overrides],
             smtp=addresses,
             page=page,
             pages=self._estate.pages.all,
