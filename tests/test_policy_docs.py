@@ -48,6 +48,7 @@ HELD_AS = {
     "HttpRequest": "request",
     "HttpResponse": "response",
     "JsonlWriter": "writer",
+    "Program": "program",
     "RedisConnection": "conn",
     "SqliteDatabase": "db",
     "Throttle": "throttle",

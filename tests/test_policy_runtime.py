@@ -216,7 +216,6 @@ def test_a_module_that_is_nowhere_is_an_error_that_lists_where_it_was_sought() -
         "package.loaded.python",
         "package.loaded.debug",
         "os.setlocale",
-        "io.popen",
     ],
 )
 def test_policies_do_not_see(expression: str) -> None:

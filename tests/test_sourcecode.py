@@ -46,6 +46,7 @@ IMPORTERS = {
     "signal": {
         "admin/server.py", "sink.py", "service/worker.py", "service/supervisor.py", "service/child.py",
         "service/plan.py", "service/trial.py", "shipping/running.py", "service/shipping.py",
+        "policy/outside/programs.py",
     },
     "time": {
         "admin/server.py",
@@ -55,13 +56,13 @@ IMPORTERS = {
         "couriers",
         "policy/engine.py",  # the default of a parameter
         "policy/kumo/times.py", "policy/kumo/uuids.py",  # what policies ask the clock for
-        "policy/limits.py",
+        "policy/limits.py", "policy/outside/programs.py",
         "logs/writer.py", "logs/command.py", "shipping/shipper.py", "shipping/sinks",
         "why/asking.py", "why/diff_command.py",
     },
     "threading": {"policy/limits.py", "logs/writer.py", "couriers/spool/writer.py"},
     "sqlite3": {"couriers/spool", "policy/outside/sqlite.py"},
-    "subprocess": set(),
+    "subprocess": {"policy/outside/programs.py"},
     "multiprocessing": set(),
     "zstandard": {"logs"},
 }  # fmt: skip

@@ -23,7 +23,7 @@ from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.handlers import Handlers
 from gateway.policy.messages.handle import MessageHandle
 from gateway.policy.objects import Made
-from gateway.policy.runtime import Exposed, Unsupported, Waiting
+from gateway.policy.runtime import Exposed, Repeated, Unsupported, Waiting
 from gateway.policy.schemas import SCHEMAS
 from gateway.policy.source import PolicySource
 from gateway.smtp.address import EnvelopeAddress
@@ -109,6 +109,10 @@ class Model:
             name: Namespace(name, {key: Function(f"{name}.{key}") for key in keys}) if keys else Function(name)
             for name, keys in handlers.lua.globals().items()
         }
+        for name, found in modules.items():
+            ours = libraries.get(name)
+            if isinstance(ours, Namespace):  # functions that join Lua's
+                modules[name] = libraries[name] = Namespace(name, {**ours.members, **found.members})
         kinds = {kind: _kind(kind, exposed) for kind, exposed in host.exposed.items()}
         for maker in MAKERS:  # each is a class of its own here, because they differ in their options
             made = type(maker, (Made,), {})
@@ -129,11 +133,11 @@ def of_this_gateway() -> Model:
     return Model.of(Handlers(source, page, lambda: 0.0, Background()))
 
 
-def _functions(prefix: str, functions: Mapping[str, Callable[..., Any] | Waiting]) -> dict[str, Function]:
+def _functions(prefix: str, functions: Mapping[str, Callable[..., Any] | Waiting | Repeated]) -> dict[str, Function]:
     return {name: _function(prefix + name, function) for name, function in functions.items()}
 
 
-def _function(name: str, function: Callable[..., Any] | Waiting) -> Function:
+def _function(name: str, function: Callable[..., Any] | Waiting | Repeated) -> Function:
     return Function(name, _given(function), isinstance(function, Unsupported))
 
 
@@ -143,9 +147,9 @@ def _kind(kind: type, exposed: Exposed) -> Kind:
     return Kind(name, _functions(f"{name}:", exposed.methods), fields, exposed.assign is None)
 
 
-def _given(function: Callable[..., Any] | Waiting) -> type | None:
+def _given(function: Callable[..., Any] | Waiting | Repeated) -> type | None:
     """The class of a function's result, by its annotation; None where it may be one or the other."""
-    if isinstance(function, Unsupported):
+    if isinstance(function, Unsupported | Repeated):
         return None
     if isinstance(function, Waiting):
         function = function.function

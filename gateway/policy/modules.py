@@ -44,15 +44,26 @@ from gateway.policy.outside import (
     jsonl,
     lookups,
     measures,
+    programs,
     redis,
     spf,
     sqlite,
     throttles,
     vaults,
 )
-from gateway.policy.outside.outside import Lasting, Outside, Unavailable
+from gateway.policy.outside.outside import Lasting, Outside, Several, Unavailable
 from gateway.policy.runs import Runs
-from gateway.policy.runtime import Exposed, Fault, LuaState, Results, Unsupported, Waiting, inward, read_fields
+from gateway.policy.runtime import (
+    Exposed,
+    Fault,
+    LuaState,
+    Repeated,
+    Results,
+    Unsupported,
+    Waiting,
+    inward,
+    read_fields,
+)
 
 # by the name of the module in Lua, behind `kumo.`
 MODULES: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -83,15 +94,17 @@ OUTSIDE: dict[str, Mapping[str, Callable[..., Any]]] = {
     "spf": spf.FUNCTIONS,
     "time": measures.TIMERS,
 }
-# Likewise, of modules of their own: by what `require` gives.
+# Likewise, of modules of their own, by what `require` gives; those of `io` and `os` join Lua's.
 LIBRARIES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "io": programs.OF_IO,
+    "os": programs.OF_OS,
     "redis": redis.FUNCTIONS,
     "sqlite": sqlite.FUNCTIONS,
 }
 # Likewise, of `kumo` itself.
 TOP: Mapping[str, Callable[..., Any]] = throttles.FUNCTIONS
 # Functions, and methods by class, that may take their time.
-_ASKING = (async_files, http, jsonl, measures, redis, sqlite, throttles)
+_ASKING = (async_files, http, jsonl, measures, programs, redis, sqlite, throttles)
 WAITING = frozenset(lookups.WAITING.union(*(module.WAITING for module in (dmarc, spf, vaults, *_ASKING))))
 MISTAKES = (ValueError, OverflowError, BadOptions)
 # Older names in `kumo` itself: where they are now.
@@ -185,9 +198,7 @@ class Modules:
         found = {}
         for kind, (methods, fields) in _OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}
-            bound = {
-                name: self._border(names[name], names[name], _of(kind, method)) for name, method in methods.items()
-            }
+            bound = {name: self._method(names[name], _of(kind, method)) for name, method in methods.items()}
             found[kind] = Exposed(bound, read_fields(self._lua, fields), operators=True, name=kind.__name__)
         for kind, (methods, fields) in mimeparts.OBJECTS.items():
             names = {name: f"{kind.__name__}:{name}" for name in methods}
@@ -235,6 +246,9 @@ class Modules:
     def bound(self, name: str, function: Callable[..., Any], waits: bool = False) -> Callable[..., Any] | Waiting:
         """A function at the border; its mistakes become Lua errors with its name. waits: it is a coroutine's."""
         return self._waiting(name, function) if waits else self._checked(name, function)
+
+    def _method(self, name: str, method: Callable[..., Any]) -> Callable[..., Any] | Waiting | Repeated:
+        return Repeated(self._waiting(name, method)) if name in programs.REPEATED else self._border(name, name, method)
 
     def _border(self, key: str, name: str, function: Callable[..., Any]) -> Callable[..., Any] | Waiting:
         if key in WAITING:
@@ -301,6 +315,8 @@ class Modules:
                 evaluation.lasts_until(self._runs.clock() + answer.seconds)
             else:
                 evaluation.stable = False
+        if isinstance(answer, Several):
+            return Results(answer)
         return Results(answer.results) if isinstance(answer, Lasting) else answer
 
     # --- arguments ----------------------------------------------------------------------------------------------------

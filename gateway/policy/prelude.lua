@@ -33,7 +33,7 @@ local function unstable(library, ...)
   end
 end
 
-unstable(os, 'clock', 'date', 'execute', 'remove', 'rename', 'time', 'tmpname')
+unstable(os, 'clock', 'date', 'remove', 'rename', 'time', 'tmpname')
 unstable(math, 'random', 'randomseed')
 unstable(io, 'close', 'input', 'lines', 'open', 'output', 'read', 'tmpfile', 'write')
 
@@ -235,7 +235,7 @@ end
 package.searchers = { package.searchers[1], searcher }
 package.path, package.cpath = host.package_path, ''
 package.loadlib, package.searchpath = nil, nil
-os.exit, os.setlocale, io.popen = nil, nil, nil -- the last would stop everybody until the program ends
+os.exit, os.setlocale = nil, nil
 python, debug = nil, nil
 package.loaded.python, package.loaded.debug = nil, nil
 
@@ -264,8 +264,9 @@ for name in host.missing_modules:gmatch '%S+' do
     __index = function(_, key) error(('kumo.%s.%s is not supported yet by relay-gateway'):format(name, key), 2) end,
   })
 end
+local type_of_file, close_file = io.type, io.close
 for name, functions in pairs(host.modules) do
-  local module = {}
+  local module = package.loaded[name] or {}
   for key, implementation in pairs(functions) do module[key] = as_function(implementation) end
   for key, implementation in pairs(host.waiting_in[name]) do
     module[key] = waiting(('%s.%s'):format(name, key), implementation)
@@ -274,6 +275,15 @@ for name, functions in pairs(host.modules) do
   local short = name:match '^kumo%.(.+)$'
   if short then kumo[short] = module end
 end
+
+-- Programs are files, too.
+local type_of_program = io.type
+function io.type(value) return type_of_program(value) or type_of_file(value) end
+function io.close(...)
+  if type_of_program((...)) then return (...):close() end
+  return close_file(...)
+end
+
 kumo.gateway = { version = host.version, fleet = host.fleet } -- a file that is not only ours can ask where it is
 package.loaded.kumo = kumo
 
@@ -379,6 +389,14 @@ calls.address = tonumber(format('%p', (running())))
 function calls.protected() return protected end
 
 calls.waiting = waiting
+
+function calls.repeated(method)
+  local pack, unpack = table.pack, table.unpack
+  return function(object, ...)
+    local given = pack(...)
+    return function() return method(object, unpack(given, 1, given.n)) end
+  end
+end
 
 -- A method of objects, which a policy sees as a function.
 function calls.method(implementation)

@@ -37,16 +37,8 @@ _PRELUDE = Path(__file__).with_name("prelude.lua")
 _MEMOIZE = Path(__file__).with_name("memoize.lua")
 _KEYS = Path(__file__).with_name("keys.lua")
 LUA_FUNCTIONS = (
-    *(
-        "lua_getallocf",
-        "lua_setallocf",
-        "lua_sethook",
-        "luaL_where",
-        "lua_pushstring",
-        "lua_tolstring",
-        "lua_settop",
-        "lua_error",
-    ),
+    *("lua_getallocf", "lua_setallocf", "lua_sethook", "luaL_where"),
+    *("lua_pushstring", "lua_tolstring", "lua_settop", "lua_error"),
 )
 _MAX_DEPTH = 64  # of nested tables; one that contains itself must not recurse for ever
 MOST_VALUES = 2_000_000  # with one that contains itself twice there would be 2^64
@@ -83,6 +75,13 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeated:
+    """A method that gives a function for loops, which calls another one with the same arguments each time."""
+
+    method: Waiting
+
+
+@dataclass(frozen=True, slots=True)
 class Unsupported:
     """A function or method that KumoMTA has and the gateway has not. name: as a policy writes it. found: called instead
     of the error, where a mistake is only taken down. hint: "" or what to do about it.
@@ -112,7 +111,7 @@ class Exposed:
     object. whole: functions get it as it is, not what pairs() walks.
     """
 
-    methods: Mapping[str, Callable[..., Any] | Waiting]
+    methods: Mapping[str, Callable[..., Any] | Waiting | Repeated]
     fields: Fields = field(default_factory=dict)
     index: Callable[[Any, object], Any] | None = None
     assign: Callable[[Any, object, object], None] | None = None
@@ -322,7 +321,9 @@ class LuaState:
             return LuaFailure(str(problem), _trimmed(trace), problem)
         return LuaFailure(self.text(problem), _trimmed(trace))
 
-    def _method(self, calls: LuaTable, name: str, method: Callable[..., Any] | Waiting) -> LuaFunction:
+    def _method(self, calls: LuaTable, name: str, method: Callable[..., Any] | Waiting | Repeated) -> LuaFunction:
+        if isinstance(method, Repeated):
+            return calls.repeated(self._method(calls, name, method.method))
         if isinstance(method, Waiting):
             return calls.waiting(name, self._waiter(method.function))
         return calls.method(method)

@@ -1,4 +1,4 @@
-"""Outside: what the functions of this package are given; Lasting: an answer that holds for a time."""
+"""Outside: what the functions of this package are given; Lasting: an answer that holds for a time; Several: results."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ class Lasting:
 
     results: tuple[Any, ...]
     seconds: float
+
+
+class Several(tuple[Any, ...]):
+    """Several results, which may be others at any time."""
 
 
 class Unavailable(ValueError):
