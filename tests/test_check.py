@@ -316,6 +316,44 @@ def test_a_list_of_everybody_is_warned_of_where_everybody_connects(network: str)
     assert warnings_of(listener.replace("PLACE", "127.0.0.1")) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "who"),
+    [
+        ("relay_hosts = { '0.0.0.0/1', '128.0.0.0/1' }", "anybody"),
+        ("relay_hosts = { '2000::/3' }", "anybody"),
+        ("relay_hosts = { '93.0.0.0/8' }", "the whole of 93.0.0.0/8"),
+        ("relay_hosts = {}, peer = { ['93.0.0.0/8'] = { relay_hosts = { 'any' } } }", "the whole of 93.0.0.0/8"),
+        ("relay_hosts = {}, via = { ['10.1.0.0/16'] = { relay_hosts = { 'any' } } }", "anybody"),
+        ("relay_hosts = {}, peer = { ['10.0.0.0/8'] = { relay_hosts = { 'any' } } }", ""),
+        ("relay_hosts = { '10.0.0.0/8', '127.0.0.0/8', 'fc00::/7', '93.184.0.0/16', '2001:db8::/32' }", ""),
+    ],
+)
+def test_next_to_everybody_among_the_relay_hosts_is_warned_of(options: str, who: str) -> None:
+    warnings = warnings_of(f"kumo.start_esmtp_listener {{ listen = '0:25', {options} }}")
+    prefix = f"policy.lua:1: warning: {who} may relay to any domain"
+    assert [one.startswith(prefix) for one in warnings] == [True] * bool(who)
+
+
+RELAY_FROM = "'{}': anybody may relay to any domain: relay_from has {}; anybody can write as that domain"
+
+
+def test_everybody_in_a_relay_from_is_warned_of_wherever_it_stands(tmp_path: Path) -> None:
+    toml, listener = tmp_path / "domains.toml", "kumo.start_esmtp_listener { listen = '0:25', relay_hosts = {} } "
+    toml.write_text(
+        "['a.example']\nrelay_from = ['10.0.0.0/8']\n['b.example']\nrelay_from = ['10.0.0.1', '0.0.0.0/0']\n"
+    )
+    written = listener_domain("relay_from = { '::1',\n'any' }", "domain == 'a.example'")
+    [in_lua] = warnings_of(listener + written)
+    assert in_lua.startswith("policy.lua:2: warning: anybody may relay to any domain: relay_from has any; anybody can")
+    helper = f"require('policy-extras.listener_domains'):setup {{ '{toml}' }}"
+    [in_file] = warnings_of(f"{listener} kumo.on('get_listener_domain', {helper})")
+    assert in_file.startswith(f"{toml}:4: warning: {RELAY_FROM.format('b.example', '0.0.0.0/0')}")
+    computed = "local all = {} all[1] = '0.0.0.0/0' "
+    [asked] = warnings_of(listener + computed + listener_domain("relay_from = all"))
+    assert "relay_from has 0.0.0.0/0, which get_listener_domain grants for domains it does not know" in asked
+    assert warnings_of(listener.replace("0:25", "127.0.0.1:25") + written) == []
+
+
 def test_an_open_relay_through_a_proxy_on_this_machine_is_warned_of() -> None:
     [warning] = warnings_of("kumo.start_esmtp_listener {\nlisten = '0.0.0.0:25' }")
     assert warning == (

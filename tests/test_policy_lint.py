@@ -197,6 +197,8 @@ def test_nothing_is_said_of_what_cannot_be_reached_or_known(body: str) -> None:
         ),
         ("local t = { one = print } t.on()", "t.on: the table has nothing of that name; did you mean 'one'?"),
         ("debug.traceback()", "debug: no such function or variable"),
+        ("require 'policy-extras.policy_util'", "require 'policy-extras.policy_util': there is no policy-extras/poli"),
+        ("require 'sqlite3'", "require 'sqlite3': there is no sqlite3.lua; did you mean 'sqlite'?"),
     ],
 )
 def test_what_there_is_not_is_named_with_what_may_have_been_meant(text: str, said: str) -> None:
@@ -311,6 +313,7 @@ def test_an_option_that_newer_kumomta_has_is_not_supported_rather_than_unknown()
         ("kumo.reject(250, 'x')", "kumo.reject: expected a code from 400 to 599, got 250"),
         ("kumo.reject('x', 'y')", "kumo.reject: expected a code from 400 to 599, got x"),
         ("kumo.reject(550)", "kumo.reject: expected a code and a text, got 1 arguments"),
+        ("kumo.reject { code = 550 }", "kumo.reject: expected a code and a text, got 1 arguments"),
         ("kumo.disconnect(true, 'y')", "kumo.disconnect: expected a code from 400 to 599, got True"),
         ("kumo.on('init', print)", "kumo.on: a handler cannot be registered from within 'smtp_server_mail_from'; "),
         ("kumo.start_esmtp_listener {}", "kumo.start_esmtp_listener must be called in the init event"),
@@ -347,6 +350,51 @@ def test_all_of_lua_is_understood() -> None:
     return -2 ^ 2, a.b['c']:d 'x'.y
     """
     assert LuaFile(text.encode()).understood
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "function string:trim() return self end",
+        "string.trim = function(text) return text end",
+        "getmetatable('').__index.trim = print",
+        "local s = string s['trim'] = print",
+    ],
+)
+def test_strings_may_be_given_methods(text: str) -> None:
+    assert (
+        seen_in(f"{text} kumo.on('smtp_server_ehlo', function(name) return ('x'):trim(), name:lower():trim() end)")
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "got"),
+    [
+        ("'smtp_server_data'", "a string and a nil"),
+        ("'smtp_server_rcpt_to', 5", "a string and a number"),
+        ("'smtp_server_ehlo', nil", "a string and a nil"),
+        ("'smtp_server_ehlo', handler_that_nobody_wrote", "a string and a nil"),
+        ("'smtp_server_ehlo', {}", "a string and a table"),
+        ("function() end", "a function and a nil"),
+    ],
+)
+def test_each_handler_that_is_none_is_an_error(arguments: str, got: str) -> None:
+    said = f"kumo.on: expected a name and a function, got {got}"
+    assert problems_of(f"kumo.on({arguments})\nkumo.on({arguments})") == [
+        f"policy.lua:{line}: {said}" for line in (1, 2)
+    ]
+
+
+def test_a_parameter_that_gets_nothing_is_warned_of_and_an_error_where_it_is_used() -> None:
+    said = "kumo.on: a handler of 'smtp_server_mail_from' gets nothing for 'more'; it is given sender, conn_meta"
+    text = "kumo.on('smtp_server_mail_from', function(sender, conn, more) {} end)"
+    [warning] = Lint(source_of(text.replace("{}", "")), MODEL).problems()
+    assert (warning.severity, warning.text) == (Severity.WARNING, said)
+    assert problems_of(text.replace("{}", "more:x()")) == [f"policy.lua:1: {said}"]
+    assert (
+        seen_in(text.replace("more", "_more").replace("{}", "") + text.replace("more", "...").replace("{}", "")) == []
+    )
 
 
 def test_a_misspelt_event_is_an_error() -> None:

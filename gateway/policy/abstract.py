@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 from tree_sitter import Node
 
+from gateway.policy.lua_text import field as child
+from gateway.policy.lua_text import parts, written
 from gateway.policy.model import Function, Namespace
 from gateway.policy.options import UNKNOWN, Opaque
 
@@ -59,6 +61,10 @@ class Closure:
     file: str
     scope: Scope
 
+    def parameters(self) -> list[str]:
+        """Their names, without `self` and `...`."""
+        return [written(name) for name in parts(child(self.node, "parameters")) if name.type == "identifier"]
+
 
 @dataclass(frozen=True, slots=True)
 class Thing:
@@ -95,6 +101,25 @@ def is_nil(value: Value) -> bool | None:
     if value is None or isinstance(value, Absent):
         return True
     return None if isinstance(value, Opaque | Thing) else False
+
+
+def lua_type(value: Value) -> str:
+    """Lua's name for what kind of value it is; "" where nobody knows."""
+    if value is None or isinstance(value, Absent):
+        return "nil"
+    for kinds, name in _TYPES:
+        if isinstance(value, kinds):
+            return name
+    return ""
+
+
+_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "boolean"),
+    ((int, float), "number"),
+    (str, "string"),
+    ((Table, Namespace), "table"),
+    ((Closure, Function), "function"),
+)
 
 
 def same(one: Value, other: Value) -> bool:

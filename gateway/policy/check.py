@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 
@@ -17,13 +16,13 @@ from gateway._fastpath import CounterPage
 from gateway.net import tls
 from gateway.policy import deployment, events, printing, surroundings
 from gateway.policy.background import Idle
-from gateway.policy.collisions import is_reached_from_elsewhere
 from gateway.policy.engine import Policy
 from gateway.policy.kumomta import refused as kumomta_refuses
 from gateway.policy.lint import Lint, merged
 from gateway.policy.model import of_this_gateway
+from gateway.policy.open_relays import open_relays
 from gateway.policy.problems import PolicyProblems, Problem, Severity
-from gateway.policy.rehearsal import NOBODYS_DOMAIN, Rehearsal
+from gateway.policy.rehearsal import Rehearsal
 from gateway.policy.source import PolicySource
 
 
@@ -96,8 +95,7 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     rehearsal = Rehearsal(policy, background)
     rehearsal.run()
     failed = [problem for problem in rehearsal.problems if not _is_explained(problem, found)]
-    notes = [*_rights_of_strangers(policy, rehearsal), *_rights_of_everybody(policy), *_rights_behind_a_proxy(policy)]
-    notes += text.left_to_the_fleet()
+    notes = [*open_relays(policy, rehearsal, text), *text.left_to_the_fleet()]
     found = merged([*failed, *notes], found)
     if not _errors(found):
         return found, _summary(policy, rehearsal, len(_warnings_in(found)))
@@ -147,61 +145,6 @@ def _plain(problem: Problem) -> dict[str, object]:
         "severity": problem.severity.value,
         "message": problem.text,
     }
-
-
-def _rights_of_strangers(policy: Policy, rehearsal: Rehearsal) -> Iterator[Problem]:
-    """Warns of what anybody may do: relay to any domain, or have reports about any domain logged."""
-    if events.LISTENER_DOMAIN not in policy.handles:
-        return
-    granted = rehearsal.granted(NOBODYS_DOMAIN)
-    if granted is None:
-        return
-    file, line = policy.registered_at(events.LISTENER_DOMAIN)
-    if granted.relay_to:
-        message = "anybody may relay to any domain: get_listener_domain grants relay_to for domains it does not know"
-        hint = "grant it for domains of yours, or to clients that authenticated"
-        yield Problem(file, line, message, hint, Severity.WARNING)
-    if granted.takes_reports:
-        message = "anybody may have reports logged, whatever domain they are addressed to"
-        hint = "set log_oob and log_arf for the domains that reports come back to"
-        yield Problem(file, line, message, hint, Severity.WARNING)
-
-
-_CLAIMS = (
-    ("require_proxy_protocol", "proxy_protocol_from", "in a PROXY header"),
-    ("allow_xclient", "xclient_from", "with XCLIENT"),
-)
-
-
-def _rights_of_everybody(policy: Policy) -> Iterator[Problem]:
-    """Warns where all addresses may relay to anywhere."""
-    for number, listener in enumerate(policy.config.listeners):
-        for text in listener.overrides.get("relay_hosts", ()):
-            if (text == "any" or text.endswith("/0")) and is_reached_from_elsewhere(listener.listen):
-                file, line = policy.declared_at("start_esmtp_listener", number)
-                message = f"anybody may relay to any domain: relay_hosts has {text}"
-                yield Problem(file, line, message, "set it to the networks of those who may", Severity.WARNING)
-                break
-
-
-def _rights_behind_a_proxy(policy: Policy) -> Iterator[Problem]:
-    """Warns where anybody may be whom it likes; and where others than this machine may connect, and the machine itself
-    may relay because nothing is said.
-    """
-    for number, listener in enumerate(policy.config.listeners):
-        for option, limit, where in _CLAIMS:
-            if listener.overrides.get(option) and limit not in listener.overrides:
-                file, line = policy.declared_at("start_esmtp_listener", number)
-                message = f"whoever connects may claim any address {where}, also one that may relay"
-                yield Problem(file, line, message, f"set {limit} to the proxies", Severity.WARNING)
-    if events.DYNAMIC_PARAMETERS in policy.handles:
-        return
-    for number, listener in enumerate(policy.config.listeners):
-        if "relay_hosts" not in listener.overrides and is_reached_from_elsewhere(listener.listen):
-            file, line = policy.declared_at("start_esmtp_listener", number)
-            message = "relay_hosts is not set, so 127.0.0.1 and ::1 may relay to any domain: behind a proxy on this "
-            hint = "set relay_hosts to those who may"
-            yield Problem(file, line, f"{message}machine, everybody", hint, Severity.WARNING)
 
 
 def _summary(policy: Policy, rehearsal: Rehearsal, warnings: int) -> str:

@@ -178,7 +178,7 @@ class Expressions(ABC):
             return UNKNOWN
         if key in known.methods:
             return known.methods[key]
-        if known.fields is None or key in known.fields:
+        if known.fields is None or key in known.fields or (kind is str and self._is_written(key)):
             return UNKNOWN
         article = "an" if known.name[0] in "aeiou" else "a"
         what = "method" if node.type == "method_index_expression" else "method or field"
@@ -191,14 +191,17 @@ class Expressions(ABC):
             return UNKNOWN
         if key in table.entries:
             return table.entries[key]
-        files = self._files.values()
-        if table.open or not isinstance(key, str) or any(key in file.fields or not file.understood for file in files):
+        if table.open or not isinstance(key, str) or self._is_written(key):
             return UNKNOWN
         return Absent(
             shown(node),
             "the table has nothing of that name",
             did_you_mean(key, [str(name) for name in table.entries]),
         )
+
+    def _is_written(self, name: str) -> bool:
+        """Whether some table may be given a field of that name, as `string` is by `function string:trim()`."""
+        return any(name in file.fields or not file.understood for file in self._files.values())
 
     def _table(self, node: Node, scope: Scope) -> Value:
         table = Table()

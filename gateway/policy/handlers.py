@@ -196,6 +196,11 @@ class Handlers:
         return self.api.handlers.get(event, _NONE)
 
 
+def extras() -> list[str]:
+    """The names of the `policy-extras` modules that are here."""
+    return sorted(path.stem for path in _EXTRAS.glob("*.lua"))
+
+
 def _extra(name: str) -> bytes | None:
     """The Lua text of one of the `policy-extras` modules that are here."""
     path = _EXTRAS / f"{name}.lua"

@@ -25,8 +25,9 @@ _NO_EMPTY_LIST = {  # it takes {} for a map
     "relay_hosts": "name an address that nobody has, such as '192.0.2.1'",
     "include_meta_names": "leave it out",
 }
-_NO_SHORT_CIDR = frozenset({"relay_hosts", "relay_from"})
+_NO_SHORT_CIDR = frozenset({"relay_hosts", "relay_from", "trusted_hosts"})
 _SHORT = re.compile(r"\d+(\.\d+){0,2}(/\d+)?")
+_ONCE = frozenset({"kumo.start_esmtp_listener", "kumo.start_http_listener"})
 _TEXTS_ONLY = frozenset({"message:set_sender", "message:set_recipient"})
 
 
@@ -43,6 +44,8 @@ def refused(source: PolicySource, model: Model) -> list[Problem]:
 
 def _of_call(call: Called) -> Iterator[tuple[int, str, str]]:
     name = call.function.name
+    if name in _ONCE and not call.where.event:
+        yield 0, f"{name}: KumoMTA does this each time it loads the policy, and fails", "call it in the init event"
     if name in _TEXTS_ONLY and Thing(EnvelopeAddress) in call.arguments:
         yield 0, f"{call.written}: KumoMTA takes no address object", "give it .email"
     if name == "require" and call.arguments and call.arguments[0] in MODULES:

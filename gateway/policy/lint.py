@@ -10,16 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.policy import delivery_side, events
-from gateway.policy.abstract import Path, as_options
+from gateway.policy.abstract import Closure, Path, as_options, lua_type
 from gateway.policy.api import DECLARATIONS, WARNED
 from gateway.policy.conn_meta import KEYS
 from gateway.policy.findings import Called, NilUse, Place, Where
 from gateway.policy.fleet_schemas import FLEET
+from gateway.policy.handlers import extras
 from gateway.policy.kumo.values import integer
 from gateway.policy.memo import MEMOIZE
 from gateway.policy.model import Model, of_this_gateway
 from gateway.policy.options import UNKNOWN, BadOptions, did_you_mean
-from gateway.policy.problems import NOT_YET, Problem, Severity, missing_module
+from gateway.policy.problems import MISSING_EXTRAS, NOT_YET, Problem, Severity, missing_module
 from gateway.policy.schemas import SCHEMAS
 from gateway.policy.shipping_schemas import SHIPMENT
 from gateway.policy.source import PolicySource
@@ -40,7 +41,8 @@ class Lint:
     """
 
     def __init__(self, source: PolicySource, model: Model | None = None) -> None:
-        walk = Walk(model or of_this_gateway(), source)
+        model = model or of_this_gateway()
+        walk = Walk(model, source)
         walk.go()
         self._nil_uses = walk.nil_uses
         self._source = source
@@ -50,6 +52,7 @@ class Lint:
         self._names = walk.fields()
         self._places = walk.lines()
         self._missing_modules = walk.missing_modules
+        self._modules = ["kumo", *model.modules, *(f"policy-extras.{name}" for name in (*extras(), *MISSING_EXTRAS))]
         self.calls = [call for call in walk.calls if call.where.uncalled is None]
 
     def tables(self, function: str) -> Iterator[tuple[Called, dict[object, Any], dict[Path, int]]]:
@@ -129,8 +132,9 @@ class Lint:
         elif name == "conn_meta:get_meta":
             yield from self._of_key(call)
         elif name == "require" and call.arguments and call.arguments[0] in self._missing_modules:
-            message, hint = missing_module(str(call.arguments[0]))
-            yield _error(call.where, message, delivery_side.HINT if _is_module(call) else hint)
+            message, _ = missing_module(str(call.arguments[0]))
+            meant = did_you_mean(str(call.arguments[0]), self._modules)
+            yield _error(call.where, message, delivery_side.HINT if _is_module(call) else meant)
 
     def _of_key(self, call: Called) -> Iterator[Problem]:
         """A key that nothing in the policy sets, and that is nearly one of those that are set."""
@@ -152,6 +156,7 @@ class Lint:
         if call.where.event:
             message = f"kumo.on: a handler cannot be registered from within '{call.where.event}'"
             yield _error(call.where, message, "register it where the policy is loaded")
+        yield from _of_handler(call)
         if not event or event in events.SUPPORTED:
             return
         if not events.is_supported(event):
@@ -168,6 +173,20 @@ def _event_of(call: Called) -> str:
     """The event that kumo.on is given; "" where it is computed."""
     event = call.arguments[0] if call.arguments else None
     return event if isinstance(event, str) else ""
+
+
+def _of_handler(call: Called) -> Iterator[Problem]:
+    """Whether there is a handler, and whether it expects more than it gets."""
+    event, handler = [*call.arguments, None, None][:2]
+    kinds = lua_type(event), lua_type(handler)
+    if not call.more and (kinds[0] not in ("", "string") or kinds[1] not in ("", "function")):
+        name, function = (kind or "value" for kind in kinds)
+        yield _error(call.where, f"kumo.on: expected a name and a function, got a {name} and a {function}")
+    if isinstance(handler, Closure) and event in events.SUPPORTED:
+        passed = events.PARAMETERS[str(event)]
+        for name in [name for name in handler.parameters()[len(passed) :] if not name.startswith("_")]:
+            hint = f"it is given {', '.join(passed) or 'nothing'}"
+            yield _warning(call.where, f"kumo.on: a handler of '{event}' gets nothing for '{name}'", hint)
 
 
 def _is_module(call: Called) -> bool:
@@ -232,7 +251,7 @@ def _of_verdict(call: Called) -> Iterator[Problem]:
     """As api.py has it, for what is written out."""
     name, arguments = call.function.name, call.arguments
     code = arguments[0] if arguments else None
-    if len(arguments) == 1 and not call.more and isinstance(code, int | float | str):
+    if len(arguments) == 1 and not call.more and lua_type(code) not in ("", "nil"):
         yield _error(call.where, f"{name}: expected a code and a text, got 1 arguments")
     elif code is None or isinstance(code, bool | int | float | str):
         with suppress(ValueError):
@@ -269,13 +288,18 @@ def merged(loading: Iterable[Problem], seen: list[Problem]) -> list[Problem]:
     """
     found = dict.fromkeys(seen)
     for problem in loading:
-        twins = [other for other in found if _is_same(problem, other)]
-        if not twins:
+        twin = next((other for other in found if _is_same(problem, other)), None)
+        if twin is None:
             found[problem] = None
-        elif not _is_about_nil(problem) and problem.text != twins[0].text:
-            found.pop(twins[0])
-            found[replace(problem, line=twins[0].line)] = None
+            continue
+        found.pop(twin)
+        told = twin if _is_about_nil(problem) or _knows_more(twin, problem) else replace(problem, line=twin.line)
+        found[replace(told, severity=problem.severity) if problem.severity is Severity.ERROR else told] = None
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.severity.value, problem.message))
+
+
+def _knows_more(seen: Problem, loading: Problem) -> bool:
+    return seen.message == loading.message and (bool(seen.hint) or not loading.hint)
 
 
 def _is_about_nil(problem: Problem) -> bool:

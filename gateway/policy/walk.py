@@ -155,7 +155,7 @@ class Walk(Expressions):
         self._reached.add(place)
         self._results[key] = closure.scope, UNKNOWN
         scope = Scope(closure.scope)
-        names = [written(name) for name in parts(field(node, "parameters")) if name.type == "identifier"]
+        names = closure.parameters()
         if node.type == "function_declaration" and field(node, "name").type == "method_index_expression":
             names.insert(0, "self")
         assigned = self._files[closure.file].assigned
