@@ -327,7 +327,7 @@ HTTP_LISTENER = Schema(
     {
         "listen": Option(socket_address),
         "trusted_hosts": Option(cidrs),
-        "allowed_hosts": Option(lambda value: frozenset(_ALLOWED_HOSTS(value)), default=frozenset()),
+        "allowed_hosts": Option(lambda value: frozenset(_ALLOWED_HOSTS(value)), default=frozenset(), ours=True),
         "hostname": Option(host_name),
         "request_body_limit": accepted(integer()),
         "use_tls": refused("the page would be served in clear", False),
