@@ -22,7 +22,7 @@ from gateway.policy.decision_cache import MISSING, RecentlyUsed
 from gateway.policy.delivery_side import Left, LeftToTheFleet
 from gateway.policy.fleet_schemas import FLEET
 from gateway.policy.kumo.files import matching
-from gateway.policy.kumo.values import integer, string
+from gateway.policy.kumo.values import integer, number, string
 from gateway.policy.objects import Made
 from gateway.policy.options import BadOptions, list_of, sequences
 from gateway.policy.options import string as text_option
@@ -221,11 +221,14 @@ class Api:
     # --- handlers -----------------------------------------------------------------------------------------
 
     def _on(self, name: object = None, function: object = None, *_: object) -> None:
-        if isinstance(name, str) and self._is_left(inward(name), function):
-            return self._leave_handler(inward(name))
-        if not isinstance(name, str) or not is_function(function):
+        try:
+            event = inward(string(name, "on"))
+        except ValueError:
+            event = ""
+        if event and self._is_left(event, function):
+            return self._leave_handler(event)
+        if not event or not is_function(function):
             self._fail(f"kumo.on: expected a name and a function, got a {kind_of(name)} and a {kind_of(function)}")
-        event = inward(name)
         running = self._runs.running
         if running is not None and running.event is not None:
             self._fail(
@@ -379,13 +382,14 @@ class Api:
     # --- waiting ------------------------------------------------------------------------------------------
 
     def sleep(self, seconds: object = None, *_: object) -> Later:
-        if isinstance(seconds, str):
-            with suppress(ValueError):
-                seconds = float(seconds)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        try:
+            span = number(seconds, "sleep")
+        except ValueError:
+            span = -1
+        if not 0 <= span < float("inf"):
             self._fail(f"kumo.sleep: expected a number of seconds, got {self.lua.text(seconds)}")
         self._runs.unstable()
-        return self._runs.background.sleep(seconds)
+        return self._runs.background.sleep(span)
 
     def _set_handler_limits(self, *arguments: object) -> None:
         options = self._options("set_handler_limits", self.lua.plain(arguments[0]) if arguments else None)

@@ -36,6 +36,7 @@ from gateway.policy.kumo import (
 from gateway.policy.kumo.cidr_map import CidrMap
 from gateway.policy.kumo.domain_map import DomainMap
 from gateway.policy.kumo.regex_sets import RegexSetMap
+from gateway.policy.kumo.values import string
 from gateway.policy.options import BadOptions, sequences
 from gateway.policy.outside import (
     async_files,
@@ -210,7 +211,7 @@ class Modules:
         found[http.HttpHeaders] = Exposed(
             {},
             lambda headers: {name: self._lua().value(value) for name, value in headers.values.items()},
-            index=lambda headers, name: headers.find(name),
+            index=self._entry,
         )
         return found
 
@@ -337,23 +338,33 @@ class Modules:
 
     # --- maps -------------------------------------------------------------------------------------------------------
 
-    def _entry(self, entries: DomainMap | CidrMap | RegexSetMap, key: object) -> Any:
-        if not isinstance(key, str):
+    def _entry(self, entries: DomainMap | CidrMap | RegexSetMap | http.HttpHeaders, key: object) -> Any:
+        name = _key(key)
+        if name is None:
             return None
         try:
-            return self._lua().value(entries.get(inward(key)))
+            return self._lua().value(entries.get(name))
         except ValueError as error:
             raise Fault(str(error)) from None
 
     def _set_entry(self, entries: DomainMap | CidrMap | RegexSetMap, key: object, value: object) -> None:
         if not self._loading():
             self._runs.unstable()  # what a later call finds there is nobody's argument
-        if not isinstance(key, str):
+        name = _key(key)
+        if name is None:
             raise Fault("a key must be a string")
         try:
-            entries[inward(key)] = self._plain(value)
+            entries[name] = self._plain(value)
         except ValueError as error:
             raise Fault(str(error)) from None
+
+
+def _key(key: object) -> str | None:
+    """A key of a map; None for what is none."""
+    try:
+        return inward(string(key, "key"))
+    except ValueError:
+        return None
 
 
 def _of(kind: type, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -64,12 +64,14 @@ def address_of(value: object) -> EnvelopeAddress:
     """An address argument, as a plain value: a text, or what an address object becomes. Raises Fault."""
     if isinstance(value, dict):
         value = value.get("email")
-    if isinstance(value, str):
-        try:
-            return parse_address(value)
-        except AddressError as error:
-            raise Fault(f"'{value}' is not an address: {error}") from None
-    raise Fault(f"expected an address, got a {kind_of(value)}")
+    try:
+        text = string(value, "address")
+    except ValueError:
+        raise Fault(f"expected an address, got a {kind_of(value)}") from None
+    try:
+        return parse_address(text)
+    except AddressError as error:
+        raise Fault(f"'{text}' is not an address: {error}") from None
 
 
 def storable(value: Any, function: str) -> Any:

@@ -8,7 +8,7 @@ import codecs
 from collections.abc import Callable
 from typing import Any
 
-from gateway.policy.kumo.values import binary, string, text_of
+from gateway.policy.kumo.values import binary, string, text_of, truth
 
 # by Lua name: encoder and decoder of the padded form
 _CODECS: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
@@ -71,8 +71,9 @@ def hex_decode(text: Any) -> str:
 def charset_encode(charset: Any, text: Any, ignore_errors: Any = None) -> str:
     """UTF-8 text in another character set. ignore_errors: leave out what it does not have (the default)."""
     name = _charset(charset, "charset_encode")
+    errors = "ignore" if ignore_errors is None or truth(ignore_errors) else "strict"
     try:
-        return text_of(string(text, "charset_encode").encode(name, "strict" if ignore_errors is False else "ignore"))
+        return text_of(string(text, "charset_encode").encode(name, errors))
     except UnicodeError as error:
         raise ValueError(f"charset_encode: {error}") from None
 

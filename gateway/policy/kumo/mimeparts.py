@@ -11,7 +11,7 @@ from gateway.mail import mime, structured
 from gateway.mail.conformance import Nonconformance
 from gateway.mail.headers import HeaderField
 from gateway.mail.mime import HeaderMap, MimePart
-from gateway.policy.kumo.values import Objects, binary, string, text_of
+from gateway.policy.kumo.values import Objects, binary, string, text_of, truth
 
 _STABLE_DATE = "Tue, 1 Jul 2003 10:52:37 +0200"  # KumoMTA's, for tests that compare whole messages
 _NAMES = (
@@ -223,7 +223,7 @@ def attach_part(building: PartBuilder, part: Any) -> None:
 
 def set_stable_content(building: PartBuilder, stable: Any) -> None:
     """For tests: the same boundaries and date every time"""
-    building.is_stable = bool(stable)
+    building.is_stable = truth(stable)
 
 
 def build(building: PartBuilder) -> MimePart:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from gateway.policy.kumo.values import Objects, described, integer, string
+from gateway.policy.kumo.values import Objects, integer, number, string
 from gateway.policy.options import BadOptions, duration, humantime
 
 _SECOND = 1_000_000_000
@@ -178,11 +178,10 @@ def now() -> Time:
 
 def from_unix_timestamp(seconds: Any) -> Time:
     """Seconds since 1970, whole or not."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise ValueError(f"from_unix_timestamp: expected a number, got {described(seconds)}")
-    if not abs(seconds) <= 1e13:  # that is no number, either
+    since = number(seconds, "from_unix_timestamp")
+    if not abs(since) <= 1e13:  # that is no number, either
         raise ValueError("from_unix_timestamp: the time is outside the years 1 to 9999")
-    return Time(seconds * _SECOND if isinstance(seconds, int) else round(seconds * _SECOND))
+    return Time(since * _SECOND if isinstance(since, int) else round(since * _SECOND))
 
 
 def with_ymd_hms(year: Any, month: Any, day: Any, hour: Any, minute: Any, second: Any) -> Time:

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.mail import headers
 from gateway.mail.headers import AddressHeader, HeaderField, Mailbox
 from gateway.mail.message import Message
-from gateway.policy.kumo.values import string
+from gateway.policy.kumo.values import string, truth
 from gateway.policy.options import BadOptions, Option, Schema, boolean, integer, list_of, map_of, mismatch, refusal
 from gateway.policy.options import string as text
 
@@ -115,7 +115,7 @@ def append_header(message: Message, name: Any, value: Any, encode: Any) -> None:
 
 
 def _field(name: Any, value: Any, encode: Any, function: str) -> bytes:
-    return headers.field(string(name, function), string(value, function), encode=encode is True)
+    return headers.field(string(name, function), string(value, function), encode=truth(encode))
 
 
 def add_authentication_results(message: Message, server_id: Any, results: Any) -> None:

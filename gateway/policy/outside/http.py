@@ -81,9 +81,9 @@ class HttpHeaders:
 
     values: dict[str, str]
 
-    def find(self, name: Any) -> str | None:
+    def get(self, name: str) -> str | None:
         """The value of a field in any case, None where there is none."""
-        return self.values.get(name.lower()) if isinstance(name, str) else None
+        return self.values.get(name.lower())
 
 
 # --- clients and requests -----------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def _is(hundred: int) -> Callable[[HttpResponse], bool]:
 
 
 def _content_length(response: HttpResponse) -> int | None:
-    length = response.headers.find("content-length") or ""
+    length = response.headers.get("content-length") or ""
     return int(length) if length.isascii() and length.isdigit() else None
 
 

@@ -20,9 +20,8 @@ from contextlib import suppress
 from errno import EBADF, ESPIPE
 from functools import partial
 from typing import Any
-from weakref import WeakSet
 
-from gateway.policy.kumo.values import Objects, binary, described, integer, string, text_of
+from gateway.policy.kumo.values import Objects, binary, described, integer, number_in, string, text_of
 from gateway.policy.outside.outside import Outside, Several
 
 MOST_READ = 16 * 1024 * 1024  # octets at once
@@ -78,7 +77,7 @@ class Program:
             os.close(its)
         os.set_blocking(ours, False)
         self.pipe = ours
-        _open.add(self)
+        _open.add(self.process)
 
     def close(self) -> subprocess.Popen[bytes] | None:
         """Closes the pipe. The process, where it is not over."""
@@ -86,9 +85,10 @@ class Program:
         process, self.process = self.process, None
         if pipe is not None:
             os.close(pipe)
-        if process is not None and process.poll() is None:
-            _let_go.append(process)
-        _open.discard(self)
+        if process is not None:
+            _open.discard(process)
+            if process.poll() is None:
+                _let_go.append(process)
         return process
 
     async def filled(self) -> bool:
@@ -165,8 +165,9 @@ class Program:
             time.sleep(seconds)
 
 
-_open: WeakSet[Program] = WeakSet()
-_let_go: list[subprocess.Popen[bytes]] = []  # whose end nobody has seen yet
+# Processes whose end nobody has seen yet; their programs may be gone.
+_open: set[subprocess.Popen[bytes]] = set()
+_let_go: list[subprocess.Popen[bytes]] = []
 
 
 def _set(ready: asyncio.Future[None]) -> None:
@@ -282,10 +283,7 @@ async def _number(program: Program) -> int | float | None:
         if not await program.filled():
             break
     text = _taken(received, min(_LONGEST_NUMBER, found.end() if found else 0)).decode()
-    for read in (int, lambda text: int(text, 16), float, float.fromhex):
-        with suppress(ValueError, OverflowError):
-            return read(text)
-    return None
+    return number_in(text)
 
 
 def _taken(received: bytearray, size: int) -> bytes:
