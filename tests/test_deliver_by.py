@@ -8,7 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.smtp.capabilities import DELIVER_BY, DSN, PRIORITY, UNKNOWN, Abilities, taken_by_all, with_fleet
+from gateway.smtp.capabilities import (
+    DELIVER_BY,
+    DSN,
+    PRIORITY,
+    UNKNOWN,
+    Abilities,
+    announced,
+    offered,
+    taken_by_all,
+    with_fleet,
+)
 from gateway.smtp.requests import DeliverBy, Requests, from_values, read_by, read_priority
 from tests.fleets import Fleets, gateway_before
 from tests.gateway_process import INIT, Gateway, wait_until
@@ -16,7 +26,7 @@ from tests.upstream import EXTENSIONS, ehlo
 
 KNOWS, PLAIN = ehlo(*EXTENSIONS, "DSN", "DELIVERBY 3", "MT-PRIORITY"), ehlo(*EXTENSIONS, "DSN")
 POLICY = (
-    INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.0/8' }")
+    INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.0/9' }")
     + """
 kumo.define_spool { name = 'data', path = LOGS .. '-spool', min_free_space = 0, min_free_inodes = 0 }
 kumo.on('smtp_server_ehlo', function(domain, conn, extensions)
@@ -24,6 +34,8 @@ kumo.on('smtp_server_ehlo', function(domain, conn, extensions)
   for _, keyword in ipairs { 'DSN', 'DELIVERBY 5', 'MT-PRIORITY' } do table.insert(extensions, keyword) end
   return extensions
 end)
+kumo.on('get_listener_domain', function() return kumo.make_listener_domain { relay_to = true } end)
+kumo.on('smtp_server_auth_plain', function() return true end)
 kumo.on('get_queue_config', function(domain)
   local name = domain:match '(%w+)%.example$'
   return kumo.make_queue_config { protocol = { smtp = { mx_list = { FLEETS[name] } } }, retry_interval = '1 second' }
@@ -127,6 +139,19 @@ def test_time_passes():
     assert kept is not None and vars(kept) == vars(asked)
 
 
+def test_a_priority_is_offered_where_it_means_the_same_to_all_of_a_fleet():
+    def offers(*parameters: str) -> tuple[str, ...]:
+        members = [announced({"MT-PRIORITY": parameter}, verified=False) for parameter in parameters]
+        assert all(member.capabilities & PRIORITY for member in members)
+        return with_fleet((), taken_by_all(members), frozenset())
+
+    assert offers("", "mixer") == ("MT-PRIORITY",)
+    assert offers("STANAG4406", "stanag4406") == ("MT-PRIORITY STANAG4406",)
+    assert offers("NSEP") == ("MT-PRIORITY NSEP",)
+    assert offers("", "NSEP") == offers("OURS") == offers("OURS", "OURS") == ()
+    assert offered(("MT-PRIORITY NSEP",)).capabilities & PRIORITY
+
+
 def test_of_a_fleet_the_longest_minimum_is_offered():
     two = [Abilities(DELIVER_BY | PRIORITY, 0, 3), Abilities(DELIVER_BY, 0, 0), Abilities(DELIVER_BY, 0, 8)]
     assert with_fleet((), taken_by_all(two), frozenset()) == ("DELIVERBY 8",)
@@ -154,8 +179,29 @@ def test_both_are_passed_on_to_who_knows_them(fleets: Fleets, gateway: Gateway):
     assert send(gateway, {"a@plain.example": ""}, "MT-PRIORITY=3", "off@senders.example")[0] == 250
     assert "PRIORITY" not in fleets.mail_commands("plain", "off@senders.example")[0]
     assert send(gateway, {"a@others.example": ""}, "MT-PRIORITY=3", "else@senders.example")[0] == 250
-    assert "PRIORITY" not in fleets.mail_commands("others", "else@senders.example")[0]
+    assert fleets.mail_commands("others", "else@senders.example")[0].endswith(" MT-PRIORITY=3")  # RFC 6710 §4.2
     assert not fleets.told("a@plain.example") and not fleets.told("a@knows.example")
+
+
+def test_only_who_is_trusted_goes_before_others(fleets: Fleets, gateway: Gateway):
+    """RFC 6710 §4.1: relay hosts, and who has authenticated. Anybody may let others go first."""
+    with gateway.smtp("127.200.0.1") as client:
+        said = []
+        for trusted in (False, True):
+            if trusted:
+                client.starttls()
+                client.login("ann", "secret")
+            client.ehlo()
+            for priority in ("9", "0", "-3"):
+                said.append(client.docmd(f"MAIL FROM:<p{trusted:d}@senders.example> MT-PRIORITY={priority}"))
+                client.rcpt("a@knows.example")
+                client.data(b"Subject: x\r\n\r\nx\r\n")
+    ordinary = (250, b"2.1.0 Sender OK")
+    assert said == [(250, b"2.3.6 0 is the priority of this message"), *[ordinary] * 5]
+    for sender, priorities in (("p0", ["0", "0", "-3"]), ("p1", ["9", "0", "-3"])):
+        commands = fleets.mail_commands("knows", f"{sender}@senders.example")
+        assert [command.rpartition(" MT-PRIORITY=")[2] for command in commands] == priorities
+    assert fleets.mails("knows")[-1].content.partition(b";")[0].endswith(b" PRIORITY -3")
 
 
 def test_what_is_to_come_back_goes_to_nobody_who_would_not_send_it_back(fleets: Fleets, gateway: Gateway):

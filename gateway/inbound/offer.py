@@ -1,4 +1,6 @@
-"""EHLO: what a client is offered, by the listener, the fleet and the policy, and how that is said. No state."""
+"""EHLO: what a client is offered, by the listener, the fleet and the policy, and how that is said; and what it gets of
+that, who asks for more than anybody may have. No state.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from gateway.policy.engine import Policy
 from gateway.smtp import replies
 from gateway.smtp.capabilities import REQUIRE_TLS, in_clear, with_fleet
 from gateway.smtp.events import EhloRequested
-from gateway.smtp.replies import Reply
+from gateway.smtp.replies import MAIL_OK, Reply
+from gateway.smtp.requests import Requests
+from gateway.smtp.session import ServerSession
 from gateway.smtp.terms import Terms
 
 
@@ -34,3 +38,13 @@ def said(event: EhloRequested, hostname: str) -> Reply:
     if event.extensions is None:
         return replies.helo(hostname, event.name)
     return replies.ehlo(hostname, event.name, event.extensions)
+
+
+def begun(requests: Requests, now_ns: int, is_relay_host: bool, session: ServerSession) -> Reply:
+    """The answer to a MAIL that may be, and what it asks for as it is granted. now_ns: nanoseconds since 1970."""
+    requests.since = now_ns / 1e9
+    trusted = is_relay_host or session.authenticated
+    if requests.priority is None or requests.priority <= 0 or trusted:
+        return MAIL_OK
+    requests.priority = 0  # RFC 6710 §4.1: nobody else goes before the others
+    return replies.ORDINARY_PRIORITY

@@ -19,7 +19,7 @@ from gateway.inbound.allowance import Allowance
 from gateway.inbound.authentication import log_in
 from gateway.inbound.facts import Secured, known_at_first, known_of_tls, limited_as_relay_host, origin, received_start
 from gateway.inbound.failures import reply_to, words_for
-from gateway.inbound.offer import as_fleet_takes, as_policy_wants, said
+from gateway.inbound.offer import as_fleet_takes, as_policy_wants, begun, said
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
 from gateway.inbound.welcome import allowed_instead, introduced, welcome
@@ -61,8 +61,7 @@ _DECIDED_BY_LUA, _DECIDED_FROM_CACHE = counted.DECIDED_BY_LUA, counted.DECIDED_F
 class Reception(Observer):
     """One connection.
 
-    table: where its terms are from; the policy may have others for it. resume: called when an answer that took time has
-    arrived, so that the caller goes on with advance().
+    table: where its terms are from; the policy may have others for it. resume: called when advance() can go on.
     """
 
     def __init__(
@@ -357,18 +356,19 @@ class Reception(Observer):
         self._reply(reply)
 
     def _mail(self, event: MailCommand) -> Waits | None:
+        reply = MAIL_OK
         if event.requests is not None:
-            event.requests.since = self._services.now_ns() / 1e9
+            reply = begun(event.requests, self._services.now_ns(), self._peer_is_relay_host, self.session)
         if MAIL_FROM in self._policy.handles:
-            return self._ask_about_sender(event)
+            return self._ask_about_sender(event, reply)
         self._decisions = []
-        self._reply(MAIL_OK)
+        self._reply(reply)
         return None
 
-    def _ask_about_sender(self, event: MailCommand) -> Waits:
+    def _ask_about_sender(self, event: MailCommand, reply: Reply) -> Waits:
         yield self._policy.mail_from(event.sender, self._conn)
         self._decisions = []
-        self._reply(MAIL_OK)
+        self._reply(reply)
 
     def _rcpt(self, event: RcptCommand) -> Waits | None:
         """Answers at once where all that matters is in the cache."""

@@ -22,6 +22,8 @@ DELIVER_BY = 1 << 5  # RFC 2852
 BINARY = 1 << 7  # RFC 3030, with CHUNKING
 REQUIRE_TLS = 1 << 6  # RFC 8689: announced over TLS with a certificate that was verified
 VERIFIED_TLS = 1 << 8  # what was announced, was over such
+# With PRIORITY: what numbers mean, by the policies that RFC 6710 §10.2 has registered. Of others there is no bit.
+_MEANINGS = {"MIXER": 1 << 9, "STANAG4406": 1 << 10, "NSEP": 1 << 11}
 
 PROMISES = {
     "DSN": DSN,
@@ -62,8 +64,8 @@ def announced(extensions: Mapping[str, str], *, verified: bool, lmtp: bool = Fal
     if lmtp or not capabilities & CHUNKS:
         capabilities &= ~BINARY
     capabilities = capabilities | VERIFIED_TLS if verified else capabilities & ~REQUIRE_TLS
-    if extensions.get("MT-PRIORITY", "").upper() not in ("", "MIXER"):  # RFC 6710 §5: what numbers mean by default
-        capabilities &= ~PRIORITY
+    if capabilities & PRIORITY:
+        capabilities |= _MEANINGS.get(extensions["MT-PRIORITY"].upper() or "MIXER", 0)  # §9.2: by default
     least_time = number(extensions.get("DELIVERBY", "").partition(",")[0])
     return Abilities(capabilities, number(extensions.get("SIZE", "")), least_time)
 
@@ -120,10 +122,18 @@ def with_fleet(lines: tuple[str, ...], taken: Abilities, withheld: frozenset[str
         found.append(f"SIZE {taken.size}" if smaller else line)
     for keyword, bit in PROMISES.items():
         if taken.capabilities & bit:
-            found.append(f"{keyword} {taken.least_time}" if bit == DELIVER_BY and taken.least_time else keyword)
+            found += _promise(keyword, bit, taken)
     if "CHUNKING" in withheld:
         withheld |= {"BINARYMIME"}  # for which there would be no way
     return tuple([line for line in found if line.partition(" ")[0] not in withheld])
+
+
+def _promise(keyword: str, bit: int, taken: Abilities) -> list[str]:
+    """The line that offers what all of a fleet take, unless a priority means one thing here and another there."""
+    if bit == PRIORITY:
+        meanings = [name for name, each in _MEANINGS.items() if taken.capabilities & each]
+        return ["MT-PRIORITY" if name == "MIXER" else f"MT-PRIORITY {name}" for name in meanings]
+    return [f"{keyword} {taken.least_time}" if bit == DELIVER_BY and taken.least_time else keyword]
 
 
 @lru_cache(maxsize=256)

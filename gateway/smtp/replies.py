@@ -236,6 +236,7 @@ def technical_difficulties(hostname: str, reason: Reason) -> Reply:
 
 
 MAIL_OK = Reply(250, "2.1.0", "Sender OK")
+ORDINARY_PRIORITY = Reply(250, "2.3.6", "0 is the priority of this message")  # RFC 6710 §4.1
 RCPT_OK = Reply(250, "2.1.5", "Recipient OK")
 START_BODY = Reply(354, "", "Send the message; end with CRLF.CRLF")
 CHUNK_OK = Reply(250, "2.0.0", "Chunk OK")
