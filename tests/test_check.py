@@ -148,6 +148,7 @@ def test_an_unusable_certificate_is_told_with_its_line_beside_all_other_problems
     problems, _, _ = examine(source_of(text))
     assert [(problem.line, problem.message.partition(": ")[2].partition(",")[0]) for problem in problems] == [
         (3, "/nowhere/cert.pem: No such file or directory"),
+        (4, "/nowhere/key.pem: No such file or directory"),
         (6, "banner: expected a text without control characters"),
         (6, "hostname: expected a host name in ASCII such as 'mx.example.com'"),
     ]
@@ -202,7 +203,9 @@ def test_certificates_that_no_client_would_take_are_problems(tmp_path: Path, cas
     if case != "unreadable":
         (tmp_path / "key").write_bytes(other if case == "mismatched" else key)
     keys = f"tls_certificate = '{tmp_path}/cert',\ntls_private_key = '{tmp_path}/key'"
-    problems = problems_of(f"kumo.start_esmtp_listener {{ listen = '127.0.0.1:25',\n{keys} }}")
+    found, _, summary = examine(source_of(f"kumo.start_esmtp_listener {{ listen = '127.0.0.1:25',\n{keys} }}"))
+    problems = list(map(str, found))
+    assert summary.endswith("would not start with it") is (case not in ("good", "expired", "early"))
     line = 3 if case == "unreadable" else 2  # of the key
     assert [problem.startswith(f"policy.lua:{line}: ") and said in problem for problem in problems if said] == (
         [True] if said else []
@@ -268,8 +271,14 @@ def test_a_log_directory_that_cannot_be_made_is_told_with_its_line(tmp_path: Pat
         ("http 0.0.0.0:8000", "http 127.0.0.1:8000", True),
         ("esmtp fd:smtp", "esmtp fd:smtp", True),
         ("esmtp 127.0.0.1:0", "esmtp 127.0.0.1:0", False),
-        ("esmtp 0.0.0.0:25", "esmtp 127.0.0.1:25", False),
-        ("esmtp [::]:25", "http 127.0.0.1:25", False),
+        ("esmtp 0.0.0.0:25", "esmtp 127.0.0.1:25", True),
+        ("esmtp 127.0.0.1:25", "esmtp 0:25", True),
+        ("esmtp [::]:25", "esmtp [::1]:25", True),
+        ("esmtp [::]:25", "esmtp 0.0.0.0:25", True),
+        ("esmtp [::]:25", "http 127.0.0.1:25", True),
+        ("esmtp [::ffff:127.0.0.1]:25", "esmtp 127.0.0.1:25", True),
+        ("esmtp [::ffff:127.0.0.1]:25", "http 127.0.0.1:26", False),
+        ("esmtp 0.0.0.0:25", "esmtp [::1]:25", False),
         ("esmtp fd:a", "http fd:b", False),
         ("esmtp 127.0.0.1:25", "esmtp 127.0.0.2:25", False),
     ],
@@ -332,6 +341,24 @@ def test_next_to_everybody_among_the_relay_hosts_is_warned_of(options: str, who:
     warnings = warnings_of(f"kumo.start_esmtp_listener {{ listen = '0:25', {options} }}")
     prefix = f"policy.lua:1: warning: {who} may relay to any domain"
     assert [one.startswith(prefix) for one in warnings] == [True] * bool(who)
+
+
+COMPUTED = "kumo.on('smtp_server_get_dynamic_parameters', function() return { %s } end)"
+
+
+def test_what_a_handler_gives_strangers_is_looked_at_as_what_is_written() -> None:
+    listener = "kumo.start_esmtp_listener { listen = '0:25', relay_hosts = {} }\n"
+    [warning] = warnings_of(listener + COMPUTED % "relay_hosts = { 'any' }")
+    assert warning.startswith(
+        "policy.lua:2: warning: anybody may relay to any domain: relay_hosts has any, which smtp_se"
+    )
+    text = listener + COMPUTED % "tls_certificate = '/no/tls.pem', tls_private_key = '/no/tls.key'"
+    (problem,), _, summary = examine(source_of(text))
+    assert str(problem) == (
+        "policy.lua:2: smtp_server_get_dynamic_parameters: /no/tls.pem: No such file or directory; "
+        "so no client can use TLS"
+    )
+    assert summary.endswith("the gateway would start with it nevertheless")
 
 
 RELAY_FROM = "'{}': anybody may relay to any domain: relay_from has {}; anybody can write as that domain"

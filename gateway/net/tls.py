@@ -211,10 +211,11 @@ _VERSIONS = {TlsVersion.V1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.V1_3: ssl.TLSVe
 
 
 def _read(pair: Pair, files: KeyFiles) -> tuple[bytes, bytes]:
-    return _content(pair[0], files), _content(pair[1], files)
+    return content(pair[0], files), content(pair[1], files)
 
 
-def _content(source: KeySource, files: KeyFiles) -> bytes:
+def content(source: KeySource, files: KeyFiles) -> bytes:
+    """The PEM text. Raises UnusableKey where it cannot be read."""
     try:
         return files.read(source)
     except OSError as error:
@@ -223,9 +224,9 @@ def _content(source: KeySource, files: KeyFiles) -> bytes:
 
 def _trusting(make: Callable[[str], T], ca: KeySource, files: KeyFiles) -> T:
     """What is made of the certificates of authorities."""
-    content = _content(ca, files)
+    pem = content(ca, files)
     try:
-        return make(content.decode("ascii"))
+        return make(pem.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
         raise UnusableKey(f"{_shown(ca)}: no certificates in PEM", may_pass=False) from error
 

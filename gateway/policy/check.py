@@ -83,9 +83,11 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     files, now = tls.KeyFiles(), datetime.now(UTC)
     defects = surroundings.unusable_keys(source, listeners, files, text, now)
     old = surroundings.expiring(source, listeners, files, text, now) if not defects else []
-    defects += surroundings.unusable_towards_members(text)
     config = policy.config if policy is not None else None
-    defects += surroundings.unusable_directories(source, config, text, make=False)
+    unwritable = surroundings.unusable_directories(source, config, text, make=False)
+    # Those that are out of date, and those towards members, are met when they are needed.
+    stopping = [*surroundings.unusable_keys(source, listeners, files, text), *unwritable]
+    defects += [*surroundings.unusable_towards_members(text), *unwritable]
     unshipped = surroundings.unreadable_by_shipments(source, config, text)
     elsewhere = kumomta_refuses(source, model) if kumomta else []
     found = merged(loading, [*text.problems(), *(defect.problem for defect in defects), *old, *unshipped, *elsewhere])
@@ -95,11 +97,12 @@ def _report(source: PolicySource, background: Idle, kumomta: bool) -> tuple[list
     rehearsal = Rehearsal(policy, background)
     rehearsal.run()
     failed = [problem for problem in rehearsal.problems if not _is_explained(problem, found)]
+    failed += surroundings.unusable_computed_keys(policy, rehearsal.computed, files, now)
     notes = [*open_relays(policy, rehearsal, text), *text.left_to_the_fleet()]
     found = merged([*failed, *notes], found)
     if not _errors(found):
         return found, _summary(policy, rehearsal, len(_warnings_in(found)))
-    outcome = "not start with it" if defects else "start with it nevertheless"
+    outcome = "not start with it" if stopping else "start with it nevertheless"
     return found, f"{_number(found)}; the gateway would {outcome}"
 
 

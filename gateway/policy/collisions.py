@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from gateway.policy.problems import Problem
 
-_EVERY = frozenset({"0.0.0.0", "::"})
+_BINDV6ONLY = Path("/proc/sys/net/ipv6/bindv6only")
 
 
 class Declared(NamedTuple):
@@ -30,21 +32,38 @@ def collisions(declared: Sequence[Declared]) -> Iterator[Problem]:
 
 
 def _collide(one: Declared, other: Declared) -> bool:
-    if one.listen == other.listen:
-        return not one.listen.endswith(":0")
+    """Whether the system gives the second no socket any more."""
     host, port = _parts(one.listen)
     other_host, other_port = _parts(other.listen)
-    if one.function == other.function == "start_esmtp_listener" or port != other_port or port in ("", "0"):
-        return False  # of SMTP listeners, the one with the narrower address gets the connection
-    same_family = (":" in host) == (":" in other_host)
-    return same_family and not _EVERY.isdisjoint({host, other_host})
+    if port != other_port or port == "0":
+        return False
+    return host == other_host or _covers(host, other_host) or _covers(other_host, host)
+
+
+def _covers(every: str, host: str) -> bool:
+    """Whether a listener on every address has this one, too: [::] also has those of IPv4, unless the system is told
+    otherwise (ipv6(7), bindv6only).
+    """
+    if every == "0.0.0.0":
+        return ":" not in host
+    return every == "::" and (":" in host or _has_both())
+
+
+@cache
+def _has_both() -> bool:
+    try:
+        return _BINDV6ONLY.read_text().strip() == "0"
+    except OSError:
+        return True
 
 
 def _parts(listen: str) -> tuple[str, str]:
     if listen.startswith("fd:"):
         return listen, ""
     host, _, port = listen.rpartition(":")
-    return host.strip("[]"), port
+    host = host.strip("[]")
+    mapped = ipaddress.IPv6Address(host).ipv4_mapped if ":" in host else None
+    return host if mapped is None else str(mapped), port
 
 
 def is_reached_from_elsewhere(listen: str) -> bool:

@@ -37,6 +37,7 @@ def open_relays(policy: Policy, rehearsal: Rehearsal, text: Lint) -> Iterator[Pr
     """Warnings, in no order. text: what the policy's text shows."""
     listeners = policy.config.listeners
     yield from _of_listeners(policy)
+    yield from _computed(policy, rehearsal)
     yield from _behind_a_proxy(policy)
     if any(is_reached_from_elsewhere(listener.listen) for listener in listeners):
         by_name = [*_by_sender(text), *_by_sender_in_files(policy)]
@@ -109,6 +110,17 @@ def _of_listeners(policy: Policy) -> Iterator[Problem]:
             if wide:
                 place = policy.declared_at("start_esmtp_listener", number)
                 yield _warning(place, _who(wide, "relay_hosts"), "set it to the networks of those who may")
+
+
+def _computed(policy: Policy, rehearsal: Rehearsal) -> Iterator[Problem]:
+    """The same where a handler gives strangers such a list."""
+    listeners = policy.config.listeners
+    for number, parameters in rehearsal.computed.items():
+        wide = _wide(parameters.get("relay_hosts", ()))
+        if wide and number < len(listeners) and is_reached_from_elsewhere(listeners[number].listen):
+            message = f"{_who(wide, 'relay_hosts')}, which {events.DYNAMIC_PARAMETERS} gives a stranger"
+            place = policy.registered_at(events.DYNAMIC_PARAMETERS)
+            yield _warning(place, message, "set it to the networks of those who may")
 
 
 def _behind_a_proxy(policy: Policy) -> Iterator[Problem]:

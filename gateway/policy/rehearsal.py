@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from gateway.policy import events, runs
 from gateway.policy.background import UNANSWERED, Idle
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
+from gateway.policy.listener import Block
 from gateway.policy.printing import nowhere
 from gateway.policy.problems import PolicyError, Problem, Rejected, Severity
 from gateway.smtp.address import parse_address
@@ -56,10 +57,13 @@ class _Question(NamedTuple):
 
 
 class Rehearsal:
-    """Of one policy and its background, which is idle. problems: what failed, and who is asked."""
+    """Of one policy and its background, which is idle. problems: what failed, and who is asked. computed: the
+    parameters that a handler gave strangers, by the number of the listener.
+    """
 
     def __init__(self, policy: Policy, background: Idle) -> None:
         self.problems: list[Problem] = []
+        self.computed: dict[int, Mapping[str, Any]] = {}
         self._policy = policy
         self._background = background
         self._asked: list[_Question] = []  # in what runs
@@ -117,8 +121,9 @@ class Rehearsal:
     def _round(self) -> dict[Problem, str]:
         """What failed in all sessions."""
         self._failures, self._asked = {}, []
-        for listener in self._policy.config.listeners or (Listener(listen=f"{_LOCAL}:25"),):
+        for number, listener in enumerate(self._policy.config.listeners or (Listener(listen=f"{_LOCAL}:25"),)):
             local = _local_address(listener)
+            self._compute(number, local, _conn(STRANGER, local, listener))
             self._splits = listener.overrides.get("batch_handling") is BatchHandling.BIFURCATE
             for peer in (STRANGER, *_relay_host(listener)):
                 self._session(local, _conn(peer, local, listener), peer != STRANGER, NOBODYS_DOMAIN)
@@ -127,6 +132,12 @@ class Rehearsal:
                 self._session(local, _conn(STRANGER, local, listener), False, domain)
             self._session_after_login(local, _conn(STRANGER, local, listener))
         return self._failures
+
+    def _compute(self, number: int, local: str, conn: ConnMeta) -> None:
+        with suppress(_Over):
+            block = self._ask(events.DYNAMIC_PARAMETERS, lambda: self._policy.dynamic_parameters(local, conn))
+            if isinstance(block, Block):
+                self.computed[number] = block.plain
 
     def _session(self, local: str, conn: ConnMeta, relays: bool, domain: str) -> None:
         try:

@@ -12,9 +12,10 @@ from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gateway.config import Listener, PolicyConfig
+from gateway.config import KeySource, Listener, PolicyConfig
 from gateway.logs import disk
 from gateway.net import tls
+from gateway.policy import events
 from gateway.policy.options import UNKNOWN, BadOptions
 from gateway.policy.path_schemas import key_source
 from gateway.policy.problems import Problem, Severity
@@ -22,6 +23,7 @@ from gateway.policy.source import PolicySource
 from gateway.shipments import Secret, Shipment
 
 if TYPE_CHECKING:
+    from gateway.policy.engine import Policy
     from gateway.policy.lint import Lint
 
 
@@ -63,6 +65,17 @@ def unusable_keys(
     ]
 
 
+def unusable_computed_keys(
+    policy: Policy, computed: Mapping[int, Mapping[str, Any]], files: tls.KeyFiles, at: datetime
+) -> Iterator[Problem]:
+    """The same of those that a handler gives a connection. computed: parameters by the number of the listener."""
+    for parameters in computed.values():
+        error = tls.unusable(parameters.get("tls_certificate"), parameters.get("tls_private_key"), files, at)
+        if error is not None:
+            event = events.DYNAMIC_PARAMETERS
+            yield Problem(*policy.registered_at(event), f"{event}: {error}", "so no client can use TLS")
+
+
 def expiring(
     source: PolicySource, listeners: Iterable[Listener], files: tls.KeyFiles, text: Lint, at: datetime
 ) -> list[Problem]:
@@ -87,13 +100,24 @@ def _keys_written_out(text: Lint, files: tls.KeyFiles, at: datetime | None) -> I
     for call, options, lines in text.tables(_LISTENER):
         names = [name for name in ("tls_certificate", "tls_private_key") if name in options]
         with suppress(BadOptions):  # said already
-            keys = {name: key_source(options[name]) for name in names}
-            error = tls.unusable(keys.get("tls_certificate"), keys.get("tls_private_key"), files, at)
-            if error is not None:
+            keys: dict[str, KeySource] = {name: key_source(options[name]) for name in names}
+            for error in _errors(keys, files, at):
                 about = str(error).partition(": ")[0]
                 name = next((name for name in names if options[name] == about), names[0])
                 message = f"{_LISTENER}: {error}"
                 yield Defect(Problem(call.where.file, lines[(name,)], message), error.may_pass)
+
+
+def _errors(keys: dict[str, KeySource], files: tls.KeyFiles, at: datetime | None) -> list[tls.UnusableKey]:
+    """Each of the two that cannot be read; where both can, why they cannot be used together."""
+    unreadable = []
+    for source in keys.values():
+        try:
+            tls.content(source, files)
+        except tls.UnusableKey as error:
+            unreadable.append(error)
+    together = None if unreadable else tls.unusable(keys.get("tls_certificate"), keys.get("tls_private_key"), files, at)
+    return [together] if together is not None else unreadable
 
 
 def _named(text: Lint, error: tls.UnusableKey) -> tuple[str, int] | None:
