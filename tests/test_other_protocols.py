@@ -42,6 +42,9 @@ FIRST = [
     (FORM, "http"),
     (b"GET / HTTP/1.0\r\n\r\n", "http"),
     (b"CONNECT mx.example:25 HTTP/1.1\r\n\r\n", "http"),
+    (b"PROPFIND / HTTP/1.1\r\n\r\n", "http"),
+    (b"get / http/1.1\r\n\r\n", "http"),
+    (b"Host: gw.example\r\n\r\n", "http"),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http"),
     (hello(), "tls"),
     (b"\x16", "tls"),
@@ -72,6 +75,22 @@ def test_another_protocol_ends_the_connection_at_once_and_is_counted_and_told_on
     assert len([line for line in caplog.messages if line.startswith("127.0.0.1 speaks ")]) == 1
 
 
+@pytest.mark.parametrize("method", ["EHLO", "HELO", "NOOP", "RSET", "VRFY", "HELP", "QUIT", "MAIL", "XYZZY"])
+def test_a_script_that_calls_its_method_as_a_command_sends_no_mail(method):
+    """As a page can, whose name has come to point here: its request has the same origin, so its method may be any."""
+
+    async def main() -> None:
+        async with inbound() as service:
+            client = await service.greeted()
+            client.send_now(FORM.replace(b"POST", method.encode()))
+            replies = await client.to_end()
+            assert b"354" not in replies
+            assert replies.endswith(FOREIGN)
+            assert service.metric("messages_total") == 0
+
+    run(main())
+
+
 @pytest.mark.parametrize("before", [b"EHLO c.example\r\n", MAIL.partition(b"DATA")[0]])
 def test_a_line_of_http_ends_the_connection_wherever_commands_are_read(before):
     async def main() -> None:
@@ -91,7 +110,7 @@ def test_what_only_looks_like_it_is_an_unknown_command_and_within_a_message_it_i
         async with inbound() as service:
             client = await service.greeted()
             client.send_now(
-                b"GET\r\nPOSTAL x\r\nget / HTTP/1.0\r\nEHLO c\r\nSSH-2.0-x\r\n\x16\x03\r\nPROXY x\r\nQUIT\r\n"
+                b"GET\r\nPOSTAL x\r\nget / FTP/1.0\r\nEHLO c\r\nSSH-2.0-x\r\n\x16\x03\r\nPROXY x\r\nQUIT\r\n"
             )
             assert (await client.to_end()).count(b"500 5.5.1 ") == 6
             assert service.metric("other_protocols_total") == 0

@@ -5,11 +5,15 @@ A browser can be made to send a form to any port, and what is in the form must n
 
 from __future__ import annotations
 
+import re
+
 from gateway import _fastpath as fp
 
 KINDS = ("http", "tls", "proxy", "ssh", "rdp")
 
 _METHODS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PRI PUT TRACE".split())  # RFC 9110 §9, RFC 9113 §3.4
+# RFC 9112 §3. A script chooses its method, which may be a command here: then the next line, Host, tells (§3.2).
+_REQUEST_LINE = re.compile(rb"\S+ \S+ HTTP/\d(?:\.\d)?", re.IGNORECASE)
 _FIRST_OCTETS = {0x16: "tls", 0x03: "rdp"}  # RFC 8446 §5.1, handshake; [MS-RDPBCGR] 1.3.1, a TPKT header
 
 
@@ -45,7 +49,7 @@ def kind_of_octet(first: int) -> str | None:
 def kind_of_line(line: bytes, first: bool) -> str | None:
     """Which of KINDS a line belongs to that is no command; None where it may be anything. first: before EHLO."""
     word, blank, _ = line.partition(b" ")
-    if blank and word in _METHODS:
+    if (blank and word in _METHODS) or line[:5].lower() == b"host:" or _REQUEST_LINE.fullmatch(line):
         return "http"
     if not first:
         return None

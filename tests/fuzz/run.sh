@@ -20,7 +20,8 @@ seeds=()
 [ "$target" != fuzz_report ] || seeds=(tests/corpus/reports/{regressions,cases,visible,adversarial})
 
 export FUZZ_TARGET=$target PYTHONPATH=tests/fuzz:.:$(path purelib) PYTHONMALLOC=malloc
-# Python keeps what it allocates until the end; only the kernels are to be looked at.
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
+# Python keeps what it allocates until the end; only the kernels are to be looked at. What is freed is kept back for a
+# while, to see who still uses it; of so many small pieces a little, or the limit of libFuzzer is reached.
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=16:thread_local_quarantine_size_kb=64
 exec nice build/fuzz/harness -max_total_time="$seconds" -max_len=16384 -timeout=10 -print_final_stats=1 \
     -artifact_prefix=build/fuzz/"$target"- -dict=tests/fuzz/"${target#fuzz_}".dict "$@" build/fuzz/"$target" "${seeds[@]}"
