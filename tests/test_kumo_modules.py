@@ -69,7 +69,7 @@ def fields_of(module: ModuleType, one: object) -> dict[str, Any]:
         ("psl_suffix", ("www.example.co.uk",), "co.uk"),
         ("psl_domain", ("com",), None),
         ("split", (5, "."), ["5"]),
-        ("eval_template", ("x.json", "{{name}}!", {"name": "John"}), "John!"),
+        ("eval_template", ("x.txt", "{{name}}!", {"name": "John"}), "John!"),
         ("eval_template", ("x", "{{m}} {{no}}", {"m": {"b": [1, True], "a": "x"}}), '{"a": "x", "b": [1, true]} '),
         ("eval_template", ("x.html", "{{name}}", {"name": "<b>"}), "&lt;b&gt;"),
     ],
@@ -89,15 +89,41 @@ def test_a_template_that_fails_or_reaches_for_python_is_a_mistake_of_the_policys
         strings.eval_template("x", source, {})
 
 
-def test_what_differs_between_transactions_is_taken_out_of_a_reply():
-    reply = (
-        "550 5.1.1 <x> at 192.0.2.1 [2001:db8::1] 2026-11-27T10:00:00Z go to https://support.example/?p=NoSuchUser "
-        "41be03b00d2f7-b93bf44f0c0si6882731a12.803 id 69994630-3e27-11ef-91fc-cc28aa0a5c5a - gsmtp"
-    )
-    assert strings.normalize_smtp_response(reply) == (
-        "550 5.1.1 <x> at {ipaddr} {ipaddr} {timestamp} go to https://support.example/?p=NoSuchUser {hash} id {uuid} "
-        "- gsmtp"
-    )
+@pytest.mark.parametrize(
+    ("reply", "taken_out"),
+    [
+        ("550 <x> at 192.0.2.1 [2001:db8::1] 2026-11-27T10:00:00Z", "550 <x> at {ipaddr} {ipaddr} {timestamp}"),
+        ("go to https://x.example/?p=NoSuchUser 41be03b00d2f7-a12.80", "go to https://x.example/?p=NoSuchUser {hash}"),
+        ("OK ids=69994630-3e27-11ef-91fc-cc28aa0a5c5a", "OK ids={uuid}"),
+        ("aGVsbG8uCg== aGVsbG8K Requirements", "{base64} {base64} Requirements"),
+        ("421 4.1.0 ::1 from 192.0.2.1:25, as (RFC5322) says", "421 4.1.0 {ipaddr} from 192.0.2.1:25, as RFC5322 says"),
+        ("from 192.0.2.1:25 for some.body@a.example", "from {ipaddr} for {email}"),
+        ("by [aGVsbG8uCg== IP: 192.0.2.1]. https://a.example/0", "by {base64} IP: {ipaddr} https://a.example/0"),
+        ("due in 11s 999ms 990us, abc11s P23DT23H P1Y2Mx", "due in {duration}, abc11s {duration} P1Y2Mx"),
+        ("duration 00:10:34", "duration 00:10:34"),
+    ],
+)
+def test_what_differs_between_transactions_is_taken_out_of_a_reply(reply, taken_out):
+    assert strings.normalize_smtp_response(reply) == taken_out
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "result"),
+    [
+        ("x.html", "{{ name }}", "John &amp; &#34;Co&#34;"),
+        ("x.json", "{{ name }}", '"John & \\"Co\\""'),
+        ("x.yml.j2", "[{{ name }}, {{ list }}]", '["John & \\"Co\\"", [1,2]]'),
+        ("x.txt", "{{ name }}", 'John & "Co"'),
+        ("x", "{{ reply | normalize_smtp_response }}", "OK ids={uuid}"),
+    ],
+)
+def test_a_template_escapes_what_its_name_says(name, source, result):
+    context = {"name": 'John & "Co"', "list": [1, 2], "reply": "OK ids=69994630-3e27-11ef-91fc-cc28aa0a5c5a"}
+    assert strings.eval_template(name, source, context) == result
+
+
+def test_a_static_template_is_a_text():
+    assert strings.eval_template("x", "{{ name }}", {}, "Static") == "{{ name }}"
 
 
 @pytest.mark.parametrize("module", [strings, encode, regexes, serde, times, uuids, domain_map, cidr_map])
@@ -279,6 +305,7 @@ def test_times_as_documented():
     assert times.parse_rfc3339("2000-01-02T04:04:05.25+01:00") == point + times.parse_duration(0.25)
     assert point - times.from_unix_timestamp(946782240) == times.parse_duration("5 seconds")
     assert str(times.from_unix_timestamp(1)) == "1970-01-01 00:00:01 UTC"
+    assert str(times.from_unix_timestamp(0.5)) == "1970-01-01 00:00:00.500 UTC"
     assert str(times.parse_duration("5 minutes")) == "5m"
     assert str(times.parse_duration(-90)) == "-1m 30s"
     assert fields_of(times, TimeDelta(1_500_000_000)) == {

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway._fastpath import Content, Framer, stuff, unstuff
 from gateway.mail import headers
 from gateway.mail.message import Message, parse_queue_name
+from gateway.policy.kumo.values import binary
 from gateway.smtp.address import NULL_SENDER, POSTMASTER, parse_address
 
 ID = "0" * 32
@@ -164,7 +165,7 @@ def test_fields_joined_are_the_block(block: bytes) -> None:
         ("X-A", "b\r\n", False, b"X-A: b\r\n"),
         ("X-A", "b\r\n c", False, b"X-A: b\r\n c\r\n"),
         ("X-A", "grüße", False, "X-A: grüße\r\n".encode()),
-        ("X-A", "grüße", True, b"X-A: =?utf-8?b?Z3LDvMOfZQ==?=\r\n"),
+        ("X-A", "grüße", True, b"X-A: =?UTF-8?q?gr=C3=BC=C3=9Fe?=\r\n"),
     ],
 )
 def test_writing_a_field(name: str, value: str, encode: bool, expected: bytes) -> None:
@@ -172,10 +173,16 @@ def test_writing_a_field(name: str, value: str, encode: bool, expected: bytes) -
 
 
 def test_an_encoded_field_is_folded_and_reads_back() -> None:
-    text = "word " * 40 + "end"
-    field = headers.field("X-Long", text, encode=True)
-    assert all(len(line) <= 76 for line in field.split(b"\r\n"))
-    assert headers.decoded(field.partition(b":")[2]) == text
+    for text in ("word " * 40 + "end", "größer = _wörter? " * 20 + "Ende"):
+        field = headers.field("X-Long", text, encode=True)
+        assert all(len(line) <= 76 for line in field.split(b"\r\n"))
+        assert headers.decoded(field.partition(b":")[2]) == text
+
+
+def test_what_is_no_utf8_is_what_it_was() -> None:
+    octets = bytes(one for one in range(1, 256) if one not in b"\r\n")
+    assert binary(headers.decoded(b" " + octets + b"\r\n ")) == octets
+    assert headers.decoded(b" caf\xe9  a\r\n\tb") == "caf\udce9  a b"
 
 
 @pytest.mark.parametrize(

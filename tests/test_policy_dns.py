@@ -76,6 +76,7 @@ def answered(code: str, server: NameServer | None = None) -> Any:
         ("kumo.dns.lookup_addr 'two.example'", ["192.0.2.1", "2001:db8::1"]),
         ("kumo.dns.lookup_addr('two.example', nil, 'Ipv6AndIpv4')", ["2001:db8::1", "192.0.2.1"]),
         ("kumo.dns.lookup_addr('two.example', nil, 'Ipv4thenIpv6')", ["192.0.2.1"]),
+        ("kumo.dns.lookup_addr('two.example', nil, 'Ipv4ThenIpv6')", ["192.0.2.1"]),
         ("kumo.dns.lookup_addr('four.example', nil, 'Ipv6thenIpv4')", ["192.0.2.4"]),
         ("kumo.dns.lookup_addr('four.example', nil, 'Ipv6Only')", {}),
         ("kumo.dns.lookup_addr '192.0.2.7'", ["192.0.2.7"]),
@@ -133,7 +134,7 @@ def test_a_site_is_named_by_what_its_hosts_have_in_common() -> None:
         ("kumo.dns.lookup_mx 'text.example'", "there is neither a mail host nor an address"),
         ("kumo.dns.lookup_txt 'broken.example'", "broken.example: no name server gives an answer"),
         ("kumo.dns.lookup_txt('broken.rbl.domain', 'zone')", "broken.rbl.domain: the name server failed"),
-        ("kumo.dns.lookup_txt('x.example', 'nobody')", "kumo.dns.lookup_txt: no resolver is named 'nobody'"),
+        ("kumo.dns.lookup_txt('x.example', 'nobody')", "kumo.dns.lookup_txt: resolver nobody is not defined"),
         ("kumo.dns.lookup_txt 'a..b'", "'a..b' is no domain name"),
         ("kumo.dns.lookup_txt {}", "kumo.dns.lookup_txt: expected a string, got a table"),
         ("kumo.dns.rbl_lookup('host.example', 'rbl.example')", "'host.example' is not an IP address"),
@@ -193,14 +194,16 @@ def test_resolvers_stand_one_after_the_other(server: NameServer) -> None:
 
 def test_a_resolv_conf_becomes_a_configuration(tmp_path: Path) -> None:
     conf = tmp_path / "resolv.conf"
-    conf.write_text("nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch a.example\noptions ndots:3 timeout:7\n")
+    conf.write_text(
+        "nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch a.example\noptions ndots:3 timeout:7 attempts:4\n"
+    )
     assert answered(f"""
         result = kumo.dns.load_resolv_conf '{conf}'
         kumo.dns.configure_resolver(result)
     """) == {
         "name_servers": ["192.0.2.1:53", "[2001:db8::1]:53"],
-        "search": ["a.example."],
-        "options": {"timeout": "7s", "ndots": 3, "edns0": False},
+        "search": ["a.example"],
+        "options": {"timeout": "7s", "ndots": 3, "attempts": 4, "edns0": False},
     }
 
 

@@ -24,12 +24,12 @@ def test_a_file_is_written_and_read(tmp_path: Path) -> None:
         file:write 'hello there\\xff'
         local size = file:seek('end')
         file:seek 'set'
-        result = {{ size, file:read(5), #file:read(), file:seek(), file:read() }}
+        result = {{ size, file:read(5), #file:read(), file:seek(), file:read(), file:seek(-1), file:read() }}
         file:seek('end', -1)
         file:flush()
         file:close()
     """)
-    assert found == [12, "hello", 7, 12, ""]
+    assert found == [12, "hello", 7, 12, "", 11, "\ufffd"]
     assert path.read_bytes() == b"hello there\xff"
 
 
@@ -131,12 +131,26 @@ def test_a_request_is_signed_as_amazons_own_example_is() -> None:
     assert ask(policy, "x.example") is None
 
 
+def test_a_request_to_s3_signs_its_content() -> None:
+    signature = "b438a29cae8b5d9fd3634e7b70ea4fdedb1fea96260aae6a9cf2e6b0ad5a4028"  # of KumoMTA's own test
+    assert said(f"""
+        local signed = kumo.crypto.aws_sign_v4 {{
+          access_key = {{ key_data = 'AKIAIOSFODNN7EXAMPLE' }},
+          secret_key = {{ key_data = 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY' }},
+          region = 'us-east-1', service = 's3', method = 'GET', uri = '/test.txt',
+          headers = {{ host = 'examplebucket.s3.amazonaws.com' }}, timestamp = '2025-11-21T20:04:15Z',
+        }}
+        local expected = 'SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={signature}'
+        result = signed.authorization:find(expected, 1, true) ~= nil
+    """)
+
+
 @pytest.mark.parametrize(
     ("part", "instead", "problem"),
     [
         ("uri = '/',", "", "aws_sign_v4: uri"),
         ("region = 'us-east-1'", "regoin = 'us-east-1'", "aws_sign_v4: unknown option 'regoin'"),
-        ("timestamp = kumo.time.from_unix_timestamp(1440938160)", "timestamp = 'now'", "expected a time of kumo.time"),
+        ("timestamp = kumo.time.from_unix_timestamp(1440938160)", "timestamp = 'now'", "'now' is no date"),
     ],
 )
 def test_what_cannot_be_signed_is_named_and_no_secret_with_it(part: str, instead: str, problem: str) -> None:

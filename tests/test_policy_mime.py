@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from gateway.mail import mime
 from gateway.mail.message import Message
 from gateway.policy.conn_meta import ConnMeta
-from gateway.policy.problems import PolicyError
+from gateway.policy.problems import PolicyError, PolicyProblems
 from gateway.smtp.address import parse_address
-from tests.policy_tools import load
+from tests.policy_tools import load, said
 
 MAIL = (
     b"From: A <a@x.example>\r\nTo: b@y.example, Team: \"C, D\" <c@z.example>, d@z.example;\r\n"
@@ -208,7 +208,7 @@ def test_fields_can_be_changed() -> None:
         h:set_subject 'grün'
         h:set_to { { name = 'Zoë', address = { local_part = 'z', domain = 'y.example' } },
                    { name = 'G', entries = { { address = { local_part = 'g', domain = 'y.example' } } } } }
-        h:set_message_id '9@x.example'
+        h:set_message_id '<9@x.example>'
         h:set_references { '8@x.example', '7@x.example' }
         h:set_content_type { value = 'multipart/related', parameters = { boundary = 'out er' } }
         h:remove_all_named 'sender'
@@ -218,7 +218,7 @@ def test_fields_can_be_changed() -> None:
     names = [name for name, _ in message.headers()]
     assert names[0] == "X-First" and names[-1] == "X-Last" and "Sender" not in names
     assert message.first_header("Subject") == "grün" and message.first_header("Message-ID") == "<9@x.example>"
-    assert message.first_header("To") == "Zoë <z@y.example>, G: g@y.example;"
+    assert message.first_header("To") == "Zoë <z@y.example>, G:<g@y.example>;"
     assert message.first_header("References") == "<8@x.example> <7@x.example>"
     assert mime.parse(message.data()).content_type == "multipart/related"
     assert len(mime.parse(message.data()).children or []) == 2
@@ -237,7 +237,7 @@ def test_a_message_is_built_of_texts_and_attachments() -> None:
         msg:set_data(tostring(b:build()))
     """)
     data = message.data()
-    assert b'Content-Type: multipart/mixed; boundary="mm-boundary"\r\n' in data and b"ma-boundary" in data
+    assert b'Content-Type: multipart/mixed;\r\n\tboundary="mm-boundary"\r\n' in data and b"ma-boundary" in data
     assert b"Date: Tue, 1 Jul 2003 10:52:37 +0200\r\n" in data and b"Mime-Version: 1.0\r\n" in data
     found = mime.structure(mime.parse(data))
     assert found.text_part is not None and found.text_part.body == "Hello, plain"
@@ -253,3 +253,54 @@ def test_parts_can_be_put_together_by_hand() -> None:
     part = mime.parse(result(expression).encode())
     assert [child.content_type for child in part.children or []] == ["text/plain", "text/html"]
     assert result("kumo.mimepart.parse('Subject: hello\\r\\n\\r\\nbody\\r\\n').body") == "body\r\n"
+
+
+def tostring(code: str) -> str:
+    """What a policy makes of a part, a header or a field."""
+    return str(said(f"result = tostring({code})"))
+
+
+@pytest.mark.parametrize(
+    ("code", "written"),
+    [
+        (
+            "kumo.mimepart.new_binary('a/b', '\\xbb\\xaa', { file_name = 'b c.dat', content_id = 'x' })",
+            'Content-Disposition: attachment;\r\n\tfilename="b c.dat"\r\nContent-ID: <x>\r\n'
+            'Content-Type: a/b;\r\n\tname="b c.dat"\r\nContent-Transfer-Encoding: base64\r\n\r\nu6o=',
+        ),
+        (
+            "kumo.mimepart.new_binary('a/b', '', { file_name = 'ä.dat' }).headers",
+            "Content-Disposition: attachment;\r\n\tfilename*=UTF-8''%C3%A4.dat\r\n"
+            'Content-Type: a/b;\r\n\tname="=?UTF-8?q?=C3=A4.dat?="\r\nContent-Transfer-Encoding: base64\r\n',
+        ),
+        (
+            "kumo.mimepart.new_binary('a/b', '', { file_name = ('x'):rep(100) }).headers:iter('content-type')()",
+            f'Content-Type: a/b;\r\n\tname*0="{"x" * 65}";\r\n\tname*1="{"x" * 35}"\r\n',
+        ),
+    ],
+)
+def test_new_parts_are_written_as_kumomta_does(code: str, written: str) -> None:
+    assert tostring(code) == written
+
+
+@pytest.mark.parametrize(
+    ("call", "written"),
+    [
+        ("set_cc({ { name = 'B, C', address = { local_part = 'b', domain = 'x' } } })", 'Cc: "B, C" <b@x>\r\n'),
+        ("set_to({ { address = { local_part = 'b', domain = 'x' } } })", "To: <b@x>\r\n"),
+        ("set_references({ 'a@x', 'b@x' })", "References: <a@x>\r\n\t<b@x>\r\n"),
+        (
+            "set_content_type({ value = 'a/b', parameters = { z = '\"', c = 'd' } })",
+            'a/b;\r\n\tc="d";\r\n\tz="\\""\r\n',
+        ),
+        ("set_subject('grün')", "Subject: =?UTF-8?q?gr=C3=BCn?=\r\n"),
+    ],
+)
+def test_fields_are_written_as_kumomta_does(call: str, written: str) -> None:
+    assert str(said(f"local h = kumo.mimepart.parse('').headers h:{call} result = tostring(h)")).endswith(written)
+
+
+@pytest.mark.parametrize("call", ["set_message_id('x@y')", "set_from('a b <')", "set_sender('a@x, b@y')"])
+def test_a_text_that_is_no_such_field_is_an_error(call: str) -> None:
+    with pytest.raises(PolicyProblems, match="invalid header"):
+        said(f"kumo.mimepart.parse('').headers:{call}")

@@ -183,7 +183,7 @@ def _encoded(content: bytes, charsets: Sequence[str]) -> bytes:
     """Written again in 7 bits and short lines: text quoted-printable, other parts base64, RFC 2047 in the header."""
     entity = _parsed(content)
     for part in entity.walk():
-        _encode_fields(part)
+        _encode_fields(part, charsets)
         if part.is_multipart():
             if "Content-Transfer-Encoding" in part:
                 part.replace_header("Content-Transfer-Encoding", "7bit")
@@ -195,7 +195,7 @@ def _encoded(content: bytes, charsets: Sequence[str]) -> bytes:
     return out.getvalue()
 
 
-def _encode_fields(part: MimeEntity) -> None:
+def _encode_fields(part: MimeEntity, charsets: Sequence[str]) -> None:
     fields: list[tuple[str, Any]] = list(part.items())
     for name in {name for name, _ in fields}:
         del part[name]
@@ -203,7 +203,7 @@ def _encode_fields(part: MimeEntity) -> None:
         text = str(value)
         if isinstance(value, email.header.Header):  # compat32's way of saying that it has 8-bit octets
             octets = b"".join(chunk for chunk, _ in email.header.decode_header(value))
-            text = octets.decode("utf-8", "replace")
+            text = _text(octets, None, charsets)
         part[name] = text if text.isascii() else email.header.Header(text, "utf-8", header_name=name).encode()
 
 

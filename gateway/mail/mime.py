@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email.message import Message as _Lenient
 from typing import Any
 
-from gateway.mail import headers
+from gateway.mail import headers, structured
 from gateway.mail.headers import HeaderField
 
 DEEPEST = 100  # levels of parts; what is further in is content
@@ -50,11 +50,11 @@ class HeaderMap:
         self.changed = self.changed or len(kept) < len(self.fields)
         self.fields = kept
 
-    def set(self, name: str, value: str) -> None:
-        """Puts one field in the place of the first of that name, or behind all others."""
+    def set(self, name: str, value: str, *, encode: bool = True) -> None:
+        """Puts one field in the place of the first of that name, or behind all others. encode: it is a text."""
         found = self.first(name)
         self.changed = True
-        field = HeaderField(name, headers.field(name, value, encode=True))
+        field = HeaderField(name, headers.field(name, value, encode=encode))
         if found is None:
             self.fields.append(field)
             return
@@ -147,14 +147,15 @@ class MimePart:
             self._set_charset("us-ascii" if content.isascii() else "utf-8")
             self._encode_text(content)
         else:
-            self._encode(base64.encodebytes(content).replace(b"\n", b"\r\n"), "base64")
+            self._encode(_base64(content), "base64")
 
     def _set_charset(self, charset: str) -> None:
         parsed = _parsed(self.headers, "Content-Type")
         known = parsed.get_content_charset()
         if known != charset and not (charset == "us-ascii" and known == "utf-8"):
-            parsed.set_param("charset", charset)
-            self.headers.set("Content-Type", str(parsed["Content-Type"]))
+            meant = structured.mime_params(str(parsed["Content-Type"]))
+            meant["parameters"]["charset"] = charset
+            self.headers.set("Content-Type", structured.written_parameters(meant), encode=False)
 
     def _encode_text(self, content: bytes) -> None:
         is_short = all(len(line) <= _LONGEST_LINE for line in content.split(b"\r\n"))
@@ -322,23 +323,30 @@ def new_part(content_type: str, content: bytes) -> MimePart:
 def new_multipart(content_type: str, parts: list[MimePart], boundary: str) -> MimePart:
     """A multipart of these parts."""
     part = MimePart([], children=list(parts))
-    part.headers.set("Content-Type", f'{content_type}; boundary="{boundary}"')
+    meant = structured.mime_params(content_type)
+    meant["parameters"]["boundary"] = boundary
+    part.headers.set("Content-Type", structured.written_parameters(meant), encode=False)
     return part
 
 
 def new_attachment(content_type: str, content: bytes, options: dict[str, Any]) -> MimePart:
     """A part in base64. options: file_name, inline and content_id, each where it is known."""
     part = MimePart([])
-    part.headers.set("Content-Type", content_type)
-    part._encode(base64.encodebytes(content).replace(b"\n", b"\r\n"), "base64")
+    meant = structured.mime_params(content_type)
+    file_name = options.get("file_name")
     if options:
-        lenient = _Lenient()
-        lenient["Content-Disposition"] = "inline" if options.get("inline") else "attachment"
-        file_name = options.get("file_name")
+        named = {} if file_name is None else {"filename": file_name}
+        disposition = {"value": "inline" if options.get("inline") else "attachment", "parameters": named}
         if file_name is not None:
-            charset = None if file_name.isascii() else "utf-8"  # RFC 2231
-            lenient.set_param("filename", file_name, header="Content-Disposition", charset=charset)
-        part.headers.set("Content-Disposition", str(lenient["Content-Disposition"]))
+            meant["parameters"]["name"] = file_name
+        part.headers.set("Content-Disposition", structured.written_parameters(disposition), encode=False)
     if options.get("content_id") is not None:
         part.headers.set("Content-ID", f"<{options['content_id']}>")
+    # RFC 2231 is for filename; name is what older mailers read
+    part.headers.set("Content-Type", structured.written_parameters(meant, words={"name"}), encode=False)
+    part._encode(_base64(content), "base64")
     return part
+
+
+def _base64(content: bytes) -> bytes:
+    return base64.encodebytes(content).rstrip(b"\n").replace(b"\n", b"\r\n")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from email.headerregistry import Address
 from email.message import Message as _Lenient
-from email.utils import formataddr
 from typing import Any
 
 import authres
@@ -129,55 +128,106 @@ READERS: dict[str, Callable[[str], Value]] = {
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def written(name: str, value: Value) -> str:
-    """The body of a field with this meaning; a text is taken as it is. Raises ValueError.
+def written(name: str, value: Value) -> tuple[str, bool]:
+    """The body of a field with this meaning, and whether it is a text that is still to be folded. A text has to be what
+    can be read as the field. Raises ValueError.
 
     name: of the field, one of READERS.
     """
     if isinstance(value, str):
-        return f"<{value.strip('<>')}>" if READERS[name] is message_id else value
+        try:
+            READERS[name](value)
+        except ValueError as error:
+            raise ValueError(f"invalid header: {error}") from None
+        return value, True
     writer = _WRITERS.get(READERS[name])
     if writer is None or not isinstance(value, dict | list):
         raise ValueError(f"{name}: expected a text")
     try:
-        return writer(value)
+        return writer(value), False
     except (TypeError, KeyError, AttributeError):
         raise ValueError(f"{name}: the value has not the form that reading the field gives") from None
+
+
+_FOLD = "\r\n\t"
+_NO_ATOM = re.compile(r"[^A-Za-z0-9!#$%&'*+/=?^_`{|}~-]")  # RFC 5322 §3.2.3
+_NO_QUOTED_TEXT = re.compile(r"[^!#-\[\]-~\s]")  # §3.2.4
 
 
 def _written_mailbox(value: Value) -> str:
     name, address = value.get("name"), value["address"]
     if isinstance(address, dict):
         address = Address(username=address["local_part"], domain=address["domain"]).addr_spec
-    return formataddr((name, address)) if name else str(address)
+    return f"{_phrase(name)} <{address}>" if name else f"<{address}>"
+
+
+def _phrase(name: str) -> str:
+    if not name.isascii():
+        return headers.encoded_words(name)
+    if not _NO_ATOM.search(name):
+        return name
+    return '"' + _NO_QUOTED_TEXT.sub(r"\\\g<0>", name) + '"'
 
 
 def _written_address(value: Value) -> str:
     if "entries" in value:
-        return f"{value['name']}: {', '.join(map(_written_mailbox, value['entries']))};"
+        return f"{value['name']}:{f',{_FOLD}'.join(map(_written_mailbox, value['entries']))};"
     return _written_mailbox(value)
 
 
 def _written_list(value: Value) -> str:
-    return ", ".join(map(_written_address, value if isinstance(value, list) else [value]))
+    return f",{_FOLD}".join(map(_written_address, value if isinstance(value, list) else [value]))
 
 
-def _written_parameters(value: Value) -> str:
-    message = _Lenient()
-    message["X"] = value["value"]
-    for name, given in (value.get("parameters") or {}).items():
-        message.set_param(name, given, header="X", charset=None if given.isascii() else "utf-8")
-    return str(message["X"])
+_NO_TOKEN = re.compile(r"[^!#$%&'*+.0-9A-Z^_`a-z{|}~-]")  # RFC 2045 §5.1
+_LONGEST_PARAMETER = 74
+
+
+def written_parameters(value: Value, words: Iterable[str] = ()) -> str:
+    """{value, parameters}, each parameter on a line of its own; in several where it is longer than that (RFC 2231 §3).
+
+    words: names of parameters that are no ASCII as encoded words, not in the way of RFC 2231 §4.
+    """
+    lines = [str(value["value"])]
+    for name, given in sorted((value.get("parameters") or {}).items()):
+        if given.isascii():
+            lines += _sections(name, [re.sub(r'[\\"]', r"\\\g<0>", char) for char in given], '"', '"')
+        elif name in words:
+            lines.append(f'{name}="{headers.encoded_words(given)}"')
+        else:
+            lines += _sections(name, [_escaped(char) for char in given], "UTF-8''", "")
+    return f";{_FOLD}".join(lines)
+
+
+def _escaped(char: str) -> str:
+    if char.isascii() and char != "%" and not _NO_TOKEN.match(char):
+        return char
+    return "".join(f"%{octet:02X}" for octet in char.encode("utf-8", "surrogateescape"))
+
+
+def _sections(name: str, pieces: list[str], opening: str, closing: str) -> list[str]:
+    limit = _LONGEST_PARAMETER - len(name) - 4 - len(opening)
+    sections = [""]
+    for piece in pieces:
+        if len(sections[-1]) >= limit:
+            sections.append("")
+        sections[-1] += piece
+    mark = "" if closing else "*"
+    numbered = [f"*{number}" for number in range(len(sections))] if len(sections) > 1 else [""]
+    return [
+        f"{name}{number}{mark}={opening if closing or not index else ''}{section}{closing}"
+        for index, (number, section) in enumerate(zip(numbered, sections, strict=True))
+    ]
 
 
 def _written_ids(value: Value) -> str:
-    return " ".join(f"<{one.strip('<>')}>" for one in value)
+    return _FOLD.join(f"<{one.strip('<>')}>" for one in value)
 
 
 _WRITERS: dict[Callable[[str], Value], Callable[[Value], str]] = {
     address_list: _written_list,
     mailbox_list: _written_list,
     mailbox: _written_mailbox,
-    mime_params: _written_parameters,
+    mime_params: written_parameters,
     message_id_list: _written_ids,
 }

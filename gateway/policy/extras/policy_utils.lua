@@ -46,13 +46,13 @@ function utils.assert_matches(text, pattern, message)
 end
 
 function utils.merge_into(source, destination)
-  for key, value in pairs(source) do
+  for key, value in pairs(source or {}) do
     destination[key] = value
   end
 end
 
 function utils.recursive_merge_into(source, destination)
-  for key, value in pairs(source) do
+  for key, value in pairs(source or {}) do
     if is_collection(value) and is_collection(destination[key]) then
       utils.recursive_merge_into(value, destination[key])
     else
@@ -107,6 +107,7 @@ end
 
 local function dumped(value, indent, open)
   if type(value) == 'number' or type(value) == 'boolean' then return tostring(value) end
+  if type(value) == 'userdata' and value.email then return ('%q'):format(tostring(value)) end -- an address
   if not is_collection(value) then return ('%q'):format(tostring(value)) end
   if open[value] then return '[recursive node]' end
   open[value] = true

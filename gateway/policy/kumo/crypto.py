@@ -61,6 +61,8 @@ def aws_sign_v4(request: Any) -> dict[str, str]:
     payload = binary(string(request.get("payload", ""), f"{name}: payload"))
     stamp = _stamp(request.get("timestamp"), name)
     headers = {key.lower(): value for key, value in _table(request, "headers", name).items()} | {"x-amz-date": stamp}
+    if service == "s3":  # which wants this signed
+        headers.setdefault("x-amz-content-sha256", hashlib.sha256(payload).hexdigest())
     if "session_token" in request:
         headers["x-amz-security-token"] = string(request["session_token"], f"{name}: session_token")
     fields = sorted((key, " ".join(value.split())) for key, value in headers.items())
@@ -107,6 +109,8 @@ def _stamp(moment: Any, function: str) -> str:
         when = times.now()
     elif isinstance(moment, dict) and "unix_timestamp" in moment:
         when = times.from_unix_timestamp(moment["unix_timestamp"])
+    elif isinstance(moment, str):
+        when = times.parse_rfc3339(moment)
     else:
         raise ValueError(f"{function}: timestamp: expected a time of kumo.time, got {described(moment)}")
     return when.moment.strftime("%Y%m%dT%H%M%SZ")

@@ -185,7 +185,8 @@ def _setter(field_name: str) -> Callable[[HeaderMap, Any], None]:
 
     def put(header: HeaderMap, value: Any) -> None:
         text = string(value, shown) if isinstance(value, int | float) else value
-        header.set(shown, structured.written(field_name, text))
+        body, is_text = structured.written(field_name, text)
+        header.set(shown, body, encode=is_text)
 
     return put
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -9,9 +10,11 @@ from typing import Any
 
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
+from markupsafe import Markup
 from publicsuffixlist import PublicSuffixList
 
 from gateway.logs.encoding import as_kumomta_prints
+from gateway.mail import headers
 from gateway.policy.kumo.values import integer, string
 from gateway.smtp.address import AddressError, normalise_domain
 
@@ -106,45 +109,54 @@ def ends_with(text: Any, suffix: Any) -> bool:
 
 def wrap(text: Any, soft_limit: Any = None, hard_limit: Any = None) -> str:
     """Lines of at most `soft_limit` octets where there is white space to break at, of `hard_limit` in any case."""
-    soft = 75 if soft_limit is None else integer(soft_limit, "wrap")
-    hard = 900 if hard_limit is None else integer(hard_limit, "wrap")
+    soft = headers.LINE if soft_limit is None else integer(soft_limit, "wrap")
+    hard = headers.LONGEST_LINE if hard_limit is None else integer(hard_limit, "wrap")
     if soft < 1 or hard < 1:
         raise ValueError("wrap: the limits must be at least 1")
-    lines: list[str] = []
-    line = ""
-    for word in string(text, "wrap").split():
-        if line and len(line) + 1 + len(word) > min(soft, hard):
-            lines.append(line)
-            line = ""
-        line = f"{line} {word}" if line else word
-        while len(line) > hard:
-            lines.append(line[:hard])
-            line = line[hard:]
-    if line:
-        lines.append(line)
-    return "\r\n\t".join(lines)
+    return headers.wrapped(string(text, "wrap"), soft, hard)
 
 
 # --- templates --------------------------------------------------------------------------------------------------------
 
 
 def eval_template(name: Any, source: Any, context: Any, dialect: Any = None) -> str:
-    """A Jinja template with the fields of `context`. A name that ends in .html, .htm or .xml has its values escaped."""
+    """A Jinja template with the fields of `context`. A name that ends in .html, .htm or .xml has its values escaped,
+    one in .json, .js or .yaml as JSON; the dialect `'Static'` is no template at all
+    """
+    if dialect == "Static":
+        return string(source, "eval_template")
     if dialect not in (None, "Jinja"):
-        raise ValueError(f"eval_template: expected the dialect 'Jinja', got '{dialect}'")
+        raise ValueError(f"eval_template: expected the dialect 'Jinja' or 'Static', got '{dialect}'")
     if not isinstance(context, dict | list | None):
         raise ValueError("eval_template: expected a table of values")
-    escaped = string(name, "eval_template").endswith((".html", ".htm", ".xml"))
+    kind = _escaping(string(name, "eval_template"))
     try:
-        template = _environment(escaped).from_string(string(source, "eval_template"))
+        template = _environment(kind).from_string(string(source, "eval_template"))
         return template.render(context if isinstance(context, dict) else {})
     except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError) as error:
         raise ValueError(f"eval_template: {name}: {error}") from None
 
 
+def _escaping(name: str) -> str:
+    """How values are escaped, by the extension of a template's name."""
+    match name.removesuffix(".j2").rpartition(".")[2]:
+        case "html" | "htm" | "xml":
+            return "html"
+        case "json" | "json5" | "js" | "yaml" | "yml":
+            return "json"
+    return ""
+
+
+def _as_json(value: Any) -> Any:
+    return value if isinstance(value, Markup) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 @cache
-def _environment(escaped: bool) -> SandboxedEnvironment:
-    return SandboxedEnvironment(autoescape=escaped, keep_trailing_newline=True, finalize=as_kumomta_prints)
+def _environment(kind: str) -> SandboxedEnvironment:
+    finalize = _as_json if kind == "json" else as_kumomta_prints
+    environment = SandboxedEnvironment(autoescape=kind == "html", keep_trailing_newline=True, finalize=finalize)
+    environment.filters["normalize_smtp_response"] = normalize_smtp_response
+    return environment
 
 
 # --- public suffixes --------------------------------------------------------------------------------------------------
@@ -177,35 +189,38 @@ def _domain(name: Any, function: str) -> str:
 
 # --- replies of servers -----------------------------------------------------------------------------------------------
 
+_UNIT = r"\d+(?:ns|us|ms|s|m|h|day|month|year)"
+_SPAN = re.compile(rf"\b{_UNIT}(?:\s+{_UNIT})*\b")
+_OPENING = re.compile(r"(?:\A|(?<=\s))[\[({]")
+_CLOSING = re.compile(r"[])}](?:[\s!-/:-@[-`{-~]|\Z)")
 _TOKENS = {
-    "timestamp": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)",
-    "uuid": r"\{?[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\}?",
-    "ipaddr": r"\[?(?:(?:\d{1,3}\.){3}\d{1,3}|(?=[0-9a-fA-F:]*:[0-9a-fA-F:]*:)[0-9a-fA-F:]{3,39})\]?",
+    "duration": r"__DURATION__|P(?:\d+(?:\.\d+)?[YMWD])*(?:T(?:\d+(?:\.\d+)?[HMS])*)?",
+    "timestamp": r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:?\d\d)",
+    "uuid": r"(?:urn:uuid:)?[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}",
+    "hash": r"(?=(?:[^A-Za-z]*[A-Za-z]){3})(?=(?:\D*\d){3})[A-Za-z0-9._-]{8,}",
+    "ipaddr": r"(?:\d{1,3}(?:\.\d{1,3}){3}|(?=[0-9a-fA-F:]*::|(?:[0-9a-fA-F]{1,4}:){7})[0-9a-fA-F:.]{2,45})"
+    r"(?::\d{1,5})?",
+    # no word: padded, or with a capital letter behind a small one
+    "base64": r"(?=.*=\Z|.*[a-z].*[A-Z])(?:[A-Za-z0-9+/_-]{4}){2,}(?:[A-Za-z0-9+/_-]{2}==|[A-Za-z0-9+/_-]{3}=)?",
+    "email": r"[a-z0-9!#$%&'*+/=?^_`{-}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{-}~-]+)*@(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+"
+    r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?",
 }
-_RECOGNISED = {
-    token: re.compile(rf"(?P<before>[(<\"']*){pattern}(?P<after>[)>\"',.;:]*)") for token, pattern in _TOKENS.items()
-}
-_HASH = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
+_RECOGNISED = {token: re.compile(pattern) for token, pattern in _TOKENS.items()}
 
 
 def normalize_smtp_response(text: Any) -> str:
     """A reply with what differs from one transaction to the next replaced by {timestamp}, {uuid}, {ipaddr}, …"""
-    return re.sub(r"\S+", lambda word: _normalised(word.group()), string(text, "normalize_smtp_response"))
+    reply = _SPAN.sub("__DURATION__", string(text, "normalize_smtp_response"))
+    words = map(_normalised, _CLOSING.sub(" ", _OPENING.sub(" ", reply)).split())
+    return " ".join(words).replace("__DURATION__", "{duration}")
 
 
 def _normalised(word: str) -> str:
     for token, pattern in _RECOGNISED.items():
-        found = pattern.fullmatch(word)
-        if found:
-            return f"{found['before']}{{{token}}}{found['after']}"
-    core = word.strip("()<>[]\"',;:")
-    letters, digits = sum(map(str.isalpha, core)), sum(map(str.isdigit, core))
-    if len(core) >= 10 and letters >= 3 and digits >= 3 and _HASH.fullmatch(core):
-        return word.replace(core, "{hash}")
-    if letters and digits and _BASE64.fullmatch(core):
-        return word.replace(core, "{base64}")
-    return word
+        if pattern.fullmatch(word):
+            return f"{{{token}}}"
+    name, equals, value = word.partition("=")
+    return f"{name}={_normalised(value)}" if equals else word
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

@@ -67,9 +67,7 @@ class Time:
             raise ValueError("the time is outside the years 1 to 9999") from None
 
     def __str__(self) -> str:
-        fraction = self.nanoseconds % _SECOND
-        shown = f"{fraction:09d}".rstrip("0") if fraction else ""
-        return f"{self.moment:%Y-%m-%d %H:%M:%S}{'.' if shown else ''}{shown} UTC"
+        return f"{self.moment:%Y-%m-%d %H:%M:%S}{_fraction(self.nanoseconds)} UTC"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Time) and self.nanoseconds == other.nanoseconds
@@ -98,14 +96,14 @@ def rfc2822(moment: datetime) -> str:
 
 
 def _rfc3339(point: Time) -> str:
-    fraction = point.nanoseconds % _SECOND
-    shown = ""
-    for digits in (3, 6, 9):
-        if fraction:
-            shown = "." + f"{fraction:09d}"[:digits]
-            if fraction % 10 ** (9 - digits) == 0:
-                break
-    return f"{point.moment:%Y-%m-%dT%H:%M:%S}{shown}+00:00"
+    return f"{point.moment:%Y-%m-%dT%H:%M:%S}{_fraction(point.nanoseconds)}+00:00"
+
+
+def _fraction(nanoseconds: int) -> str:
+    """Of a second, with its dot: as many digits as are needed, of none, three, six or nine."""
+    digits = f"{nanoseconds % _SECOND:09d}"
+    needed = -(-len(digits.rstrip("0")) // 3) * 3
+    return f".{digits[:needed]}" if needed else ""
 
 
 TIME_FIELDS: dict[str, Callable[[Time], Any]] = {

@@ -76,6 +76,8 @@ def _write(file: AsyncFile, octets: Any) -> Any:
 
 
 def _seek(file: AsyncFile, whence: Any = None, position: Any = None) -> Any:
+    if isinstance(whence, int | float) and position is None:
+        whence, position = None, whence
     start = "cur" if whence is None else string(whence, "seek")
     if start not in WHENCE:
         raise ValueError(f"seek: '{start}' is none of {', '.join(WHENCE)}")

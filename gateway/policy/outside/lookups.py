@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -115,14 +116,24 @@ def load_resolv_conf(outside: Outside, path: Any = None) -> dict[str, Any]:
     servers = [str(server) for server in found.nameservers]
     config: dict[str, Any] = {
         "name_servers": [f"[{server}]:53" if ":" in server else f"{server}:53" for server in servers],
-        "search": [name.to_text() for name in found.search],
+        "search": [name.to_text(omit_final_dot=True) for name in found.search],
         "options": {"timeout": f"{round(found.timeout)}s", "edns0": found.edns >= 0},
     }
+    attempts = _attempts(name)
+    if attempts is not None:
+        config["options"]["attempts"] = attempts
     if found.ndots is not None:
         config["options"]["ndots"] = found.ndots
     if found.domain is not None and len(found.domain) > 1:
-        config["domain"] = found.domain.to_text()
+        config["domain"] = found.domain.to_text(omit_final_dot=True)
     return config
+
+
+def _attempts(name: str) -> int | None:
+    """resolv.conf(5): `options attempts:n`, which dnspython does not read."""
+    with open(name, encoding="utf-8", errors="replace") as file:
+        found = re.findall(r"^options\s(?:.*\s)?attempts:(\d+)", file.read(), re.MULTILINE)
+    return int(found[-1]) if found else None
 
 
 def resolver_called(outside: Outside, resolver: Any, function: str) -> RememberingResolver:
@@ -131,7 +142,7 @@ def resolver_called(outside: Outside, resolver: Any, function: str) -> Rememberi
     found: RememberingResolver | None = outside.settings.get(f"dns {name}")
     if found is None:
         if name != DEFAULT:
-            raise ValueError(f"{function}: no resolver is named '{name}'")
+            raise ValueError(f"{function}: resolver {name} is not defined")
         found = outside.settings[f"dns {name}"] = _resolver(outside, "HickorySystemConfig", function)
     return found
 
@@ -161,6 +172,7 @@ async def lookup_addr(outside: Outside, name: Any, resolver: Any = None, strateg
     """The IP addresses of a host"""
     host = string(name, "lookup_addr")
     order = STRATEGIES[0] if strategy is None else string(strategy, "lookup_addr")
+    order = order.replace("Then", "then")  # KumoMTA spells them in both ways
     if order not in STRATEGIES:
         raise ValueError(f"lookup_addr: '{order}' is none of {', '.join(STRATEGIES)}")
     found, seconds = await _addresses(resolver_called(outside, resolver, "lookup_addr"), host, order)
