@@ -225,13 +225,13 @@ def test_what_is_left_is_left_out_of_options_and_lists(tmp_path: Path) -> None:
     policy = written(
         tmp_path,
         """
-        local docker = require 'policy-extras.docker_utils'
+        local sources = require 'policy-extras.sources'
         kumo.on('init', function()
           kumo.start_esmtp_listener {
-            listen = '127.0.0.1:2525', relay_hosts = { docker.network(), '192.0.2.1', docker.network(), '192.0.2.2' },
-            banner = docker.banner,
+            listen = '127.0.0.1:2525', relay_hosts = { sources.one(), '192.0.2.1', sources.one(), '192.0.2.2' },
+            banner = sources.banner,
           }
-          kumo.start_http_listener { listen = '127.0.0.1:8000', trusted_hosts = { docker.network() } }
+          kumo.start_http_listener { listen = '127.0.0.1:8000', trusted_hosts = { sources.one() } }
           kumo.start_http_listener { listen = '127.0.0.1:8001', use_tls = true }
           kumo.start_http_listener { listen = '127.0.0.1:8002', tls_private_key = { vault_path = 'x' } }
         end)

@@ -177,9 +177,9 @@ def test_where_a_source_cannot_be_waited_for_it_is_refused_with_what_to_write(va
 
 def test_what_is_left_to_the_fleet_names_no_key() -> None:
     text = b"""
-        local docker_utils = require 'policy-extras.docker_utils'
+        local sources = require 'policy-extras.sources'
         kumo.on('init', function()
-          kumo.start_esmtp_listener { listen = '127.0.0.1:0', relay_hosts = docker_utils.resolve_docker_host() }
+          kumo.start_esmtp_listener { listen = '127.0.0.1:0', relay_hosts = sources.hosts() }
         end)"""
     deployment = Deployment(fleet=Destination(QueueConfig(), EgressPath()))
     Policy.load(PolicySource("p.lua", {"p.lua": text}, deployment=deployment), page=new_page())

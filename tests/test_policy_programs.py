@@ -172,3 +172,24 @@ def test_a_program_that_takes_too_long_is_451_and_is_killed(gateway: Gateway, us
         client.ehlo("limited")
         assert client.mail(f"{user}@a.example")[0] == 451
     wait_until(lambda: not sleeping(), "the program and what it has started are gone")
+
+
+# --- policy-extras.docker_utils ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("docker.resolve_docker_network()", "127.0.0.0/24"),
+        ("docker.resolve_docker_name('localhost')[1]", "127.0.0.1"),
+        ("#docker.resolve_docker_name '; echo 192.0.2.1  STREAM'", 0),
+    ],
+)
+def test_the_network_of_a_container(monkeypatch: pytest.MonkeyPatch, code: str, result: Any) -> None:
+    monkeypatch.setenv("HOSTNAME", "localhost")
+    assert said(f"local docker = require 'policy-extras.docker_utils' result = {code}") == result
+
+
+def test_there_is_no_network_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOSTNAME", "-")  # what is no name is not asked for
+    assert said("result = require('policy-extras.docker_utils').resolve_docker_network()") is None

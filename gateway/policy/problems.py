@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 # Modules of KumoMTA's policy-extras that the gateway has not.
-MISSING_EXTRAS = frozenset({"dkim_sign", "docker_utils", "log_hooks", "queue", "rollup", "shaping", "sources"})
+MISSING_EXTRAS = frozenset({"dkim_sign", "log_hooks", "queue", "rollup", "shaping", "sources"})
 NOT_YET = "is not supported yet by relay-gateway"
 
 _MISSING_MODULE = re.compile(r"module '(?P<name>[^'\n]+)' not found:\n")

@@ -4,7 +4,7 @@ local docker_utils = require 'policy-extras.docker_utils'
 local MAPPING = { { mx_suffix = '.mail.protection.outlook.com.', routing_domain = 'outlook.mx_rollup' } }
 
 kumo.on('init', function()
-  kumo.start_esmtp_listener { listen = '0:25', relay_hosts = { docker_utils.resolve_docker_network 'any' and '127.0.0.0/8' } }
+  kumo.start_esmtp_listener { listen = '0:25', relay_hosts = { '127.0.0.0/8', docker_utils.resolve_docker_network() } }
   kumo.configure_local_logs { log_dir = '/var/log/kumomta', min_free_space = 0, min_free_inodes = 0 }
   kumo.set_memory_soft_limit(2 ^ 30)
   kumo.set_config_monitor_globs { '/opt/kumomta/etc/**/*.{lua,json,toml,yaml}' }
