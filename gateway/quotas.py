@@ -5,6 +5,9 @@ Whose quotas they are, and what is done when they are used up, is others'. The c
 
 from __future__ import annotations
 
+import ipaddress
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -78,12 +81,15 @@ class Quotas:
         self._held.release(self._key(what, who, scope), how)
 
     def holders(self, peer: str = "") -> list[Holder]:
-        """All that is used now, the fullest first; of those alone in whose names `peer` is."""
+        """All that is used now, the fullest first. peer: of an address or network alone; else of those in whose names
+        it is.
+        """
+        concerns = _about(peer)
         found = [Holder(name.decode("utf-8", "replace"), 0, count, 0.0) for name, count in self._held.holders().items()]
         for name, interval, burst, seconds in self._rates.holders():
             left = max(0, int((interval * burst - seconds) / interval + 1e-9))
             found.append(Holder(name.decode("utf-8", "replace"), left, burst, seconds))
-        wanted = [holder for holder in found if peer in holder.name]
+        wanted = [holder for holder in found if concerns(holder.name)]
         return sorted(wanted, key=lambda holder: (holder.left / max(1, holder.most), holder.name))[:MOST_SHOWN]
 
     def held(self, what: str, who: str, scope: str) -> int:
@@ -115,6 +121,24 @@ class Glance(Quotas):
 
     def release(self, what: str, who: str, how: int, scope: str) -> None:
         """Nothing was held."""
+
+
+def _about(peer: str) -> Callable[[str], bool]:
+    """Whether a holder's name is of a peer."""
+    try:
+        asked = ipaddress.ip_network(peer.lower().removeprefix("::ffff:") if "." in peer else peer, strict=False)
+    except ValueError:
+        return lambda name: peer in name
+    whole = re.compile(rf"(?<![\w.:]){re.escape(peer)}(?![\w.:])")  # a throttle of the policy may have it anywhere
+
+    def concerns(name: str) -> bool:
+        try:
+            network = ipaddress.ip_network(name.rpartition(" ")[2])
+        except ValueError:
+            return whole.search(name) is not None
+        return network.version == asked.version and network.overlaps(asked)
+
+    return concerns
 
 
 def _name(what: str, who: str) -> bytes:

@@ -204,6 +204,27 @@ def test_an_identity_is_counted_from_wherever_it_comes_and_in_relay_hosts_too(qu
     assert quotas.holders("open") == []
 
 
+@pytest.mark.parametrize(
+    ("peer", "found"),
+    [
+        ("192.0.2.1", {"192.0.2.1/32", "of 192.0.2.1"}),
+        ("::FFFF:192.0.2.1", {"192.0.2.1/32", "of 192.0.2.1"}),
+        ("192.0.2.0/24", {"192.0.2.1/32", "192.0.2.10/32", "of 192.0.2.1"}),
+        ("2001:db8:0:1::77", {"2001:db8:0:1::/64"}),
+        ("2001:db8::/32", {"2001:db8:0:1::/64", "2001:db8:0:2::/64"}),
+        ("ann", {"ann@x.example"}),
+        ("192.0.2", {"192.0.2.1/32", "192.0.2.10/32", "of 192.0.2.1"}),
+        ("198.51.100.1", set()),
+    ],
+)
+def test_holders_are_found_by_address_network_or_name(quotas, peer, found):
+    rate = Rate.read("2/1h")
+    networks = ("192.0.2.1/32", "192.0.2.10/32", "2001:db8:0:1::/64", "2001:db8:0:2::/64", "ann@x.example")
+    for who in (*networks, "of 192.0.2.1"):
+        quotas.take("messages", who, rate)
+    assert {holder.name.removeprefix("messages ") for holder in quotas.holders(peer)} == found
+
+
 def test_who_is_held_to_nothing_has_no_allowance(quotas):
     services: Any = Services.__new__(Services)
     terms = Terms(ListenerParams(hostname="gw.example"))

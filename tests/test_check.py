@@ -219,6 +219,7 @@ def test_certificates_that_no_client_would_take_are_problems(tmp_path: Path, cas
         "sni = { ['a.example'] = { tls_certificate = 'CERT',\ntls_private_key = 'KEY' } }",
         "peer = { ['10.0.0.0/8'] = { tls_certificate = 'CERT',\ntls_private_key = 'KEY' } }",
         "tls_required_client_ca = 'KEY'",
+        "tls_ciphers = 'NONE:AT-ALL'",
     ],
 )
 def test_a_certificate_deep_inside_a_listener_is_a_problem_of_its_line(tmp_path: Path, options: str) -> None:
@@ -228,7 +229,13 @@ def test_a_certificate_deep_inside_a_listener_is_a_problem_of_its_line(tmp_path:
     given = options.replace("CERT", f"{tmp_path}/cert").replace("KEY", f"{tmp_path}/key")
     [problem] = problems_of(f"kumo.start_esmtp_listener {{ listen = '127.0.0.1:25',\n{given} }}")
     assert problem.startswith("policy.lua:2: listener 127.0.0.1:25: ")
-    assert problem.endswith(("the key is of another certificate", "no certificates in PEM"))
+    assert problem.endswith(
+        (
+            "the key is of another certificate",
+            "no certificates in PEM",
+            "NONE:AT-ALL: no cipher that OpenSSL knows is in tls_ciphers",
+        )
+    )
 
 
 def test_a_certificate_that_expires_within_21_days_is_warned_of_with_its_line(tmp_path: Path) -> None:

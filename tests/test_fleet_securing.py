@@ -119,7 +119,10 @@ def test_what_cannot_be_used_is_a_members_failure_and_logged(run, server, secure
             assert gateway.value(metrics.UPSTREAM_FAILURES.slot("tls")) >= 1
 
     run(main())
-    assert "/nowhere: No such file" in caplog.text or "openssl_cipher_list: NONE-OF-THEM" in caplog.text
+    assert (
+        "/nowhere: No such file" in caplog.text
+        or "NONE-OF-THEM: no cipher that OpenSSL knows is in openssl_cipher_list" in caplog.text
+    )
 
 
 # --- AUTH -------------------------------------------------------------------------------------------------------------
@@ -341,7 +344,7 @@ def test_an_introduction_has_what_the_member_wants_to_know_alone() -> None:
     [
         ("tls_ca = '/nowhere'", "/nowhere: No such file or directory"),
         ("tls_certificate = '/nowhere', tls_private_key = '/x'", "/nowhere: No such file or directory"),
-        ("openssl_cipher_list = 'NONE'", "openssl_cipher_list: NONE: "),
+        ("openssl_cipher_list = 'NONE'", "NONE: no cipher "),
         ("tls_certificate = '/nowhere'", "tls_certificate: 'tls_private_key' is missing, which belongs to it"),
         ("smtp_auth_plain_password = { key_data = 'x' }", "'smtp_auth_plain_username' is missing"),
     ],

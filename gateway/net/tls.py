@@ -292,7 +292,8 @@ def _restrict(context: ssl.SSLContext, ciphers: str, option: str) -> None:
     try:
         context.set_ciphers(ciphers)
     except ssl.SSLError as error:
-        raise UnusableKey(f"{option}: {ciphers}: {error}", may_pass=False) from error
+        text = f"{ciphers or '(nothing)'}: no cipher that OpenSSL knows is in {option}"
+        raise UnusableKey(text, may_pass=False) from error
 
 
 def problems(

@@ -43,10 +43,11 @@ class Estate:
             self.control = Control.inherited(*inheritance.control)
 
     def holders(self, peer: str) -> list[str]:
-        """Who uses how much of what is limited, a line each. peer: of what has this in its name."""
+        """Who uses how much of what is limited, a line each. peer: as for Quotas.holders()."""
         if self._quotas is None:
             self._quotas = Quotas(self.arena, None)
-        return [_shown(holder) for holder in self._quotas.holders(peer)] or ["nobody uses any limit"]
+        nobody = "nobody of that name or network" if peer else "nobody"
+        return [_shown(holder) for holder in self._quotas.holders(peer)] or [f"{nobody} uses any limit"]
 
     def processes(self, inheritance: Inheritance) -> dict[Process, CounterPage]:
         """The children of the program before, with their pages."""
