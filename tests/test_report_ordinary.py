@@ -120,7 +120,11 @@ def test_letters_with_anything_attached_are_no_reports(message: bytes) -> None:
 SOUGHT = b"x-failed-recipients feedback-report"
 BEGINNINGS = st.sampled_from(
     [b"", b"Content-Type: message/Feedback-Report\n\nFeedback-Type: abuse\n", b"X-FAILED-Recipients: u@far.example\n",
-     b"\nHi. This is the qmail-send program\n\n<u@far.example>:\nno\n", b"Content-Type: text/plain\n\nx\n"]
+     b"\nHi. This is the qmail-send program\n\n<u@far.example>:\nno\n", b"Content-Type: text/plain\n\nx\n",
+     b"Content-Type: multipart/report; boundary=R\n\n--R\n\nno\n--R\nContent-Type: text/delivery_status\n\n"
+     b"Final-Recipient: rfc822; u@far.example\nAction: failed\n--R--\n",
+     b"Content-Type: multipart/report; report-type=DELIVERY-status; boundary=R\n\n--R\n\nno\n--R\n"
+     b"Content-Type: message/rfc822\n\nTo: u@far.example\n--R--\n"]
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -64,12 +65,25 @@ def test_parts_are_where_lines_delimit_them(multipart: tuple[bytes, int, bytes])
 @pytest.mark.parametrize("boundary", [b"----=_Part_1", b"AbCdEf", b"00000000"])
 def test_a_part_is_found_wherever_it_begins(at_once: int, boundary: bytes) -> None:
     head = b"Content-Type: multipart/related; boundary=%b\n\n" % boundary
-    part = b"\n--%b\nContent-Type: message/delivery-status\n\nFinal-Recipient: rfc822; u@far.example\nAction: failed\n"
-    for filling in range(420):
-        message = head + b"x" * filling + part % boundary + b"y" * (filling % 7 * 40)
+    fields = b"Final-Recipient: rfc822; u@far.example\nAction: failed\nFeedback-Type: abuse\n"
+    names = (b"delivery-status", b"Global-DELIVERY-Status", b"FEEDback-rePORT")
+    for filling, name in itertools.product(range(420), names):
+        part = b"\n--%b\nContent-Type: message/%b\n\n%b" % (boundary, name, fields)
+        message = head + b"x" * filling + part + b"y" * (filling % 7 * 40)
         report = scan_report(message, null_sender=True)
-        assert report is not None and report.kind == "dsn"
+        assert report is not None and report.kind == ("arf" if name in names[2:] else "dsn")
         assert scan_report(message.replace(b"\n--", b"\n-+"), null_sender=True) is None
+
+
+@pytest.mark.parametrize("text", [b"Hi. This is the qmail-send program", b"SGkuIFRoaXMgaXMgdGhlIHFtYWls"])
+def test_a_text_in_qsbmf_is_found_wherever_it_begins(at_once: int, text: bytes) -> None:
+    for filling in range(600):
+        head = b"Content-Type: multipart/mixed; boundary=B\n\n" + b"H" * (filling % 3) + b"\n--B\n"
+        message = head + b"X: " + b"H" * filling + b"\n" * 60 + text
+        report = scan_report(message, null_sender=True)
+        place = message.index(b"\n\n", len(head)) + 1 - message.index(b"\n\n") - 2
+        assert (report is not None and report.candidate == "qsbmf") == (place < 512)
+        assert scan_report(message.replace(b"\n\n", b"\nX: y\n\nB"), null_sender=True) is None
 
 
 @pytest.mark.parametrize("times", range(40))

@@ -27,7 +27,7 @@ cdef enum:
     MAX_MISSES = 16             # of an octet that is not rare in this message, until pairs are looked for
     FOLD_4 = 0x20202020         # makes ASCII letters lower case
     TYPE = 0x74797065           # "type"
-    MAX_GUESSES = 256           # dashes that are looked at one by one, before reading everything is cheaper
+    MAX_GUESSES = 64            # blocks that are looked at in vain, before reading everything is cheaper
 
 cdef struct LineEnds:       # a place in a message, and line ends from there on
     const uint8_t* block    # 64 octets that are being looked at
@@ -105,38 +105,53 @@ cdef inline const uint8_t* line_end_next(LineEnds* ends) noexcept nogil:
     return line_end_taken(ends)
 
 
-# --- a word, wherever ---
+# --- the names of the two kinds of report, wherever ---
 
-cdef bint may_hold(
-    const uint8_t* p, const uint8_t* end, const uint8_t* limit, Span word, Py_ssize_t dash
-) noexcept nogil:
-    """False if `word`, in lower case, with a dash at index `dash` and a letter behind it, is nowhere between p and
-    `end` in whatever case. A little more may be looked at, up to `limit`, and after MAX_GUESSES in vain it is over, so
-    that True says nothing for certain."""
-    cdef int left = MAX_GUESSES
-    cdef const uint8_t* block = p
-    cdef const uint8_t* found
-    cdef uint64_t dashes
-    while block < end:
-        block = skip_to_dash(block, min(end, limit - 64), word.p[dash + 1])
-        if block >= end:
-            return False
-        if limit - block < LOOKAHEAD:
-            found = max(p, block - dash)
-            return has_folded(Span(found, limit - found), word)
-        dashes = find_in_block(block, b"-", 1)
-        while dashes:
-            found = block + lowest_bit(dashes)
-            dashes &= dashes - 1
-            if (found - p >= dash and limit - found >= <Py_ssize_t>word.n - dash
-                    and equals_folded(Span(found - dash, word.n), word)):
-                return True
-            left -= 1
-        if left <= 0:
+cdef inline const uint8_t* aligned(const uint8_t* p, const uint8_t* start) noexcept nogil:
+    """A little in front of p, but not of `start`: an address from which reading is twice as quick."""
+    return max(start, p - (<size_t>p & 63))
+
+
+cdef inline bint is_named_at(const uint8_t* dash, const uint8_t* start, const uint8_t* end) noexcept nogil:
+    cdef Span name = Span(dash - 8, 15)
+    return dash - start >= 8 and end - dash >= 7 and (
+        equals_folded(name, literal(b"delivery-status")) or equals_folded(name, literal(b"feedback-report"))
+    )
+
+
+cdef bint is_named_in(const uint8_t* block, const uint8_t* start, const uint8_t* end) noexcept nogil:
+    """Whether one of the dashes behind each of 64 octets stands in a name."""
+    cdef uint64_t dashes = find_in_block(block + 1, b"-", 1)
+    while dashes:
+        if is_named_at(block + 1 + lowest_bit(dashes), start, end):
             return True
-        block += 64
-        block -= <size_t>block & 31  # twice as quick from such an address
+        dashes &= dashes - 1
     return False
+
+
+cdef bint names_report(
+    const uint8_t* message, const uint8_t* p, const uint8_t* end, const uint8_t* limit
+) noexcept nogil:
+    """False if neither "delivery-status" nor "feedback-report" is anywhere between p and `end` in whatever case. A
+    little more may be looked at, from `message` up to `limit`, and after MAX_GUESSES in vain it is over, so that True
+    says nothing for certain."""
+    cdef const uint8_t* last = limit - LOOKAHEAD
+    cdef const uint8_t* stop = min(end, last)
+    cdef const uint8_t* block = aligned(p, message)
+    cdef int left = MAX_GUESSES
+    if last < p:
+        return has_folded(Span(p, limit - p), literal(b"delivery-status")) or has_folded(
+            Span(p, limit - p), literal(b"feedback-report")
+        )
+    while left:
+        block = skip_to_name(block, stop)
+        if block >= stop:
+            return end > last and skip_to_name(last, last + 1) == last and is_named_in(last, p, limit)
+        if is_named_in(block, p, limit):
+            return True
+        block = aligned(block + 64, message)
+        left -= 1
+    return True
 
 
 # --- header sections ---

@@ -5,6 +5,7 @@
 cdef enum:
     MAX_UNCLAIMED = 4096        # octets of a multipart/mixed of anybody's in which a feedback part is to begin
     MAX_BLANK_LINES = 100       # in front of a text
+    MAX_IN_FRONT = 512          # octets of a multipart's body in which the header section of a part in QSBMF is to end
     MAX_WRAPPINGS = 3           # multiparts that a report may be in, each of which is read again
 
 cdef struct Mode:
@@ -170,47 +171,39 @@ cdef bint is_qsbmf(const uint8_t* p, const uint8_t* end) noexcept nogil:
     )
 
 
-cdef bint is_qsbmf_part(Part* part, bint stuffed) noexcept nogil:
-    cdef LineEnds ends
+cdef bint may_begin_qsbmf(const uint8_t* message, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """False if no text near the beginning p of the body of a multipart is QSBMF, as is_qsbmf_part() has it."""
+    cdef const uint8_t* stop = p + min(end - p, <Py_ssize_t>MAX_IN_FRONT + 2 * MAX_BLANK_LINES)
+    cdef int i
+    p = aligned(p, message)
+    while p < stop:
+        p = skip_to_hi(p, min(stop, end - 66))
+        if p >= stop:
+            return False
+        for i in range(min(64, end - p)):
+            if is_qsbmf(p + i, end):
+                return True
+        p += 64
+    return False
+
+
+cdef bint is_qsbmf_part(Multipart* m, Part* part, bint stuffed) noexcept nogil:
+    cdef const uint8_t* end = min(part.end, m.start + MAX_IN_FRONT)
     cdef const uint8_t* p = part.header
     cdef const uint8_t* stop
-    line_ends_from(&ends, p, part.end, part.end, False)
+    cdef LineEnds ends
+    if p >= end:
+        return False
+    line_ends_from(&ends, p, end, part.end, False)
     while True:  # the lines of its header section
         stop = line_end_next(&ends)
-        if stop == part.end:
+        if stop == end:
             return False
         if stuffed and p[0] == c'.' and (p == part.header or (p - 2)[0] == c'\r'):
             p += 1
         if p == stop or p + 1 == stop and p[0] == c'\r':
             return is_qsbmf(stop + 1, part.end)
         p = stop + 1
-
-
-cdef bint inner_has_nothing(Part* part, Mode* mode, int wrappings) noexcept nogil:
-    """Whether there is no multipart inside the message's, or one that scan_wrapped() would find to be no report."""
-    cdef Multipart inner
-    cdef PartReader reader
-    cdef Parts parts
-    if part.start == NULL:
-        return True
-    if part.kind == MULTIPART_REPORT:
-        return False
-    inner_read(part, mode, &inner, &reader, &parts)
-    if parts.statuses or parts.feedback.start != NULL:
-        return False
-    return wrappings == 0 or inner_has_nothing(&parts.inner, mode, wrappings - 1)
-
-
-cdef bint has_nothing(const uint8_t* message, Multipart* top, Parts* parts, Mode* mode) noexcept nogil:
-    """Whether a multipart that does not claim to be a report, or claims to be one of another kind, has nothing that
-    scan_further() or judge() would look at: ordinary mail, of which no Report is made."""
-    if parts.statuses or parts.feedback.start != NULL or mode.listed and parts.original.start != NULL:
-        return False
-    return not mode.null_sender or (
-        inner_has_nothing(&parts.inner, mode, MAX_WRAPPINGS - 1)
-        and not (parts.any and is_qsbmf_part(&parts.leading, mode.stuffed))
-        and not has_failed_recipients(message, top.start, top.any_failed, mode.stuffed)
-    )
 
 
 cdef Report candidate(Report report, str name, size_t n):
@@ -265,18 +258,16 @@ cdef Report scan(const uint8_t* message, size_t n, Mode* mode, placed):
         return None
     body = body_behind(&header)
     anybody = kind != MULTIPART_REPORT and not mode.null_sender and not mode.listed
-    # The type is never encoded, and has to stand there in one piece: most letters need not be parsed.
-    if anybody and not may_hold(
-        body, beginning_of(body, message + n), message + n, literal(b"feedback-report"), 8
-    ):
+    # The names of the types are never encoded, and stand there in one piece: most letters need not be parsed.
+    if kind != MULTIPART_REPORT and not mode.listed and not names_report(
+        message, body, beginning_of(body, message + n) if anybody else message + n, message + n
+    ) and not (mode.null_sender and (header.any_failed or may_begin_qsbmf(message, body, message + n))):
         return None
     multipart_from(&top, kind, parameters, body, message + n)
     top.any_failed = header.any_failed
     if anybody and wants_nothing(&top, mode):
         return None
     children_read(&reader, &top, mode, &parts)
-    if (kind != MULTIPART_REPORT or top.wanted == OTHER_REPORT_TYPE) and has_nothing(message, &top, &parts, mode):
-        return None
     report = new_report(message, mode)
     report.placed = placed
     report.how = "report" if kind == MULTIPART_REPORT else "mixed" if kind == MULTIPART_MIXED else "multipart"
@@ -292,7 +283,9 @@ cdef Report scan_further(Report found, Report report, size_t n, Multipart* top, 
     cdef bint claims = top.kind == MULTIPART_REPORT and top.wanted == STATUS_WANTED
     cdef bint wrapped_claims = False
     cdef Report wrapped = None
-    if mode.null_sender and parts.inner.start != NULL:
+    if mode.null_sender and parts.inner.start != NULL and names_report(
+        report.message, parts.inner.header, parts.inner.end, parts.inner.end
+    ):
         wrapped = scan_wrapped(report, &parts.inner, mode, MAX_WRAPPINGS - 1, &wrapped_claims)
         if wrapped is not None and wrapped.reason is None:
             return wrapped
@@ -300,7 +293,7 @@ cdef Report scan_further(Report found, Report report, size_t n, Multipart* top, 
         return candidate(report, "x_failed_recipients", n)
     if mode.null_sender and claims and report.original is not None:
         return candidate(report, "claimed", n)
-    if mode.null_sender and parts.any and is_qsbmf_part(&parts.leading, mode.stuffed):
+    if mode.null_sender and parts.any and is_qsbmf_part(top, &parts.leading, mode.stuffed):
         return candidate(report, "qsbmf", n)
     if wrapped_claims and wrapped.original is not None:
         return candidate(wrapped, "claimed", n)
