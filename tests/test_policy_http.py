@@ -137,6 +137,12 @@ def test_a_policy_looks_at_the_response(server: HttpServer, code: str, result: s
     assert said(server, f"result = {code}") == result
 
 
+def test_unknown_options_are_named_and_do_nothing(server: HttpServer, caplog: pytest.LogCaptureFixture) -> None:
+    code = "result = kumo.http.build_client({ headers = { a = 'b' }, timeouts = 5 }):get(url):send():status_code()"
+    assert said(server, code) == "200"
+    assert "kumo.http.build_client: unknown options, which do nothing: headers, timeouts" in caplog.text
+
+
 def test_header_fields_can_be_walked(server: HttpServer) -> None:
     assert (
         said(server, "for k, v in pairs(client:get(url):send():headers()) do if k == 'x-seen' then result = v end end")
@@ -148,8 +154,8 @@ def test_header_fields_can_be_walked(server: HttpServer) -> None:
     ("code", "problem"),
     [
         (
-            "kumo.http.build_client { timeouts = 5 }",
-            "kumo.http.build_client: timeouts: unknown option; did you mean 'timeout'?",
+            "kumo.http.build_client { timeout = 'soon' }",
+            "kumo.http.build_client: timeout: expected a number of seconds",
         ),
         ("client:get 'example.com'", "HttpClient:get: expected a URL with http or https, got example.com"),
         ("client:get(url):header('X\\n', 'x')", "HttpRequest:header: 'X\n' is no header field"),

@@ -219,6 +219,20 @@ def test_a_policy_asks_redis(kind: str, request: pytest.FixtureRequest) -> None:
     assert "NONSENSE: unknown command 'nonsense'" in found[6]
 
 
+def test_redis_is_told_who_asks(real_server: RealRedisServer) -> None:
+    text = f"""
+        local redis = require 'redis'
+        local conn = redis.open {{ node = '{real_server.url}' }}
+        conn:query('ACL', 'SETUSER', 'one', 'on', '>secret', '~*', '+@all')
+        local it = {{ node = '{real_server.url}', username = 'one', password = 'secret' }}
+        assert(redis.open(it):query('ACL', 'WHOAMI') == 'one')
+        it.password = 'wrong'
+        local ok, problem = pcall(function() return redis.open(it):query('ACL', 'WHOAMI') end)
+        assert(not ok and not tostring(problem):find 'wrong ')
+    """
+    load(text)
+
+
 def test_redis_itself_runs_the_script_of_throttles(
     real_server: RealRedisServer, handled: Callable[..., Asking]
 ) -> None:

@@ -18,7 +18,7 @@ from gateway import __version__
 from gateway.policy.kumo.crypto import aws_sign_v4
 from gateway.policy.kumo.values import Objects, binary, described, string, text_of
 from gateway.policy.options import Option, Schema, accepted, boolean, duration, one_line
-from gateway.policy.outside.outside import Outside, read_options
+from gateway.policy.outside.outside import Outside, read_known_options
 
 if TYPE_CHECKING:
     import aiohttp
@@ -91,7 +91,7 @@ class HttpHeaders:
 
 def build_client(outside: Outside, options: Any = None) -> HttpClient:
     """A client; its options are a table"""
-    return HttpClient(outside, read_options(BUILD_CLIENT, options))
+    return HttpClient(outside, read_known_options("kumo.http.build_client", BUILD_CLIENT, options))
 
 
 def build_url(outside: Outside, base: Any, parameters: Any) -> str:

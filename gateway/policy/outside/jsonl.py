@@ -19,7 +19,7 @@ from gateway.policy.kumo.values import Objects, binary, string
 from gateway.policy.options import Option, Schema, accepted, duration
 from gateway.policy.options import integer as whole
 from gateway.policy.options import string as text
-from gateway.policy.outside.outside import Outside, read_options
+from gateway.policy.outside.outside import Outside, read_known_options
 
 NEW_WRITER = Schema(
     {
@@ -84,7 +84,7 @@ def new_writer(outside: Outside, options: Any = None) -> JsonlWriter:
     """writes records of the policy's own into segments like those of `kumo.configure_local_logs`; see
     [Records of one's own](#records-of-ones-own)
     """
-    return JsonlWriter(outside, read_options(NEW_WRITER, options))
+    return JsonlWriter(outside, read_known_options("kumo.jsonl.new_writer", NEW_WRITER, options))
 
 
 def _write_line(writer: JsonlWriter, line: Any) -> Any:

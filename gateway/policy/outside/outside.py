@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from gateway.policy.background import Background
 from gateway.policy.options import Schema
 
 T = TypeVar("T")
+
+log = logging.getLogger("gateway.policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,15 @@ class Unavailable(ValueError):
 def read_options(schema: Schema, table: Any) -> Any:
     """A table of options, checked; nothing is an empty one. Raises BadOptions."""
     return schema({} if table is None or table == [] else table)
+
+
+def read_known_options(function: str, schema: Schema, table: Any) -> Any:
+    """The same of a table whose unknown options KumoMTA does not look at, so that there are files with some: they are
+    named in the log, and left out.
+    """
+    if isinstance(table, dict):
+        unknown = sorted(name for name in table if name not in schema.options)
+        if unknown:
+            log.warning("%s: unknown options, which do nothing: %s", function, ", ".join(unknown))
+        table = {name: value for name, value in table.items() if name in schema.options}
+    return read_options(schema, table)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from gateway.policy.kumo.values import Objects, binary, described, string, text_of
 from gateway.policy.options import Option, Schema, accepted, boolean, duration, integer, mismatch, refused
 from gateway.policy.options import string as text
-from gateway.policy.outside.outside import Outside, read_options
+from gateway.policy.outside.outside import Outside, read_known_options
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,8 +41,8 @@ OPEN = Schema(
         "cluster": refused("clusters are not asked", False),
         "read_from_replicas": accepted(boolean),
         "recycle_timeout": accepted(duration),
-        "username": accepted(text),
-        "password": accepted(text),
+        "username": Option(text),
+        "password": Option(text),
     }
 )
 
@@ -67,9 +67,7 @@ def open_connection(outside: Outside, options: Any, response_timeout: float | No
         import redis.asyncio  # noqa: F401
     except ImportError:
         raise ValueError("the client library is not installed: pip install 'relay-gateway[redis]'") from None
-    if isinstance(options, dict):  # KumoMTA takes no notice of others, and there are files that have some
-        options = {name: value for name, value in options.items() if name in OPEN.options}
-    read = read_options(OPEN, options)
+    read = read_known_options("redis.open", OPEN, options)
     return RedisConnection(outside, {"response_timeout": response_timeout, **read})
 
 
@@ -107,6 +105,7 @@ def _client(connection: RedisConnection) -> Redis:
             socket_timeout=options["response_timeout"],
             protocol=2,  # older servers know no other
         )
+        pool.connection_kwargs.update({name: options[name] for name in ("username", "password") if name in options})
         client = Redis.from_pool(pool)
         client.response_callbacks.clear()  # answers as the server gives them
         return client
