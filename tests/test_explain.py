@@ -272,6 +272,9 @@ def test_every_proposal_gives_the_opposite_answer_as_the_server_gives_it(name, g
         ("relay host", "peer", "192.0.2.1"),
         ("mixed", "recipients", ["b@in.example"]),
         ("too big", "message", LETTER),
+        ("bad name", "ehlo", "client.example"),
+        ("sender refused", "sender", "somebody@x.example"),
+        ("recipient refused", "recipient", "somebody@in.example"),
         ("recipient's domain", "peer", "127.11.0.1"),
     ],
 )
@@ -351,11 +354,18 @@ local kumo = require 'kumo'
 local domains = require 'policy-extras.listener_domains'
 kumo.on('init', function() kumo.start_esmtp_listener { listen = '127.0.0.1:2525', relay_hosts = {} } end)
 kumo.on('smtp_server_auth_plain', function() return true end)
-kumo.on('get_listener_domain', domains:setup { 'DOMAINS', { ['inline.example'] = { relay_to = true } } })
+HANDLER { 'DOMAINS', { ['inline.example'] = { relay_to = true } } }HANDLED
 kumo.on('get_queue_config', function() return kumo.make_queue_config { protocol = { maildir_path = 'm' } } end)
 """
 
 
+@pytest.mark.parametrize(
+    ("handler", "handled"),
+    [
+        ("kumo.on('get_listener_domain', domains:setup", ")"),
+        ("local look = domains:setup", " kumo.on('get_listener_domain', function(...) return look(...) end)"),
+    ],
+)
 @pytest.mark.parametrize(
     ("sender", "recipient", "auth", "entry", "file", "line"),
     [
@@ -366,10 +376,13 @@ kumo.on('get_queue_config', function() return kumo.make_queue_config { protocol 
         ("a@x.example", "b@no.example.com", None, "no.example.com", "domains.toml", 11),
     ],
 )
-def test_an_entry_of_a_file_is_a_rule_with_its_line(sender, recipient, auth, entry, file, line, tmp_path, capsys):
+def test_an_entry_of_a_file_is_a_rule_with_its_line(
+    sender, recipient, auth, entry, file, line, handler, handled, tmp_path, capsys
+):
     (tmp_path / "domains.toml").write_text(DOMAINS)
     policy = tmp_path / "init.lua"
-    policy.write_text(FROM_FILES.replace("DOMAINS", str(tmp_path / "domains.toml")))
+    text = FROM_FILES.replace("DOMAINS", str(tmp_path / "domains.toml"))
+    policy.write_text(text.replace("HANDLER", handler, 1).replace("HANDLED", handled))
     arguments = ["--from", sender, "--to", recipient, *([] if auth is None else ["--auth", auth])]
     assert cli.main(["explain", "--policy", str(policy), *arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -83,12 +83,15 @@ class ListenerDomains:
             raise Fault("expected the arguments of get_listener_domain: domain, listener, conn_meta")
         run = self._runs.running
         evaluation = None if run is None else run.evaluation
-        entry = table.entry(normalised(inward(domain)), inward(listener), conn, evaluation)
+        name, section = normalised(inward(domain)), inward(listener)
+        entry = table.entry(name, section, conn, evaluation)
         if entry is None:
             return None
-        if entry.made is None:
-            entry.made = Made("make_listener_domain", entry.options, entry.known.result())
-        return entry.made
+        made = entry.made
+        if not isinstance(made, Made):
+            made = entry.made = Made("make_listener_domain", entry.options, entry.known.result())
+        made.found = table, name, section
+        return made
 
 
 def _content(path: str) -> str:

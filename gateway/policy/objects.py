@@ -21,16 +21,18 @@ from gateway.smtp.address import AddressError, EnvelopeAddress, parse_address
 
 class Made:
     """What a kumo.make_* function returned. maker: its name. options: as given, checked. value: the configuration.
-    made_at: file and line, where somebody notes that.
+    made_at: file and line, where somebody notes that. found: of what stood in a file of domains: the table of those,
+    the domain and the listener that were asked about lately.
     """
 
-    __slots__ = ("made_at", "maker", "options", "value")
+    __slots__ = ("found", "made_at", "maker", "options", "value")
 
     def __init__(self, maker: str, options: dict[str, Any], value: object) -> None:
         self.maker = maker
         self.options = options
         self.value = value
         self.made_at: tuple[str, int] | None = None
+        self.found: tuple[object, str, str] | None = None
 
 
 def lua_option(value: Any) -> Any:

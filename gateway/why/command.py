@@ -12,6 +12,7 @@ from gateway.admin import locate
 from gateway.policy import deployment, printing
 from gateway.policy.problems import PolicyProblems
 from gateway.why.asking import explained
+from gateway.why.conversation import CLIENT
 from gateway.why.explain import Explanation
 from gateway.why.prose import in_words
 from gateway.why.question import STRANGER, Inquiry, Misuse
@@ -43,7 +44,7 @@ def add_question(parser: argparse.ArgumentParser) -> None:
     add("--listener", metavar="ADDR", help="which listener of the policy; default the first")
     add("--auth", metavar="USER", type=_one_line, help="the client authenticated as USER, under TLS; nobody is asked")
     add("--tls", action="store_true", help="the client used STARTTLS")
-    add("--ehlo", metavar="NAME", type=_one_line, default="client.example", help="how the client calls itself")
+    add("--ehlo", metavar="NAME", type=_one_line, default=CLIENT, help="how the client calls itself")
     add("--meta", metavar="K=V", action="append", default=[], help="conn_meta besides what there always is")
     add("--message", metavar="FILE", help="the content; default a small letter")
 

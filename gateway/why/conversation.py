@@ -30,6 +30,7 @@ from gateway.why.client import MemoryClient, MemoryCouriers, MemoryLogs, service
 from gateway.why.watched import Asked, Notes, WatchedPolicy
 
 PASSWORD = "supposed"  # nobody looks at it
+CLIENT = "client.example"  # how one calls itself of whom nothing is said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Question:
     local: tuple[str, int]
     auth: str | None = None
     tls: bool = False
-    ehlo: str = "client.example"
+    ehlo: str = CLIENT
     meta: Mapping[str, str] = field(default_factory=dict)
     message: bytes
     message_name: str

@@ -19,7 +19,7 @@ from gateway.later import Waits
 from gateway.policy import events
 from gateway.smtp.address import AddressError, parse_mailbox
 from gateway.smtp.replies import Reply
-from gateway.why.conversation import Account, Desk, Question, other
+from gateway.why.conversation import CLIENT, Account, Desk, Question, other
 from gateway.why.messages import MESSAGES
 
 MOST_PROPOSALS = 3  # for one thing
@@ -135,6 +135,7 @@ class _Candidates:
         yield self._peers()
         yield self._identities()
         yield self._tls()
+        yield self._greetings()
         yield self._listeners()
         yield self._fewer_recipients()
         yield from map(self._recipient, range(len(self._question.recipients)))
@@ -173,6 +174,12 @@ class _Candidates:
         if question.auth is None:  # which needs it
             yield _change("tls", question.tls, not question.tls, tls=not question.tls)
 
+    def _greetings(self) -> Iterator[Change]:
+        question = self._question
+        for name in dict.fromkeys((CLIENT, f"mail.{_NOBODYS_DOMAIN}")):
+            if name != question.ehlo:
+                yield _change("ehlo", question.ehlo, name, ehlo=name)
+
     def _listeners(self) -> Iterator[Change]:
         question = self._question
         listeners = self._config.listeners
@@ -203,12 +210,14 @@ class _Candidates:
                 yield _change("sender", question.sender, sender, sender=sender)
 
     def _elsewhere(self, address: str) -> Iterator[str]:
-        """The same local part at other domains."""
+        """Somebody else at the same domain, and the same local part at other domains."""
         try:
             parsed = parse_mailbox(address)
         except AddressError:
             return
         local_part = parsed.local_part or "postmaster"
+        if parsed.domain and local_part != _SOMEBODY:
+            yield f"{_SOMEBODY}@{parsed.domain}"
         for domain in dict.fromkeys([*self._domains, _NOBODYS_DOMAIN]):
             if domain.lower() != parsed.domain:
                 yield f"{local_part}@{domain}"

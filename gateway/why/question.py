@@ -9,7 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from gateway.config import Listener
-from gateway.why.conversation import Question
+from gateway.why.conversation import CLIENT, Question
 from gateway.why.differ import local_end
 from gateway.why.messages import LETTER, MESSAGES, as_sent
 
@@ -32,7 +32,7 @@ class Inquiry(NamedTuple):
     listener: str | None = None
     auth: str | None = None
     tls: bool = False
-    ehlo: str = "client.example"
+    ehlo: str = CLIENT
     meta: Sequence[str] = ()
     message: str | None = None
     message_name: str = LETTER

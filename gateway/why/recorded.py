@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from gateway.smtp.replies import Reason
+from gateway.why.conversation import CLIENT
 from gateway.why.messages import BOUNCE, COMPLAINT, LETTER
 
 # Refusals that a policy may be behind. Others are about the command or the moment, whatever the policy says.
@@ -70,7 +71,7 @@ def asked_in(record: Any, report_ids: frozenset[str] | set[str]) -> Iterator[Rec
             received_via=meta.get("received_via"),
             auth=meta.get("authz_id") or meta.get("authn_id"),
             tls="tls_cipher" in record,
-            ehlo=peer.get("name") or "client.example",
+            ehlo=peer.get("name") or CLIENT,
             content=content,
             refused=reason,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,15 +165,19 @@ class Rules:
 
     def _granted_by(self, what: str, asked: Asked | None, **more: object) -> Rule:
         assert asked is not None
-        domain, table = str(asked.arguments[0]), asked.handlers[0].behind if asked.handlers else None
-        if isinstance(table, DomainTable) and (named := table.name_of(domain, str(asked.arguments[1]))) is not None:
+        domain = str(asked.arguments[0])
+        table, *names = asked.found or (None,)
+        if isinstance(table, DomainTable) and (named := table.name_of(*map(str, names))) is not None:
             place = self._place_in_files(table, *named) or _handler(asked)
             return _rule(what, place, domain=domain, event=asked.event, entry=named[1], **more)
         return _rule(what, asked.made_at or _handler(asked), domain=domain, event=asked.event, **more)
 
     def _place_in_files(self, table: DomainTable, listener: str, name: str) -> tuple[str, int] | None:
         """Where an entry of listener domains stands: the last of its files that names it, or the policy's own."""
-        texts = {file: Path(file).read_text() for file in reversed(table.files)}
+        texts = {}
+        for file in reversed(table.files):
+            with suppress(OSError, UnicodeDecodeError):  # it is away since
+                texts[file] = Path(file).read_text()
         own = ((file, text or b"") for file, text in self._policy.source.files.items())
         texts |= {file: text.decode("utf-8", "replace") for file, text in own}
         for file, text in texts.items():

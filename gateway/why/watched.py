@@ -36,7 +36,8 @@ class Asked:
 
     handlers: those that the event has. arguments: as the policy was asked. evaluation: what was read on the way, None
     where the answer came from the cache. answer: theirs, as the server gets it. made_at: file and line where what they
-    returned was made, None where that is nothing of the kind.
+    returned was made, None where that is nothing of the kind. found: the table of domains, the domain and the listener
+    that it was found by, where it stands in one.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Asked:
         self.evaluation = evaluation
         self.answer: Later
         self.made_at: tuple[str, int] | None = None
+        self.found: tuple[object, str, str] | None = None
 
 
 class Notes:
@@ -72,7 +74,7 @@ class WatchedPolicy(Policy):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.notes = Notes()
-        self._made_at = RecentlyUsed(NODES)  # of what the cache may give again: by what was asked, and the answer
+        self._places = RecentlyUsed(NODES)  # where; of what the cache may give again: by what was asked, and the answer
 
     def auth_plain(self, authz: str, authc: str, password: str, conn: ConnMeta) -> Later:
         """See Policy; whoever only supposes that a client authenticated knows no password."""
@@ -93,9 +95,10 @@ class WatchedPolicy(Policy):
         if isinstance(table, DomainTable):  # which is asked in the place of the handler
             asked.evaluation = Evaluation(conn)
             table.entry(domain, listener, conn, asked.evaluation)
+            asked.found = table, domain, listener
         else:
-            made_at = self._made_at.get((domain, listener, id(answer.result())))
-            asked.made_at = None if made_at is MISSING else made_at
+            made = self._places.get((domain, listener, id(answer.result())))
+            asked.made_at, asked.found = (None, None) if made is MISSING else made
         self.notes.asked.append(asked)
         self.notes.granted.append(asked)
         return answer
@@ -118,8 +121,8 @@ class WatchedPolicy(Policy):
         def finished(result: object) -> Any:
             value = None if finish is None else finish(result)
             if isinstance(result, Made):
-                asked.made_at = result.made_at
-                self._made_at.replace((*arguments[:2], id(value)), result.made_at)
+                asked.made_at, asked.found = result.made_at, result.found
+                self._places.replace((*arguments[:2], id(value)), (result.made_at, result.found))
             return value
 
         run = super()._called(event, handlers, arguments, finished, evaluation, handle, takes_all)
