@@ -45,6 +45,9 @@ SECOND = GROUP.replace("u@", "v@")
         ("rfc822;", "rfc822; u@far.example", "u@far.example", None),
         ("", "rfc822; u@far.example", "u@far.example", None),
         ("rfc822;list@far.example", "", "list@far.example", None),
+        ("rfc822;u+2Bx@far.example", "rfc822; u+x@far.example", "u+x@far.example", None),
+        ("rfc822;u+2Bx@far.example", "rfc822; v@far.example", "u+2Bx@far.example", "v@far.example"),
+        ("rfc822;list+40far.example", "rfc822; u@far.example", "list@far.example", "u@far.example"),
     ],
 )
 def test_who_failed_is_told_apart_from_the_alias(
@@ -87,6 +90,7 @@ def test_a_feedback_part_has_to_stand_near_the_beginning_of_anybodys_mail() -> N
         ("<u@far.example", ["u@far.example"]),
         ("u@far.example>", ["u@far.example"]),
         ("mailto:u@far.example", ["u@far.example"]),
+        ("[u@far.example]", ["u@far.example"]),
         ("U <u@far.example>, V <v@far.example>", ["u@far.example", "v@far.example"]),
     ],
 )

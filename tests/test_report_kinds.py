@@ -113,6 +113,19 @@ def test_a_claimed_bounce_names_the_originals_recipient_where_it_is_one(fields: 
         "Votre message a \u00e9t\u00e9 remis avec succ\u00e8s.",
         "Su mensaje ha sido entregado con \u00e9xito.",
         "A entrega de sua mensagem est\u00e1 atrasada.",
+        "Your message was read on Monday.",
+        "Your message hasn't been delivered yet.",
+        "The message could not be delivered yet; delivery attempts will continue for 4 days.\n\n451 4.4.1 timeout",
+        "Delivery to these recipients is complete, but no delivery notification was sent by the server.",
+        "Your message is still in the queue. No further action is required on your part.",
+        "Delivery is taking longer than expected.",
+        "u@far.example: 250 2.0.0 queued",
+        "Ihre Nachricht wurde an u@far.example zugestellt.",
+        "Ihre Nachricht wurde noch nicht zugestellt. Wir versuchen es weiter.",
+        "Votre message a bien \u00e9t\u00e9 distribu\u00e9.",
+        "Su mensaje ha sido entregado.",
+        "Il messaggio \u00e8 stato consegnato.",
+        "Sua mensagem foi entregue.",
     ],
 )
 def test_what_claims_success_or_delay_is_no_bounce(text: str) -> None:
@@ -126,6 +139,14 @@ def test_what_claims_success_or_delay_is_no_bounce(text: str) -> None:
         "Votre message n'a pas \u00e9t\u00e9 remis avec succ\u00e8s.",
         "Su mensaje no fue entregado con \u00e9xito.",
         "Il messaggio non \u00e8 stato consegnato con successo.",
+        "Your message was not read. The mailbox does not exist.",
+        "The message was rejected. No further delivery attempts will be made.",
+        "Delivery was delayed for 5 days and has failed permanently.",
+        "Ihre Nachricht wurde vom Server abgelehnt und nicht zugestellt.",
+        "Votre message n'a pas \u00e9t\u00e9 remis.",
+        "Su mensaje no ha sido entregado.",
+        "Il messaggio non \u00e8 stato consegnato.",
+        "Sua mensagem n\u00e3o foi entregue.",
     ],
 )
 def test_what_denies_success_is_a_bounce(text: str) -> None:
@@ -367,7 +388,8 @@ def test_action_and_status_in_the_first_block_apply_to_who_has_none(
     first: str, groups: list[str], expected: list[tuple[str, str]]
 ) -> None:
     blocks = "\n".join(f"Final-Recipient: rfc822; u{n}@far.example\n{group}" for n, group in enumerate(groups))
-    for head in (f"{HEAD}{first}", f"{first}{HEAD}"):
+    by_itself = [f"{HEAD}\n{first}"] if "Action" in first else []
+    for head in (f"{HEAD}{first}", f"{first}{HEAD}", *by_itself):
         found_entries = entries(bounce(f"{head}\n{blocks}"))
         assert [(one.action, status_of(one)) for one in found_entries] == expected
         assert {one.reporting_mta for one in found_entries} == {"mx.far.example"}

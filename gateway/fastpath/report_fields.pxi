@@ -135,7 +135,7 @@ cdef class StatusGroups:
     cdef Py_ssize_t block_from  # how many groups there were when the block began
     cdef bint first_block
     cdef bint split             # the block has given a group already
-    cdef bint headless          # the first block became a group, and names no recipient
+    cdef Py_ssize_t headless    # groups in front that are a block each and name no recipient
 
     def __cinit__(self):
         self.per_message = {}
@@ -181,9 +181,9 @@ cdef class StatusGroups:
         if self.first_block and TRANSFER_ENCODING in self.fields and self.is_about_content():
             return self.begin_block()  # it is about the blocks that follow, which are known by how they look
         if self.split or self.seen & ~MARK_STATUS:
-            self.headless = self.headless or (
-                self.first_block and not self.split and not self.seen & (MARK_RECIPIENT | MARK_ORIGINAL_RECIPIENT)
-            )
+            if (self.headless == len(self.per_recipient) and not self.split
+                    and not self.seen & (MARK_RECIPIENT | MARK_ORIGINAL_RECIPIENT)):
+                self.headless += 1
             self.per_recipient.append(self.fields)
             if self.leading is not None:
                 self.per_message = self.leading
@@ -199,9 +199,11 @@ cdef class StatusGroups:
         return self.begin_block()
 
     cdef int apply_first_block(self) except -1:
-        """An Action or Status that stands in front of all recipients is that of each that has none of its own."""
-        if self.headless and len(self.per_recipient) > 1:
-            self.per_message = self.per_message | self.per_recipient.pop(0)
+        """An Action or Status in blocks in front of all recipients is that of each that has none of its own."""
+        if self.headless < len(self.per_recipient):
+            for group in self.per_recipient[:self.headless]:
+                self.per_message = self.per_message | group
+            del self.per_recipient[:self.headless]
         for name in (ACTION, STATUS):
             value = self.per_message.get(name)
             if value:

@@ -26,7 +26,8 @@ _COMMENT_TOKENS = re.compile(rf"{_QUOTED}|\\.|[()]|[^()\"\\]+|.", re.DOTALL)
 # Codecs of Python's that no mail uses and that are slow, or that read escapes.
 _NO_CHARSETS = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"}
 _BETWEEN_WORDS = re.compile(r"[\s<>()\[\]:;,\"']+")
-_XTEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
+_ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
+_XTEXT = re.compile(r"\+([2-7][0-9A-F])")
 
 
 def clean(text: str) -> str:
@@ -119,7 +120,8 @@ def _mended(value: str) -> str | None:
     address = found[0] if found else first_address(value)
     if address is None:
         return "" if without_comments(value[:MAX_ADDRESS_FIELD]).strip() == "<>" else None
-    return normalised(address.removeprefix("mailto:").strip("<>'\".,;"))
+    address = address.removeprefix("mailto:").strip("<>'\".,;")
+    return normalised(address[1:-1] if address.startswith("[") else address)
 
 
 def normalised(address: str) -> str | None:
@@ -165,7 +167,7 @@ def envelope_recipient(value: str) -> tuple[str, str, bool]:
     if kind is not None and kind not in ("rfc822", "utf-8"):
         return kind, clean(address), bool(kind)
     if kind == "utf-8":
-        address = _XTEXT.sub(_unescape, address)
+        address = _ESCAPED.sub(_unescape, address)
     known = mailbox(address)
     if known is None and "=?" in address:
         known = mailbox(decoded_words(address))
@@ -175,3 +177,8 @@ def envelope_recipient(value: str) -> tuple[str, str, bool]:
 def _unescape(match: re.Match[str]) -> str:
     point = int(match[1], 16)
     return chr(point) if point < 0x110000 and not 0xD800 <= point < 0xE000 else match[0]
+
+
+def decoded_xtext(address: str) -> str:
+    """RFC 3461 §4: an address without the escapes of xtext, of printable characters."""
+    return _XTEXT.sub(lambda match: chr(int(match[1], 16)), address)

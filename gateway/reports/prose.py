@@ -43,23 +43,31 @@ _KIND = re.compile(
     r"\b(?:success\w*|delivered|relay(?:ed)?|expanded|read|delay\w*|warning|receipt|retried)\b", re.IGNORECASE
 )
 _SUCCESS = re.compile(
-    r"\b(?:successful(?:ly)?|(?:was|were|been|is) (?:delivered|relayed|expanded|displayed)|"
+    r"\b(?:successful(?:ly)?|"
+    r"(?:was|were|been|is) (?:(?:now|already) )?(?:delivered|relayed|expanded|displayed|read|completed?)|"
     r"(?:delivery|return|read) (?:receipt|confirmation)|"
-    r"erfolgreich|avec succ\u00e8s|con \u00e9xito|con successo|com (?:\u00eaxito|sucesso)|met succes)\b",
+    r"erfolgreich|wurden?(?: (?!nicht\b|kein|noch\b)\S+){0,12}? (?:zugestellt|ausgeliefert|gelesen)|zugestellt worden|"
+    r"avec succ\u00e8s|(?:a|ont) (?:bien )?\u00e9t\u00e9 (?:bien )?(?:remis|livr\u00e9|distribu\u00e9|lu)e?s?|"
+    r"con \u00e9xito|(?<!no )(?:(?:ha|han) sido (?:entregad|le\u00edd)[oa]s?|(?:ha|han) entregado)|"
+    r"(?<!no )fue(?:ron)? entregad[oa]s?|"
+    r"con successo|(?<!non )\u00e8 stato (?:consegnato|recapitato|letto)|"
+    r"com (?:\u00eaxito|sucesso)|(?:foi|foram) entregues?|met succes|is (?:afgeleverd|bezorgd))\b",
     re.IGNORECASE,
 )
 _DELAY = re.compile(
-    r"(?:\b(?:delay(?:ed|s)?|not yet (?:been )?(?:delivered|sent)|"
+    r"(?:\b(?:delay(?:ed|s)?|not yet (?:been )?(?:delivered|sent)|taking longer|"
     r"(?:will|shall) (?:continue|keep|be|try|retry|attempt)[ \w]{0,20}\b(?:try|trying|tried|retry|retried|attempt\w*)|"
-    r"will (?:retry|try again)|attempts will continue|still (?:being |be )?(?:trying|tried|retried|queued|undelivered)|"
-    r"not need to re-?send|no action is|(?:only )?a warning)\b|"
-    r"verz\u00f6ger|retard\u00e9|retrasad|atrasad|in ritardo|vertraagd)",
+    r"will (?:retry|try again)|attempts will (?:continue|be made)|"
+    r"still (?:in (?:the|our) queue|being (?:tried|retried)|(?:be )?(?:trying|tried|retried|queued|undelivered))|"
+    r"not need to re-?send|no (?:further |other )?action (?:is|on)|(?:only )?a warning)\b|"
+    r"(?:\bnot|n['\u2019]t) (?:been |be )?(?:delivered|sent) (?:\w+ )?yet\b|"
+    r"verz\u00f6ger|noch nicht zugestellt|retard\u00e9|retrasad|atrasad|in ritardo|vertraagd)",
     re.IGNORECASE,
 )
-_NEGATED = re.compile(
-    r"(?:\b(?:not|never|un|cannot|no longer|without|nor|neither|fail(?:ed|ure)?|unable|"
+_NEGATED = re.compile(  # in the same clause
+    r"(?:\b(?:not|never|un|cannot|no (?:longer|further|more)|without|nor|neither|fail(?:ed|ure)?|unable|"
     r"nicht|kein\w*|pas|no (?:fue|ha|se|pud\w+|puede)|non (?:\u00e8|ha|pu\u00f2)|n\u00e3o|niet)\b|"
-    r"n['\u2019]t\b)[^.!?\n]*$",
+    r"n['\u2019]t\b)[^.!?;\n]*$",
     re.IGNORECASE,
 )
 _GAVE_UP = re.compile(

@@ -39,8 +39,8 @@ _MARKED = re.compile(rf"(?:#|\(|\[|^[ \t]*)({_ENHANCED})", re.ASCII | re.MULTILI
 _ANYWHERE = re.compile(rf"(?<![\w.])({_ENHANCED})", re.ASCII)
 # What a number of three digits at the start of a line counts instead: more than one, so "550 Message rejected" is none.
 _COUNTED = re.compile(
-    r"[ \t]*(?:[kmg]i?b|bytes|octets|messages(?! from)|mails(?! from)|recipients|addresses|hours|days|minutes|seconds|"
-    r"items|times|lines)\b",
+    r"[ \t]*(?:[kmg]i?b|bytes|octets|messages(?! from)|mails(?! from)|recipients|addresses|connections|hours|days|"
+    r"minutes|seconds|items|times|lines)\b",
     re.ASCII | re.IGNORECASE,
 )
 _CLOSING = {

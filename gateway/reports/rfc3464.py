@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from gateway._fastpath import Report, scan_report
 from gateway.reports.dates import parse_date, rfc3339
-from gateway.reports.fields import clean, decoded_words, envelope_recipient, typed
+from gateway.reports.fields import clean, decoded_words, decoded_xtext, envelope_recipient, typed
 from gateway.reports.original import Fields, first_values, original_text, return_path, supplemental_trace
 from gateway.reports.replies import QuotedReply, diagnostic_reply
 
@@ -283,6 +283,9 @@ def _recipients(group: dict[str, str]) -> tuple[str | None, str | None]:
     """(who the message was sent to, who the report says failed): they differ where an address stands for others, and
     the second is None where only the first is named."""
     original, final = _address(group.get("original-recipient")), _address(group.get("final-recipient"))
+    if original is not None and "+" in original:  # as ORCPT has it, where nobody has decoded that
+        plain = decoded_xtext(original)
+        original = plain if plain == final or "@" not in original else original
     return (final, None) if original is None else (original, final)
 
 

@@ -17,7 +17,10 @@ from gateway.reports.replies import first_reply
 _RECIPIENTS = (("x-apparently-to",), ("delivered-to", "x-original-to", "x-delivered-to"), ("to", "cc"))
 _NAMES = (*(name for names in _RECIPIENTS for name in names), "list-post")
 
-_SUCCEEDED = re.compile(r"(?:^|\bsaid:|<<<|[\[(\"'])[ \t]*2[0-5]\d[ \n-]", re.ASCII | re.MULTILINE)
+_SUCCEEDED = re.compile(
+    r"(?:^|\bsaid:|<<<|[\[(\"'])[ \t]*2[0-5]\d[ \n-]|:[ \t]+2[0-5]\d[ -](?:2\.\d\.\d|ok)\b",
+    re.ASCII | re.MULTILINE | re.IGNORECASE,
+)
 
 
 def read(report: Report, message: bytes) -> None:
