@@ -46,6 +46,7 @@ kumo.on('smtp_server_auth_plain', function(authz, authc, password, conn)
   if authc == 'liar' then
     kumo.reject(535, '5.7.8 it is not ' .. password)
   end
+  if authc == 'broken' then error('no ' .. password) end
   return password == 'c0rrect-horse'
 end)
 """
@@ -410,6 +411,8 @@ def test_no_secret_is_shown_in_whatever_form_a_client_sends_it(start, trace):
     with under_tls(gateway) as client:
         liar = b64encode(f"\0liar\0{PASSWORD}".encode()).decode()
         assert client.docmd("AUTH PLAIN", liar)[0] == 535  # the policy tells it in its reply
+        broken = b64encode(f"\0broken\0{PASSWORD}".encode()).decode()
+        assert client.docmd("AUTH PLAIN", broken)[0] == 451
         assert client.docmd("AUTH PLAIN") == (334, b"")
         assert client.docmd(b64encode(b"\0user\0wrong" + PASSWORD.encode()).decode())[0] == 535
         assert client.docmd("AUTH PLAIN") == (334, b"")
@@ -435,12 +438,14 @@ def test_no_secret_is_shown_in_whatever_form_a_client_sends_it(start, trace):
     events = watching.until(closed(3))
     recent = asked(gateway, "--recent", "--json").stdout + asked(gateway, "--recent").stdout
     assert "copied" in recent and "authn_id" in recent
+    assert re.search(r"error: smtp_server_auth_plain: \S*init\.lua:\d+: no \*\*\*", recent), recent
     assert [event["command"] for event in events if event.get("command") == "***"]
     assert next(event["text"] for event in events if event.get("code") == 535) == "it is not ***"
     wait_until(lambda: people.text().count("closed") >= 3, people.text)
     encoded = [b64encode(secret).decode().rstrip("=") for secret in (
         PASSWORD.encode(), b"wrong" + PASSWORD.encode(),
         f"user\0{PASSWORD}".encode(), f"\0user\0{PASSWORD}".encode(), f"\0liar\0{PASSWORD}".encode(),
+        f"\0broken\0{PASSWORD}".encode(),
     )]  # fmt: skip
     for text in (watching.text(), people.text(), recent):
         assert [secret for secret in (PASSWORD, SHOUTED, *encoded) if secret in text] == []

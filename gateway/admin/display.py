@@ -92,7 +92,8 @@ def _result(value: Any) -> str:
             {key: ", ".join(map(str, each)) if isinstance(each, list) else each for key, each in value.items()}
         )
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        said = ["nil" if each is None else str(each) for each in value]
+        return "no objection" if {*said} == {"nil"} else ", ".join(said)
     return "no objection" if value is None else str(value)
 
 
@@ -132,7 +133,7 @@ def _refused(event: Event) -> str:
     sender = f" from <{event['sender']}>" if "sender" in event else ""
     to = f" to {_list(event, 'recipients')}" if event.get("recipients") else ""
     command = f"{event['command']}: " if event.get("command") else ""
-    why = "".join(f"; {key}: {event[key]}" for key in ("because", "rule") if event.get(key))
+    why = "".join(f"; {key}: {event[key]}" for key in ("because", "rule", "error") if event.get(key))
     return f"{command}{_reply(event)}{sender}{to}{why}"
 
 

@@ -30,10 +30,13 @@ def reply_to(error: Exception, event: Event) -> Reply:
 
 
 def words_for(error: Exception, event: Event) -> dict[str, str] | None:
-    """What the record needs besides the reply: the rule that refuses, and what must not stand in the record."""
-    if not isinstance(error, Rejected):
+    """What is kept besides the reply: the rule that refuses, or what failed, and what must not stand there."""
+    if isinstance(error, Rejected):
+        words = {"rule": error.place}
+    elif isinstance(error, PolicyError):
+        words = {"error": str(error)}
+    else:
         return None
-    words = {"rule": error.place}
     if isinstance(event, AuthRequested):
         words["secret"] = event.password
     return words

@@ -138,7 +138,8 @@ class Tracer:
                 "known": known_of(meta, hidden),
             }
             if secret:
-                event["text"] = words.short(reply.text.replace(secret, HIDDEN))
+                texts = {"text": reply.text, "error": str(told.get("error", ""))}
+                event |= {key: words.short(text.replace(secret, HIDDEN)) for key, text in texts.items() if text}
             self.recent.add(words.line_of(event))
         except Exception:
             log.exception("a refusal cannot be kept")

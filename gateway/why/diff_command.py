@@ -156,7 +156,7 @@ def _in_words(report: dict[str, Any], changes: list[PolicyChange], *, deployed: 
     for change in changes:
         yield f"  {change.recipients:8} recipients, {change.questions} questions"
         for word, decided, rule in zip(("old", "new"), (change.old, change.new), change.rules, strict=True):
-            said = " ".join(filter(None, (str(decided.code), decided.enhanced, decided.text)))
+            said = " ".join(filter(None, (str(decided.code), decided.enhanced, decided.text.replace("\n", " / "))))
             yield f"           {word}: {said}, {decided.outcome}" + (f" to {decided.where}" if decided.where else "")
             if rule is not None:
                 yield from (f"                {line}" for line in rule_in_words(rule))
