@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway._fastpath import CidrSet
 from gateway.config import EarlyTalker, ListenerParams
 from gateway.smtp.events import Observer
 from gateway.smtp.foreign import KINDS
@@ -191,6 +192,22 @@ def test_peers_that_may_relay_are_greeted_at_once_whatever_they_do():
             client = service.call()
             client.send_now(b"QUIT\r\n")
             assert (await client.to_end()).startswith(b"220 gw.example ")
+
+    run(main())
+
+
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", v2(command=0x20)])
+def test_a_proxy_that_looks_whether_we_are_well_is_greeted_at_once(header):
+    """Some do not wait for the greeting."""
+    proxy = CidrSet(["127.0.0.1"])
+
+    async def main() -> None:
+        strict = {"early_talker": EarlyTalker.REJECT, "banner_delay": 1000.0, **STRANGERS}
+        async with inbound(proxy_protocol_from=proxy, **strict) as service:
+            client = service.call()
+            client.send_now(header + b"HELO lb\r\nQUIT\r\n")
+            replies = await client.to_end()
+            assert replies.startswith(b"220 gw.example ") and replies.endswith(b"221 2.0.0 Bye\r\n")
 
     run(main())
 

@@ -59,7 +59,8 @@ def welcome(
             if refusal is not None:
                 return Welcome(refusal)
         yield policy.connection_accepted(conn)
-        if waiting is not None and terms.greets_late and endpoints.peer not in terms.relay_hosts:
+        stranger = endpoints.peer and endpoints.peer not in terms.relay_hosts  # a proxy that speaks for itself is none
+        if waiting is not None and terms.greets_late and stranger:
             yield policy.pause(max(terms.params.banner_delay, LEAST_LOOK))
             # RFC 5321 §4.3.1: a client waits for the greeting
             if waiting.buffered() and terms.params.early_talker is EarlyTalker.REJECT:
