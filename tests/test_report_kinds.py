@@ -263,6 +263,16 @@ def test_a_claim_that_was_wrapped_again_is_inferred() -> None:
     assert (one.recipient, one.code, one.added["inferred"]) == ("u@far.example", 552, True)
 
 
+def test_the_original_may_stand_beside_the_report_that_was_wrapped() -> None:
+    without = multipart(part("message/delivery-status", STATUS), kind=DSN, head="").decode()
+    claimed = multipart(part("text/plain", "552 5.2.2 full"), kind=DSN, head="").decode()
+    for inner, how in ((without, "wrapped"), (claimed, "claimed")):
+        message = multipart(inner, part("message/rfc822", ORIGINAL), kind="multipart/mixed", boundary="o")
+        report = found(message)
+        assert report is not None and report.how == how
+        assert entry(message).added["original_headers"]["Subject"] == "July"
+
+
 def test_a_report_four_levels_down_or_in_an_attached_message_does_not_count() -> None:
     assert found(wrapped(bounce(head=""), 4)) is None
     attached = part("message/rfc822", bounce().decode())

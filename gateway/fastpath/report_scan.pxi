@@ -287,6 +287,9 @@ cdef Report scan_further(Report found, Report report, size_t n, Multipart* top, 
         report.message, parts.inner.header, parts.inner.end, parts.inner.end
     ):
         wrapped = scan_wrapped(report, &parts.inner, mode, MAX_WRAPPINGS - 1, &wrapped_claims)
+        if wrapped is not None and wrapped.original is None:  # it may stand beside the report
+            wrapped.original = report.original
+            wrapped.original_encoding = report.original_encoding
         if wrapped is not None and wrapped.reason is None:
             return wrapped
     if mode.null_sender and has_failed_recipients(report.message, top.start, top.any_failed, mode.stuffed):
