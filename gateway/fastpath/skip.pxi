@@ -108,18 +108,26 @@ cdef extern from *:
     }
     #endif
 
-    /* A line end, and behind it something that may_matter, or nearly so: one of cCxX, or of ()*+,-./ and the control
-       characters 0x08 to 0x0f. */
+    /* A line end, and behind it something that may_matter, or what is like it here: dash and asterisk are like CR and
+       LF, and without AVX2 so are all of ()*+,-./ and of the control characters 0x08 to 0x0f. */
+    #ifdef __SSE2__
+    static inline __m128i begins_16(__m128i next)
+    {
+        next = _mm_or_si128(next, _mm_set1_epi8(0x20));
+        return _mm_or_si128(
+            _mm_or_si128(_mm_cmpeq_epi8(next, _mm_set1_epi8('c')), _mm_cmpeq_epi8(next, _mm_set1_epi8('x'))),
+            _mm_cmpeq_epi8(_mm_and_si128(next, _mm_set1_epi8((char)0xf8)), _mm_set1_epi8(0x28)));
+    }
+    __attribute__((target("avx2"))) static inline __m256i begins_32(__m256i next)
+    {
+        /* By the lower half of an octet, the one that matters, with the bit that makes letters lower case. */
+        const __m256i wanted = _mm256_broadcastsi128_si256(
+            _mm_setr_epi8(-1, -1, -1, 'c', -1, -1, -1, -1, 'x', -1, '\\n' | 0x20, -1, -1, '\\r' | 0x20, '.', -1));
+        next = _mm256_or_si256(next, _mm256_set1_epi8(0x20));
+        return _mm256_cmpeq_epi8(_mm256_shuffle_epi8(wanted, next), next);
+    }
+    #endif
     #define SKIP_LINES(WIDTH, TARGET, VECTOR, MM, SI)                                           \\
-        TARGET static inline VECTOR begins_##WIDTH(VECTOR next)                                 \\
-        {                                                                                       \\
-            next = MM##_or_##SI(next, MM##_set1_epi8(0x20));                                    \\
-            return MM##_or_##SI(                                                                \\
-                MM##_or_##SI(MM##_cmpeq_epi8(next, MM##_set1_epi8('c')),                        \\
-                             MM##_cmpeq_epi8(next, MM##_set1_epi8('x'))),                       \\
-                MM##_cmpeq_epi8(MM##_and_##SI(next, MM##_set1_epi8((char)0xf8)),                \\
-                                MM##_set1_epi8(0x28)));                                         \\
-        }                                                                                       \\
         SKIP(skip_to_line_##WIDTH, 64, TARGET, VECTOR, MM, SI, epi8,                                \\
              MM##_and_##SI(MM##_cmpeq_epi8(here, a),                                            \\
                            begins_##WIDTH(MM##_loadu_##SI((const VECTOR *)(p + i + 1)))))
