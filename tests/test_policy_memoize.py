@@ -9,7 +9,7 @@ import pytest
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy, PolicyError, PolicyProblems, Rejected
 from gateway.smtp.address import parse_address
-from tests.policy_tools import Clock, PassingTime, answered_from, ask, load
+from tests.policy_tools import Clock, PassingTime, answered_from, ask, load, said
 
 SENDER = parse_address("a@example.com")
 OPTIONS = "{ name = 'test', ttl = '10s', capacity = 4 }"
@@ -83,6 +83,33 @@ def test_a_table_is_shown_and_what_is_written_goes_nowhere() -> None:
     """)
     policy.mail_from(SENDER, ConnMeta({})).result()
     assert memoized.value() == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("kumo.json_encode(t.list)", "[1,2,3]"),
+        ("kumo.json_parse(kumo.json_encode(t)).grant", {"relay_to": True, "relay_from": ["10.0.0.0/8"]}),
+        ("kumo.make_listener_domain(t.grant).relay_to", True),
+        ("kumo.make_listener_domain { relay_from = t.grant.relay_from }.relay_from[1]", "10.0.0.0/8"),
+        ("kumo.string.eval_template('x', '{{ list }}', t)", "[1, 2, 3]"),
+        ("(function() t.grant.x = 5 return #kumo.json_encode(t.grant) end)()", 45),
+        ("(function() t.list = 5 return kumo.json_parse(kumo.json_encode(t)).list end)()", 5),
+        ("{ g(t), g(t.list), g { 1, 2, 3 } }", [7, 3, 3]),
+    ],
+)
+def test_a_table_that_is_shown_is_whole_wherever_it_goes(code: str, result: Any) -> None:
+    made = "{ grant = { relay_to = true, relay_from = { '10.0.0.0/8' } }, list = { 1, 2, 3 } }"
+    assert (
+        said(f"""
+            local f = kumo.memoize(function() return {made} end, {OPTIONS})
+            local g = kumo.memoize(function(x) return x.grant and 7 or #x end, {OPTIONS.replace("'test'", "'other'")})
+            f()
+            local t = f()
+            result = {code}
+        """)
+        == result
+    )
 
 
 def test_several_results_are_one_list() -> None:

@@ -404,11 +404,11 @@ function calls.method(implementation)
   return function(...) return call(...) end
 end
 
--- Makes kumo.memoize of its file; returns what finds a value anew.
+-- Makes kumo.memoize of its file; returns what finds a value anew, and what has the table behind one that is shown.
 function calls.memoize(chunk, functions)
-  local refresh
-  kumo.memoize, refresh = chunk(functions, original_pcall, waiting, host.condemned, tidy)
-  return refresh
+  local refresh, whole
+  kumo.memoize, refresh, whole = chunk(functions, original_pcall, waiting, host.condemned, tidy)
+  return refresh, whole
 end
 
 -- Lets keys.lua stand before the functions that take a KeySource.

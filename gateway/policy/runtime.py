@@ -247,7 +247,7 @@ class LuaState:
             for name, found in host.memo.items()
         }
         memoize = self._lua.compile(_MEMOIZE.read_bytes(), name=b"=memoize", mode="t")
-        self.refresh = calls.memoize(memoize, self._lua.table_from(memo))
+        self.refresh, self._whole = calls.memoize(memoize, self._lua.table_from(memo))
         calls.key_sources(self._lua.compile(_KEYS.read_bytes(), name=b"=keys", mode="t"), host.handler_of)
         self.protected: Callable[[], int] = calls.protected  # how many pcalls deep a policy is that is being loaded
         # Functions of Lua, so that they may wait; kept here, because they were not met inside a coroutine.
@@ -394,7 +394,7 @@ class LuaState:
             return value
         kind = lua_type(value)
         if kind == "table" and depth < _MAX_DEPTH:
-            entries = self._without_left(value) if self._has_fleet else _entries(value)
+            entries = (self._without_left if self._has_fleet else _entries)(self._whole(value))
             return {self._plain(k, depth + 1): self._plain(v, depth + 1) for k, v in entries}
         exposed = self._exposed.get(value.__class__)
         if exposed is not None and exposed.whole:
@@ -414,7 +414,7 @@ class LuaState:
         """The items of a Lua sequence, as they are. Raises Fault for anything else."""
         if lua_type(value) != "table":
             raise Fault(f"expected a list, got a {kind_of(value)}")
-        table: LuaTable = value
+        table: LuaTable = self._whole(value)
         return [table[index] for index in range(1, len(table) + 1)]
 
     def value(self, value: object) -> Any:
