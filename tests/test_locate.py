@@ -9,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from gateway._fastpath import CidrSet
 from gateway.admin import locate
 from gateway.admin.locate import NoGateway
+from gateway.config import HttpListener
 from tests.ports import free_port
 
 
@@ -118,3 +120,15 @@ def test_what_is_no_url_is_told_so(url):
 )  # fmt: skip
 def test_an_address_to_listen_on_becomes_one_to_connect_to(address, url):
     assert locate._url_of(address) == url
+
+
+def test_a_listener_that_answers_this_machine_is_asked_first():
+    others, own = CidrSet(("10.0.0.0/8",)), CidrSet(("127.0.0.1",))
+    listens = [("127.0.0.1:1", others), ("[::1]:2", own), ("127.0.0.2:3", own), ("0.0.0.0:4", own)]
+    listeners = [HttpListener(listen=listen, trusted_hosts=trusted) for listen, trusted in listens]
+    urls = locate._urls("init.lua", listeners)
+    assert [int(url.rpartition(":")[2]) for url in urls] == [3, 4, 1, 2]
+
+
+def test_what_something_else_says_is_told_in_a_line():
+    assert locate._silence("http://x", OSError("220 mx\r\n")) == "http://x: no answer (220 mx)"

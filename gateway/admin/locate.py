@@ -117,8 +117,8 @@ def _listeners(policy: str) -> tuple[HttpListener, ...]:
 
 
 def _urls(policy: str, listeners: Iterable[HttpListener]) -> list[str]:
-    """Where the listeners can be reached from here."""
-    addresses = [listener.listen for listener in listeners]
+    """Where the listeners can be reached from here, those first that answer who is here."""
+    addresses = [listener.listen for listener in sorted(listeners, key=_is_for_others)]
     urls = [url for url in map(_url_of, addresses) if url]
     if not urls:
         raise NoGateway(
@@ -126,6 +126,17 @@ def _urls(policy: str, listeners: Iterable[HttpListener]) -> list[str]:
             "name it with --admin URL; the diagnostics and `run --announce` tell it"
         )
     return urls
+
+
+def _is_for_others(listener: HttpListener) -> bool:
+    """Whether it does not trust this machine, which asks with the address that it asks."""
+    asked = urlsplit(_url_of(listener.listen)).hostname
+    if asked is None:
+        return True
+    asked = asked.partition("%")[0]
+    ip = ipaddress.ip_address(asked)
+    source = "127.0.0.1" if ip.is_loopback and ip.version == 4 else asked
+    return not listener.trusted_hosts.contains_text(source)
 
 
 def _url_of(address: str) -> str:
@@ -178,4 +189,5 @@ def _silence(base: str, error: Exception) -> str:
         return f"{base}: no answer within {PATIENCE:g} s"
     if isinstance(reason, ConnectionRefusedError):
         return f"{base}: nothing listens there; is the gateway running?"
-    return f"{base}: no answer ({getattr(reason, 'strerror', None) or reason or type(reason).__name__})"
+    said = " ".join(str(getattr(reason, "strerror", None) or reason).split())
+    return f"{base}: no answer ({said or type(reason).__name__})"
