@@ -397,6 +397,31 @@ def test_a_parameter_that_gets_nothing_is_warned_of_and_an_error_where_it_is_use
     )
 
 
+def test_options_that_are_left_out_are_warned_of_by_their_line() -> None:
+    text = "local options = 1\nlocal c = kumo.http.build_client {\ntimout = '5s' }"
+    problems, [warning], _ = examine(source_of(text))
+    assert (problems, str(warning)) == (
+        [],
+        "policy.lua:3: warning: kumo.http.build_client: timout: unknown option, which does nothing; "
+        "did you mean 'timeout'?",
+    )
+    assert examine(source_of("local c = kumo.http.build_client()"))[1] == []
+    text = (
+        "kumo.on('smtp_server_data', function(msg) if msg:id() == '' then msg:check_fix_conformance(1, 2, {}) end end)"
+    )
+    assert seen_in(text) == []
+    [problem] = seen_in(text.replace("{}", "{ detect = true }"))
+    assert problem == "policy.lua:1: msg:check_fix_conformance: detect: unknown option; did you mean 'detect_encoding'?"
+
+
+def test_what_loading_says_of_several_options_at_once_is_told_one_by_one() -> None:
+    text = "local m = kumo.memoize(print, { nam = 'x', ttl = 5, capacity = 5 })"
+    assert problems_of(text) == [
+        "policy.lua:1: kumo.memoize: 'name' is missing",
+        "policy.lua:1: kumo.memoize: nam: unknown option; did you mean 'name'?",
+    ]
+
+
 def test_a_misspelt_event_is_an_error() -> None:
     assert problems_of("kumo.on('smtp_server_rcptto', function() end)") == [
         "policy.lua:1: kumo.on: event 'smtp_server_rcptto' is never triggered; did you mean 'smtp_server_rcpt_to'?"

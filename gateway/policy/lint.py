@@ -18,8 +18,13 @@ from gateway.policy.fleet_schemas import FLEET
 from gateway.policy.handlers import extras
 from gateway.policy.kumo.values import integer
 from gateway.policy.memo import MEMOIZE
+from gateway.policy.messages.content import CONFORMANCE
 from gateway.policy.model import Model, of_this_gateway
 from gateway.policy.options import UNKNOWN, BadOptions, did_you_mean
+from gateway.policy.outside.http import BUILD_CLIENT
+from gateway.policy.outside.jsonl import NEW_WRITER
+from gateway.policy.outside.measures import DEFINE
+from gateway.policy.outside.redis import OPEN
 from gateway.policy.problems import MISSING_EXTRAS, NOT_YET, Problem, Severity, missing_module
 from gateway.policy.schemas import SCHEMAS
 from gateway.policy.shipping_schemas import SHIPMENT
@@ -29,7 +34,16 @@ from gateway.policy.walk import Walk
 _EVENTS = (*events.SUPPORTED, *events.NOT_SUPPORTED, *events.WITHOUT_EFFECT)
 # by function: which argument is a table of options, and which those are
 _OPTIONS = {**{f"kumo.{name}": (0, schema) for name, schema in SCHEMAS.items()}, "kumo.memoize": (1, MEMOIZE)}
-_OPTIONS |= {"gateway.fleet": (0, FLEET), "gateway.ship": (0, SHIPMENT)}
+_OPTIONS |= {"gateway.fleet": (0, FLEET), "gateway.ship": (0, SHIPMENT), "kumo.counter_series.define": (0, DEFINE)}
+_OPTIONS["message:check_fix_conformance"] = (2, CONFORMANCE)
+# Those that leave out what they do not know, as KumoMTA does: see read_known_options.
+_LENIENT = {
+    "kumo.http.build_client": (0, BUILD_CLIENT),
+    "kumo.jsonl.new_writer": (0, NEW_WRITER),
+    "redis.open": (0, OPEN),
+}
+_OPTIONS |= _LENIENT
+_MAY_BE_LEFT_OUT = frozenset({"kumo.http.build_client", "message:check_fix_conformance"})
 _ANYTIME = frozenset({"", events.PRE_INIT, events.INIT, events.VALIDATE_CONFIG})
 _DECLARATIONS = frozenset(f"kumo.{name}" for name in DECLARATIONS)
 
@@ -234,17 +248,23 @@ def _warning(where: Where, message: str, hint: str = "", line: int = 0) -> Probl
 
 
 def _of_options(call: Called) -> Iterator[Problem]:
-    options, lines = options_of(call)
-    if options is UNKNOWN:
+    name, (options, lines) = call.function.name, options_of(call)
+    schema, written = _OPTIONS[name][1], call.written if ":" in name else name
+    if options is UNKNOWN or (options is None and name in _MAY_BE_LEFT_OUT):
         return
+    if name in _LENIENT and isinstance(options, dict):
+        for key in [key for key in options if key not in schema.options]:
+            meant, line = did_you_mean(str(key), schema.options), lines.get((key,), 0)
+            yield _warning(call.where, f"{written}: {key}: unknown option, which does nothing", meant, line)
+        options = {key: value for key, value in options.items() if key in schema.options}
     try:
-        _OPTIONS[call.function.name][1].read(options)
+        schema.read(options)
     except BadOptions as bad:
         for trouble in bad.troubles:
             if trouble.computed:
                 continue
-            hint = delivery_side.hint_for(call.function.name, trouble)
-            yield _error(call.where, f"{call.function.name}: {trouble}", hint, lines.get(trouble.keys, 0))
+            hint = delivery_side.hint_for(name, trouble)
+            yield _error(call.where, f"{written}: {trouble}", hint, lines.get(trouble.keys, 0))
 
 
 def _of_verdict(call: Called) -> Iterator[Problem]:
@@ -299,6 +319,9 @@ def merged(loading: Iterable[Problem], seen: list[Problem]) -> list[Problem]:
 
 
 def _knows_more(seen: Problem, loading: Problem) -> bool:
+    """Also where running it says all that is wrong there at once."""
+    if loading.message.startswith(f"{seen.message}; "):
+        return True
     return seen.message == loading.message and (bool(seen.hint) or not loading.hint)
 
 
