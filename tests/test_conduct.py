@@ -342,6 +342,24 @@ def test_an_octet_a_second_is_cut_at_the_wire():
     run(main())
 
 
+@pytest.mark.parametrize("chunk", [b"BDAT 1\r\nx", b"BDAT 90\r\n" + b"x" * 88 + b"\r\n", b"BDAT 0\r\n", b"NOOP\r\n"])
+def test_a_content_in_small_chunks_is_no_quicker_for_that(chunk):
+    async def main() -> None:
+        limits = Limits(idle_commands=0)
+        async with inbound(TAKES_ALL, minimum_data_rate=Rate.read("100/s"), limits=limits, **STRANGER) as service:
+            client = await service.greeted()
+            client.send_now(b"EHLO c.example\r\nMAIL FROM:<a@out.example>\r\nRCPT TO:<b@far.example>\r\nBDAT 1\r\nx")
+            await client.until(lambda data: b"250 2.0.0 Chunk OK\r\n" in data)
+            for second in range(int(WINDOW)):
+                await say(client, chunk)
+                look_on(service, second)
+            client.received.clear()
+            look_on(service, WINDOW + 1)
+            assert await client.to_end() == b"421 4.4.2 gw.example the message comes too slowly\r\n"
+
+    run(main())
+
+
 def test_what_waits_for_a_late_reply_is_bounded_and_whoever_goes_away_is_noticed():
     async def main() -> None:
         async with inbound(**limited(errors=2)) as service:

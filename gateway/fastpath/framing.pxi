@@ -414,7 +414,7 @@ cdef class Framer:
 
     @property
     def content_octets(self):
-        return self.chunked + (self.scan.octets if self.content is not None else 0)
+        return self.chunked + (self.scan.octets if self.content is not None and not self.in_chunks else 0)
 
     @property
     def buffered(self):

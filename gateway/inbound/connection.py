@@ -175,12 +175,13 @@ class Connection(Protocol):
         verdict = None
         if not waits and not session.commands and 0 < limits.first_command_timeout <= now - self._began:
             verdict = FIRST_COMMAND
-        if not session.is_receiving() and (waits or not session.buffered()):
+        progress = session.progress()
+        if not progress[0] and (waits or not session.buffered()):
             self._pace = None
         else:
             if self._pace is None:
                 self._pace = Pace()
-            verdict = self._pace.look(limits, session.progress(), now, waits) or verdict
+            verdict = self._pace.look(limits, progress, now, waits) or verdict
         if verdict is not None:
             self._end(*verdict, "4.4.2")
 

@@ -193,8 +193,8 @@ class ServerSession:
         """The client is gone, or might as well be."""
 
     def progress(self) -> tuple[bool, int, int]:
-        """What is being received: whether that is a content, its number, and how many octets of it there are."""
-        if self.is_receiving():
+        """What is being received: whether that is a content, also between two of its chunks; its number; its octets."""
+        if self.is_receiving() or self.state == State.CHUNKS:
             return True, self._messages, self._framer.content_octets
         return False, self.commands, self._framer.buffered
 
