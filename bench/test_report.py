@@ -2,11 +2,11 @@
 
 Bars: a letter of 10 KiB that is no report 0.2 µs; a real bounce (recognised, all its fields as Python objects)
 3 µs on average over the corpus, and 40 times faster than stdlib `email` at the same job in the same run.
-What a letter costs: the call and its header section of 600 octets are a third of that. From anybody, the first 4 KiB of a
-multipart/mixed are searched for the name of a kind of report; from `<>`, where a status part may be anywhere, all of a
-multipart is, and its first half KiB for QSBMF. That is 105 ns for 10 KiB whatever the parts: one letter in front of a
-dash, which two loads for 32 octets find. Looking at the parts instead takes 45 to 90 ns, 20 ns for each part, and that
-again for each multipart inside. A read receipt is told by its type.
+What a letter costs: the call and its header section of 600 octets are a third of that. From anybody, the first 4 KiB
+of a multipart/mixed are searched for the name of a kind of report; from `<>`, where a status part may be anywhere, all
+of a multipart is, and its first half KiB for QSBMF. That is 105 ns for 10 KiB whatever the parts: one letter in front
+of a dash, which two loads for 32 octets find. Looking at the parts instead takes 45 to 90 ns, 20 ns for each part, and
+that again for each multipart inside. A read receipt is told by its type.
 Hostile messages are to cost what ordinary ones do per octet: beside each stands what that is in the corpus, and in a
 report of the same size, most of which is original and costs next to nothing.
 """
