@@ -112,6 +112,17 @@ def test_a_table_that_is_shown_is_whole_wherever_it_goes(code: str, result: Any)
     )
 
 
+def test_what_has_a_type_is_whole_there_too() -> None:
+    assert said(f"""
+        local typing = require 'policy-extras.typing'
+        local Grant = typing.record('Grant', {{ relay_from = typing.list(typing.string), relay_to = typing.boolean }})
+        local grant = Grant {{ relay_from = {{ '10.0.0.0/8' }}, relay_to = true }}
+        local f = kumo.memoize(function() return grant end, {OPTIONS})
+        local one, other = kumo.make_listener_domain(grant), kumo.make_listener_domain(f())
+        result = {{ one.relay_to, one.relay_from[1], other.relay_to, other.relay_from[1] }}
+    """) == [True, "10.0.0.0/8", True, "10.0.0.0/8"]
+
+
 def test_several_results_are_one_list() -> None:
     policy = load(f"""
         local f = kumo.memoize(function() return 1, 2 end, {OPTIONS})

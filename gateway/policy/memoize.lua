@@ -1,10 +1,9 @@
 -- kumo.memoize: results of a policy's functions, kept for a time. Values stay here, as Lua has them; what they are
 -- known by, the clock, and those who wait for one another are memo.py's.
 --
--- Runs once per Lua state, after the prelude. Returns the function, what finds a value anew in the background, and what
--- the host asks for the table behind one that is shown.
+-- Runs once per Lua state, after the prelude. Returns the function, and what finds a value anew in the background.
 
-local host, pcall, waiting, condemned, tidy = ...
+local host, pcall, waiting, condemned, tidy, SHOWN = ...
 local join = waiting('kumo.memoize', host.join)
 local caches = {} -- by name
 
@@ -40,12 +39,10 @@ local function new_cache(options)
 end
 
 -- What was kept is everybody's: a table is shown, not given; what is written goes into the copy.
-local KEPT = {}
-
 local function shown(value)
   if type(value) ~= 'table' then return value end
   return setmetatable({}, {
-    [KEPT] = value,
+    [SHOWN] = value,
     __index = function(_, key) return shown(value[key]) end,
     __len = function() return #value end,
     __pairs = function(copy)
@@ -55,15 +52,6 @@ local function shown(value)
       return next, merged, nil
     end,
   })
-end
-
-local function whole(table)
-  local metatable = getmetatable(table)
-  local kept = type(metatable) == 'table' and rawget(metatable, KEPT)
-  if not kept then return table end
-  if next(table) == nil then return kept end
-  local _, merged = metatable.__pairs(table)
-  return merged
 end
 
 local function entry_of(options, ok, count, ...)
@@ -150,4 +138,4 @@ local function memoize(fn, options)
   return function(...) return found(cache, host.key(...), fn, ...) end
 end
 
-return memoize, refresh, whole
+return memoize, refresh

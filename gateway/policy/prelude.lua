@@ -188,9 +188,12 @@ setmetatable(inert, {
   __close = function() end,
 })
 
+-- A table that only shows what is in another one has that in its metatable, under this key, for the border to find.
+local SHOWN = {}
+
 -- Functions of the host that a module of `policy-extras` gets with its name.
 local function own_functions(extra)
-  local found = { stands_before = stands_before, inert = inert }
+  local found = { stands_before = stands_before, inert = inert, SHOWN = SHOWN }
   for name, implementation in pairs(host.extra_functions[extra] or {}) do found[name] = as_function(implementation) end
   return found
 end
@@ -404,11 +407,21 @@ function calls.method(implementation)
   return function(...) return call(...) end
 end
 
--- Makes kumo.memoize of its file; returns what finds a value anew, and what has the table behind one that is shown.
+-- Makes kumo.memoize of its file; returns what finds a value anew.
 function calls.memoize(chunk, functions)
-  local refresh, whole
-  kumo.memoize, refresh, whole = chunk(functions, original_pcall, waiting, host.condemned, tidy)
-  return refresh, whole
+  local refresh
+  kumo.memoize, refresh = chunk(functions, original_pcall, waiting, host.condemned, tidy, SHOWN)
+  return refresh
+end
+
+-- The table behind one that only shows it, with what was written into that.
+function calls.whole(shown)
+  local metatable = getmetatable(shown)
+  local behind = type(metatable) == 'table' and rawget(metatable, SHOWN)
+  if not behind then return shown end
+  if next(shown) == nil then return calls.whole(behind) end
+  local _, merged = metatable.__pairs(shown)
+  return merged
 end
 
 -- Lets keys.lua stand before the functions that take a KeySource.

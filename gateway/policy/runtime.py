@@ -247,7 +247,7 @@ class LuaState:
             for name, found in host.memo.items()
         }
         memoize = self._lua.compile(_MEMOIZE.read_bytes(), name=b"=memoize", mode="t")
-        self.refresh, self._whole = calls.memoize(memoize, self._lua.table_from(memo))
+        self.refresh, self._whole = calls.memoize(memoize, self._lua.table_from(memo)), calls.whole
         calls.key_sources(self._lua.compile(_KEYS.read_bytes(), name=b"=keys", mode="t"), host.handler_of)
         self.protected: Callable[[], int] = calls.protected  # how many pcalls deep a policy is that is being loaded
         # Functions of Lua, so that they may wait; kept here, because they were not met inside a coroutine.

@@ -3,6 +3,7 @@
 -- A type has a name and `check(value)`, which gives true and the value to keep, or false and what is wrong with it. A
 -- type is called with a value to make one of it: `Point { x = 1, y = 2 }`. Nothing of mail here.
 
+local _, host = ...
 local typing = {}
 local kumo = require 'kumo'
 
@@ -55,6 +56,7 @@ end
 local function checked(of_type, assign, read)
   local values = {}
   local object = setmetatable({}, {
+    [host.SHOWN] = values,
     __index = function(_, key)
       local value = values[key]
       if value == nil and read then read(key) end
