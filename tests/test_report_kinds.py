@@ -164,6 +164,11 @@ def test_what_denies_success_is_a_bounce(text: str) -> None:
         ("Delayed: July", False),
         ("Delivered: July", False),
         ("Warning: could not send message for past 4 hours", False),
+        ("Delivery Notification: Delivery has been delayed", False),
+        ("Delivery Notification: Delivery has failed", True),
+        ("Mail delivery succeeded", False),
+        ("=?utf-8?q?Zustellung_verz=C3=B6gert?=", False),
+        ("Nicht zugestellt: July", True),
     ],
 )
 def test_the_subject_of_a_claimed_bounce_may_tell_that_it_is_none(subject: str, is_bounce: bool) -> None:

@@ -8,6 +8,7 @@ import re
 from itertools import islice
 
 from gateway._fastpath import Report
+from gateway.reports.fields import decoded_words
 
 MAX_EXCERPT = 1024  # octets of text, in UTF-8, that a record shows
 MAX_PROSE = 65536  # octets of a part that are read for what they claim
@@ -40,8 +41,12 @@ _BLANKS = re.compile(r"[ \t\xa0]+")
 
 # What a notification says that is no failure: RFC 3464 §2.3.3: delivered, relayed, expanded; delayed.
 _KIND = re.compile(
-    r"\b(?:success\w*|delivered|relay(?:ed)?|expanded|read|delay\w*|warning|receipt|retried)\b", re.IGNORECASE
+    r"\b(?:succe\w*|delivered|relay(?:ed)?|expanded|read|delay\w*|warning|receipt|retried|"
+    r"erfolgreich|zugestellt|verz\u00f6ger\w*|retard\w*|retras\w*|atras\w*|ritardo|vertraagd)\b",
+    re.IGNORECASE,
 )
+# A subject that says behind its colon what happened, and nothing of the original's.
+_NOTIFICATION = re.compile(r"[ \w]{0,40}\bnotification:\s*(?=delivery )", re.IGNORECASE)
 _SUCCESS = re.compile(
     r"\b(?:successful(?:ly)?|"
     r"(?:was|were|been|is) (?:(?:now|already) )?(?:delivered|relayed|expanded|displayed|read|completed?)|"
@@ -160,7 +165,9 @@ def claims_no_failure(subject: str, text: str) -> bool:
 
     subject: of the notification; what stands behind a colon in it is the original's.
     """
-    if _says(_KIND, subject.partition(":")[0]):
+    subject = decoded_words(subject)
+    own = _NOTIFICATION.match(subject)
+    if _says(_KIND, subject[own.end() :] if own else subject.partition(":")[0]):
         return True
     words = _QUOTED_FIELD.sub("", split_at_copy(text[:MAX_CLAIM])[0])
     return _says(_SUCCESS, words) or (_says(_DELAY, words) and not _GAVE_UP.search(words))
