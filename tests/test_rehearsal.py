@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,62 @@ def test_a_handler_that_fails_is_a_problem(event: str) -> None:
     assert rehearsed(f"kumo.on('{event}', function(...)\nlocal t = {{ x = tonumber 'a' }} return t.x.y end)") == [
         f"policy.lua:3: attempt to index a nil value (field 'x'); so {event} fails for a first message"
     ]
+
+
+FAILING = "kumo.on('smtp_server_message_received', function(msg) return msg:get_meta('none').y end)"
+
+
+@pytest.mark.parametrize(
+    ("options", "handlers"),
+    [
+        ("relay_hosts = {}, peer = { ['10.0.0.0/8'] = { relay_hosts = { '10.1.0.0/16' } } }", ""),
+        ("relay_hosts = {}, peer = { ['10.1.0.0/16'] = { relay_hosts = { '10.0.0.0/8' } } }", ""),
+        ("relay_hosts = {}, via = { ['127.0.0.1'] = { relay_hosts = { '10.0.0.0/8' } } }", ""),
+        ("relay_hosts = { '192.0.2.0/24' }", ""),  # where the stranger is
+        (
+            "relay_hosts = {}",
+            "kumo.on('smtp_server_get_dynamic_parameters', function() return { relay_hosts = { '10.0.0.1' } } end)",
+        ),
+        (
+            "relay_hosts = {}",
+            "kumo.on('get_listener_domain', function(domain) if domain == 'a.example' then "
+            "return kumo.make_listener_domain { relay_from = { '10.0.0.0/8' } } end end)",
+        ),
+        (
+            "relay_hosts = {}",
+            "kumo.on('get_listener_domain', require('policy-extras.listener_domains'):setup { 'FILE' })",
+        ),
+    ],
+)
+def test_whoever_may_relay_somehow_sends_a_first_message(options: str, handlers: str, tmp_path: Path) -> None:
+    file = tmp_path / "domains.toml"
+    file.write_text("['*.far.example']\nrelay_to = true\n")
+    [problem] = rehearsed(handlers.replace("FILE", str(file)) + "\n" + FAILING, options)
+    assert (
+        problem
+        == "policy.lua:3: attempt to index a nil value; so smtp_server_message_received fails for a first message"
+    )
+
+
+def test_a_client_has_the_metadata_of_its_block() -> None:
+    options = (
+        "relay_hosts = {}, peer = { ['10.0.0.0/8'] = { relay_hosts = { '10.1.0.0/16' }, meta = { class = 'a' } } }"
+    )
+    text = "kumo.on('smtp_server_message_received', function(msg, conn) {} conn:get_meta('class'):lower() end)"
+    assert rehearsed(text.replace("{}", ""), options) == []
+    assert rehearsed(text.replace("{}", "if conn:get_meta 'class' == 'a' then return msg:get_meta('x').y end"), options)
+
+
+def test_domains_are_asked_about_when_the_handlers_before_have_run() -> None:
+    handlers = """
+    kumo.on('smtp_server_connection_accepted', function(conn) conn:set_meta('a', 'A') end)
+    kumo.on('smtp_server_mail_from', function(sender, conn) conn:set_meta('b', sender.domain) end)
+    kumo.on('get_listener_domain', function(domain, _, conn)
+      local key = conn:get_meta('a'):lower() .. conn:get_meta('b'):lower()
+      if domain == 'a.example' then return kumo.make_listener_domain { relay_to = key ~= '' } end
+    end)
+    """
+    assert rehearsed(handlers) == []
 
 
 def test_a_filter_of_a_logger_is_rehearsed() -> None:

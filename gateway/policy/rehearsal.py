@@ -8,24 +8,27 @@ No session and no socket is in play, only the events in their order.
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
+from gateway._fastpath import CidrSet
 from gateway.config import BatchHandling, Listener, ListenerDomain
 from gateway.decision import grants_anybody
 from gateway.later import Later
 from gateway.mail.message import Message
+from gateway.net.endpoints import Endpoints
 from gateway.policy import events, runs
 from gateway.policy.background import UNANSWERED, Idle
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
-from gateway.policy.listener import Block
+from gateway.policy.listener import Block, TermsTable
 from gateway.policy.printing import nowhere
 from gateway.policy.problems import PolicyError, Problem, Rejected, Severity
 from gateway.smtp.address import parse_address
+from gateway.smtp.terms import Terms
 
 # RFC 2606 §2: .invalid is nobody's domain; RFC 5737: 192.0.2.0/24 is nobody's network.
 STRANGER = "192.0.2.1"
@@ -38,6 +41,8 @@ _SEVERAL = "a message to two recipients"
 _MESSAGES = ((_SENDER, 1, _FIRST), ("", 1, "a message from <>"), (_SENDER, 2, _SEVERAL))
 _EXTENSIONS = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")
 _TLS = {"tls_protocol_version": "TLSv1_3", "tls_cipher": "TLS13_AES_256_GCM_SHA384"}
+_MOST_CLIENTS = 16  # of a listener, that are tried
+_MOST_OCTETS = 65_536  # of a file with domains, that are looked through
 _MOST_NAMED = 200  # domains, and pairs of words, in a policy's text that are tried
 
 _TEXT = re.compile(r"(?P<quote>[\"'])(?P<text>(?:(?!(?P=quote))[^\\\n])+)(?P=quote)|(?P<key>[a-z]\w*)\s*=\s*(?=[\"'])")
@@ -46,6 +51,14 @@ _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z
 
 class _Over(Exception):
     """The session goes no further: a handler refused, or failed."""
+
+
+class _Client(NamedTuple):
+    """local: our end, with its port; "" where a handler has sent the client away. relays: it may, to anywhere."""
+
+    local: str
+    conn: ConnMeta
+    relays: bool
 
 
 class _Question(NamedTuple):
@@ -75,7 +88,9 @@ class Rehearsal:
         background.asked = self._note
 
     def run(self) -> None:
-        """Sessions of a stranger, a relay host, and somebody who logs in, at each listener."""
+        """Sessions of those whom each listener tells apart, of a stranger who may write to some domain, of one who may
+        relay as some domain, and of somebody who logs in.
+        """
         with _silence():
             given = self._round()
             certain = [problem for problem, whom in given.items() if not whom]
@@ -90,11 +105,12 @@ class Rehearsal:
 
     def granted(self, domain: str) -> ListenerDomain | None:
         """What a stranger's mail for a domain is granted; None for nothing, and where nobody knows."""
-        with _silence():
-            try:
-                return self._listener_domain(domain, f"{_LOCAL}:25", _conn(STRANGER, f"{_LOCAL}:25"))
-            except _Over:
-                return None
+        listeners = [*self._policy.config.listeners, Listener(listen=f"{_LOCAL}:25")]
+        with _silence(), suppress(_Over):
+            stranger = self._client(STRANGER, _local_end(listeners[0]), TermsTable(listeners[0], offer_auth=False))
+            self._before_the_decision(stranger)
+            return self._listener_domain(domain, stranger)
+        return None
 
     # --- what is told -------------------------------------------------------------------------------------------------
 
@@ -122,42 +138,71 @@ class Rehearsal:
         """What failed in all sessions."""
         self._failures, self._asked = {}, []
         for number, listener in enumerate(self._policy.config.listeners or (Listener(listen=f"{_LOCAL}:25"),)):
-            local = _local_address(listener)
-            self._compute(number, local, _conn(STRANGER, local, listener))
             self._splits = listener.overrides.get("batch_handling") is BatchHandling.BIFURCATE
-            for peer in (STRANGER, *_relay_host(listener)):
-                self._session(local, _conn(peer, local, listener), peer != STRANGER, NOBODYS_DOMAIN)
-            domain = self._domain_for_anybody(local, listener)
-            if domain:
-                self._session(local, _conn(STRANGER, local, listener), False, domain)
-            self._session_after_login(local, _conn(STRANGER, local, listener))
+            table = TermsTable(listener, offer_auth=False)
+            stranger, *others = _clients(listener)
+            self._session(self._client(*stranger, table, number))
+            for client in [*others, *_among(self.computed.get(number, {}).get("relay_hosts", ()), stranger)]:
+                self._session(self._client(*client, table, number))
+            self._where_granted(lambda peer, t=table, local=stranger[1]: self._client(peer, local, t))  # type: ignore[misc]
+            self._session_after_login(self._client(*stranger, table))
         return self._failures
 
-    def _compute(self, number: int, local: str, conn: ConnMeta) -> None:
+    def _client(self, peer: str, local: tuple[str, int], table: TermsTable, number: int | None = None) -> _Client:
+        """Somebody who has just connected. number: of the listener, whose computed parameters are noted then."""
+        endpoints = Endpoints((peer, 40_000), local)
+        terms = table.terms_for(endpoints.peer_address, endpoints.local_address)
+        conn = _conn(endpoints, terms)
         with suppress(_Over):
-            block = self._ask(events.DYNAMIC_PARAMETERS, lambda: self._policy.dynamic_parameters(local, conn))
+            via = endpoints.received_via
+            block = self._ask(events.DYNAMIC_PARAMETERS, lambda: self._policy.dynamic_parameters(via, conn))
             if isinstance(block, Block):
-                self.computed[number] = block.plain
+                terms = table.terms_with(endpoints, block)
+                conn = _conn(endpoints, terms)
+                if number is not None:
+                    self.computed.setdefault(number, block.plain)
+            return _Client(endpoints.received_via, conn, endpoints.peer in terms.relay_hosts)
+        return _Client("", conn, False)
 
-    def _session(self, local: str, conn: ConnMeta, relays: bool, domain: str) -> None:
+    def _session(self, client: _Client, domain: str = NOBODYS_DOMAIN) -> None:
         try:
-            self._before_the_decision(local, conn)
+            self._before_the_decision(client)
         except _Over:
             return
         for sender, copies, self._message in _MESSAGES:
             with suppress(_Over):
-                self._mail(local, conn, relays, [f"recipient{number}@{domain}" for number in range(copies)], sender)
+                self._mail(client, [f"recipient{number}@{domain}" for number in range(copies)], sender)
         self._message = _FIRST
 
-    def _session_after_login(self, local: str, conn: ConnMeta) -> None:
+    def _session_after_login(self, client: _Client) -> None:
         with suppress(_Over):
-            self._before_the_decision(local, conn)
-            if self._login(conn):
-                self._mail(local, conn, False, [f"recipient@{NOBODYS_DOMAIN}"], _SENDER)
+            self._before_the_decision(client)
+            if self._login(client.conn):
+                self._mail(client._replace(relays=False), [f"recipient@{NOBODYS_DOMAIN}"], _SENDER)
 
-    def _before_the_decision(self, local: str, conn: ConnMeta) -> None:
-        policy = self._policy
-        self._ask(events.DYNAMIC_PARAMETERS, lambda: policy.dynamic_parameters(local, conn))
+    def _where_granted(self, client_at: Callable[[str], _Client]) -> None:
+        """Mail to a domain that the policy names and strangers may write to, and from one whose clients may relay."""
+        to_anybody = from_somebody = False
+        stranger = client_at(STRANGER)
+        with suppress(_Over):
+            self._before_the_decision(stranger)
+            self._ask(events.MAIL_FROM, lambda: self._policy.mail_from(parse_address(_SENDER), stranger.conn))
+        for domain in (name.lower() for name in self._names if _DOMAIN.fullmatch(name)):
+            with suppress(_Over):
+                granted = self._listener_domain(domain, stranger)
+                if not to_anybody and grants_anybody(granted):
+                    to_anybody = True
+                    self._session(client_at(STRANGER), domain)
+                if not from_somebody and granted is not None and (peers := list(_addresses(granted.relay_from))):
+                    from_somebody = True
+                    client = client_at(peers[0])._replace(relays=True)
+                    self._before_the_decision(client)
+                    self._mail(client, [f"recipient@{NOBODYS_DOMAIN}"], f"sender@{domain}")
+
+    def _before_the_decision(self, client: _Client) -> None:
+        policy, conn = self._policy, client.conn
+        if not client.local:
+            raise _Over
         self._ask(events.CONNECTION_ACCEPTED, lambda: policy.connection_accepted(conn))
         self._ask(events.EHLO, lambda: policy.ehlo(NOBODYS_DOMAIN, conn, _EXTENSIONS))
         conn.values["ehlo_domain"] = NOBODYS_DOMAIN
@@ -179,25 +224,16 @@ class Rehearsal:
                 return True
         return False
 
-    def _domain_for_anybody(self, local: str, listener: Listener) -> str:
-        """One that the policy names, and that strangers may write to; "" where there is none."""
-        for domain in filter(_DOMAIN.fullmatch, self._names):
-            try:
-                if grants_anybody(self._listener_domain(domain.lower(), local, _conn(STRANGER, local, listener))):
-                    return domain
-            except _Over:
-                continue
-        return ""
-
-    def _mail(self, local: str, conn: ConnMeta, relays: bool, recipients: list[str], sender: str) -> None:
+    def _mail(self, client: _Client, recipients: list[str], sender: str) -> None:
         """One message, as far as the decision lets it come."""
         policy = self._policy
-        self._ask(events.MAIL_FROM, lambda: policy.mail_from(parse_address(sender), conn))
-        granted = self._listener_domain(recipients[0].rpartition("@")[2].lower(), local, conn)
-        if relays or grants_anybody(granted):
-            self._after_the_decision(conn, recipients, sender)
+        self._ask(events.MAIL_FROM, lambda: policy.mail_from(parse_address(sender), client.conn))
+        granted = self._listener_domain(recipients[0].rpartition("@")[2].lower(), client)
+        if client.relays or grants_anybody(granted):
+            self._after_the_decision(client.conn, recipients, sender)
 
-    def _listener_domain(self, domain: str, local: str, conn: ConnMeta) -> ListenerDomain | None:
+    def _listener_domain(self, domain: str, client: _Client) -> ListenerDomain | None:
+        local, conn = client.local, client.conn
         answer = self._ask(events.LISTENER_DOMAIN, lambda: self._policy.listener_domain(domain, local, conn))
         return answer if isinstance(answer, ListenerDomain) else None
 
@@ -270,9 +306,17 @@ def _nothing(_: object) -> bool:
 
 def _named(policy: Policy) -> Iterator[str]:
     """Texts that stand in quotes in a policy's files, and names of fields that have one; some of each."""
-    for content in policy.source.files.values():
+    for content in [*policy.source.files.values(), *_domain_files(policy)]:
         texts = _TEXT.finditer((content or b"").decode("utf-8", "replace"))
-        yield from (one["text"] or one["key"] for one, _ in zip(texts, range(_MOST_NAMED), strict=False))
+        named = (one["text"] or one["key"] for one, _ in zip(texts, range(_MOST_NAMED), strict=False))
+        yield from (f"any{name[1:]}" if name.startswith("*.") else name for name in named)
+
+
+def _domain_files(policy: Policy) -> Iterator[bytes]:
+    """The beginnings of files of `policy-extras.listener_domains`, which are no part of the source."""
+    for name in dict.fromkeys(name for table in policy.source.tables.values() for name in table.files):
+        with suppress(OSError), open(name, "rb") as file:
+            yield file.read(_MOST_OCTETS)
 
 
 def _content(recipient: str) -> bytes:
@@ -282,22 +326,59 @@ def _content(recipient: str) -> bytes:
     ).encode()
 
 
-def _conn(peer: str, local: str, listener: Listener | None = None) -> ConnMeta:
-    said = {} if listener is None else listener.overrides
-    known = {"received_from": f"{peer}:40000", "received_via": local, "reception_protocol": "ESMTP"}
-    return ConnMeta({**known, "hostname": said.get("hostname", os.uname().nodename), **said.get("meta", {})})
+def _conn(endpoints: Endpoints, terms: Terms) -> ConnMeta:
+    known = {"received_from": endpoints.received_from, "received_via": endpoints.received_via}
+    return ConnMeta({**known, "reception_protocol": "ESMTP", "hostname": terms.hostname, **terms.params.meta})
 
 
-def _local_address(listener: Listener) -> str:
+# --- who connects, and from where -------------------------------------------------------------------------------------
+
+
+def _clients(listener: Listener) -> list[tuple[str, tuple[str, int]]]:
+    """Peers, and our ends of their connections: a stranger first, then one for each that a listener tells apart."""
+    stranger = STRANGER, _local_end(listener)
+    parameters = {"relay_hosts": ("127.0.0.1",), **listener.overrides, "peer": listener.peer, "via": listener.via}
+    return list(dict.fromkeys([stranger, *islice(_told_apart(parameters, stranger, ()), _MOST_CLIENTS)]))
+
+
+def _told_apart(
+    parameters: Mapping[str, Any], client: tuple[str, tuple[str, int]], within: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[str, int]]]:
+    """within: the CIDR of the peers that the parameters are for; () for all."""
+    yield from _among(parameters.get("relay_hosts", ()), client, within)
+    for cidr, block in (parameters.get("peer") or {}).items():
+        for inside in _among((cidr,), client, within):
+            yield inside
+            yield from _told_apart(block, inside, (cidr,))
+    for cidr, block in (parameters.get("via") or {}).items():
+        for address in islice(_addresses(CidrSet((cidr,))), 1):
+            there = client[0], (address, client[1][1])
+            yield there
+            yield from _told_apart(block, there, within)
+
+
+def _among(
+    cidrs: Iterable[str], client: tuple[str, tuple[str, int]], within: tuple[str, ...] = ()
+) -> Iterator[tuple[str, tuple[str, int]]]:
+    """The first of some peers, if there are any. within: and of these, too."""
+    peers = list(_addresses(CidrSet(tuple(cidrs))))
+    if within:
+        allowed = CidrSet(within)
+        listed = CidrSet(tuple(cidrs))
+        inner = (peer for peer in _addresses(allowed) if listed.contains_text(peer))
+        peers = [*(peer for peer in peers if allowed.contains_text(peer)), *inner]
+    yield from ((peer, client[1]) for peer in peers[:1])
+
+
+def _addresses(cidrs: CidrSet) -> Iterator[str]:
+    """An address of each prefix."""
+    for text in cidrs:
+        network = ipaddress.ip_network("192.0.2.3" if text == "any" else text)
+        yield str(network.network_address if network.num_addresses == 1 else network[1])
+
+
+def _local_end(listener: Listener) -> tuple[str, int]:
     host, _, port = listener.listen.rpartition(":")
     if host in ("", "0.0.0.0", "[::]", "fd"):
         host = _LOCAL
-    return f"{host}:{port if port.isdigit() and port != '0' else 25}"
-
-
-def _relay_host(listener: Listener) -> Iterator[str]:
-    """An address that may relay to anywhere, if there is one."""
-    for text in listener.overrides.get("relay_hosts", ("127.0.0.1",)):
-        network = ipaddress.ip_network("192.0.2.3" if text == "any" else text)
-        yield str(network.network_address if network.num_addresses == 1 else network[1])
-        return
+    return host.strip("[]"), int(port) if port.isdigit() and port != "0" else 25
