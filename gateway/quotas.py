@@ -74,7 +74,7 @@ class Quotas:
 
     def hold(self, what: str, who: str, most: int, scope: str) -> int:
         """One more at a time: what release() needs; 0 where all processes hold that many already."""
-        return self._held.hold(self._key(what, who, scope), _name(what, who), most)
+        return self._held.hold(self._key(what, who, scope), _name(what, who, scope), most)
 
     def release(self, what: str, who: str, how: int, scope: str) -> None:
         """One less."""
@@ -98,7 +98,7 @@ class Quotas:
 
     def _turn(self, what: str, who: str, rate: Rate, scope: str, amount: float, mode: int) -> Turn:
         key = self._key(what, who, scope)
-        return Turn(*self._rates.turn(key, _name(what, who), rate.interval, rate.burst, -1.0, amount, mode))
+        return Turn(*self._rates.turn(key, _name(what, who, scope), rate.interval, rate.burst, -1.0, amount, mode))
 
     def _hashed(self, what: str, who: str, scope: str) -> bytes:
         return blake2b(f"{what}\0{who}\0{scope}".encode(), digest_size=16, key=self._seed).digest()
@@ -133,7 +133,7 @@ def _about(peer: str) -> Callable[[str], bool]:
 
     def concerns(name: str) -> bool:
         try:
-            network = ipaddress.ip_network(name.rpartition(" ")[2])
+            network = ipaddress.ip_network(name.split(" ", 2)[1])
         except ValueError:
             return whole.search(name) is not None
         return network.version == asked.version and network.overlaps(asked)
@@ -141,5 +141,8 @@ def _about(peer: str) -> Callable[[str], bool]:
     return concerns
 
 
-def _name(what: str, who: str) -> bytes:
-    return f"{what} {who}".encode()
+@lru_cache(4096)
+def _name(what: str, who: str, scope: str) -> bytes:
+    """What people read; cells keep the beginning of it."""
+    listener = scope.partition("\0")[0]
+    return f"{what} {who} at {listener}".encode() if listener else f"{what} {who}".encode()

@@ -69,7 +69,9 @@ def test_connections_of_a_network_are_bounded_and_whoever_goes_makes_room(quotas
             await say(first, b"QUIT\r\n")
             await service.until(lambda: len(service.roster) == 1)
             await service.greeted()
-            assert [(each.name, each.most) for each in quotas.holders("open")] == [("open 127.0.0.1/32", 2)]
+            assert [(each.name, each.most) for each in quotas.holders("open")] == [
+                ("open 127.0.0.1/32 at 127.0.0.1:0", 2)
+            ]
         assert quotas.holders("open") == []
 
     run(main())
@@ -208,8 +210,8 @@ def test_an_identity_is_counted_from_wherever_it_comes_and_in_relay_hosts_too(qu
     ("peer", "found"),
     [
         ("192.0.2.1", {"192.0.2.1/32", "of 192.0.2.1"}),
-        ("::FFFF:192.0.2.1", {"192.0.2.1/32", "of 192.0.2.1"}),
-        ("192.0.2.0/24", {"192.0.2.1/32", "192.0.2.10/32", "of 192.0.2.1"}),
+        ("::FFFF:192.0.2.1", {"192.0.2.1/32"}),
+        ("192.0.2.0/24", {"192.0.2.1/32", "192.0.2.10/32"}),
         ("2001:db8:0:1::77", {"2001:db8:0:1::/64"}),
         ("2001:db8::/32", {"2001:db8:0:1::/64", "2001:db8:0:2::/64"}),
         ("ann", {"ann@x.example"}),
@@ -220,9 +222,17 @@ def test_an_identity_is_counted_from_wherever_it_comes_and_in_relay_hosts_too(qu
 def test_holders_are_found_by_address_network_or_name(quotas, peer, found):
     rate = Rate.read("2/1h")
     networks = ("192.0.2.1/32", "192.0.2.10/32", "2001:db8:0:1::/64", "2001:db8:0:2::/64", "ann@x.example")
-    for who in (*networks, "of 192.0.2.1"):
-        quotas.take("messages", who, rate)
-    assert {holder.name.removeprefix("messages ") for holder in quotas.holders(peer)} == found
+    for number, who in enumerate((*networks, "of 192.0.2.1")):
+        quotas.take("messages", who, rate, "[::1]:25" if number % 2 else "")
+    names = {holder.name.removeprefix("messages ").removesuffix(" at [::1]:25") for holder in quotas.holders(peer)}
+    assert names == found
+
+
+def test_who_is_at_two_listeners_has_two_lines(quotas):
+    for scope in ("[::]:25", "[::]:587\0identity", "[::]:25"):
+        quotas.hold("open", "2001:db8:0:1::/64", 9, scope)
+    found = [(holder.name, holder.most) for holder in quotas.holders("2001:db8:0:1::7")]
+    assert found == [("open 2001:db8:0:1::/64 at [::]:25", 2), ("open 2001:db8:0:1::/64 at [::]:587", 1)]
 
 
 def test_who_is_held_to_nothing_has_no_allowance(quotas):
@@ -272,7 +282,7 @@ def test_a_limit_is_one_for_all_workers_and_shown_and_outlives_a_reload_and_a_ki
             clients.append(client)
             greetings.append(client.recv(4)[:3])
         assert (greetings.count(b"220"), greetings.count(b"421")) == (10, 20)
-        assert "open 127.0.0.1/32: 10 now\n" in controlled(gateway, "limits").stdout
+        assert "open 127.0.0.1/32 at 127.0.0.1:0: 10 now\n" in controlled(gateway, "limits").stdout
         assert "open" not in controlled(gateway, "limits", "192.0.2.").stdout
         sent = []
         for client, greeting in zip(clients, greetings, strict=True):
@@ -282,7 +292,7 @@ def test_a_limit_is_one_for_all_workers_and_shown_and_outlives_a_reload_and_a_ki
                     sent.append([replies.readline() for _ in range(3)][2][:3])
         assert (sent.count(b"250"), sent.count(b"451")) == (5, 5)
         shown = controlled(gateway, "limits", "127.0.0.1").stdout
-        assert "messages 127.0.0.1/32: 0 of 5 left" in shown
+        assert "messages 127.0.0.1/32 at 127.0.0.1:0: 0 of 5 left" in shown
         for worker in gateway.workers():
             os.kill(worker, 9)
     finally:

@@ -9,7 +9,8 @@ from gateway.smtp.replies cimport Reply
 from gateway.smtp.terms cimport Terms
 
 cdef int BDAT, EHLO, HELO, MAIL, RCPT, DATA, QUIT
-cdef int _CONNECTED, _READY, _RCPT, _CONTENT, _AUTH, _CLOSED, _STEPS, _NOWHERE, _RCPT_REFUSED, _END, END_OF_DATA
+cdef int _CONNECTED, _READY, _RCPT, _CONTENT, _AUTH, _CLOSED, _CHUNKS
+cdef int _STEPS, _NOWHERE, _RCPT_REFUSED, _END, END_OF_DATA
 cdef bytes _NEXT
 cdef list _REFUSALS
 

@@ -39,8 +39,8 @@ from gateway.smtp.xclient import OFFER, XclientRequested, parse_xclient
 NO_COMMAND = -1  # the "verb" of replies that answer no command: greeting, time-outs, shutdown
 
 # The states as plain numbers, for the comparisons that every command makes.
-_CONNECTED, _READY, _RCPT, _CONTENT, _AUTH, _CLOSED = map(
-    int, (State.CONNECTED, State.READY, State.RCPT, State.CONTENT, State.AUTH, State.CLOSED)
+_CONNECTED, _READY, _RCPT, _CONTENT, _AUTH, _CLOSED, _CHUNKS = map(
+    int, (State.CONNECTED, State.READY, State.RCPT, State.CONTENT, State.AUTH, State.CLOSED, State.CHUNKS)
 )
 _NEXT, _REFUSALS, _STEPS, _NOWHERE = states.NEXT, states.REFUSALS, states.STEPS, states.NOWHERE
 _RCPT_REFUSED, _END = states.RCPT_REFUSED, states.END
@@ -194,7 +194,7 @@ class ServerSession:
 
     def progress(self) -> tuple[bool, int, int]:
         """What is being received: whether that is a content, also between two of its chunks; its number; its octets."""
-        if self.is_receiving() or self.state == State.CHUNKS:
+        if self.is_receiving() or self.state == _CHUNKS:
             return True, self._messages, self._framer.content_octets
         return False, self.commands, self._framer.buffered
 
