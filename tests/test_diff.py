@@ -269,6 +269,13 @@ RECEPTION = {
 }  # fmt: skip
 
 
+DAMAGED: list[dict[str, Any]] = [
+    {"id": 5}, {"sender": 5}, {"recipient": {}}, {"recipient": ["a@b.example", 5]}, {"peer_address": "192.0.2.7"},
+    {"peer_address": {"name": "x", "addr": "nowhere"}}, {"peer_address": {"addr": 5}}, {"meta": []},
+    {"meta": {"received_via": 25}}, {"meta": {"authz_id": ["ann"]}},
+]  # fmt: skip
+
+
 def test_each_recipient_of_a_reception_is_a_question():
     asked = list(asked_in({**RECEPTION, "tls_cipher": "x", "meta": {"authz_id": "ann"}}, set()))
     assert [each.recipient for each in asked] == ["b@y.example", "c@y.example"]
@@ -291,6 +298,8 @@ def test_a_bounce_came_to_the_sender_that_its_record_names():
         ({**RECEPTION, "peer_address": None}, "no peer is recorded"),
         ({}, "not a record of this gateway"),
         (None, "not a record of this gateway"),
+        *(({**RECEPTION, **damaged}, "it has not what a record of this gateway has") for damaged in DAMAGED),
+        ({"type": "Reception"}, "it has not what a record of this gateway has"),
     ],
 )
 def test_what_a_record_does_not_hold_is_said(record, why):
@@ -370,6 +379,15 @@ def test_bad_policies_and_missing_logs_have_their_status(capsys, tmp_path):
     assert cli.main(["diff", "--old", good, "--new", str(tmp_path / "bad.lua"), "--log", str(tmp_path)]) == 78
     assert cli.main(["diff", "--old", good, "--new", good, "--log", str(tmp_path / "none")]) == 2
     assert "No such file" in capsys.readouterr().err
+    assert cli.main(["diff", "--old", good, "--new", good, "--log", str(tmp_path)]) == 2
+    assert f"there are no log records in {tmp_path}" in capsys.readouterr().err
+
+
+def test_damaged_records_are_left_out_and_counted(capsys, tmp_path):
+    write(tmp_path / "logs", *({**RECEPTION, **damaged} for damaged in DAMAGED), RECEPTION)
+    status, found = compare(capsys, ROOT / "deploy/quickstart.lua", ROOT / "deploy/quickstart.lua", tmp_path / "logs")
+    assert (status, found["recipients"]) == (0, 2)
+    assert found["left_out"]["it has not what a record of this gateway has"] == len(DAMAGED)
 
 
 def keys_in(value: Any) -> set[str]:

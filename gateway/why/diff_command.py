@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what would change. Returns 0 where nothing does, 1 where something does, 2 where the logs cannot be read,
+    """Prints what would change. Returns 0 where nothing does, 1 where something does, 2 where no records can be read,
     78 for a policy that cannot be used.
     """
     background = Background.alone()
@@ -55,6 +55,9 @@ def run(args: argparse.Namespace) -> int:
         return EX_CONFIG if error.filename in (args.old, args.new) else EX_USAGE
     finally:
         background.end()
+    if not report["records"]:
+        print(f"relay-gateway diff: there are no log records in {', '.join(args.log)}", file=sys.stderr)
+        return EX_USAGE
     if args.json:
         sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     else:
@@ -87,7 +90,7 @@ def _compared(comparison: Comparison, args: argparse.Namespace) -> dict[str, Any
     progress = Progress()
     kinds: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
-    report_ids = {record["id"] for record in _records(args.log) if record.get("type") in _REPORTS}
+    report_ids = {str(record.get("id")) for record in _records(args.log) if record.get("type") in _REPORTS}
     for number, record in enumerate(_records(args.log), 1):
         kinds[str(record.get("type"))] += 1
         try:

@@ -5,6 +5,7 @@ do not hold.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from gateway.smtp.replies import Reason
@@ -51,12 +52,14 @@ def asked_in(record: Any, report_ids: frozenset[str] | set[str]) -> Iterator[Rec
     if content is None:
         of_the_fleet = kind in ("Delivery", "Bounce", "TransientFailure")
         raise Unusable("a hand-over does not name the client" if of_the_fleet else "not a record of this gateway")
+    if not _is_whole(record):
+        raise Unusable("it has not what a record of this gateway has")
     if kind == "Reception" and record["id"] in report_ids:
         raise Unusable("the Reception of a report, which has its own record")
     reason = record.get("reason") if kind == "Rejection" else None
     if kind == "Rejection" and reason not in DECIDED_BY_POLICY:
         raise Unusable("a refusal that no policy decides")
-    peer = record["peer_address"] or {}
+    peer = record.get("peer_address") or {}
     if not peer.get("addr"):
         raise Unusable("no peer is recorded")
     sender, recipients = record["sender"], record["recipient"]
@@ -75,3 +78,28 @@ def asked_in(record: Any, report_ids: frozenset[str] | set[str]) -> Iterator[Rec
             content=content,
             refused=reason,
         )
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    """Whether what is read of it is there, and of its type: a record may have been cut, or written by somebody else."""
+    peer, recipients, meta = record.get("peer_address"), record.get("recipient"), record.get("meta")
+    texts = [record.get("id", ""), record.get("sender"), record.get("reason")]
+    texts += recipients if isinstance(recipients, list) else [recipients]
+    if peer is not None:
+        if not isinstance(peer, dict):
+            return False
+        texts += [peer.get("addr"), peer.get("name")]
+    if meta is not None:
+        if not isinstance(meta, dict):
+            return False
+        texts += [meta.get(key) for key in ("received_via", "authz_id", "authn_id")]
+    needed = {"id", "sender", "recipient"} if record["type"] != "Rejection" else {"sender", "recipient"}
+    return needed <= record.keys() and all(text is None or isinstance(text, str) for text in texts) and _is_at(peer)
+
+
+def _is_at(peer: dict[str, Any] | None) -> bool:
+    """Whether the client's address is one, where there is any."""
+    try:
+        return not (peer and peer.get("addr")) or bool(ip_address(peer["addr"]))
+    except ValueError:
+        return False
