@@ -209,7 +209,7 @@ cdef inline const uint8_t* line_that_may_matter(HeaderReader* r) noexcept nogil:
         if ends.end - ends.block <= 64:
             return ends.end
         p = ends.block + 64
-        p = skip_to_line(p, min(ends.end, ends.limit - 64))
+        p = skip_to_line(p, min(ends.end, ends.limit - 66))
         block_from(ends, p, False)
 
 

@@ -108,29 +108,34 @@ cdef extern from *:
     }
     #endif
 
-    /* A line end, and behind it something that may_matter, or what is like it here: dash and asterisk are like CR and
-       LF, and without AVX2 so are all of ()*+,-./ and of the control characters 0x08 to 0x0f. */
+    /* A line end at p, and behind it something that may_matter, or what is like it here: dash and asterisk are like CR
+       and LF, and without AVX2 so are all of ()*+,-./ and of the control characters 0x08 to 0x0f. With it an x is to
+       have an f, or so, as its third letter: X-Failed-Recipients is looked for, and many lines begin with an x. */
     #ifdef __SSE2__
-    static inline __m128i begins_16(__m128i next)
+    static inline __m128i begins_16(const uint8_t *p)
     {
-        next = _mm_or_si128(next, _mm_set1_epi8(0x20));
+        const __m128i next = _mm_or_si128(_mm_loadu_si128((const __m128i *)(p + 1)), _mm_set1_epi8(0x20));
         return _mm_or_si128(
             _mm_or_si128(_mm_cmpeq_epi8(next, _mm_set1_epi8('c')), _mm_cmpeq_epi8(next, _mm_set1_epi8('x'))),
             _mm_cmpeq_epi8(_mm_and_si128(next, _mm_set1_epi8((char)0xf8)), _mm_set1_epi8(0x28)));
     }
-    __attribute__((target("avx2"))) static inline __m256i begins_32(__m256i next)
+    __attribute__((target("avx2"))) static inline __m256i begins_32(const uint8_t *p)
     {
-        /* By the lower half of an octet, the one that matters, with the bit that makes letters lower case. */
+        /* By the lower half of an octet: the one that matters, with the bit that makes letters lower case; and by that
+           of the third one, what the first is to be. */
         const __m256i wanted = _mm256_broadcastsi128_si256(
-            _mm_setr_epi8(-1, -1, -1, 'c', -1, -1, -1, -1, 'x', -1, '\\n' | 0x20, -1, -1, '\\r' | 0x20, '.', -1));
-        next = _mm256_or_si256(next, _mm256_set1_epi8(0x20));
-        return _mm256_cmpeq_epi8(_mm256_shuffle_epi8(wanted, next), next);
+            _mm_setr_epi8(-1, -1, -1, 'c', -1, -1, -1, -1, -1, -1, '\\n' | 0x20, -1, -1, '\\r' | 0x20, '.', -1));
+        const __m256i in_front = _mm256_broadcastsi128_si256(
+            _mm_setr_epi8(-1, -1, -1, -1, -1, -1, 'x', -1, -1, -1, -1, -1, -1, -1, -1, -1));
+        const __m256i next = _mm256_or_si256(_mm256_loadu_si256((const __m256i *)(p + 1)), _mm256_set1_epi8(0x20));
+        const __m256i third = _mm256_loadu_si256((const __m256i *)(p + 3));
+        return _mm256_or_si256(_mm256_cmpeq_epi8(_mm256_shuffle_epi8(wanted, next), next),
+                               _mm256_cmpeq_epi8(_mm256_shuffle_epi8(in_front, third), next));
     }
     #endif
     #define SKIP_LINES(WIDTH, TARGET, VECTOR, MM, SI)                                           \\
         SKIP(skip_to_line_##WIDTH, 64, TARGET, VECTOR, MM, SI, epi8,                                \\
-             MM##_and_##SI(MM##_cmpeq_epi8(here, a),                                            \\
-                           begins_##WIDTH(MM##_loadu_##SI((const VECTOR *)(p + i + 1)))))
+             MM##_and_##SI(MM##_cmpeq_epi8(here, a), begins_##WIDTH(p + i)))
 
     /* Bit i of the result: p[i] is the octet that `a` is full of. */
     #define OCTETS_OF_64(NAME, TARGET, VECTOR, MM, SI)                                          \\
@@ -297,7 +302,7 @@ cdef extern from *:
         ['c'] = 1, ['C'] = 1, ['x'] = 1, ['X'] = 1, ['.'] = 1, ['\\r'] = 1, ['\\n'] = 1
     };
 
-    /* The same for a line end behind which something may_matter; reads 65 octets. */
+    /* The same for a line end behind which something may_matter; reads 67 octets. */
     static inline const uint8_t *skip_to_line(const uint8_t *p, const uint8_t *stop)
     {
         return SKIP_WITH(skip_to_line, p, stop, '\\n', 0);
