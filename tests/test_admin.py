@@ -202,10 +202,24 @@ def test_pages_of_other_sites_can_have_nothing_done(process, headers):
         assert (response.status, body) == (403, b"not for pages of other sites\n")
 
 
-@pytest.mark.parametrize("origin", ["http://127.0.0.1:8025", "https://gw.example.com", "https://a.ops.example:444"])
-def test_its_own_page_and_one_behind_a_proxy_that_is_allowed_can(process, origin):
-    own = {"Origin": origin, "Sec-Fetch-Site": "same-origin", "Host": "127.0.0.1:8025"}
-    assert process.get("/explain", "POST", **own)[0].status == 200
+@pytest.mark.parametrize(
+    "own",
+    [
+        *(
+            {"Origin": "http://127.0.0.1:8025"},
+            {"Origin": "https://gw.example.com"},
+            {"Origin": "https://a.ops.example:444"},
+        ),
+        *({"Origin": "null", "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {}),
+    ],
+)
+def test_its_own_page_and_one_behind_a_proxy_that_is_allowed_can(process, own):
+    assert process.get("/explain", "POST", Host="127.0.0.1:8025", **own)[0].status == 200
+
+
+def test_the_forms_of_the_status_page_may_say_whose_they_are(process):
+    """With the policy "no-referrer" their Origin would be "null", as a stranger's can be."""
+    assert process.get("/")[0].headers["Referrer-Policy"] == "same-origin"
 
 
 def test_a_link_from_another_site_may_be_followed_and_nothing_else_read_for_it(process):

@@ -70,7 +70,8 @@ class Origins:
         reads = request.method in ("GET", "HEAD")
         followed = reads and request.headers.get("Sec-Fetch-Mode") == "navigate"  # a link: the page is not its own
         foreign = site not in ("none", "same-origin") and not followed
-        if foreign or not (reads or origin is None or self._is_own(origin, request.headers.get("Host", ""))):
+        own = reads or origin is None or site == "same-origin" or self._is_own(origin, request.headers.get("Host", ""))
+        if foreign or not own:
             raise web.HTTPForbidden(text="not for pages of other sites\n")
 
     def _is_own(self, origin: str, host: str) -> bool:

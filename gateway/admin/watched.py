@@ -35,7 +35,7 @@ EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-A
 SECURITY = {
     "Content-Security-Policy": html.CONTENT_SECURITY,
     "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with "no-referrer" the Origin of its own forms would be "null"
     "X-Content-Type-Options": "nosniff",
 }
 
