@@ -191,6 +191,7 @@ def certificate(name: str, days: int, password: bytes | None = None) -> tuple[by
         ("early", "the certificate is not valid before "),
         ("encrypted", "the key is encrypted"),
         ("mismatched", "the key is of another certificate"),
+        ("in the wrong order", "the key is of another certificate in that file: the listener's own comes first"),
         ("unreadable", "No such file"),
         ("garbage", "cert: no certificate in PEM"),
     ],
@@ -199,6 +200,8 @@ def test_certificates_that_no_client_would_take_are_problems(tmp_path: Path, cas
     days = {"expired": -1, "early": 100}.get(case, 30)
     pem, key = certificate("gw.example", days, b"secret" if case == "encrypted" else None)
     other = certificate("other.example", 30)[1]
+    if case == "in the wrong order":
+        pem = certificate("other.example", 30)[0] + pem
     (tmp_path / "cert").write_bytes(b"nothing" if case == "garbage" else pem)
     if case != "unreadable":
         (tmp_path / "key").write_bytes(other if case == "mismatched" else key)

@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import _fastpath as fp
+from gateway.admin import display
 from gateway.service.worker import Worker
 from gateway.smtp import replies
 from gateway.smtp.replies import Reason, Reply
 from gateway.smtp.states import END_OF_DATA
 from gateway.tracing import onlooker as onlookers
+from gateway.tracing import words
 from gateway.tracing.onlooker import MOST_HELD, MOST_OF_SESSION, MOST_PENDING, Onlooker, View
 from gateway.tracing.tracer import MOST_ONLOOKERS, Recent, TooMany, Tracer
 from gateway.tracing.wanted import BadWish, Wanted
@@ -304,3 +306,18 @@ def test_a_wish_that_is_none_is_refused(wish):
 
 def test_bounds_are_in_proportion():
     assert onlookers.PORTION <= MOST_PENDING // 2  # so that what is missing is told before all is sent
+
+
+@pytest.mark.parametrize(
+    ("result", "in_json", "for_a_person"),
+    [
+        ((None, None), [None, None], "no objection"),
+        ((551, None), ["551", None], "551, nil"),
+        (None, None, "no objection"),
+        (["a", "b"], ["a", "b"], "a, b"),
+    ],
+)
+def test_what_a_handler_returns_is_told_as_lua_has_it(result, in_json, for_a_person):
+    event = json.loads(words.line_of(words.policy({"name": "mine"}, result, None, 0.0, frozenset())))
+    assert event["result"] == in_json
+    assert f"policy mine: {for_a_person} (" in display.line_of({"event": "policy", **event})

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -284,8 +285,20 @@ def _why(error: ssl.SSLError, pems: tuple[bytes, bytes], pair: Pair | None) -> s
     if b" PRIVATE KEY-----" not in pems[1]:
         return f"{_shown(pair[1])}: no private key in PEM"
     if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-        return f"{_shown(pair[0])}, {_shown(pair[1])}: the key is of another certificate"
+        which = "another certificate" + (
+            " in that file: the listener's own comes first" if _is_further_on(*pems) else ""
+        )
+        return f"{_shown(pair[0])}, {_shown(pair[1])}: the key is of {which}"
     return f"{_shown(pair[0])}, {_shown(pair[1])}: {error.args[-1]}"
+
+
+def _is_further_on(certificates: bytes, key: bytes) -> bool:
+    """Whether the key's certificate is in the file, but not the first one (RFC 8446 §4.4.2)."""
+    try:
+        own = serialization.load_pem_private_key(key, None).public_key()
+        return any(own == one.public_key() for one in x509.load_pem_x509_certificates(certificates)[1:])
+    except (ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def _restrict(context: ssl.SSLContext, ciphers: str, option: str) -> None:

@@ -182,7 +182,8 @@ def value_of(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return value._asdict()
     if isinstance(value, tuple | list):
-        return some(short(str(each)) for each in value)
+        told = [None if each is None else short(str(each)) for each in value]
+        return told if len(told) <= MOST_NAMED else some(map(str, told))
     return value if value is None or isinstance(value, bool | int | float) else short(str(value))
 
 
