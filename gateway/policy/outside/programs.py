@@ -27,6 +27,7 @@ from gateway.policy.outside.outside import Outside, Several
 MOST_READ = 16 * 1024 * 1024  # octets at once
 MOST_RUNNING = 1000
 PATIENCE = 30.0  # seconds that a program may take while the policy is loaded
+REAPED_AFTER = 1.0  # seconds: so often it is looked for the end of one that was let go of
 _AT_ONCE = 65536  # octets: what a pipe holds (pipe(7))
 _LONGEST_NUMBER = 200  # characters, as in Lua
 FORMATS = ("n", "a", "l", "L")
@@ -89,6 +90,8 @@ class Program:
             _open.discard(process)
             if process.poll() is None:
                 _let_go.append(process)
+                with suppress(RuntimeError):  # while the policy is loaded there is no loop
+                    _look_again(asyncio.get_running_loop(), process)
         return process
 
     async def filled(self) -> bool:
@@ -168,6 +171,14 @@ class Program:
 # Processes whose end nobody has seen yet; their programs may be gone.
 _open: set[subprocess.Popen[bytes]] = set()
 _let_go: list[subprocess.Popen[bytes]] = []
+
+
+def _look_again(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes]) -> None:
+    """Until it is over, so that nothing is left of it."""
+    if process.poll() is None:
+        loop.call_later(REAPED_AFTER, _look_again, loop, process)
+    elif process in _let_go:
+        _let_go.remove(process)
 
 
 def _set(ready: asyncio.Future[None]) -> None:
