@@ -392,11 +392,14 @@ def test_everybody_in_a_relay_from_is_warned_of_wherever_it_stands(tmp_path: Pat
 
 
 def test_an_open_relay_through_a_proxy_on_this_machine_is_warned_of() -> None:
-    [warning] = warnings_of("kumo.start_esmtp_listener {\nlisten = '0.0.0.0:25' }")
-    assert warning == (
-        "policy.lua:1: warning: relay_hosts is not set, so 127.0.0.1 and ::1 may relay to any domain: behind a proxy "
-        "on this machine, everybody; set relay_hosts to those who may"
-    )
+    for listen in ("0.0.0.0:25", "[::]:25", "fd:smtp"):
+        [warning] = warnings_of(
+            f"kumo.start_esmtp_listener {{\nlisten = '{listen}', xclient_from = {{ '10.0.0.1' }} }}"
+        )
+        assert warning == (
+            "policy.lua:1: warning: relay_hosts is not set, so 127.0.0.1 and ::1 may relay to any domain: behind a "
+            "proxy on this machine, everybody; set relay_hosts to those who may"
+        )
 
 
 @pytest.mark.parametrize(
@@ -407,7 +410,7 @@ def test_an_open_relay_through_a_proxy_on_this_machine_is_warned_of() -> None:
     ],
 )
 def test_proxies_that_may_be_anybody_are_warned_of(option: str, limit: str, where: str) -> None:
-    options = f"listen = '127.0.0.1:25', {option} = true"
+    options = f"listen = '127.0.0.1:25', relay_hosts = {{ '10.0.0.2' }}, {option} = true"
     [warning] = warnings_of(f"kumo.start_esmtp_listener {{ {options} }}")
     assert warning == (
         f"policy.lua:1: warning: whoever connects may claim any address {where}, also one that may relay; "
@@ -421,11 +424,12 @@ def test_proxies_that_may_be_anybody_are_warned_of(option: str, limit: str, wher
     [
         "listen = '127.0.0.1:25'",
         "listen = '[::1]:25'",
-        "listen = 'fd:smtp'",
+        "listen = '0:25', proxy_protocol_from = { '127.0.0.0/8' }",
+        "listen = '0:25', require_proxy_protocol = true, proxy_protocol_from = { '10.0.0.1' }",
         "listen = '0:25', relay_hosts = { '::1' }",
     ],
 )
-def test_who_cannot_be_reached_or_says_who_may_relay_is_not_warned(options: str) -> None:
+def test_who_cannot_be_reached_is_told_of_clients_or_says_who_may_relay_is_not_warned(options: str) -> None:
     assert warnings_of(f"kumo.start_esmtp_listener {{ {options} }}") == []
 
 

@@ -125,7 +125,7 @@ def _computed(policy: Policy, rehearsal: Rehearsal) -> Iterator[Problem]:
 
 def _behind_a_proxy(policy: Policy) -> Iterator[Problem]:
     """Where anybody may be whom it likes; and where others than this machine may connect, and the machine itself may
-    relay because nothing is said.
+    relay because nothing is said. Of a socket of systemd's nobody knows. A proxy that names its clients does no harm.
     """
     for number, listener in enumerate(policy.config.listeners):
         place = policy.declared_at("start_esmtp_listener", number)
@@ -134,7 +134,10 @@ def _behind_a_proxy(policy: Policy) -> Iterator[Problem]:
                 message = f"whoever connects may claim any address {where}, also one that may relay"
                 yield _warning(place, message, f"set {limit} to the proxies")
         said = "relay_hosts" in listener.overrides or events.DYNAMIC_PARAMETERS in policy.handles
-        if not said and is_reached_from_elsewhere(listener.listen):
+        proxies = listener.overrides.get("proxy_protocol_from")
+        named = listener.overrides.get("require_proxy_protocol") or (proxies and proxies.contains_text("127.0.0.1"))
+        elsewhere = is_reached_from_elsewhere(listener.listen) or listener.listen.startswith("fd:")
+        if not said and not named and elsewhere:
             message = "relay_hosts is not set, so 127.0.0.1 and ::1 may relay to any domain: behind a proxy on this "
             yield _warning(place, f"{message}machine, everybody", "set relay_hosts to those who may")
 
