@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.service.listening import ListeningSockets, UnusableAddress, split
+from tests.ports import free_port
 
 LOOPBACK = "127.0.0.1:0"
 
@@ -102,3 +103,35 @@ def test_an_ipv6_address_is_written_with_brackets(sockets):
     (address,) = sockets.bound(["[::1]:0"])
     assert address.startswith("[::1]:")
     connect(address).close()
+
+
+def can_have_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def is_accepted_by(listeners: list[socket.socket], address: tuple[str, int]) -> bool:
+    with socket.create_connection(address, timeout=10):
+        for listener in listeners:
+            listener.setblocking(False)
+            try:
+                listener.accept()[0].close()
+            except OSError:
+                continue
+            return True
+    return False
+
+
+@pytest.mark.skipif(not can_have_ipv6(), reason="there is no IPv6 here")
+@pytest.mark.parametrize("ipv4_first", [True, False])
+def test_every_address_of_ipv6_leaves_ipv4_to_a_listener_that_has_it(sockets, ipv4_first):
+    port = free_port()
+    addresses = [f"0.0.0.0:{port}", f"[::]:{port}"]
+    sockets.open(addresses if ipv4_first else addresses[::-1])
+    ipv4, ipv6 = ([sockets.of_slot([one], slot)[0] for slot in (0, 1)] for one in addresses)
+    assert is_accepted_by(ipv4, ("127.0.0.1", port))
+    assert is_accepted_by(ipv6, ("::1", port))

@@ -37,6 +37,8 @@ def _collide(one: Declared, other: Declared) -> bool:
     other_host, other_port = _parts(other.listen)
     if port != other_port or port == "0":
         return False
+    if one.function == other.function and (":" in host) != (":" in other_host):
+        return False  # [::] leaves IPv4 to listeners of its own kind at its port
     return host == other_host or _covers(host, other_host) or _covers(other_host, host)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, MutableMapping
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
 FIRST_PASSED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 BY_NAME = "fd:"  # how an address of the policy asks for a passed socket by its name
+_ONLY_IPV6 = socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
 Key = tuple[str, int]  # "IP:PORT" as declared, and which of the declarations with this text
 
 
@@ -31,13 +32,14 @@ class ListeningSockets:
     def open(self, addresses: Iterable[str]) -> None:
         """Listen on the addresses that are new. On UnusableAddress everything is as before."""
         opened: dict[Key, list[socket.socket]] = {}
+        addresses = list(addresses)
         try:
             for key in keys(addresses):
                 if key not in self._sockets:
                     passed = self._passed.take(key[0])
                     opened[key] = [passed] * self._slots if passed else []
                     if not passed:
-                        self._bind(key[0], opened[key])
+                        self._bind(key[0], opened[key], _leaves_ipv4(key[0], addresses))
         except OSError as error:
             self._close(opened.values())
             raise UnusableAddress(f"cannot listen on {key[0]}: {error.strerror or error}") from error
@@ -92,24 +94,28 @@ class ListeningSockets:
                 sockets = sockets[:1] * self._slots
             self._close([sockets[self._slots :]])
             sockets = sockets[: self._slots]
+            family = sockets[0].family
             while len(sockets) < self._slots:
-                sockets.append(_reuseport_socket(sockets[0].family, sockets[0].getsockname()[:2]))
+                leaves_ipv4 = family == socket.AF_INET6 and bool(sockets[0].getsockopt(*_ONLY_IPV6))
+                sockets.append(_reuseport_socket(family, sockets[0].getsockname()[:2], leaves_ipv4))
                 sockets[-1].listen(BACKLOG)
             self._sockets[address, number] = sockets
 
-    def _bind(self, address: str, opened: list[socket.socket]) -> None:
+    def _bind(self, address: str, opened: list[socket.socket], leaves_ipv4: bool) -> None:
         host, port = split(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, not port)
+            if leaves_ipv4:
+                probe.setsockopt(*_ONLY_IPV6, 1)
             probe.bind((host, port))
             if port:
                 probe.close()  # SO_REUSEPORT alone would let a second service of the same user share it unnoticed
             else:
                 port = probe.getsockname()[1]  # a socket that was bound to port 0 itself would lose it in `mute`
             for _ in range(self._slots):
-                opened.append(_reuseport_socket(family, (host, port)))
+                opened.append(_reuseport_socket(family, (host, port), leaves_ipv4))
         for listener in opened:
             listener.listen(BACKLOG)
 
@@ -169,11 +175,20 @@ def _accepts(passed: socket.socket) -> bool:
     )
 
 
-def _reuseport_socket(family: int, address: tuple[str, int]) -> socket.socket:
+def _leaves_ipv4(address: str, addresses: Iterable[str]) -> bool:
+    """Whether [::], which has IPv4, too (ipv6(7)), is to leave it to a listener of IPv4 at the same port."""
+    host, _, port = address.rpartition(":")
+    others = (other.rpartition(":") for other in addresses if not other.startswith(BY_NAME))
+    return host == "[::]" and port != "0" and any(":" not in other and number == port for other, _, number in others)
+
+
+def _reuseport_socket(family: int, address: tuple[str, int], leaves_ipv4: bool) -> socket.socket:
     listener = socket.socket(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if leaves_ipv4:
+            listener.setsockopt(*_ONLY_IPV6, 1)
         listener.bind(address)
     except OSError:
         listener.close()
