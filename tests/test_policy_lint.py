@@ -197,7 +197,11 @@ def test_nothing_is_said_of_what_cannot_be_reached_or_known(body: str) -> None:
         ),
         ("local t = { one = print } t.on()", "t.on: the table has nothing of that name; did you mean 'one'?"),
         ("debug.traceback()", "debug: no such function or variable"),
-        ("require 'policy-extras.policy_util'", "require 'policy-extras.policy_util': there is no policy-extras/poli"),
+        (
+            "require 'policy-extras.policy_util'",
+            "require 'policy-extras.policy_util': there is no policy-extras/policy_ut"
+            "il.lua; did you mean 'policy_utils'?",
+        ),
         ("require 'sqlite3'", "require 'sqlite3': there is no sqlite3.lua; did you mean 'sqlite'?"),
     ],
 )
@@ -439,6 +443,8 @@ def test_a_module_that_is_missing_is_one_line() -> None:
     ]
     [problem] = problems_of("local s = require 'policy-extras.shapings'")
     assert problem.startswith("policy.lua:1: require 'policy-extras.shapings': there is no policy-extras/shapings.lua")
+    [problem] = problems_of("local s = require 'policy-extras.hornet'")
+    assert "did you mean" not in problem
     [problem] = problems_of("local s = require 'my.helper'")
     assert problem.startswith("policy.lua:1: require 'my.helper': there is no my/helper.lua; looked for in ., /opt/")
     assert seen_in("kumo.on('get_listener_domain', function() return require('policy-extras.queue').x end)") == [

@@ -147,8 +147,14 @@ class Lint:
             yield from self._of_key(call)
         elif name == "require" and call.arguments and call.arguments[0] in self._missing_modules:
             message, _ = missing_module(str(call.arguments[0]))
-            meant = did_you_mean(str(call.arguments[0]), self._modules)
+            meant = self._module_meant(str(call.arguments[0]))
             yield _error(call.where, message, delivery_side.HINT if _is_module(call) else meant)
+
+    def _module_meant(self, name: str) -> str:
+        """ "did you mean …?" of a module; within a package that there is, only what comes behind its name counts."""
+        package, _, rest = name.partition(".")
+        inside = [known.partition(".")[2] for known in self._modules if known.startswith(f"{package}.")]
+        return did_you_mean(rest, inside) if inside else did_you_mean(name, self._modules)
 
     def _of_key(self, call: Called) -> Iterator[Problem]:
         """A key that nothing in the policy sets, and that is nearly one of those that are set."""
