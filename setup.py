@@ -102,13 +102,21 @@ HOT = (
 )
 # The others, which work by the connection, the batch or the report, or have little to do: two thirds of the time.
 COLD_FLAGS = [*FLAGS, UNREAD, "-Og"]
-# These run when a session or a connection to a member begins: another third less.
+# These run when a session or a connection to a member begins, or somebody is refused: another third less.
 SELDOM_FLAGS = [*FLAGS, UNREAD, "-O0"]
 SELDOM = (
+    "gateway/couriers/courier",
     "gateway/couriers/fleet/wiring",
+    "gateway/delivery/services",
+    "gateway/inbound/allowance",
+    "gateway/inbound/arrival",
+    "gateway/inbound/refusals",
     "gateway/net/endpoints",
     "gateway/net/roster",
+    "gateway/policy/domain_table",
+    "gateway/quotas",
     "gateway/smtp/lmtp",
+    "gateway/smtp/rewriting",
     "gateway/smtp/terms",
 )
 # Who works on the kernels builds everything, and reads what the compiler thinks of them: a seventh of their time.

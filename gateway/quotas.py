@@ -9,13 +9,15 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import blake2b
 
 from gateway._fastpath import RATE_CHARGE, RATE_LOOK, RATE_TAKE, HeldCells, RateCells
 from gateway.arena import HELD, Arena
 from gateway.rates import Rate
 
+Cell = tuple[bytes, bytes]  # what it is found by, and what it is called for people
+
+MOST_KNOWN = 4096  # cells whose keys need not be worked out again
 MOST_SHOWN = 500  # holders, in one answer
 
 
@@ -49,7 +51,7 @@ class Quotas:
         self._rates = RateCells(arena.part("rates"))
         self._held = HeldCells(arena.part("held"), HELD, -1 if number is None else number)
         self._told = 0
-        self._key = lru_cache(4096)(self._hashed)
+        self._cells: dict[tuple[str, str, str], Cell] = {}
         self._seed = self._rates.seed().to_bytes(8, "little")
 
     def newly_shared(self) -> int:
@@ -72,13 +74,24 @@ class Quotas:
         """Whether one more may come."""
         return self._turn(what, who, rate, scope, 1.0, RATE_LOOK)
 
-    def hold(self, what: str, who: str, most: int, scope: str) -> int:
-        """One more at a time: what release() needs; 0 where all processes hold that many already."""
-        return self._held.hold(self._key(what, who, scope), _name(what, who, scope), most)
+    def cell(self, what: str, who: str, scope: str) -> Cell:
+        """Where somebody is counted for something. scope: whose of that name are counted apart."""
+        wanted = what, who, scope
+        found = self._cells.get(wanted)
+        if found is None:
+            if len(self._cells) >= MOST_KNOWN:
+                self._cells.clear()
+            key = blake2b("\0".join(wanted).encode(), digest_size=16, key=self._seed).digest()
+            found = self._cells[wanted] = key, _name(what, who, scope)
+        return found
 
-    def release(self, what: str, who: str, how: int, scope: str) -> None:
+    def hold(self, cell: Cell, most: int) -> int:
+        """One more at a time: what release() needs; 0 where all processes hold that many already."""
+        return self._held.hold(cell[0], cell[1], most)
+
+    def release(self, cell: Cell, how: int) -> None:
         """One less."""
-        self._held.release(self._key(what, who, scope), how)
+        self._held.release(cell[0], how)
 
     def holders(self, peer: str = "") -> list[Holder]:
         """All that is used now, the fullest first. peer: of an address or network alone; else of those in whose names
@@ -92,16 +105,13 @@ class Quotas:
         wanted = [holder for holder in found if concerns(holder.name)]
         return sorted(wanted, key=lambda holder: (holder.left / max(1, holder.most), holder.name))[:MOST_SHOWN]
 
-    def held(self, what: str, who: str, scope: str) -> int:
+    def held(self, cell: Cell) -> int:
         """So many at a time there are now."""
-        return self._held.count(self._key(what, who, scope))
+        return self._held.count(cell[0])
 
     def _turn(self, what: str, who: str, rate: Rate, scope: str, amount: float, mode: int) -> Turn:
-        key = self._key(what, who, scope)
-        return Turn(*self._rates.turn(key, _name(what, who, scope), rate.interval, rate.burst, -1.0, amount, mode))
-
-    def _hashed(self, what: str, who: str, scope: str) -> bytes:
-        return blake2b(f"{what}\0{who}\0{scope}".encode(), digest_size=16, key=self._seed).digest()
+        key, name = self.cell(what, who, scope)
+        return Turn(*self._rates.turn(key, name, rate.interval, rate.burst, -1.0, amount, mode))
 
 
 class Glance(Quotas):
@@ -115,11 +125,11 @@ class Glance(Quotas):
         """Charges nobody."""
         return self.look(what, who, rate, scope)
 
-    def hold(self, what: str, who: str, most: int, scope: str) -> int:
+    def hold(self, cell: Cell, most: int) -> int:
         """Whether one more may be."""
-        return int(self.held(what, who, scope) < most)
+        return int(self.held(cell) < most)
 
-    def release(self, what: str, who: str, how: int, scope: str) -> None:
+    def release(self, cell: Cell, how: int) -> None:
         """Nothing was held."""
 
 
@@ -141,7 +151,6 @@ def _about(peer: str) -> Callable[[str], bool]:
     return concerns
 
 
-@lru_cache(4096)
 def _name(what: str, who: str, scope: str) -> bytes:
     """What people read; cells keep the beginning of it."""
     listener = scope.partition("\0")[0]

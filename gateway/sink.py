@@ -97,8 +97,6 @@ class SinkConnection(asyncio.Protocol):
 
     def _answer(self, event: object) -> Reply:
         if isinstance(event, EhloRequested):
-            if event.extensions is None:
-                return replies.helo(HOSTNAME, event.name)
             return replies.ehlo(HOSTNAME, event.name, event.extensions)
         if isinstance(event, MailCommand):
             return replies.MAIL_OK

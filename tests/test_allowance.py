@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import _fastpath as fp
-from gateway.arena import Arena, parts_for
+from gateway.arena import HELD, Arena, parts_for
 from gateway.config import Limits, ListenerParams
 from gateway.delivery.services import Services
 from gateway.inbound.allowance import Allowance, allowance_of, network_of
+from gateway.net.endpoints import Endpoints
 from gateway.quotas import Quotas
 from gateway.rates import Rate
 from gateway.smtp.address import parse_address
@@ -147,21 +147,26 @@ def test_a_flood_of_refusals_has_few_records_but_every_one_is_counted(quotas):
 
 @given(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16), st.integers(0, 32), st.integers(0, 128))
 def test_a_network_is_written_as_everywhere(packed: bytes, v4: int, v6: int):
-    network = ipaddress.ip_network((packed, v4 if len(packed) == 4 else v6), strict=False)
-    assert network_of(packed, Limits(ipv4_prefix=v4, ipv6_prefix=v6)) == str(network)
+    endpoints = ends(packed)
+    network = ipaddress.ip_network((endpoints.peer, v4 if len(endpoints.peer) == 4 else v6), strict=False)
+    assert network_of(endpoints, Limits(ipv4_prefix=v4, ipv6_prefix=v6)) == str(network)
 
 
 def test_a_network_is_as_large_as_the_listener_says():
-    v4, v6 = bytes((192, 0, 2, 77)), bytes.fromhex("20010db8000100020003000400050006")
+    v4, v6 = ends(bytes((192, 0, 2, 77))), ends(bytes.fromhex("20010db8000100020003000400050006"))
     assert network_of(v4, Limits()) == "192.0.2.77/32"
     assert network_of(v6, Limits()) == "2001:db8:1:2::/64"
     assert network_of(v4, Limits(ipv4_prefix=24)) == "192.0.2.0/24"
     assert network_of(v6, Limits(ipv6_prefix=48)) == "2001:db8:1::/48"
 
 
+def ends(packed: bytes) -> Endpoints:
+    return Endpoints((str(ipaddress.ip_address(packed)), 25), ("127.0.0.1", 25))
+
+
 def allowance(quotas: Quotas, *, exempt: bool = False, packed: bytes = LOCAL, **params: Any) -> Allowance:
     terms = Terms(ListenerParams(hostname="gw.example", **params), scope="127.0.0.1:25")
-    return Allowance(quotas, new_page(), terms, packed, exempt=exempt)
+    return Allowance(quotas, new_page(), terms, ends(packed), exempt)
 
 
 def reason_of(reply: Any) -> Reason | None:
@@ -197,7 +202,7 @@ def test_an_identity_is_counted_from_wherever_it_comes_and_in_relay_hosts_too(qu
     assert [session.asked(MAIL) for session in sessions] == [None, None, None]  # before AUTH
     assert [reason_of(session.logged_in("fleet")) for session in sessions] == [None, None, Reason.PEER_CONNECTIONS]
     sessions[0].disconnect()
-    late = allowance(quotas, exempt=True, packed=b"", limits_per_identity=own)  # nobody knows from where
+    late = allowance(quotas, exempt=True, limits_per_identity=own)  # nobody knows from where
     assert late.logged_in("fleet") is None
     assert [reason_of(late.asked(MAIL)) for _ in range(5)] == [None] * 4 + [Reason.MESSAGE_RATE]
     assert reason_of(sessions[1].asked(MAIL)) is Reason.MESSAGE_RATE
@@ -230,7 +235,7 @@ def test_holders_are_found_by_address_network_or_name(quotas, peer, found):
 
 def test_who_is_at_two_listeners_has_two_lines(quotas):
     for scope in ("[::]:25", "[::]:587\0identity", "[::]:25"):
-        quotas.hold("open", "2001:db8:0:1::/64", 9, scope)
+        quotas.hold(quotas.cell("open", "2001:db8:0:1::/64", scope), 9)
     found = [(holder.name, holder.most) for holder in quotas.holders("2001:db8:0:1::7")]
     assert found == [("open 2001:db8:0:1::/64 at [::]:25", 2), ("open 2001:db8:0:1::/64 at [::]:587", 1)]
 
@@ -238,7 +243,7 @@ def test_who_is_at_two_listeners_has_two_lines(quotas):
 def test_who_is_held_to_nothing_has_no_allowance(quotas):
     services: Any = Services.__new__(Services)
     terms = Terms(ListenerParams(hostname="gw.example"))
-    endpoints: Any = SimpleNamespace(peer=b"")  # a proxy's own
+    endpoints = ends(LOCAL).behind(None, None, {}, known=False)  # a proxy's own
     assert allowance_of(services, terms, endpoints) is None
     services.quotas = quotas
     assert allowance_of(services, terms, endpoints) is None
@@ -247,22 +252,20 @@ def test_who_is_held_to_nothing_has_no_allowance(quotas):
 def test_listeners_count_apart(quotas):
     limits = Limits(message_rate=Rate.read("1/1h"))
     terms = [Terms(ListenerParams(hostname="gw.example", limits=limits), scope=scope) for scope in ("a", "b")]
-    one, other = (Allowance(quotas, new_page(), each, LOCAL, exempt=False) for each in terms)
+    one, other = (Allowance(quotas, new_page(), each, ends(LOCAL), False) for each in terms)
     assert [reason_of(each.asked(MAIL)) for each in (one, other, one)] == [None, None, Reason.MESSAGE_RATE]
 
 
-def test_who_finds_no_cell_of_its_own_is_counted_and_still_limited(quotas):
-    memory = bytearray(64 + 64 + 9 * 88)
-    quotas._rates = fp.RateCells(memory)
-    sessions = [
-        allowance(quotas, packed=bytes((10, 0, 0, number)), limits=Limits(message_rate=Rate.read("1/1h")))
-        for number in range(20)
-    ]
-    page = sessions[-1]._page
+def test_who_finds_no_cell_of_its_own_is_counted_and_still_limited():
+    arena = Arena({"rates": 64 + 64 + 9 * 88, "held": HELD})  # one set, of eight cells and one that is shared
+    quotas, page = Quotas(arena, 0), new_page()
+    terms = Terms(ListenerParams(hostname="gw.example", limits=Limits(message_rate=Rate.read("1/1h"))))
+    sessions = [Allowance(quotas, page, terms, ends(bytes((10, 0, 0, number))), False) for number in range(20)]
     taken = [reason_of(session.asked(MAIL)) for session in sessions]
     assert taken == [None] * 9 + [Reason.MESSAGE_RATE] * 11
     sessions[-1].disconnect()
-    assert sum(page.get(slot) for slot in range(len(page))) == quotas._rates.shared > 0
+    assert sum(page.get(slot) for slot in range(len(page))) == 12
+    os.close(arena.fd)
 
 
 def controlled(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:

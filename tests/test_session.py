@@ -37,8 +37,6 @@ PLAIN = base64.b64encode(b"\0user\0secret")
 
 def agree(event: Any) -> Reply:
     if isinstance(event, EhloRequested):
-        if event.extensions is None:
-            return replies.helo("gw.example", event.name)
         return replies.ehlo("gw.example", event.name, event.extensions)
     if isinstance(event, MessageReceived):
         return replies.accepted(["0"])

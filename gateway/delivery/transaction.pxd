@@ -16,15 +16,13 @@ from gateway.policy.engine cimport Policy
 from gateway.smtp cimport replies, trace
 from gateway.smtp.address cimport EnvelopeAddress
 from gateway.smtp.events cimport MessageReceived
+from gateway.smtp.terms cimport Terms
 
 cdef class SessionFacts:
+    cdef readonly Terms terms
     cdef readonly ConnMeta conn
     cdef readonly records.Origin origin
-    cdef readonly str received_start, hostname, header_name
-    cdef readonly tuple include_meta_names
-    cdef readonly object batch_handling, feedback_senders
-    cdef readonly bint received_header, supplemental_header, fix_line_endings, report_excerpt
-    cdef readonly double timeout
+    cdef readonly str received_start
 
 
 @cython.final
@@ -33,6 +31,7 @@ cdef class Transaction:
     cdef Policy _policy
     cdef CounterPage _page
     cdef SessionFacts _facts
+    cdef Terms _terms
     cdef MessageReceived _event
     cdef readonly object unreadable
     cdef double _began

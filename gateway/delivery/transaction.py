@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import metrics
-from gateway.config import Destination, LineEndings, ListenerParams
+from gateway.config import Destination
 from gateway.couriers.spool.kept import Envelope
 from gateway.decision import RELAY, Decision, fate
 from gateway.delivery.journal import Accepted, log_hand_overs, log_messages
@@ -35,6 +35,7 @@ from gateway.smtp import replies, trace
 from gateway.smtp.address import EnvelopeAddress
 from gateway.smtp.events import MessageReceived
 from gateway.smtp.replies import Reply
+from gateway.smtp.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 _DELIVERED, _PERMANENT, _SPOOLED = Status.DELIVERED, Status.PERMANENT, Status.SPOOLED
 _ACCEPT, _RECORD, _SYNC = Next.ACCEPT, Next.RECORD, Next.SYNC
 _MAX_HOPS = trace.MAX_HOPS
-_FIX = LineEndings.FIX
 
 _RELAYED = metrics.MESSAGES.slot("relayed")
 _INTO_SPOOL = metrics.MESSAGES.slot("spooled")
@@ -55,20 +55,11 @@ _SENT_BYTES = metrics.SENT_BYTES.slot()
 class SessionFacts:
     """What a transaction needs to know of its session. received_start: see trace.received_from()."""
 
-    def __init__(self, params: ListenerParams, conn: ConnMeta, origin: records.Origin, received_start: str) -> None:
+    def __init__(self, terms: Terms, conn: ConnMeta, origin: records.Origin, received_start: str) -> None:
+        self.terms = terms
         self.conn = conn
         self.origin = origin
         self.received_start = received_start
-        self.hostname = params.hostname
-        self.received_header = params.trace_headers.received_header
-        self.supplemental_header = params.trace_headers.supplemental_header
-        self.header_name = params.trace_headers.header_name
-        self.include_meta_names = params.trace_headers.include_meta_names
-        self.batch_handling = params.batch_handling
-        self.fix_line_endings = params.invalid_line_endings is _FIX
-        self.timeout = params.data_processing_timeout
-        self.feedback_senders = params.feedback_senders
-        self.report_excerpt = params.report_excerpt
 
 
 class TransactionRefused(Exception):
@@ -91,7 +82,8 @@ class Transaction:
         self._services = services
         self._page = self._services.page  # of what has a C type: attributes cost next to nothing
         self._policy = self._services.policy
-        self._facts = facts
+        self._facts: SessionFacts = facts
+        self._terms = self._facts.terms
         self._event = event
         self._decisions = decisions
         self._began = self._services.monotonic()
@@ -123,9 +115,9 @@ class Transaction:
         whole: Message | None = None
         if self._policy.shapes_transactions:
             whole = self._make_message(self._event.recipients, meta)
-            groups = yield from shaped(whole, self._policy, self._facts.conn, self._facts.batch_handling)
+            groups = yield from shaped(whole, self._policy, self._facts.conn, self._terms.batch_handling)
         else:
-            groups = split(self._event.recipients, self._facts.batch_handling)
+            groups = split(self._event.recipients, self._terms.batch_handling)
         for recipients in groups:
             message = self._message_to(recipients, meta, whole, len(groups))
             if wanted:
@@ -176,7 +168,7 @@ class Transaction:
             event.content,
             meta=meta,
             received_at=self._now_ns / 1e9,
-            fix_line_endings=self._facts.fix_line_endings,
+            fix_line_endings=self._terms.fix_line_endings,
         )
 
     def _message_to(
@@ -191,7 +183,7 @@ class Transaction:
             message = whole
         else:
             message = whole.for_others(identity.new_message_id(self._now_ns), recipients)
-        if self._facts.received_header:
+        if self._terms.received_header:
             message.prepend(self._received(message.id, _only(recipients)))
         return message
 
@@ -211,7 +203,7 @@ class Transaction:
 
     def _forget_recipient(self, message: Message, before: list[EnvelopeAddress]) -> None:
         """Takes the one recipient out of the trace of a message to which the policy has added others."""
-        if len(before) > 1 or len(message.recipients) <= 1 or not self._facts.received_header:
+        if len(before) > 1 or len(message.recipients) <= 1 or not self._terms.received_header:
             return
         told = self._received(message.id, before[0].email)
         untold = HeaderField("Received", self._received(message.id, None))
@@ -240,7 +232,7 @@ class Transaction:
         if is_discarded(message):
             self._discarded += len(relayed)
             return None
-        if self._facts.supplemental_header:
+        if self._terms.supplemental_header:
             self._add_supplemental_header(message)
         return relayed
 
@@ -253,8 +245,8 @@ class Transaction:
         decisions = [by_recipient.get(recipient, self._decisions[0]) for recipient in message.recipients]
         found = NOTHING
         if any([decision.takes_reports for decision in decisions]):
-            facts, monotonic = self._facts, self._services.monotonic
-            found = recognise(message, self._page, monotonic, facts.feedback_senders, facts.report_excerpt)
+            monotonic = self._services.monotonic
+            found = recognise(message, self._page, monotonic, self._terms.feedback_senders, self._terms.report_excerpt)
             self.unreadable = found.unreadable
         fates = [fate(decision, found.kind) for decision in decisions]
         relayed = []
@@ -270,8 +262,8 @@ class Transaction:
         return relayed, found if logged else None
 
     def _add_supplemental_header(self, message: Message) -> None:
-        facts, recipient = self._facts, _only(message.recipients)
-        message.prepend(trace.supplemental(facts.header_name, recipient, message.meta, facts.include_meta_names))
+        terms, recipient = self._terms, _only(message.recipients)
+        message.prepend(trace.supplemental(terms.header_name, recipient, message.meta, terms.include_meta_names))
 
     # -- handing over -------------------------------------------------------------------------------------------------
 
@@ -293,7 +285,7 @@ class Transaction:
         witness = self._facts.conn.witness
         if witness is not None:
             witness.handing_over(message.id, delivery.recipients, delivery.queue_name, delivery.destination)
-        return self._services.couriers.submit(batch, delivery.destination, self._began + self._facts.timeout)
+        return self._services.couriers.submit(batch, delivery.destination, self._began + self._terms.processing_timeout)
 
     def _goes_on(self, delivery: Delivery, result: HandOver) -> bool:
         """Takes a result down. After a recipient that failed for now no more is sent, unless it can be spooled."""
@@ -331,7 +323,7 @@ class Transaction:
                 meta=message.meta,
                 origin=facts.origin,
                 smtputf8=self._event.mail.smtputf8,
-                hostname=facts.hostname,
+                hostname=self._terms.hostname,
                 received_at=message.received_at,
                 requests=delivery.requests,
             )
@@ -352,9 +344,9 @@ class Transaction:
 
     def _tell(self, tell: Callable[..., Waits]) -> Waits:
         """Tells the sender whom the fleet refused, and returns whether that was everybody; or who was served."""
-        deadline = self._began + self._facts.timeout
+        deadline = self._began + self._terms.processing_timeout
         facts = self._facts
-        return tell(self._services, facts.hostname, facts.origin, self._deliveries, deadline)
+        return tell(self._services, self._terms.hostname, facts.origin, self._deliveries, deadline)
 
     def _recorded(self, told: bool) -> Evidence:
         """All records of a message of which some are all there is of a recipient. told: the sender knows of those whom

@@ -14,7 +14,7 @@ from gateway._fastpath import CounterPage
 from gateway.config import Limits
 from gateway.delivery.services import Services
 from gateway.net.endpoints import Endpoints
-from gateway.quotas import Quotas
+from gateway.quotas import Cell, Quotas
 from gateway.rates import Rate
 from gateway.smtp import replies
 from gateway.smtp.commands import MailCommand, RcptCommand
@@ -42,15 +42,15 @@ COUNTED = {  # as what its quota is known, by limit
 _SHARED = metrics.LIMIT_CELLS_SHARED.slot()
 
 
-def network_of(packed: bytes, limits: Limits) -> str:
-    """The network that a peer is counted with. packed: its address, in network order."""
-    octets = len(packed)
-    bits = limits.ipv4_prefix if octets == 4 else limits.ipv6_prefix
-    if bits == 32 and octets == 4:  # the usual: each address for itself
-        return f"{packed[0]}.{packed[1]}.{packed[2]}.{packed[3]}/32"
-    others = 8 * octets - bits
-    first = (int.from_bytes(packed) >> others << others).to_bytes(octets)
-    return f"{'.'.join(map(str, first)) if octets == 4 else ipaddress.IPv6Address(first)}/{bits}"
+def network_of(endpoints: Endpoints, limits: Limits) -> str:
+    """The network that a peer is counted with."""
+    packed = endpoints.peer
+    bits = limits.ipv4_prefix if len(packed) == 4 else limits.ipv6_prefix
+    if bits == 32 and len(packed) == 4:  # the usual: each address for itself
+        return f"{endpoints.peer_address}/32"
+    others = 8 * len(packed) - bits
+    first = int.from_bytes(packed) >> others << others
+    return f"{ipaddress.ip_address(first.to_bytes(len(packed)))}/{bits}"
 
 
 def scope_of_identities(scope: str) -> str:
@@ -61,10 +61,9 @@ def scope_of_identities(scope: str) -> str:
 class _Account:
     """One network's, or one identity's, at one listener."""
 
-    __slots__ = ("_held", "_quotas", "_scope", "limits", "who")
-
     def __init__(self, quotas: Quotas, limits: Limits, who: str, scope: str) -> None:
         self._quotas, self.limits, self.who, self._scope = quotas, limits, who, scope
+        self._connections: Cell | None = None
         self._held = 0
 
     def may(self, limit: str) -> bool:
@@ -91,16 +90,18 @@ class _Account:
         """One more connection; why not. is_new: its rate has not counted it yet."""
         if is_new and self.limits.connection_rate is not None and not self.may("connection_rate"):
             return Reason.CONNECTION_RATE
-        if self.limits.connections and not self._held:
-            self._held = self._quotas.hold(COUNTED["connections"], self.who, self.limits.connections, self._scope)
+        most = self.limits.connections
+        if most and not self._held:
+            self._connections = self._quotas.cell(COUNTED["connections"], self.who, self._scope)
+            self._held = self._quotas.hold(self._connections, most)
             if not self._held:
                 return Reason.PEER_CONNECTIONS
         return None
 
     def disconnect(self) -> None:
         """It is over."""
-        if self._held:
-            self._quotas.release(COUNTED["connections"], self.who, self._held, self._scope)
+        if self._held and self._connections is not None:
+            self._quotas.release(self._connections, self._held)
             self._held = 0
 
     def _rate(self, limit: str) -> Rate | None:
@@ -114,28 +115,27 @@ def allowance_of(services: Services, terms: Terms, endpoints: Endpoints) -> Allo
         return None
     # nobody has no network: a proxy of ours that speaks for itself, a client that it does not know
     exempt = not endpoints.peer or (not terms.params.limits.trusted and endpoints.peer in terms.relay_hosts)
-    if exempt and terms.params.limits_per_identity is None:
+    if exempt and not terms.counts_identities:
         return None
-    return Allowance(services.quotas, services.page, terms, endpoints.peer, exempt=exempt)
+    return Allowance(services.quotas, services.page, terms, endpoints, exempt)
 
 
 class Allowance:
     """Of one session."""
 
-    __slots__ = ("_accounts", "_page", "_peer", "_quotas", "_scope", "_terms", "counts_messages", "identity")
-
-    def __init__(self, quotas: Quotas, page: CounterPage, terms: Terms, packed: bytes, *, exempt: bool) -> None:
-        """packed: the peer's address. exempt: its network is held to nothing."""
-        self._quotas, self._page, self._terms = quotas, page, terms
-        self._scope = terms.scope
-        limits = terms.params.limits
-        self._peer = None if exempt else _Account(quotas, limits, network_of(packed, limits), self._scope)
-        self._accounts: tuple[_Account, ...] = () if self._peer is None else (self._peer,)
+    def __init__(self, quotas: Quotas, page: CounterPage, terms: Terms, endpoints: Endpoints, exempt: bool) -> None:
+        """exempt: its network is held to nothing."""
+        self._quotas, self._page = quotas, page
+        self._terms: Terms = terms  # of what has a C type: attributes cost next to nothing
+        self._peer: _Account | None = None
+        self._accounts: tuple[_Account, ...] = ()
         self.identity = ""  # who has authenticated
-        rates = (limits.message_rate, limits.recipient_rate, limits.octet_rate)
-        peer_is_rated = self._peer is not None and rates != (None, None, None)
-        # else only AUTH needs asked()
-        self.counts_messages = peer_is_rated or terms.params.limits_per_identity is not None
+        self.counts_messages = self._terms.counts_identities  # else only AUTH needs asked()
+        if not exempt:
+            limits = self._terms.params.limits
+            self._peer = _Account(quotas, limits, network_of(endpoints, limits), self._terms.scope)
+            self._accounts = (self._peer,)
+            self.counts_messages = self._terms.counts_identities or self._terms.counts_networks
 
     def connect(self, is_new: bool = True) -> Reply | None:
         """A connection: the reply that turns it away; None where it is welcome, and counts until disconnect().
@@ -174,7 +174,7 @@ class Allowance:
         limits = self._terms.params.limits_per_identity
         if limits is None:
             return None
-        account = _Account(self._quotas, limits, identity, scope_of_identities(self._scope))
+        account = _Account(self._quotas, limits, identity, scope_of_identities(self._terms.scope))
         self._accounts = (*self._accounts, account)
         reason = account.connect(is_new)
         return None if reason is None else _closing(self._terms.hostname, reason)

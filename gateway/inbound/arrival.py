@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway import metrics
-from gateway.config import Listener, ListenerParams
+from gateway.config import Listener
 from gateway.delivery.services import Services
 from gateway.inbound import prelude, refusals
 from gateway.inbound.allowance import allowance_of
@@ -59,6 +59,7 @@ class ListenerHost(ConnectionHost):
         # of all connections; None where each may have another
         self._bound_to = None if ipaddress.ip_address(bound_to[0].partition("%")[0]).is_unspecified else bound_to
         self._terms_table = TermsTable(listener, offer_auth=events.AUTH_PLAIN in services.policy.handles)
+        self._same_for_all: Terms | None = self._terms_table.same_for_all
         self._hostname: str = listener.overrides.get("hostname") or os.uname().nodename
         self.max_connections = max_connections
         self.arrived = self.refused = 0  # connections so far
@@ -83,8 +84,8 @@ class ListenerHost(ConnectionHost):
     def arrive(self, stream: Stream, endpoints: Endpoints) -> None:
         """It is known who is connected to us."""
         try:
-            terms = self._terms_table.terms_for(endpoints.peer_address, endpoints.local_address)
-            refusal = self.admission(terms.params) if terms.begins_otherwise else None
+            terms = self._same_for_all or self.terms_for(endpoints)
+            refusal = self.admission(terms.hostname) if terms.begins_otherwise else None
             if terms.begins_otherwise and refusal is None and not prelude.begin(self, stream, endpoints, terms.params):
                 return
         except Exception:
@@ -96,14 +97,14 @@ class ListenerHost(ConnectionHost):
             self._turn_away(stream, refusal, endpoints.peer_address, terms.params.meta)
 
     def terms_for(self, endpoints: Endpoints) -> Terms:
-        """The terms of a client that a proxy named."""
+        """The terms of a client at these ends."""
         return self._terms_table.terms_for(endpoints.peer_address, endpoints.local_address)
 
     def introduced(self, stream: Stream, endpoints: Endpoints, terms: Terms, received: bytes) -> None:
         """It is known who talks to whom. received: from the client so far."""
         allowance = None
         try:
-            refusal = self.admission(terms.params)
+            refusal = self.admission(terms.hostname)
             if refusal is None:
                 allowance = allowance_of(self.services, terms, endpoints)
                 refusal = None if allowance is None else allowance.connect()
@@ -131,13 +132,13 @@ class ListenerHost(ConnectionHost):
                 stream.abort()  # nothing that is said in clear would be understood
             self._turn_away(stream, refusal, endpoints.peer_address, terms.params.meta, told)
 
-    def admission(self, params: ListenerParams) -> Reply | None:
+    def admission(self, hostname: str) -> Reply | None:
         """None where a new connection is welcome, else the reply that turns it away."""
         if self.open + self.awaited >= self.max_connections:
             what = "too many concurrent sessions. Try later"
-            return replies.closing(params.hostname, what, Reason.TOO_MANY_CONNECTIONS)
+            return replies.closing(hostname, what, Reason.TOO_MANY_CONNECTIONS)
         if self.services.logs.disk_problem is not None:
-            return replies.closing(params.hostname, "disk is too full. Try later", Reason.STORAGE)
+            return replies.closing(hostname, "disk is too full. Try later", Reason.STORAGE)
         return None
 
     def _give_up(self, stream: Stream, peer_address: str) -> None:

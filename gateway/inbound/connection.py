@@ -77,11 +77,11 @@ class Connection(Protocol):
 
     def __init__(self, host: ConnectionHost, stream: Stream, params: ListenerParams) -> None:
         """Counts nothing and tells nobody: that is begin()'s."""
-        self._host = host
-        self._poller = host.poller
-        self._outbox = host.outbox
-        self._page: CounterPage = host.services.page
-        self._logs = host.services.logs
+        self._host: ConnectionHost = host  # of what has a C type: attributes cost next to nothing
+        self._poller = self._host.poller
+        self._outbox = self._host.outbox
+        self._page: CounterPage = self._host.services.page
+        self._logs = self._host.services.logs
         self._transport: Transport = stream
         self._reception: Reception | None = None  # while the connection counts
         self._timeout: float = params.client_timeout

@@ -1,29 +1,15 @@
-"""EHLO: what a client is offered, by the listener, the fleet and the policy, and how that is said; and what it gets of
-that, who asks for more than anybody may have. No state.
-"""
+"""EHLO and MAIL: what the policy offers a client instead, and what it gets of what is offered. No state."""
 
 from __future__ import annotations
 
-from gateway.couriers.couriers import Couriers
 from gateway.later import Waits
 from gateway.policy.conn_meta import ConnMeta
 from gateway.policy.engine import Policy
-from gateway.smtp import replies
-from gateway.smtp.capabilities import REQUIRE_TLS, in_clear, with_fleet
+from gateway.smtp.capabilities import in_clear
 from gateway.smtp.events import EhloRequested
-from gateway.smtp.replies import MAIL_OK, Reply
+from gateway.smtp.replies import MAIL_OK, ORDINARY_PRIORITY, Reply
 from gateway.smtp.requests import Requests
 from gateway.smtp.session import ServerSession
-from gateway.smtp.terms import Terms
-
-
-def as_fleet_takes(event: EhloRequested, couriers: Couriers, terms: Terms, tls: bool) -> None:
-    """Of the listener's own what the fleet takes, too, and what else that can; but nothing that is withheld."""
-    if event.extensions is not None:
-        taken = couriers.fleet_takes()
-        if taken.capabilities & REQUIRE_TLS and not tls:
-            taken = taken.without(REQUIRE_TLS)
-        event.extensions = with_fleet(event.extensions, taken, terms.params.withhold_extensions)
 
 
 def as_policy_wants(event: EhloRequested, policy: Policy, conn: ConnMeta, tls: bool) -> Waits:
@@ -33,13 +19,6 @@ def as_policy_wants(event: EhloRequested, policy: Policy, conn: ConnMeta, tls: b
         event.extensions = changed if tls else in_clear(changed)
 
 
-def said(event: EhloRequested, hostname: str) -> Reply:
-    """The answer to EHLO or HELO."""
-    if event.extensions is None:
-        return replies.helo(hostname, event.name)
-    return replies.ehlo(hostname, event.name, event.extensions)
-
-
 def begun(requests: Requests, now_ns: int, is_relay_host: bool, session: ServerSession) -> Reply:
     """The answer to a MAIL that may be, and what it asks for as it is granted. now_ns: nanoseconds since 1970."""
     requests.since = now_ns / 1e9
@@ -47,4 +26,4 @@ def begun(requests: Requests, now_ns: int, is_relay_host: bool, session: ServerS
     if requests.priority is None or requests.priority <= 0 or trusted:
         return MAIL_OK
     requests.priority = 0  # RFC 6710 §4.1: nobody else goes before the others
-    return replies.ORDINARY_PRIORITY
+    return ORDINARY_PRIORITY

@@ -6,10 +6,12 @@ from gateway._fastpath cimport CounterPage
 from gateway.decision cimport Decision, decide, sender_matters
 from gateway.later cimport Later, Steps, outcome_or_steps
 from gateway.net.endpoints cimport Endpoints
+from gateway.logs.identity cimport new_session_id
 from gateway.logs.records cimport Origin
 from gateway.policy.conn_meta cimport ConnMeta
 from gateway.policy.decision_cache cimport Known
 from gateway.policy.engine cimport Policy
+from gateway.inbound.allowance cimport Allowance
 from gateway.inbound.facts cimport limited_as_relay_host, known_at_first, origin, received_start
 from gateway.inbound.refusals cimport Refusals, RefusedCommand
 from gateway.delivery.services cimport Services
@@ -27,7 +29,7 @@ cdef dict _DECIDED_BY_LUA, _DECIDED_FROM_CACHE
 
 cdef class Reception(Observer):
     cdef readonly ServerSession session  # None once the client is gone
-    cdef readonly object allowance
+    cdef readonly Allowance allowance
     cdef Services _services
     cdef Refusals _refusals
     cdef Terms _terms
@@ -49,10 +51,14 @@ cdef class Reception(Observer):
     cdef Transaction _transaction
     cdef dict _why
 
+    cpdef hold_to(self, Allowance allowance)
     cpdef start(self)
+    cdef _greet(self, Reply greeting)
+    cpdef lost(self)
     cpdef receive(self, bytes data)
     cpdef bytes data_to_send(self)
     cpdef bint is_asked(self)
+    cpdef params(self)
     cpdef str peer_address(self)
     cpdef bint advance(self, Py_ssize_t most) except? False
     cdef _answer(self, event)

@@ -19,7 +19,7 @@ from gateway.inbound.allowance import Allowance
 from gateway.inbound.authentication import log_in
 from gateway.inbound.facts import Secured, known_at_first, known_of_tls, limited_as_relay_host, origin, received_start
 from gateway.inbound.failures import reply_to, words_for
-from gateway.inbound.offer import as_fleet_takes, as_policy_wants, begun, said
+from gateway.inbound.offer import as_policy_wants, begun
 from gateway.inbound.refusals import Refusals, RefusedCommand, connection_refused
 from gateway.inbound.watching import SessionWatch, explain
 from gateway.inbound.welcome import allowed_instead, introduced, welcome
@@ -80,10 +80,8 @@ class Reception(Observer):
         self._terms = terms
         self._endpoints = endpoints
         self._resume = resume
-        if self._policy.rewrites_replies:
-            self.session: ServerSession = RewritingSession(terms, self, self._services.contents)
-        else:
-            self.session = ServerSession(terms, self, self._services.contents)
+        made = RewritingSession if self._policy.rewrites_replies else ServerSession
+        self.session: ServerSession = made(terms, self, self._services.contents)
         self._refusals = Refusals(services)
         self.allowance: Allowance | None = None  # see hold_to()
         self._is_rated = False  # it counts messages
@@ -335,7 +333,9 @@ class Reception(Observer):
     # -- answers to events --------------------------------------------------------------------------------------------
 
     def _ehlo(self, event: EhloRequested) -> Waits | None:
-        as_fleet_takes(event, self._services.couriers, self._terms, self.session.tls)
+        if event.extensions is not None:
+            taken = self._services.couriers.fleet_takes()
+            event.extensions = self._terms.offered(event.extensions, taken, self.session.tls)
         if EHLO in self._policy.handles:
             return self._ask_about_ehlo(event)
         self._begin(event)
@@ -346,7 +346,7 @@ class Reception(Observer):
         self._begin(event)
 
     def _begin(self, event: EhloRequested) -> None:
-        self._reply(said(event, self._terms.hostname))
+        self._reply(replies.ehlo(self._terms.hostname, event.name, event.extensions))
         self._conn.values["ehlo_domain"] = event.name
         self._facts = None
 
@@ -394,11 +394,9 @@ class Reception(Observer):
                     self._terms.hostname.lower(), self._endpoints.received_via, self._conn
                 )
                 granted = yield recipient
-            granted_to_sender = None
             if sender is None and sender_matters(self._peer_is_relay_host, granted):
                 sender = self._senders_domain()
-            if sender is not None:
-                granted_to_sender = yield sender
+            granted_to_sender = None if sender is None else (yield sender)
         except Exception:
             self._page.add(_DECIDED_BY_LUA["error"])  # what comes from the cache does not fail
             raise
@@ -465,7 +463,7 @@ class Reception(Observer):
 
     def _made_facts(self, smtputf8: bool) -> SessionFacts:
         start = received_start(self.session, self._endpoints, self._terms.hostname, self._tls, smtputf8)
-        return SessionFacts(self._terms.params, self._conn, self._known_origin(), start)
+        return SessionFacts(self._terms, self._conn, self._known_origin(), start)
 
     def _known_origin(self) -> records.Origin:
         if self._facts is not None:

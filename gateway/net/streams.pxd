@@ -45,6 +45,7 @@ cdef class Stream(Source):
     cdef bint _reading, _told_to_pause, _in_ready, _writes_no_more, _reads_no_more, _closing
 
     cpdef set_protocol(self, Protocol protocol)
+    cpdef set_write_buffer_limits(self, Py_ssize_t high)
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef write(self, bytes data)

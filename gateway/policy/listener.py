@@ -75,7 +75,10 @@ def one_by_one(config: PolicyConfig) -> PolicyConfig:
 
 
 class TermsTable:
-    """The terms of one listener's connections, and how many messages came by them. offer_auth: see Terms."""
+    """The terms of one listener's connections, and how many messages came by them. offer_auth: see Terms.
+
+    same_for_all: of all connections; None where they depend on the peer or the local address.
+    """
 
     def __init__(self, listener: Listener, offer_auth: bool) -> None:
         self.count = MessageCount()  # kept by whoever receives messages
@@ -84,12 +87,12 @@ class TermsTable:
         self._known: dict[tuple[int, ...], Terms] = {}
         self._computed = RecentlyUsed(MOST_COMPUTED)
         has_blocks = self._root.peer is not None or self._root.via is not None
-        self._same_for_all = None if has_blocks else self._merged([self._root])
+        self.same_for_all = None if has_blocks else self._merged([self._root])
 
     def terms_for(self, peer: str, local: str) -> Terms:
         """peer, local: the connection's addresses as text, without ports."""
-        if self._same_for_all is not None:
-            return self._same_for_all
+        if self.same_for_all is not None:
+            return self.same_for_all
         chain = _matching(self._root, _packed(peer), _packed(local))
         key = tuple(map(id, chain))
         terms = self._known.get(key)

@@ -17,7 +17,7 @@ import uvloop
 
 from gateway import metrics
 from gateway._fastpath import ContentStore
-from gateway.config import Listener, ListenerParams
+from gateway.config import Listener
 from gateway.couriers.couriers import Couriers, ehlo_domain
 from gateway.couriers.fleet.table import MemberTable
 from gateway.couriers.spool.spool import Spool
@@ -56,7 +56,6 @@ _LAG = metrics.EVENT_LOOP_LAG.slot()
 _BACKLOG_LIMIT = metrics.LOG_BACKLOG_LIMIT.slot()
 _GONE = metrics.CONNECTIONS_GONE.slot()
 _EXHAUSTED = metrics.ACCEPT_FAILURES.slot()
-_NOBODY = ListenerParams(hostname="")  # in whose name the readiness is asked
 
 
 def run(context: WorkerContext) -> int:
@@ -215,7 +214,7 @@ class Worker:
             answer: str = readiness.SERVED
             if listener.resting:
                 answer = readiness.NO_DESCRIPTORS
-            elif (refusal := host.admission(_NOBODY)) is not None and refusal.reason is not None:
+            elif (refusal := host.admission("")) is not None and refusal.reason is not None:
                 answer = refusal.reason
             readiness.publish(self._context.page, number, answer)
 

@@ -190,14 +190,9 @@ def greeting(hostname: str, banner: str) -> Reply:
 
 
 @lru_cache(maxsize=1024)  # the same clients come again and again
-def ehlo(hostname: str, client: str, extensions: tuple[str, ...]) -> Reply:
-    """The reply to EHLO (RFC 5321 §4.1.1.1), one extension a line."""
-    return Reply(250, "", "\n".join([f"{hostname} Hello {client}", *extensions]))
-
-
-def helo(hostname: str, client: str) -> Reply:
-    """The reply to HELO."""
-    return Reply(250, "", f"{hostname} Hello {client}")
+def ehlo(hostname: str, client: str, extensions: tuple[str, ...] | None) -> Reply:
+    """The reply to EHLO (RFC 5321 §4.1.1.1), one extension a line; None: to HELO."""
+    return Reply(250, "", "\n".join([f"{hostname} Hello {client}", *(extensions or ())]))
 
 
 def parameter_unknown(keyword: str) -> Reply:

@@ -17,7 +17,7 @@ from gateway import _fastpath as fp
 from gateway._fastpath import BDAT, DATA, EHLO, HELO, MAIL, QUIT, RCPT, ContentStore, Framer
 from gateway.smtp import foreign, information, replies, sasl, states
 from gateway.smtp.address import EnvelopeAddress
-from gateway.smtp.capabilities import CHUNKS, offered
+from gateway.smtp.capabilities import CHUNKS
 from gateway.smtp.chunks import Chunk
 from gateway.smtp.commands import MailCommand, RcptCommand, Refused, no_argument, parse_ehlo, parse_mail, parse_rcpt
 from gateway.smtp.conduct import UNLIMITED, Conduct, SessionLimits
@@ -293,7 +293,7 @@ class ServerSession:
             self.may_introduce = False
         self.ehlo_name = event.name
         self.esmtp = event.extensions is not None
-        self._offered, size, self._least_time = offered(event.extensions)
+        self._offered, size, self._least_time = self._terms.read(event.extensions)
         self._max_size = min(self._terms.max_size, size or self._terms.max_size)
         self._move(EHLO if self.esmtp else HELO)
 

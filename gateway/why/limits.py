@@ -22,11 +22,11 @@ _OF_A_SESSION = ("errors", "invalid_recipients", "idle_commands")
 def limits_of(desk: Desk, session: Account) -> list[Limit]:
     """What the client of a session is held to: docs/why.md has the keys."""
     terms, is_relay_host = desk.standing(session.question)
-    peer, shared = session.endpoints.peer, terms.params.limits
+    shared = terms.params.limits
     found: list[Limit] = []
     if shared.trusted or not is_relay_host:
         found += _of_session(session.params.limits)
-        found += _shared(desk.quotas, "network", network_of(peer, shared), shared, terms.scope)
+        found += _shared(desk.quotas, "network", network_of(session.endpoints, shared), shared, terms.scope)
     identity, limits = session.question.auth, terms.params.limits_per_identity
     if identity is not None and limits is not None:
         found += _shared(desk.quotas, "identity", identity, limits, scope_of_identities(terms.scope))
@@ -53,7 +53,7 @@ def _shared(quotas: Glance | None, by: str, who: str, limits: Limits, scope: str
                 left = 0 if turn.retry_after is not None else turn.remaining + 1
                 yield _limit(name, by, who, most.burst, **every, left=left, retry_after=turn.retry_after)
         elif most:
-            room = None if quotas is None else max(0, most - quotas.held(counted, who, scope))
+            room = None if quotas is None else max(0, most - quotas.held(quotas.cell(counted, who, scope)))
             yield _limit(name, by, who, most, left=room)
 
 

@@ -51,7 +51,7 @@ def _answer(event: Any) -> Reply:
     if isinstance(event, EhloRequested):
         if event.extensions is not None:  # as where the whole fleet takes it
             event.extensions = (*event.extensions, "BINARYMIME")
-        return replies.helo("gw.example", event.name)
+        return replies.ehlo("gw.example", event.name, event.extensions)
     if isinstance(event, MessageReceived):
         return replies.accepted(["1"])
     return RCPT_OK if hasattr(event, "recipient") else MAIL_OK if hasattr(event, "sender") else replies.AUTH_FAILED
