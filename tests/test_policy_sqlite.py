@@ -109,7 +109,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         end)
         kumo.set_handler_limits {{ wait = '20s' }}
         kumo.on('smtp_server_ehlo', function(name)
-          if name == 'limited' then kumo.set_handler_limits {{ wait = '100ms' }} end
+          kumo.set_handler_limits {{ wait = name == 'limited' and '100ms' or '20s' }}
         end)
     """
     running = Gateway(folder, policy, "--workers", "1")
