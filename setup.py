@@ -113,7 +113,6 @@ SELDOM = (
     "gateway/inbound/refusals",
     "gateway/net/endpoints",
     "gateway/net/roster",
-    "gateway/policy/domain_table",
     "gateway/quotas",
     "gateway/smtp/lmtp",
     "gateway/smtp/rewriting",
