@@ -5,7 +5,8 @@
 The "policy" is JSON: {"listeners": [ADDRESS…], "http": […], "worker": BEHAVIOUR, "problems": [TEXT…]}. A worker greets
 each client with one line of JSON about itself, then answers each line with "echo", and keeps the connection until the
 client leaves. Behaviours: "serve"; "stubborn" (ignores SIGTERM); "stuck" (no heartbeat); "exit N" (before ready);
-"missing" (the policy's process dies). The environment's FAILING_FORKS says how many attempts to start a worker fail.
+"missing" (the policy's process dies). The environment's FAILING_FORKS says how many attempts to start a worker fail,
+HEARTBEAT_TIMEOUT after how many seconds a worker counts as stuck.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +33,8 @@ from gateway.service.loading import BadPolicy, LoadedPolicy
 from gateway.service.staff import Settings
 from gateway.service.supervisor import Supervisor
 
-plan.HEARTBEAT_TIMEOUT, plan.ABORT_GRACE, plan.TICK = 1.0, 0.5, 0.1
+plan.HEARTBEAT_TIMEOUT = float(os.environ.get("HEARTBEAT_TIMEOUT", "30"))
+plan.ABORT_GRACE, plan.TICK = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -113,16 +116,25 @@ class Worker:
             "ids": [os.getresuid(), os.getresgid(), os.getgroups()],
             "sockets": sum(os.readlink(f"/proc/self/fd/{fd}").startswith("socket:") for fd in fds()),
         }
-        client.sendall(json.dumps(about).encode() + b"\n")
         self.selector.register(client, selectors.EVENT_READ, self.answer)
+        self.say(client, json.dumps(about).encode())
 
     def answer(self, client: socket.socket) -> None:
-        if client.recv(4096):
-            client.sendall(b"echo\n")
+        try:
+            asked = client.recv(4096)
+        except ConnectionError:  # it left without reading what it was told
+            asked = b""
+        if asked:
+            self.say(client, b"echo")
         else:
             self.selector.unregister(client)
             self.clients.remove(client)
             client.close()
+
+    @staticmethod
+    def say(client: socket.socket, line: bytes) -> None:
+        with suppress(ConnectionError):  # answer() notices
+            client.sendall(line + b"\n")
 
 
 def fds() -> list[int]:

@@ -215,7 +215,8 @@ def test_a_second_signal_ends_the_patience(start):
     assert service.stop(signal.SIGINT) == 0
 
 
-def test_a_stuck_worker_leaves_a_traceback_and_is_replaced(start):
+def test_a_stuck_worker_leaves_a_traceback_and_is_replaced(start, monkeypatch):
+    monkeypatch.setenv("HEARTBEAT_TIMEOUT", "1")
     service = start(workers=1, worker="stuck")
 
     def served_by() -> int | None:
@@ -253,7 +254,8 @@ def test_a_listener_that_left_the_policy_is_closed(start):
     assert refused(dropped)
 
 
-def test_a_stuck_old_worker_is_killed_before_the_new_generation_is_announced(start):
+def test_a_stuck_old_worker_is_killed_before_the_new_generation_is_announced(start, monkeypatch):
+    monkeypatch.setenv("HEARTBEAT_TIMEOUT", "1")
     service = start(workers=1)
     old = service.ask()["pid"]
     os.kill(old, signal.SIGSTOP)
