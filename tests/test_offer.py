@@ -13,6 +13,7 @@ from gateway.smtp.capabilities import (
     CHUNKS,
     DSN,
     EIGHT_BIT,
+    REQUIRE_TLS,
     UNKNOWN,
     UTF8,
     Abilities,
@@ -28,6 +29,18 @@ from tests.upstream import EXTENSIONS, Do, Upstream, ehlo
 OWN = EIGHT_BIT | UTF8 | CHUNKS
 LINES = ("PIPELINING", "SIZE 1000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING")
 CLIENTS = INIT.replace("relay_hosts = {}", "relay_hosts = { '127.0.0.0/8' }")
+
+
+def test_an_offer_follows_each_thing_that_it_depends_on():
+    terms, fleet = Terms(ListenerParams(hostname="gw.example")), Abilities(OWN | REQUIRE_TLS)
+    assert "REQUIRETLS" not in terms.offered(LINES, fleet, False)
+    assert "REQUIRETLS" in terms.offered(LINES, fleet, True)
+    assert "REQUIRETLS" not in terms.offered(LINES, fleet, False)
+    assert "CHUNKING" not in terms.offered(LINES, Abilities(EIGHT_BIT | UTF8), False)
+    assert terms.offered(LINES[:1], fleet, False) == LINES[:1]
+    assert terms.read(LINES).size == 1000
+    assert terms.read(LINES[:1]) == offered(LINES[:1])
+    assert terms.read(None) is UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Terms: what a listener offers its clients and demands of them, worked out once for all of its sessions.
+"""Terms: what a listener offers its clients, demands of them and does with contents, worked out once for all sessions.
 
-No session's state.
+No session's state: what is kept of the last answers is the same for whoever asks the same.
 """
 
 from __future__ import annotations
