@@ -36,8 +36,9 @@ def test_an_offer_follows_each_thing_that_it_depends_on():
     assert "REQUIRETLS" not in terms.offered(LINES, fleet, False)
     assert "REQUIRETLS" in terms.offered(LINES, fleet, True)
     assert "REQUIRETLS" not in terms.offered(LINES, fleet, False)
-    assert "CHUNKING" not in terms.offered(LINES, Abilities(EIGHT_BIT | UTF8), False)
     assert terms.offered(LINES[:1], fleet, False) == LINES[:1]
+    assert "CHUNKING" in terms.offered(LINES, fleet, False)
+    assert "CHUNKING" not in terms.offered(LINES, Abilities(EIGHT_BIT | UTF8), False)
     assert terms.read(LINES).size == 1000
     assert terms.read(LINES[:1]) == offered(LINES[:1])
     assert terms.read(None) is UNKNOWN
